@@ -1,0 +1,140 @@
+//! Element-wise operations, in place or into a tensor that exists: the rules of layers run on these.
+
+use crate::{Scalar, ShapeError, Tensor};
+
+impl<T: Scalar> Tensor<T> {
+    /// Sets every element to `value`.
+    pub fn fill(&mut self, value: T) {
+        self.as_mut_slice().fill(value);
+    }
+
+    /// xᵢ ← f(xᵢ)
+    pub fn apply(&mut self, f: impl Fn(T) -> T) {
+        self.as_mut_slice().iter_mut().for_each(|x| *x = f(*x));
+    }
+
+    /// yᵢ = f(xᵢ), where y takes x's shape.
+    ///
+    /// ```
+    /// use backrule_tensor::Tensor;
+    ///
+    /// let x: Tensor = Tensor::from([[-1.0, 2.0]]);
+    /// let mut y = Tensor::default();
+    /// y.map_from(&x, |x| x * x);
+    /// assert_eq!(y, Tensor::from([[1.0, 4.0]]));
+    /// ```
+    pub fn map_from(&mut self, x: &Self, f: impl Fn(T) -> T) {
+        self.resize(x.shape());
+        for (y, &x) in self.as_mut_slice().iter_mut().zip(x.as_slice()) {
+            *y = f(x);
+        }
+    }
+
+    /// yᵢ = f(aᵢ, bᵢ), where y takes the shape of a and b.
+    ///
+    /// ```
+    /// use backrule_tensor::Tensor;
+    ///
+    /// let (a, b): (Tensor, Tensor) = (Tensor::from([1.0, 2.0]), Tensor::from([3.0, 4.0]));
+    /// let mut y = Tensor::default();
+    /// y.zip_from(&a, &b, |a, b| a * b)?;
+    /// assert_eq!(y, Tensor::from([3.0, 8.0]));
+    /// # Ok::<(), backrule_tensor::ShapeError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When the shapes of a and b differ; y is unchanged then.
+    pub fn zip_from(
+        &mut self,
+        a: &Self,
+        b: &Self,
+        f: impl Fn(T, T) -> T,
+    ) -> Result<(), ShapeError> {
+        a.expect_shape_of(b, "element-wise operation")?;
+        self.resize(a.shape());
+        let pairs = a.as_slice().iter().zip(b.as_slice());
+        for (y, (&a, &b)) in self.as_mut_slice().iter_mut().zip(pairs) {
+            *y = f(a, b);
+        }
+        Ok(())
+    }
+
+    /// yᵢ ← yᵢ + xᵢ
+    ///
+    /// # Errors
+    /// When the shapes differ; y is unchanged then.
+    pub fn add(&mut self, x: &Self) -> Result<(), ShapeError> {
+        x.expect_shape_of(self, "addition")?;
+        for (y, &x) in self.as_mut_slice().iter_mut().zip(x.as_slice()) {
+            *y += x;
+        }
+        Ok(())
+    }
+
+    /// xᵢ ← factor xᵢ
+    pub fn scale(&mut self, factor: T) {
+        self.apply(|x| x * factor);
+    }
+
+    /// Σ xᵢ. Eight running sums in a fixed order keep the rounding error small and the result repeatable.
+    ///
+    /// ```
+    /// use backrule_tensor::Tensor;
+    ///
+    /// assert_eq!(Tensor::from([[1.0_f32, 2.0], [3.0, 4.0]]).sum(), 10.0);
+    /// ```
+    pub fn sum(&self) -> T {
+        let (chunks, rest) = self.as_slice().as_chunks::<8>();
+        let mut sums = [T::ZERO; 8];
+        for chunk in chunks {
+            for (sum, &x) in sums.iter_mut().zip(chunk) {
+                *sum += x;
+            }
+        }
+        sums.into_iter().sum::<T>() + rest.iter().copied().sum()
+    }
+
+    fn expect_shape_of(&self, other: &Self, operation: &'static str) -> Result<(), ShapeError> {
+        if self.shape() == other.shape() {
+            Ok(())
+        } else {
+            Err(ShapeError::new(operation, other.shape(), self.shape()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn in_place_and_into() {
+        let mut x = Tensor::from([[1.0_f64, -2.0, 3.0]]);
+        x.scale(2.0);
+        x.apply(|x| x + 1.0);
+        x.add(&Tensor::from([[0.5, 0.5, 0.5]])).unwrap();
+        assert_eq!(x, Tensor::from([[3.5, -2.5, 7.5]]));
+        x.fill(4.0);
+        assert_eq!(x, Tensor::from([[4.0, 4.0, 4.0]]));
+    }
+
+    #[test]
+    fn the_sum_counts_every_element_once() {
+        for n in [0, 1, 7, 8, 9, 100] {
+            let x = Tensor::<f32>::from_fn([n], |at| at[0] as f32 + 1.0).unwrap();
+            assert_eq!(x.sum(), (n * (n + 1) / 2) as f32);
+        }
+    }
+
+    #[test]
+    fn different_shapes_are_refused_and_nothing_changes() {
+        let (a, b) = (Tensor::from([[1.0_f32, 2.0]]), Tensor::from([1.0_f32, 2.0]));
+        let mut y = Tensor::from([9.0_f32]);
+        let error = y.zip_from(&a, &b, |a, _| a).unwrap_err();
+        let text = "element-wise operation: expected [2], got [1, 2]";
+        assert_eq!(error.to_string(), text);
+        let error = y.add(&a).unwrap_err();
+        assert_eq!(error.to_string(), "addition: expected [1], got [1, 2]");
+        assert_eq!(y, Tensor::from([9.0]));
+    }
+}

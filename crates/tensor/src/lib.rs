@@ -1,0 +1,27 @@
+#![doc = include_str!("../README.md")]
+
+mod convert;
+mod display;
+mod elementwise;
+mod error;
+mod gemm;
+mod literal;
+mod matmul;
+mod named;
+pub mod random;
+mod rows;
+mod scalar;
+mod shape;
+mod tensor;
+
+pub use error::ShapeError;
+pub use matmul::{matmul_into, matmul_nt_into, matmul_tn_into};
+pub use named::{NamedTensors, Path, Role, TrainingState};
+pub use rows::{log_sum_exp, softmax};
+pub use scalar::{DType, Scalar};
+pub use shape::{IntoShape, MAX_RANK, Shape};
+pub use tensor::Tensor;
+
+// Part of this crate's interface: conversions take nalgebra's matrices, random values come from rand's generators.
+pub use nalgebra;
+pub use rand;

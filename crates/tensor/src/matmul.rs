@@ -1,0 +1,316 @@
+//! Matrix products of tensors. All axes but the last are read as rows, so that a dense layer takes `[batch, features]`
+//! and `[batch, time, features]` alike.
+
+use crate::gemm::Form;
+use crate::{Scalar, Shape, ShapeError, Tensor};
+
+/// C = A·B + β C for A `[.., k]`, B `[k, n]`, C `[.., n]`.
+///
+/// In a dense layer this is ∂l/∂x = ∂l/∂y·W. With β = 0, C is only written: NaN in it doesn't spread.
+///
+/// ```
+/// use backrule_tensor::{Tensor, matmul_into};
+///
+/// let a: Tensor = Tensor::from([[1.0, 2.0]]);
+/// let b = Tensor::from([[1.0, 0.0], [0.0, 1.0]]);
+/// let mut c = Tensor::from([[10.0, 20.0]]);
+/// matmul_into(&a, &b, 1.0, &mut c)?;
+/// assert_eq!(c, Tensor::from([[11.0, 22.0]]));
+/// # Ok::<(), backrule_tensor::ShapeError>(())
+/// ```
+///
+/// # Errors
+/// When B or C doesn't have the shape above; C is unchanged then.
+pub fn matmul_into<T: Scalar>(
+    a: &Tensor<T>,
+    b: &Tensor<T>,
+    beta: T,
+    c: &mut Tensor<T>,
+) -> Result<(), ShapeError> {
+    product(Form::Nn, a, b, beta, c)
+}
+
+/// C = A·Bᵀ + β C for A `[.., k]`, B `[n, k]`, C `[.., n]`.
+///
+/// In a dense layer this is y = x·Wᵀ. No transpose is ever copied.
+///
+/// # Errors
+/// As [`matmul_into`].
+pub fn matmul_nt_into<T: Scalar>(
+    a: &Tensor<T>,
+    b: &Tensor<T>,
+    beta: T,
+    c: &mut Tensor<T>,
+) -> Result<(), ShapeError> {
+    product(Form::Nt, a, b, beta, c)
+}
+
+/// C = Aᵀ·B + β C for A `[.., m]`, B `[.., n]` of as many rows, C `[m, n]`.
+///
+/// In a dense layer this is ∂l/∂W = (∂l/∂y)ᵀ·x, summed over the batch; β = 1 accumulates.
+///
+/// # Errors
+/// As [`matmul_into`].
+pub fn matmul_tn_into<T: Scalar>(
+    a: &Tensor<T>,
+    b: &Tensor<T>,
+    beta: T,
+    c: &mut Tensor<T>,
+) -> Result<(), ShapeError> {
+    product(Form::Tn, a, b, beta, c)
+}
+
+impl<T: Scalar> Tensor<T> {
+    /// A·B into a new tensor: see [`matmul_into`].
+    ///
+    /// ```
+    /// use backrule_tensor::Tensor;
+    ///
+    /// let a: Tensor = Tensor::from([[1.0, 2.0], [3.0, 4.0]]);
+    /// let b = Tensor::from([[5.0], [6.0]]);
+    /// assert_eq!(a.matmul(&b)?, Tensor::from([[17.0], [39.0]]));
+    /// # Ok::<(), backrule_tensor::ShapeError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When the shapes don't fit.
+    pub fn matmul(&self, b: &Self) -> Result<Self, ShapeError> {
+        new_product(Form::Nn, self, b)
+    }
+
+    /// A·Bᵀ into a new tensor: see [`matmul_nt_into`].
+    ///
+    /// # Errors
+    /// When the shapes don't fit.
+    pub fn matmul_nt(&self, b: &Self) -> Result<Self, ShapeError> {
+        new_product(Form::Nt, self, b)
+    }
+
+    /// Aᵀ·B into a new tensor: see [`matmul_tn_into`].
+    ///
+    /// # Errors
+    /// When the shapes don't fit.
+    pub fn matmul_tn(&self, b: &Self) -> Result<Self, ShapeError> {
+        new_product(Form::Tn, self, b)
+    }
+}
+
+impl Form {
+    fn operation(self) -> &'static str {
+        match self {
+            Self::Nn => "matmul A·B",
+            Self::Nt => "matmul A·Bᵀ",
+            Self::Tn => "matmul Aᵀ·B",
+        }
+    }
+
+    /// The shape of the product of `a` and `b`.
+    fn shape<T: Scalar>(self, a: &Tensor<T>, b: &Tensor<T>) -> Result<Shape, ShapeError> {
+        let (a, b) = (a.shape(), b.shape());
+        let refuse = |expected: String| Err(ShapeError::new(self.operation(), expected, a));
+        match self {
+            Self::Nn | Self::Nt => {
+                let &[first, second] = &b[..] else {
+                    let expected = "a second operand with two axes";
+                    return Err(ShapeError::new(self.operation(), expected, b));
+                };
+                let (k, n) = match self {
+                    Self::Nn => (first, second),
+                    _ => (second, first),
+                };
+                if a.rank() == 0 || a.columns() != k {
+                    return refuse(format!("[_, {k}]"));
+                }
+                a.with_columns(n)
+            }
+            Self::Tn => {
+                if a.rank() == 0 || b.rank() == 0 || a.rows() != b.rows() {
+                    return refuse(format!("[{}, _]", b.rows()));
+                }
+                Shape::new(&[a.columns(), b.columns()])
+            }
+        }
+    }
+}
+
+fn product<T: Scalar>(
+    form: Form,
+    a: &Tensor<T>,
+    b: &Tensor<T>,
+    beta: T,
+    c: &mut Tensor<T>,
+) -> Result<(), ShapeError> {
+    let shape = form.shape(a, b)?;
+    if c.shape() != shape {
+        let expected = format_args!("a result of {shape}");
+        return Err(ShapeError::new(form.operation(), expected, c.shape()));
+    }
+    let k = match form {
+        Form::Nn | Form::Nt => a.shape().columns(),
+        Form::Tn => a.shape().rows(),
+    };
+    let sizes = [shape.rows(), shape.columns(), k];
+    T::gemm(
+        form,
+        sizes,
+        a.as_slice(),
+        b.as_slice(),
+        beta,
+        c.as_mut_slice(),
+    );
+    Ok(())
+}
+
+fn new_product<T: Scalar>(
+    form: Form,
+    a: &Tensor<T>,
+    b: &Tensor<T>,
+) -> Result<Tensor<T>, ShapeError> {
+    let mut c = Tensor::zeros(form.shape(a, b)?)?;
+    product(form, a, b, T::ZERO, &mut c)?;
+    Ok(c)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Σₚ A[i,p] B[p,j] + β C[i,j] by definition.
+    fn triple_loop(
+        [m, n, k]: [usize; 3],
+        a: impl Fn(usize, usize) -> f64,
+        b: impl Fn(usize, usize) -> f64,
+        beta: f64,
+        c: impl Fn(usize, usize) -> f64,
+    ) -> Tensor<f64> {
+        Tensor::from_fn([m, n], |at| {
+            let (i, j) = (at[0], at[1]);
+            (0..k).map(|p| a(i, p) * b(p, j)).sum::<f64>() + beta * c(i, j)
+        })
+        .unwrap()
+    }
+
+    /// Small whole numbers, so that every product is exact in both types and any order of summation.
+    fn whole<T: Scalar>(rows: usize, columns: usize, salt: usize) -> Tensor<T> {
+        Tensor::from_fn([rows, columns], |at| {
+            let mixed = (at[0] * 31 + at[1] * 17 + salt * 7 + 3) * 2_654_435_761 % 1_000_003;
+            T::from_f64((mixed % 9) as f64 - 4.0)
+        })
+        .unwrap()
+    }
+
+    fn at<T: Scalar>(t: &Tensor<T>) -> impl Fn(usize, usize) -> f64 {
+        |i, j| t.get(&[i, j]).unwrap().to_f64()
+    }
+
+    fn check<T: Scalar>(sizes: [usize; 3]) {
+        let [m, n, k] = sizes;
+        for beta in [0.0, 1.0, -2.0] {
+            let c0 = whole::<T>(m, n, 5);
+            let poisoned = |c0: &Tensor<T>| match beta {
+                0.0 => Tensor::full(c0.shape(), T::from_f64(f64::NAN)).unwrap(),
+                _ => c0.clone(),
+            };
+            let same = |form: &str, c: &Tensor<T>, expected: &Tensor<f64>| {
+                let c: Vec<f64> = c.as_slice().iter().map(|c| c.to_f64()).collect();
+                assert_eq!(c, expected.as_slice(), "{form} {sizes:?} beta {beta}");
+            };
+            let b = T::from_f64(beta);
+
+            let (x, y) = (whole::<T>(m, k, 1), whole::<T>(k, n, 2));
+            let mut c = poisoned(&c0);
+            matmul_into(&x, &y, b, &mut c).unwrap();
+            same("nn", &c, &triple_loop(sizes, at(&x), at(&y), beta, at(&c0)));
+
+            let (x, y) = (whole::<T>(m, k, 1), whole::<T>(n, k, 2));
+            let mut c = poisoned(&c0);
+            matmul_nt_into(&x, &y, b, &mut c).unwrap();
+            let transposed = |p, j| at(&y)(j, p);
+            same(
+                "nt",
+                &c,
+                &triple_loop(sizes, at(&x), transposed, beta, at(&c0)),
+            );
+
+            let (x, y) = (whole::<T>(k, m, 1), whole::<T>(k, n, 2));
+            let mut c = poisoned(&c0);
+            matmul_tn_into(&x, &y, b, &mut c).unwrap();
+            let transposed = |i, p| at(&x)(p, i);
+            same(
+                "tn",
+                &c,
+                &triple_loop(sizes, transposed, at(&y), beta, at(&c0)),
+            );
+        }
+    }
+
+    #[test]
+    fn exact_for_whole_numbers_at_every_small_size_and_around_the_switch_of_kernels() {
+        for m in 0..=9 {
+            for n in 0..=9 {
+                for k in 0..=9 {
+                    check::<f32>([m, n, k]);
+                    check::<f64>([m, n, k]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn exact_for_large_and_skinny_shapes() {
+        for sizes in [
+            [1, 10, 784],
+            [300, 1, 64],
+            [64, 10, 32],
+            [5, 200, 200],
+            [6, 200, 200],
+            [200, 5, 6],
+            [200, 6, 5],
+            [129, 65, 257],
+            [2, 2, 5000],
+            [1000, 3, 2],
+        ] {
+            check::<f32>(sizes);
+            check::<f64>(sizes);
+        }
+    }
+
+    #[test]
+    fn leading_axes_are_rows() {
+        let x = whole::<f32>(6, 4, 1).reshape([2, 3, 4]).unwrap();
+        let w = whole::<f32>(7, 4, 2);
+        let y = x.matmul_nt(&w).unwrap();
+        assert_eq!(y.shape(), [2, 3, 7]);
+        let flat = x.clone().reshape([6, 4]).unwrap().matmul_nt(&w).unwrap();
+        assert_eq!(y.as_slice(), flat.as_slice());
+        assert_eq!(x.matmul_tn(&y).unwrap().shape(), [4, 7]);
+        let vector = Tensor::<f32>::zeros([4]).unwrap();
+        assert_eq!(vector.matmul_nt(&w).unwrap().shape(), [7]);
+    }
+
+    #[test]
+    fn shapes_that_do_not_fit_are_refused_and_c_is_kept() {
+        let (a, b) = (whole::<f32>(2, 3, 1), whole::<f32>(4, 5, 2));
+        let mut c = whole::<f32>(2, 5, 3);
+        let before = c.clone();
+        let error = matmul_into(&a, &b, 0.0, &mut c).unwrap_err();
+        assert_eq!(error.to_string(), "matmul A·B: expected [_, 4], got [2, 3]");
+        assert!(matmul_nt_into(&a, &b, 0.0, &mut c).is_err());
+        let error = matmul_tn_into(&a, &b, 0.0, &mut c).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "matmul Aᵀ·B: expected [4, _], got [2, 3]"
+        );
+        // The operands fit, the result doesn't.
+        let error = matmul_into(&a, &whole(3, 6, 1), 0.0, &mut c).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "matmul A·B: expected a result of [2, 6], got [2, 5]"
+        );
+        assert!(a.matmul(&Tensor::zeros([3]).unwrap()).is_err());
+        let number = Tensor::scalar(1.0);
+        assert!(number.matmul(&Tensor::zeros([1, 1]).unwrap()).is_err());
+        assert!(number.matmul_tn(&a).is_err());
+        assert_eq!(c, before);
+    }
+}

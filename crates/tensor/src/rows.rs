@@ -1,0 +1,326 @@
+//! Row-wise operations: a row is one sample.
+
+use std::ops::Range;
+
+use crate::{Scalar, Shape, ShapeError, Tensor};
+
+impl<T: Scalar> Tensor<T> {
+    /// Row `i` of the matrix that this tensor is when all axes but the last are read as one.
+    pub fn row(&self, i: usize) -> Option<&[T]> {
+        self.as_slice().get(self.row_range(i)?)
+    }
+
+    /// Row `i`, to be changed.
+    pub fn row_mut(&mut self, i: usize) -> Option<&mut [T]> {
+        let range = self.row_range(i)?;
+        self.as_mut_slice().get_mut(range)
+    }
+
+    fn row_range(&self, i: usize) -> Option<Range<usize>> {
+        let columns = self.shape().columns();
+        (i < self.shape().rows()).then(|| i * columns..(i + 1) * columns)
+    }
+
+    /// All rows in order.
+    ///
+    /// ```
+    /// use backrule_tensor::Tensor;
+    ///
+    /// let x: Tensor = Tensor::from([[1.0, 2.0], [3.0, 4.0]]);
+    /// let sums: Vec<f32> = x.rows().map(|row| row.iter().sum()).collect();
+    /// assert_eq!(sums, [3.0, 7.0]);
+    /// ```
+    pub fn rows(&self) -> impl ExactSizeIterator<Item = &[T]> {
+        let columns = self.shape().columns();
+        (0..self.shape().rows()).map(move |i| &self.as_slice()[i * columns..(i + 1) * columns])
+    }
+
+    /// A copy of the samples in `range` of the first axis.
+    ///
+    /// ```
+    /// use backrule_tensor::Tensor;
+    ///
+    /// let x: Tensor = Tensor::from([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]);
+    /// assert_eq!(x.slice(1..3)?, Tensor::from([[3.0, 4.0], [5.0, 6.0]]));
+    /// # Ok::<(), backrule_tensor::ShapeError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When the range doesn't lie within the first axis, or there is no axis.
+    pub fn slice(&self, range: Range<usize>) -> Result<Self, ShapeError> {
+        let (samples, size) = self.samples("slice")?;
+        if range.start > range.end || range.end > samples {
+            let expected = format_args!("a range within 0..{samples}");
+            return Err(ShapeError::new(
+                "slice",
+                expected,
+                format_args!("{range:?}"),
+            ));
+        }
+        let shape = self.with_samples(range.len())?;
+        let values = &self.as_slice()[range.start * size..range.end * size];
+        Ok(Self::from_parts(shape, values.to_vec()))
+    }
+
+    /// Becomes the samples of `source` at `indices`, in that order: a shuffled mini-batch, without allocation once
+    /// there was a batch of this size.
+    ///
+    /// ```
+    /// use backrule_tensor::Tensor;
+    ///
+    /// let data: Tensor = Tensor::from([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]);
+    /// let mut batch = Tensor::default();
+    /// batch.gather(&data, &[2, 0])?;
+    /// assert_eq!(batch, Tensor::from([[5.0, 6.0], [1.0, 2.0]]));
+    /// # Ok::<(), backrule_tensor::ShapeError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When an index is not on the first axis of `source`; this tensor is unchanged then.
+    pub fn gather(&mut self, source: &Self, indices: &[usize]) -> Result<(), ShapeError> {
+        let (samples, size) = source.samples("gather")?;
+        if let Some((position, &index)) =
+            (indices.iter().enumerate()).find(|&(_, &index)| index >= samples)
+        {
+            let expected = format_args!("indices below {samples}");
+            let got = format_args!("{index} at position {position}");
+            return Err(ShapeError::new("gather", expected, got));
+        }
+        self.resize(source.with_samples(indices.len())?);
+        if size > 0 {
+            let rows = self.as_mut_slice().chunks_exact_mut(size);
+            for (row, &index) in rows.zip(indices) {
+                row.copy_from_slice(&source.as_slice()[index * size..(index + 1) * size]);
+            }
+        }
+        Ok(())
+    }
+
+    /// The size of the first axis, and the number of elements of each of its entries.
+    fn samples(&self, operation: &'static str) -> Result<(usize, usize), ShapeError> {
+        match self.shape().split_first() {
+            Some((&samples, rest)) => Ok((samples, rest.iter().product())),
+            None => Err(ShapeError::new(
+                operation,
+                "at least one axis",
+                self.shape(),
+            )),
+        }
+    }
+
+    fn with_samples(&self, samples: usize) -> Result<Shape, ShapeError> {
+        let mut sizes = [0; crate::MAX_RANK];
+        let sizes = &mut sizes[..self.shape().rank()];
+        sizes.copy_from_slice(&self.shape());
+        if let Some(first) = sizes.first_mut() {
+            *first = samples;
+        }
+        Shape::new(sizes)
+    }
+
+    /// Adds `row` to every row: y[i] ← y[i] + b, the bias of a dense layer.
+    ///
+    /// # Errors
+    /// When `row` isn't as long as a row of this tensor, which is unchanged then.
+    pub fn add_to_rows(&mut self, row: &Self) -> Result<(), ShapeError> {
+        let columns = self.shape().columns();
+        if row.shape() != [columns] {
+            let expected = format_args!("[{columns}]");
+            return Err(ShapeError::new("addition to rows", expected, row.shape()));
+        }
+        if columns > 0 {
+            for y in self.as_mut_slice().chunks_exact_mut(columns) {
+                for (y, &b) in y.iter_mut().zip(row.as_slice()) {
+                    *y += b;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the sum of the rows of `x` to this row: db ← db + Σᵢ dy[i], the gradient of a bias.
+    ///
+    /// # Errors
+    /// When this tensor isn't as long as a row of `x`; it is unchanged then.
+    pub fn add_sum_of_rows(&mut self, x: &Self) -> Result<(), ShapeError> {
+        let columns = x.shape().columns();
+        if self.shape() != [columns] {
+            let expected = format_args!("[{columns}]");
+            return Err(ShapeError::new("sum of rows", expected, self.shape()));
+        }
+        for x in x.rows() {
+            for (db, &x) in self.as_mut_slice().iter_mut().zip(x) {
+                *db += x;
+            }
+        }
+        Ok(())
+    }
+
+    /// The position of the largest element of each row: the predicted classes. Of equal ones the first counts; NaN
+    /// counts as largest, as in NumPy and PyTorch, so that it shows.
+    ///
+    /// ```
+    /// use backrule_tensor::Tensor;
+    ///
+    /// let logits: Tensor = Tensor::from([[0.1, 2.0, -1.0], [3.0, 3.0, 0.0]]);
+    /// assert_eq!(logits.argmax_rows().collect::<Vec<_>>(), [1, 0]);
+    /// ```
+    pub fn argmax_rows(&self) -> impl ExactSizeIterator<Item = usize> {
+        self.rows().map(|row| {
+            let mut best = 0;
+            for (i, &x) in row.iter().enumerate() {
+                if x > row[best] || (x.is_nan() && !row[best].is_nan()) {
+                    best = i;
+                }
+            }
+            best
+        })
+    }
+}
+
+/// ln Σⱼ exp(xⱼ), without overflow: the largest element is taken out first. −∞ for no elements.
+///
+/// ```
+/// use backrule_tensor::log_sum_exp;
+///
+/// assert_eq!(log_sum_exp(&[1e4_f64, 1e4]), 1e4 + 2_f64.ln());
+/// ```
+pub fn log_sum_exp<T: Scalar>(x: &[T]) -> T {
+    let max = max(x);
+    if max == T::NEG_INFINITY {
+        // exp(−∞ − (−∞)) would be NaN where the sum is plainly 0. Adding keeps a NaN that is among them.
+        return x.iter().fold(max, |sum, &x| sum + x);
+    }
+    max + x.iter().map(|&x| (x - max).exp()).sum::<T>().ln()
+}
+
+/// pⱼ = exp(xⱼ) / Σₖ exp(xₖ), without overflow. Returns ln Σₖ exp(xₖ), which costs nothing more.
+///
+/// ```
+/// use backrule_tensor::softmax;
+///
+/// let mut p = [0.0_f64; 2];
+/// let log_sum = softmax(&[1e4, 1e4], &mut p);
+/// assert_eq!((p, log_sum), ([0.5, 0.5], 1e4 + 2_f64.ln()));
+/// ```
+///
+/// Of slices that differ in length, the shorter one counts.
+pub fn softmax<T: Scalar>(x: &[T], p: &mut [T]) -> T {
+    let max = max(x);
+    let mut sum = T::ZERO;
+    for (p, &x) in p.iter_mut().zip(x) {
+        *p = (x - max).exp();
+        sum += *p;
+    }
+    let scale = T::ONE / sum;
+    p.iter_mut().for_each(|p| *p *= scale);
+    max + sum.ln()
+}
+
+/// The largest element, NaN aside: NaN spreads through the sums that follow.
+fn max<T: Scalar>(x: &[T]) -> T {
+    (x.iter()).fold(T::NEG_INFINITY, |max, &x| if x > max { x } else { max })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn data() -> Tensor<f32> {
+        Tensor::from_fn([4, 2, 3], |at| (at[0] * 100 + at[1] * 10 + at[2]) as f32).unwrap()
+    }
+
+    #[test]
+    fn rows_are_all_axes_but_the_last() {
+        let mut x = data();
+        assert_eq!(x.rows().len(), 8);
+        assert_eq!(x.row(3), Some(&[110.0, 111.0, 112.0][..]));
+        assert_eq!(x.row(8), None);
+        x.row_mut(7).unwrap().fill(1.0);
+        assert_eq!(x.rows().last(), Some(&[1.0, 1.0, 1.0][..]));
+        assert_eq!(Tensor::<f32>::zeros([3, 0]).unwrap().rows().len(), 3);
+        assert_eq!(Tensor::scalar(2.0_f32).row(0), Some(&[2.0][..]));
+    }
+
+    #[test]
+    fn samples_are_the_first_axis() {
+        let x = data();
+        assert_eq!(x.slice(1..2).unwrap().shape(), [1, 2, 3]);
+        assert_eq!(x.slice(2..2).unwrap().shape(), [0, 2, 3]);
+        assert!(x.slice(1..5).is_err());
+        #[expect(clippy::reversed_empty_ranges, reason = "a caller's mistake")]
+        let reversed = 2..1;
+        assert!(x.slice(reversed).is_err());
+        assert!(Tensor::scalar(1.0_f32).slice(0..0).is_err());
+
+        let mut batch = Tensor::default();
+        batch.gather(&x, &[3, 3, 0]).unwrap();
+        assert_eq!(batch.shape(), [3, 2, 3]);
+        assert_eq!(batch.row(0), x.row(6));
+        assert_eq!(batch.row(5), x.row(1));
+        let before = batch.clone();
+        let error = batch.gather(&x, &[1, 4]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "gather: expected indices below 4, got 4 at position 1"
+        );
+        assert_eq!(batch, before);
+    }
+
+    #[test]
+    fn a_warm_gather_allocates_nothing() {
+        let x = data();
+        let mut batch = Tensor::default();
+        batch.gather(&x, &[0, 1, 2]).unwrap();
+        let allocations = allocation_counter::measure(|| {
+            batch.gather(&x, &[3]).unwrap();
+            batch.gather(&x, &[2, 1, 0]).unwrap();
+        });
+        assert_eq!(allocations.count_total, 0);
+    }
+
+    #[test]
+    fn bias_and_its_gradient() {
+        let mut y = Tensor::from([[1.0_f32, 2.0], [3.0, 4.0]]);
+        y.add_to_rows(&Tensor::from([10.0, 20.0])).unwrap();
+        assert_eq!(y, Tensor::from([[11.0, 22.0], [13.0, 24.0]]));
+        let mut db = Tensor::from([1.0_f32, 1.0]);
+        db.add_sum_of_rows(&y).unwrap();
+        assert_eq!(db, Tensor::from([25.0, 47.0]));
+
+        assert!(y.add_to_rows(&Tensor::from([1.0])).is_err());
+        assert!(db.add_sum_of_rows(&Tensor::from([[1.0]])).is_err());
+        let mut empty = Tensor::<f32>::zeros([2, 0]).unwrap();
+        empty.add_to_rows(&Tensor::zeros([0]).unwrap()).unwrap();
+    }
+
+    #[test]
+    fn argmax_shows_nan_and_takes_the_first_of_equals() {
+        let nan = f32::NAN;
+        let x = Tensor::from([
+            [1.0, 1.0, 0.0],
+            [0.0, nan, 9.0],
+            [nan, nan, 1.0],
+            [f32::NEG_INFINITY; 3],
+        ]);
+        assert_eq!(x.argmax_rows().collect::<Vec<_>>(), [0, 1, 0, 0]);
+    }
+
+    #[test]
+    fn softmax_and_log_sum_exp_at_the_edges() {
+        let mut p = [0.0_f64; 3];
+        assert_eq!(softmax(&[1e4, -1e4, 1e4], &mut p), 1e4 + 2_f64.ln());
+        assert_eq!(p, [0.5, 0.0, 0.5]);
+        assert_eq!(softmax(&[-1e4], &mut p[..1]), -1e4);
+        assert_eq!(p[0], 1.0);
+        assert!(softmax(&[0.0, f64::NAN, 1.0], &mut p).is_nan());
+        assert!(p.iter().all(|p| p.is_nan()));
+
+        assert_eq!(log_sum_exp(&[-1e4_f32, -1e4]), -1e4 + 2_f32.ln());
+        assert!(log_sum_exp(&[1.0, f64::NAN]).is_nan());
+        assert!(log_sum_exp(&[f64::NEG_INFINITY, f64::NAN]).is_nan());
+        assert_eq!(log_sum_exp::<f64>(&[]), f64::NEG_INFINITY);
+        let masked = [0.0, f64::NEG_INFINITY, 0.0];
+        assert_eq!(log_sum_exp(&masked), 2_f64.ln());
+    }
+}

@@ -1,0 +1,213 @@
+use std::fmt::{Debug, Display, LowerExp};
+use std::iter::Sum;
+use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAssign};
+
+use crate::gemm::{Form, gemm};
+
+/// The element type of a tensor: `f32` for work, `f64` where derivatives are checked. Sealed.
+pub trait Scalar:
+    sealed::Gemm
+    + Copy
+    + Default
+    + PartialOrd
+    + Debug
+    + Display
+    + LowerExp
+    + Add<Output = Self>
+    + Sub<Output = Self>
+    + Mul<Output = Self>
+    + Div<Output = Self>
+    + Neg<Output = Self>
+    + AddAssign
+    + SubAssign
+    + MulAssign
+    + DivAssign
+    + Sum
+    + Send
+    + Sync
+    + 'static
+{
+    /// 0.
+    const ZERO: Self;
+    /// 1.
+    const ONE: Self;
+    /// The distance from 1 to the next larger number.
+    const EPSILON: Self;
+    /// −∞.
+    const NEG_INFINITY: Self;
+    /// The name and size of this type in files.
+    const DTYPE: DType;
+
+    /// The nearest number of this type.
+    fn from_f64(value: f64) -> Self;
+    /// The same number in double precision, exactly.
+    fn to_f64(self) -> f64;
+    /// eˣ.
+    fn exp(self) -> Self;
+    /// The natural logarithm.
+    fn ln(self) -> Self;
+    /// ln(1 + x), accurate for small x.
+    fn ln_1p(self) -> Self;
+    /// The hyperbolic tangent.
+    fn tanh(self) -> Self;
+    /// The square root.
+    fn sqrt(self) -> Self;
+    /// |x|.
+    fn abs(self) -> Self;
+    /// Whether this is NaN.
+    fn is_nan(self) -> bool;
+    /// Whether this is neither infinite nor NaN.
+    fn is_finite(self) -> bool;
+
+    /// Writes `values` as little-endian bytes. Of two slices that don't match in length, the shorter one counts.
+    fn write_le(values: &[Self], bytes: &mut [u8]);
+    /// Reads little-endian bytes into `values`, bit for bit, NaN included. The shorter slice counts.
+    fn read_le(bytes: &[u8], values: &mut [Self]);
+}
+
+/// The element type of a tensor as a value: what files store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DType {
+    /// IEEE 754 single precision, 4 bytes.
+    F32,
+    /// IEEE 754 double precision, 8 bytes.
+    F64,
+}
+
+impl DType {
+    /// Bytes of one element.
+    pub fn size(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F64 => 8,
+        }
+    }
+}
+
+impl Display for DType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::F64 => "f64",
+        })
+    }
+}
+
+pub(crate) mod sealed {
+    use crate::gemm::Form;
+
+    /// Seals [`super::Scalar`], and keeps nalgebra's traits out of it: their methods would clash with ours.
+    pub trait Gemm: Sized {
+        fn gemm(form: Form, sizes: [usize; 3], a: &[Self], b: &[Self], beta: Self, c: &mut [Self]);
+    }
+}
+
+macro_rules! scalar {
+    ($type:ident, $dtype:expr) => {
+        impl sealed::Gemm for $type {
+            fn gemm(
+                form: Form,
+                sizes: [usize; 3],
+                a: &[Self],
+                b: &[Self],
+                beta: Self,
+                c: &mut [Self],
+            ) {
+                gemm(form, sizes, a, b, beta, c);
+            }
+        }
+
+        impl Scalar for $type {
+            const ZERO: Self = 0.0;
+            const ONE: Self = 1.0;
+            const EPSILON: Self = Self::EPSILON;
+            const NEG_INFINITY: Self = Self::NEG_INFINITY;
+            const DTYPE: DType = $dtype;
+
+            #[inline]
+            fn from_f64(value: f64) -> Self {
+                value as Self
+            }
+            #[inline]
+            fn to_f64(self) -> f64 {
+                f64::from(self)
+            }
+            #[inline]
+            fn exp(self) -> Self {
+                self.exp()
+            }
+            #[inline]
+            fn ln(self) -> Self {
+                self.ln()
+            }
+            #[inline]
+            fn ln_1p(self) -> Self {
+                self.ln_1p()
+            }
+            #[inline]
+            fn tanh(self) -> Self {
+                self.tanh()
+            }
+            #[inline]
+            fn sqrt(self) -> Self {
+                self.sqrt()
+            }
+            #[inline]
+            fn abs(self) -> Self {
+                self.abs()
+            }
+            #[inline]
+            fn is_nan(self) -> bool {
+                self.is_nan()
+            }
+            #[inline]
+            fn is_finite(self) -> bool {
+                self.is_finite()
+            }
+
+            fn write_le(values: &[Self], bytes: &mut [u8]) {
+                let (chunks, _) = bytes.as_chunks_mut::<{ size_of::<Self>() }>();
+                for (chunk, value) in chunks.iter_mut().zip(values) {
+                    *chunk = value.to_le_bytes();
+                }
+            }
+            fn read_le(bytes: &[u8], values: &mut [Self]) {
+                let (chunks, _) = bytes.as_chunks::<{ size_of::<Self>() }>();
+                for (value, chunk) in values.iter_mut().zip(chunks) {
+                    *value = Self::from_le_bytes(*chunk);
+                }
+            }
+        }
+    };
+}
+
+scalar!(f32, DType::F32);
+scalar!(f64, DType::F64);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn little_endian_round_trip<T: Scalar>(values: &[T]) {
+        let size = T::DTYPE.size();
+        let mut bytes = vec![0; values.len() * size];
+        T::write_le(values, &mut bytes);
+        let mut back = vec![T::ZERO; values.len()];
+        T::read_le(&bytes, &mut back);
+        let mut again = vec![0; bytes.len()];
+        T::write_le(&back, &mut again);
+        assert_eq!(bytes, again);
+        assert_eq!(bytes[size - 1], 0x3f, "1.0 ends in its exponent");
+    }
+
+    #[test]
+    fn bytes_are_little_endian_and_keep_every_bit() {
+        let nan = f32::from_bits(0x7fc0_1234);
+        little_endian_round_trip(&[1.0_f32, -0.0, nan, f32::INFINITY, 1e-45]);
+        little_endian_round_trip(&[1.0_f64, -0.0, f64::NAN, 5e-324]);
+        assert_eq!(
+            (DType::F32.size(), DType::F64.size()),
+            (size_of::<f32>(), size_of::<f64>())
+        );
+    }
+}

@@ -1,0 +1,228 @@
+use std::fmt;
+use std::ops::Deref;
+
+use crate::ShapeError;
+
+/// The largest number of axes that a tensor can have.
+pub const MAX_RANK: usize = 6;
+
+/// More elements than this (of 8 bytes each) no buffer can hold.
+const MAX_ELEMENTS: usize = isize::MAX as usize / 8;
+
+/// The sizes of a tensor's axes, outermost first: `[batch, features]`, `[batch, channels, height, width]`.
+///
+/// A `Shape` is proof that a tensor of it can exist: at most [`MAX_RANK`] axes, and an element count that fits the
+/// address space. It is `Copy` and lives on the stack, so that passing and resizing shapes allocates nothing; it derefs
+/// to `[usize]`.
+///
+/// ```
+/// use backrule_tensor::Shape;
+///
+/// let shape = Shape::new(&[32, 784])?;
+/// assert_eq!((shape.rank(), shape.elements(), shape[1]), (2, 25_088, 784));
+/// assert_eq!(shape.to_string(), "[32, 784]");
+/// assert!(Shape::new(&[usize::MAX, 2]).is_err());
+/// # Ok::<(), backrule_tensor::ShapeError>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Shape {
+    /// Sizes beyond `rank` are 0, so that equality can be derived.
+    sizes: [usize; MAX_RANK],
+    rank: usize,
+}
+
+impl Shape {
+    /// The shape of a single number: no axes, one element.
+    pub const SCALAR: Self = Self {
+        sizes: [0; MAX_RANK],
+        rank: 0,
+    };
+
+    /// One axis of size 0: no elements.
+    pub const EMPTY: Self = Self {
+        sizes: [0; MAX_RANK],
+        rank: 1,
+    };
+
+    /// Checks `sizes` and keeps them.
+    ///
+    /// # Errors
+    /// When there are more than [`MAX_RANK`] axes, or the product of the sizes other than 0 overflows the address space.
+    pub fn new(sizes: &[usize]) -> Result<Self, ShapeError> {
+        let mut shape = Self::SCALAR;
+        let Some(kept) = shape.sizes.get_mut(..sizes.len()) else {
+            let expected = format!("at most {MAX_RANK} axes");
+            return Err(ShapeError::new(
+                "shape",
+                expected,
+                format_args!("{sizes:?}"),
+            ));
+        };
+        kept.copy_from_slice(sizes);
+        shape.rank = sizes.len();
+        // Sizes of 0 are left out: the product of the others is what rows() and columns() may have to return.
+        let elements = (sizes.iter().filter(|&&size| size > 0))
+            .try_fold(1_usize, |product, &size| product.checked_mul(size));
+        match elements {
+            Some(elements) if elements <= MAX_ELEMENTS => Ok(shape),
+            _ => Err(ShapeError::new(
+                "shape",
+                format_args!("at most {MAX_ELEMENTS} elements"),
+                format_args!("{sizes:?}"),
+            )),
+        }
+    }
+
+    /// The shape of values that exist already. Their sizes can only overflow when there are no elements.
+    pub(crate) fn of_existing(sizes: &[usize]) -> Self {
+        Self::new(sizes).unwrap_or(Self::EMPTY)
+    }
+
+    /// The number of axes.
+    pub fn rank(&self) -> usize {
+        self.rank
+    }
+
+    /// The number of elements: the product of all sizes, 1 without axes.
+    pub fn elements(&self) -> usize {
+        self.iter().product()
+    }
+
+    /// The number of rows when all axes but the last are read as one: the samples of a batch. 1 without axes.
+    pub fn rows(&self) -> usize {
+        self[..self.rank.saturating_sub(1)].iter().product()
+    }
+
+    /// The size of the last axis: the features of a sample. 1 without axes.
+    pub fn columns(&self) -> usize {
+        self.last().copied().unwrap_or(1)
+    }
+
+    /// The same shape with `columns` as the size of its last axis: what a dense layer does to its input's shape.
+    ///
+    /// # Errors
+    /// When there is no last axis, or the new shape would overflow (see [`Shape::new`]).
+    pub fn with_columns(mut self, columns: usize) -> Result<Self, ShapeError> {
+        if self.rank == 0 {
+            return Err(ShapeError::new("shape", "at least one axis", self));
+        }
+        self.sizes[self.rank - 1] = columns;
+        Self::new(&self)
+    }
+}
+
+impl Deref for Shape {
+    type Target = [usize];
+
+    fn deref(&self) -> &[usize] {
+        &self.sizes[..self.rank]
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
+    }
+}
+
+impl fmt::Debug for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl<const N: usize> PartialEq<[usize; N]> for Shape {
+    fn eq(&self, other: &[usize; N]) -> bool {
+        **self == other[..]
+    }
+}
+
+impl PartialEq<[usize]> for Shape {
+    fn eq(&self, other: &[usize]) -> bool {
+        **self == *other
+    }
+}
+
+/// What a shape can be given as: a [`Shape`], an array such as `[32, 784]`, or a slice.
+pub trait IntoShape {
+    /// The checked shape.
+    ///
+    /// # Errors
+    /// Those of [`Shape::new`].
+    fn into_shape(self) -> Result<Shape, ShapeError>;
+}
+
+impl IntoShape for Shape {
+    fn into_shape(self) -> Result<Shape, ShapeError> {
+        Ok(self)
+    }
+}
+
+impl IntoShape for &[usize] {
+    fn into_shape(self) -> Result<Shape, ShapeError> {
+        Shape::new(self)
+    }
+}
+
+impl<const N: usize> IntoShape for [usize; N] {
+    fn into_shape(self) -> Result<Shape, ShapeError> {
+        Shape::new(&self)
+    }
+}
+
+impl<const N: usize> IntoShape for &[usize; N] {
+    fn into_shape(self) -> Result<Shape, ShapeError> {
+        Shape::new(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_rows_columns_and_elements() {
+        for (sizes, rows, columns, elements) in [
+            (&[][..], 1, 1, 1),
+            (&[5], 1, 5, 5),
+            (&[2, 3], 2, 3, 6),
+            (&[2, 3, 4], 6, 4, 24),
+            (&[0, 3], 0, 3, 0),
+            (&[3, 0], 3, 0, 0),
+        ] {
+            let shape = Shape::new(sizes).unwrap();
+            let counts = (shape.rows(), shape.columns(), shape.elements());
+            assert_eq!(counts, (rows, columns, elements), "{shape}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_cannot_exist() {
+        assert!(Shape::new(&[1; MAX_RANK]).is_ok());
+        let error = Shape::new(&[1; MAX_RANK + 1]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "shape: expected at most 6 axes, got [1, 1, 1, 1, 1, 1, 1]"
+        );
+        assert!(Shape::new(&[MAX_ELEMENTS]).is_ok());
+        assert!(Shape::new(&[MAX_ELEMENTS + 1]).is_err());
+        assert!(Shape::new(&[1 << 32, 1 << 32]).is_err());
+        // A size of 0 must not hide an overflow of rows().
+        assert!(Shape::new(&[1 << 32, 1 << 32, 0]).is_err());
+        assert!(Shape::SCALAR.with_columns(3).is_err());
+        assert!(
+            Shape::new(&[1 << 32, 2])
+                .unwrap()
+                .with_columns(1 << 32)
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn equality_ignores_unused_axes() {
+        let shape = Shape::new(&[2, 3]).unwrap().with_columns(4).unwrap();
+        assert_eq!(shape, Shape::new(&[2, 4]).unwrap());
+        assert_eq!(shape, [2, 4]);
+        assert_ne!(shape, [2, 4, 1]);
+    }
+}

@@ -1,0 +1,321 @@
+use nalgebra::{DVector, Dyn, U1, VecStorage};
+
+use crate::{IntoShape, Scalar, Shape, ShapeError};
+
+/// A dense array of numbers: any number of axes up to [`MAX_RANK`](crate::MAX_RANK), row-major, contiguous.
+///
+/// The storage is one nalgebra vector. By convention the first axis counts samples and the last one features, so that
+/// each row is one sample. The bytes equal those of a NumPy array in C order.
+///
+/// Most functions read a tensor as a matrix whose rows are all axes but the last: `[batch, time, features]` has
+/// `batch × time` rows.
+///
+/// The type parameter defaults to `f32` where a type is written (`let x: Tensor = …`); where nothing says otherwise,
+/// Rust reads plain literals as `f64`.
+///
+/// ```
+/// use backrule_tensor::Tensor;
+///
+/// let x: Tensor = Tensor::from([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]);
+/// assert_eq!(x.shape(), [2, 3]);
+/// assert_eq!(x.row(1), Some(&[4.0, 5.0, 6.0][..]));
+/// assert_eq!(x.get(&[1, 2]), Some(6.0));
+/// # Ok::<(), backrule_tensor::ShapeError>(())
+/// ```
+#[derive(Clone, PartialEq)]
+pub struct Tensor<T = f32> {
+    storage: DVector<T>,
+    shape: Shape,
+}
+
+impl<T: Scalar> Tensor<T> {
+    /// All zeros.
+    ///
+    /// # Errors
+    /// Those of [`Shape::new`], as for every function here that takes a shape.
+    pub fn zeros(shape: impl IntoShape) -> Result<Self, ShapeError> {
+        Self::full(shape, T::ZERO)
+    }
+
+    /// Every element `value`.
+    ///
+    /// # Errors
+    /// Those of [`Shape::new`].
+    pub fn full(shape: impl IntoShape, value: T) -> Result<Self, ShapeError> {
+        let shape = shape.into_shape()?;
+        Ok(Self::from_parts(shape, vec![value; shape.elements()]))
+    }
+
+    /// A single number: a tensor without axes.
+    pub fn scalar(value: T) -> Self {
+        Self::from_parts(Shape::SCALAR, vec![value])
+    }
+
+    /// Takes over `values`, which are in row-major order. Nothing is copied.
+    ///
+    /// ```
+    /// use backrule_tensor::Tensor;
+    ///
+    /// let x: Tensor = Tensor::from_vec([2, 2], vec![1.0, 2.0, 3.0, 4.0])?;
+    /// assert_eq!(x, Tensor::from([[1.0, 2.0], [3.0, 4.0]]));
+    /// assert!(Tensor::from_vec([2, 2], vec![1.0_f32]).is_err());
+    /// # Ok::<(), backrule_tensor::ShapeError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When the number of values is not the shape's, and those of [`Shape::new`].
+    pub fn from_vec(shape: impl IntoShape, values: Vec<T>) -> Result<Self, ShapeError> {
+        let shape = shape.into_shape()?;
+        if values.len() != shape.elements() {
+            let expected = format_args!("{} values for {shape}", shape.elements());
+            return Err(ShapeError::new(
+                "tensor from values",
+                expected,
+                values.len(),
+            ));
+        }
+        Ok(Self::from_parts(shape, values))
+    }
+
+    /// Each element from its index: `f(&[i, j])` for a matrix.
+    ///
+    /// ```
+    /// use backrule_tensor::Tensor;
+    ///
+    /// let identity: Tensor = Tensor::from_fn([2, 2], |at| if at[0] == at[1] { 1.0 } else { 0.0 })?;
+    /// assert_eq!(identity, Tensor::from([[1.0, 0.0], [0.0, 1.0]]));
+    /// # Ok::<(), backrule_tensor::ShapeError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Shape::new`].
+    pub fn from_fn(
+        shape: impl IntoShape,
+        mut f: impl FnMut(&[usize]) -> T,
+    ) -> Result<Self, ShapeError> {
+        let shape = shape.into_shape()?;
+        let mut values = Vec::with_capacity(shape.elements());
+        let mut index = [0; crate::MAX_RANK];
+        let index = &mut index[..shape.rank()];
+        for _ in 0..shape.elements() {
+            values.push(f(index));
+            // The next index, as on a mileage counter: the last axis turns fastest.
+            for (position, &size) in index.iter_mut().zip(shape.iter()).rev() {
+                *position += 1;
+                if *position < size {
+                    break;
+                }
+                *position = 0;
+            }
+        }
+        Ok(Self::from_parts(shape, values))
+    }
+
+    /// The caller has checked that the number of values is the shape's.
+    pub(crate) fn from_parts(shape: Shape, values: Vec<T>) -> Self {
+        let storage = VecStorage::new(Dyn(values.len()), U1, values);
+        Self {
+            storage: DVector::from_data(storage),
+            shape,
+        }
+    }
+
+    /// The sizes of the axes.
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// The number of elements.
+    pub fn len(&self) -> usize {
+        self.storage.len()
+    }
+
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.storage.is_empty()
+    }
+
+    /// All elements in row-major order.
+    pub fn as_slice(&self) -> &[T] {
+        self.storage.as_slice()
+    }
+
+    /// All elements in row-major order, to be changed.
+    pub fn as_mut_slice(&mut self) -> &mut [T] {
+        self.storage.as_mut_slice()
+    }
+
+    /// The elements as a plain vector, in row-major order. Nothing is copied.
+    pub fn into_vec(self) -> Vec<T> {
+        self.storage.data.into()
+    }
+
+    /// The element at `index`, or `None` if that is outside or has another number of axes.
+    pub fn get(&self, index: &[usize]) -> Option<T> {
+        self.offset(index).map(|offset| self.storage[offset])
+    }
+
+    /// The element at `index`, to be changed.
+    ///
+    /// ```
+    /// use backrule_tensor::Tensor;
+    ///
+    /// let mut x: Tensor = Tensor::zeros([2, 2])?;
+    /// if let Some(element) = x.get_mut(&[0, 1]) {
+    ///     *element = 5.0;
+    /// }
+    /// assert_eq!(x, Tensor::from([[0.0, 5.0], [0.0, 0.0]]));
+    /// assert_eq!(x.get_mut(&[2, 0]), None);
+    /// # Ok::<(), backrule_tensor::ShapeError>(())
+    /// ```
+    pub fn get_mut(&mut self, index: &[usize]) -> Option<&mut T> {
+        (self.offset(index)).map(|offset| &mut self.storage[offset])
+    }
+
+    fn offset(&self, index: &[usize]) -> Option<usize> {
+        if index.len() != self.shape.rank() {
+            return None;
+        }
+        let mut offset = 0;
+        for (&position, &size) in index.iter().zip(self.shape.iter()) {
+            if position >= size {
+                return None;
+            }
+            offset = offset * size + position;
+        }
+        Some(offset)
+    }
+
+    /// The same elements in another shape. Nothing is copied.
+    ///
+    /// ```
+    /// use backrule_tensor::Tensor;
+    ///
+    /// let x: Tensor = Tensor::from([[1.0, 2.0, 3.0, 4.0]]).reshape([2, 2])?;
+    /// assert_eq!(x, Tensor::from([[1.0, 2.0], [3.0, 4.0]]));
+    /// # Ok::<(), backrule_tensor::ShapeError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When the number of elements would change. [`set_shape`](Self::set_shape) keeps the tensor in that case.
+    pub fn reshape(mut self, shape: impl IntoShape) -> Result<Self, ShapeError> {
+        self.set_shape(shape)?;
+        Ok(self)
+    }
+
+    /// Reads the same elements in another shape from now on.
+    ///
+    /// # Errors
+    /// When the number of elements would change; the tensor is unchanged then.
+    pub fn set_shape(&mut self, shape: impl IntoShape) -> Result<(), ShapeError> {
+        let shape = shape.into_shape()?;
+        if shape.elements() != self.len() {
+            let expected = format_args!("{} elements", self.len());
+            return Err(ShapeError::new("reshape", expected, shape));
+        }
+        self.shape = shape;
+        Ok(())
+    }
+
+    /// Gives this tensor another shape, for results that are about to be written: what elements it holds afterwards is
+    /// unspecified (old ones and zeros).
+    ///
+    /// Memory is kept, so that a buffer that was once large enough never allocates again, whatever the batch.
+    pub fn resize(&mut self, shape: Shape) {
+        if shape.elements() != self.len() {
+            // nalgebra's own resize gives memory back when it shrinks; a vector doesn't.
+            let storage = std::mem::replace(&mut self.storage, DVector::from_data(no_storage()));
+            let mut values: Vec<T> = storage.data.into();
+            values.resize(shape.elements(), T::ZERO);
+            self.storage = DVector::from_data(VecStorage::new(Dyn(values.len()), U1, values));
+        }
+        self.shape = shape;
+    }
+
+    /// Becomes a copy of `other`, within the memory it has if that suffices.
+    pub fn copy_from(&mut self, other: &Self) {
+        self.resize(other.shape);
+        self.as_mut_slice().copy_from_slice(other.as_slice());
+    }
+
+    /// The same numbers in another precision: `x.cast::<f64>()`.
+    pub fn cast<U: Scalar>(&self) -> Tensor<U> {
+        let values = self.as_slice().iter().map(|x| U::from_f64(x.to_f64()));
+        Tensor::from_parts(self.shape, values.collect())
+    }
+
+    /// The whole tensor as nalgebra storage; `convert` gives it its matrix shape.
+    pub(crate) fn storage(&self) -> &DVector<T> {
+        &self.storage
+    }
+}
+
+fn no_storage<T>() -> VecStorage<T, Dyn, U1> {
+    VecStorage::new(Dyn(0), U1, Vec::new())
+}
+
+/// No elements: the start of a buffer that [`Tensor::resize`] will grow.
+impl<T: Scalar> Default for Tensor<T> {
+    fn default() -> Self {
+        Self::from_parts(Shape::EMPTY, Vec::new())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn from_fn_walks_the_last_axis_fastest() {
+        let x = Tensor::<f32>::from_fn([2, 3, 2], |at| (at[0] * 100 + at[1] * 10 + at[2]) as f32)
+            .unwrap();
+        assert_eq!(x.as_slice()[..4], [0.0, 1.0, 10.0, 11.0]);
+        assert_eq!(x.get(&[1, 2, 1]), Some(121.0));
+        assert_eq!(x.get(&[1, 3, 0]), None);
+        assert_eq!(x.get(&[1, 2]), None);
+        assert_eq!(x.as_slice().last(), Some(&121.0));
+    }
+
+    #[test]
+    fn empty_and_rank_0_behave() {
+        let empty = Tensor::<f32>::zeros([0, 3]).unwrap();
+        assert!(empty.is_empty());
+        assert_eq!(empty.get(&[0, 0]), None);
+        assert_eq!(empty.into_vec(), []);
+        let number = Tensor::scalar(2.5_f64);
+        assert_eq!((number.get(&[]), number.len()), (Some(2.5), 1));
+        assert_eq!(number.get(&[0]), None);
+        assert_eq!(number.reshape([1, 1]).unwrap().shape(), [1, 1]);
+        assert_eq!(
+            Tensor::<f32>::from_fn([2, 0], |_| unreachable!())
+                .unwrap()
+                .len(),
+            0
+        );
+    }
+
+    #[test]
+    fn wrong_sizes_are_refused() {
+        assert!(Tensor::<f32>::from_vec([2, 3], vec![0.0; 5]).is_err());
+        assert!(Tensor::<f32>::zeros([usize::MAX, 3]).is_err());
+        let mut x = Tensor::<f32>::zeros([2, 3]).unwrap();
+        let error = x.set_shape([7]).unwrap_err();
+        assert_eq!(error.to_string(), "reshape: expected 6 elements, got [7]");
+        assert_eq!(x.shape(), [2, 3]);
+    }
+
+    #[test]
+    fn resize_keeps_its_memory() {
+        let mut x = Tensor::<f32>::zeros([4, 8]).unwrap();
+        let small = Shape::new(&[3, 2]).unwrap();
+        let large = x.shape();
+        let allocations = allocation_counter::measure(|| {
+            for _ in 0..10 {
+                x.resize(small);
+                x.resize(large);
+            }
+        });
+        assert_eq!(allocations.count_total, 0);
+        assert_eq!((x.shape(), x.len()), (large, 32));
+    }
+}
