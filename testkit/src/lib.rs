@@ -34,11 +34,7 @@ pub mod oracle {
     fn cases(json: &str, op: &str) -> Vec<Value> {
         let file: Value = serde_json::from_str(json).expect("the fixture is JSON");
         let all = file["cases"].as_array().expect("a list of cases");
-        let cases: Vec<_> = all
-            .iter()
-            .filter(|case| case["op"] == op)
-            .cloned()
-            .collect();
+        let cases: Vec<_> = all.iter().filter(|case| case["op"] == op).cloned().collect();
         assert!(!cases.is_empty(), "no reference values for {op}");
         cases
     }
@@ -47,26 +43,19 @@ pub mod oracle {
 /// A tensor of the fixtures, rounded to `T`.
 pub fn tensor<T: Scalar>(value: &Value) -> Tensor<T> {
     let sizes: Vec<usize> = (numbers(&value["shape"]).iter().map(|&size| size as usize)).collect();
-    let data = numbers(&value["data"])
-        .into_iter()
-        .map(T::from_f64)
-        .collect();
+    let data = numbers(&value["data"]).into_iter().map(T::from_f64).collect();
     Tensor::from_vec(&sizes[..], data).expect("the fixture's shape fits its data")
 }
 
 /// A list of numbers.
 pub fn numbers(value: &Value) -> Vec<f64> {
-    let list = value
-        .as_array()
-        .unwrap_or_else(|| panic!("not a list: {value}"));
+    let list = value.as_array().unwrap_or_else(|| panic!("not a list: {value}"));
     list.iter().map(number).collect()
 }
 
 /// A number.
 pub fn number(value: &Value) -> f64 {
-    value
-        .as_f64()
-        .unwrap_or_else(|| panic!("not a number: {value}"))
+    value.as_f64().unwrap_or_else(|| panic!("not a number: {value}"))
 }
 
 /// Panics unless the shapes are equal and all elements satisfy |got − expected| ≤ tolerance · (1 + |expected|).
@@ -76,12 +65,7 @@ pub fn number(value: &Value) -> f64 {
 pub fn assert_close<T: Scalar>(what: &str, got: &Tensor<T>, expected: &Tensor<T>, tolerance: f64) {
     assert_eq!(got.shape(), expected.shape(), "{what}: shape");
     for (i, (got, expected)) in got.as_slice().iter().zip(expected.as_slice()).enumerate() {
-        assert_near(
-            &format!("{what}, element {i}"),
-            got.to_f64(),
-            expected.to_f64(),
-            tolerance,
-        );
+        assert_near(&format!("{what}, element {i}"), got.to_f64(), expected.to_f64(), tolerance);
     }
 }
 
@@ -89,10 +73,7 @@ pub fn assert_close<T: Scalar>(what: &str, got: &Tensor<T>, expected: &Tensor<T>
 #[track_caller]
 pub fn assert_near(what: &str, got: f64, expected: f64, tolerance: f64) {
     let within = (got - expected).abs() <= tolerance * (1.0 + expected.abs());
-    assert!(
-        within,
-        "{what}: got {got:e}, expected {expected:e}, tolerance {tolerance:e}"
-    );
+    assert!(within, "{what}: got {got:e}, expected {expected:e}, tolerance {tolerance:e}");
 }
 
 #[cfg(test)]

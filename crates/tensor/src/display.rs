@@ -65,11 +65,7 @@ impl Style {
 
     fn text<T: Scalar>(self, x: T) -> String {
         let decimals = self.decimals;
-        if self.scientific {
-            format!("{x:.decimals$e}")
-        } else {
-            format!("{x:.decimals$}")
-        }
+        if self.scientific { format!("{x:.decimals$e}") } else { format!("{x:.decimals$}") }
     }
 }
 
@@ -118,14 +114,8 @@ mod tests {
     #[test]
     fn a_matrix_is_aligned() {
         let x = Tensor::from([[1.0_f32, -2.5], [100.0, f32::NAN]]);
-        assert_eq!(
-            x.to_string(),
-            "[[  1.0000,  -2.5000],\n [100.0000,      NaN]]"
-        );
-        assert_eq!(
-            format!("{:?}", Tensor::from([0.5_f64])),
-            "Tensor<f64> [1] [0.5000]"
-        );
+        assert_eq!(x.to_string(), "[[  1.0000,  -2.5000],\n [100.0000,      NaN]]");
+        assert_eq!(format!("{:?}", Tensor::from([0.5_f64])), "Tensor<f64> [1] [0.5000]");
     }
 
     #[test]
@@ -133,10 +123,7 @@ mod tests {
         let x = Tensor::<f32>::from_fn([100, 20], |at| (at[0] * 20 + at[1]) as f32).unwrap();
         let text = format!("{x:.0}");
         assert_eq!(text.lines().count(), 9);
-        assert!(
-            text.starts_with("[[   0,    1,    2,    3, …,   16,"),
-            "{text}"
-        );
+        assert!(text.starts_with("[[   0,    1,    2,    3, …,   16,"), "{text}");
         assert!(text.contains("\n …,\n"), "{text}");
         assert!(text.ends_with("1998, 1999]]"), "{text}");
     }
@@ -145,10 +132,7 @@ mod tests {
     fn other_ranks_and_sizes() {
         assert_eq!(Tensor::scalar(2.0_f32).to_string(), "2.0000");
         assert_eq!(Tensor::<f32>::default().to_string(), "[]");
-        assert_eq!(
-            Tensor::<f32>::zeros([2, 0]).unwrap().to_string(),
-            "[[],\n []]"
-        );
+        assert_eq!(Tensor::<f32>::zeros([2, 0]).unwrap().to_string(), "[[],\n []]");
         let cube = Tensor::<f32>::zeros([2, 1, 1]).unwrap();
         assert_eq!(format!("{cube:.0}"), "[[[0]],\n\n [[0]]]");
         assert_eq!(Tensor::from([1e9_f32]).to_string(), "[1.0000e9]");

@@ -44,12 +44,7 @@ impl<T: Scalar> Tensor<T> {
     ///
     /// # Errors
     /// When the shapes of a and b differ; y is unchanged then.
-    pub fn zip_from(
-        &mut self,
-        a: &Self,
-        b: &Self,
-        f: impl Fn(T, T) -> T,
-    ) -> Result<(), ShapeError> {
+    pub fn zip_from(&mut self, a: &Self, b: &Self, f: impl Fn(T, T) -> T) -> Result<(), ShapeError> {
         a.expect_shape_of(b, "element-wise operation")?;
         self.resize(a.shape());
         let pairs = a.as_slice().iter().zip(b.as_slice());

@@ -27,12 +27,7 @@ pub struct ShapeError {
 impl ShapeError {
     /// An error of `operation` that has no place yet: containers add it on the way out with [`within`](Self::within).
     pub fn new(operation: &'static str, expected: impl Display, got: impl Display) -> Self {
-        Self {
-            operation,
-            place: String::new(),
-            expected: expected.to_string(),
-            got: got.to_string(),
-        }
+        Self { operation, place: String::new(), expected: expected.to_string(), got: got.to_string() }
     }
 
     /// The same error, seen from outside the child `name`: `fc2` within `encoder` is `encoder.fc2`.
@@ -47,11 +42,7 @@ impl ShapeError {
 }
 
 fn prefix(place: &str) -> String {
-    if place.is_empty() {
-        String::new()
-    } else {
-        format!("{place}: ")
-    }
+    if place.is_empty() { String::new() } else { format!("{place}: ") }
 }
 
 #[cfg(test)]
@@ -61,15 +52,9 @@ mod tests {
     #[test]
     fn names_operation_place_and_both_shapes() {
         let error = ShapeError::new("linear forward", "[_, 784]", "[32, 100]");
-        assert_eq!(
-            error.to_string(),
-            "linear forward: expected [_, 784], got [32, 100]"
-        );
+        assert_eq!(error.to_string(), "linear forward: expected [_, 784], got [32, 100]");
         let error = error.within("fc2").within("").within("encoder");
         assert_eq!(error.place, "encoder.fc2");
-        assert_eq!(
-            error.to_string(),
-            "encoder.fc2: linear forward: expected [_, 784], got [32, 100]"
-        );
+        assert_eq!(error.to_string(), "encoder.fc2: linear forward: expected [_, 784], got [32, 100]");
     }
 }

@@ -17,9 +17,7 @@ impl<T: Scalar, const A: usize, const B: usize> From<[[T; B]; A]> for Tensor<T> 
 }
 
 /// `Tensor::from([[[1.0, 2.0]]])` has the shape `[1, 1, 2]`.
-impl<T: Scalar, const A: usize, const B: usize, const C: usize> From<[[[T; C]; B]; A]>
-    for Tensor<T>
-{
+impl<T: Scalar, const A: usize, const B: usize, const C: usize> From<[[[T; C]; B]; A]> for Tensor<T> {
     fn from(values: [[[T; C]; B]; A]) -> Self {
         let flat = values.as_flattened().as_flattened().to_vec();
         Self::from_parts(Shape::of_existing(&[A, B, C]), flat)
@@ -27,8 +25,8 @@ impl<T: Scalar, const A: usize, const B: usize, const C: usize> From<[[[T; C]; B
 }
 
 /// `Tensor::from([[[[1.0, 2.0]]]])` has the shape `[1, 1, 1, 2]`.
-impl<T: Scalar, const A: usize, const B: usize, const C: usize, const D: usize>
-    From<[[[[T; D]; C]; B]; A]> for Tensor<T>
+impl<T: Scalar, const A: usize, const B: usize, const C: usize, const D: usize> From<[[[[T; D]; C]; B]; A]>
+    for Tensor<T>
 {
     fn from(values: [[[[T; D]; C]; B]; A]) -> Self {
         let flat = values.as_flattened().as_flattened().as_flattened().to_vec();
@@ -43,10 +41,7 @@ mod tests {
     #[test]
     fn nesting_gives_the_axes() {
         let x = Tensor::from([1.0_f32, 2.0]);
-        assert_eq!(
-            (x.shape()[..].to_vec(), x.as_slice()),
-            (vec![2], &[1.0, 2.0][..])
-        );
+        assert_eq!((x.shape()[..].to_vec(), x.as_slice()), (vec![2], &[1.0, 2.0][..]));
         let x = Tensor::from([[[1.0_f32, 2.0], [3.0, 4.0], [5.0, 6.0]]]);
         assert_eq!(x.shape(), [1, 3, 2]);
         assert_eq!(x.get(&[0, 2, 1]), Some(6.0));

@@ -150,22 +150,11 @@ fn product<T: Scalar>(
         Form::Tn => a.shape().rows(),
     };
     let sizes = [shape.rows(), shape.columns(), k];
-    T::gemm(
-        form,
-        sizes,
-        a.as_slice(),
-        b.as_slice(),
-        beta,
-        c.as_mut_slice(),
-    );
+    T::gemm(form, sizes, a.as_slice(), b.as_slice(), beta, c.as_mut_slice());
     Ok(())
 }
 
-fn new_product<T: Scalar>(
-    form: Form,
-    a: &Tensor<T>,
-    b: &Tensor<T>,
-) -> Result<Tensor<T>, ShapeError> {
+fn new_product<T: Scalar>(form: Form, a: &Tensor<T>, b: &Tensor<T>) -> Result<Tensor<T>, ShapeError> {
     let mut c = Tensor::zeros(form.shape(a, b)?)?;
     product(form, a, b, T::ZERO, &mut c)?;
     Ok(c)
@@ -226,21 +215,13 @@ mod tests {
             let mut c = poisoned(&c0);
             matmul_nt_into(&x, &y, b, &mut c).unwrap();
             let transposed = |p, j| at(&y)(j, p);
-            same(
-                "nt",
-                &c,
-                &triple_loop(sizes, at(&x), transposed, beta, at(&c0)),
-            );
+            same("nt", &c, &triple_loop(sizes, at(&x), transposed, beta, at(&c0)));
 
             let (x, y) = (whole::<T>(k, m, 1), whole::<T>(k, n, 2));
             let mut c = poisoned(&c0);
             matmul_tn_into(&x, &y, b, &mut c).unwrap();
             let transposed = |i, p| at(&x)(p, i);
-            same(
-                "tn",
-                &c,
-                &triple_loop(sizes, transposed, at(&y), beta, at(&c0)),
-            );
+            same("tn", &c, &triple_loop(sizes, transposed, at(&y), beta, at(&c0)));
         }
     }
 
@@ -297,16 +278,10 @@ mod tests {
         assert_eq!(error.to_string(), "matmul A·B: expected [_, 4], got [2, 3]");
         assert!(matmul_nt_into(&a, &b, 0.0, &mut c).is_err());
         let error = matmul_tn_into(&a, &b, 0.0, &mut c).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "matmul Aᵀ·B: expected [4, _], got [2, 3]"
-        );
+        assert_eq!(error.to_string(), "matmul Aᵀ·B: expected [4, _], got [2, 3]");
         // The operands fit, the result doesn't.
         let error = matmul_into(&a, &whole(3, 6, 1), 0.0, &mut c).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "matmul A·B: expected a result of [2, 6], got [2, 5]"
-        );
+        assert_eq!(error.to_string(), "matmul A·B: expected a result of [2, 6], got [2, 5]");
         assert!(a.matmul(&Tensor::zeros([3]).unwrap()).is_err());
         let number = Tensor::scalar(1.0);
         assert!(number.matmul(&Tensor::zeros([1, 1]).unwrap()).is_err());

@@ -21,20 +21,14 @@ pub struct Path<'a> {
 
 impl<'a> Path<'a> {
     /// The outermost place, without a name.
-    pub const ROOT: Path<'static> = Path {
-        parent: None,
-        name: "",
-    };
+    pub const ROOT: Path<'static> = Path { parent: None, name: "" };
 
     /// The place called `name` within this one.
     pub fn join<'b>(&'b self, name: &'b str) -> Path<'b>
     where
         'a: 'b,
     {
-        Path {
-            parent: Some(self),
-            name,
-        }
+        Path { parent: Some(self), name }
     }
 
     /// Whether this is `text`, without building a string.
@@ -100,7 +94,8 @@ pub enum Role {
 /// Something that has tensors with names: a layer, a network, an optimiser's state.
 ///
 /// Both functions visit the same tensors with the same names in the same order, which doesn't change as long as the
-/// structure doesn't: gradients, optimiser state and checkpoints rely on it. Visiting allocates nothing.
+/// structure doesn't: gradients, optimiser state and checkpoints rely on it. Visiting allocates nothing. What has no
+/// tensors, such as an activation, implements the trait with an empty block.
 ///
 /// ```
 /// use backrule_tensor::{NamedTensors, Path, Role, Scalar, Tensor};
@@ -131,14 +126,18 @@ pub enum Role {
 /// ```
 pub trait NamedTensors<T: Scalar> {
     /// Shows every tensor to `visitor`, with its path below `path` and its role.
-    fn visit<'s>(&'s self, path: Path<'_>, visitor: &mut dyn FnMut(Path<'_>, Role, &'s Tensor<T>));
+    fn visit<'s>(&'s self, path: Path<'_>, visitor: &mut dyn FnMut(Path<'_>, Role, &'s Tensor<T>)) {
+        let _ = (path, visitor);
+    }
 
     /// Lends every tensor to `visitor` to be changed. The order, paths and roles are those of [`visit`](Self::visit).
     fn visit_mut<'s>(
         &'s mut self,
         path: Path<'_>,
         visitor: &mut dyn FnMut(Path<'_>, Role, &'s mut Tensor<T>),
-    );
+    ) {
+        let _ = (path, visitor);
+    }
 
     /// The number of tensors.
     fn tensor_count(&self) -> usize {
@@ -235,13 +234,7 @@ mod tests {
         let weight = unnamed.join("fc1.weight");
         assert_eq!(weight.to_string(), "encoder.fc1.weight");
         assert!(weight == "encoder.fc1.weight");
-        for other in [
-            "fc1.weight",
-            "encoder.weight",
-            "xencoder.fc1.weight",
-            "",
-            ".encoder",
-        ] {
+        for other in ["fc1.weight", "encoder.weight", "xencoder.fc1.weight", "", ".encoder"] {
             assert!(weight != other, "{other}");
         }
         assert!(root == "" && encoder == "encoder" && unnamed == "encoder");
@@ -252,10 +245,7 @@ mod tests {
 
     #[test]
     fn lists_and_single_tensors_have_names() {
-        let mut list = vec![
-            ("a", Tensor::from([1.0_f32])),
-            ("b", Tensor::from([2.0, 3.0])),
-        ];
+        let mut list = vec![("a", Tensor::from([1.0_f32])), ("b", Tensor::from([2.0, 3.0]))];
         assert_eq!(list.tensor("b").unwrap().len(), 2);
         list.tensor_mut("a").unwrap().fill(5.0);
         assert_eq!(list.tensors()[0], ("a".to_string(), &Tensor::from([5.0])));

@@ -94,13 +94,7 @@ mod tests {
     fn moments(x: &Tensor<f64>) -> [f64; 3] {
         let n = x.len() as f64;
         let mean = x.sum() / n;
-        let moment = |power| {
-            x.as_slice()
-                .iter()
-                .map(|x| (x - mean).powi(power))
-                .sum::<f64>()
-                / n
-        };
+        let moment = |power| x.as_slice().iter().map(|x| (x - mean).powi(power)).sum::<f64>() / n;
         [mean, moment(2), moment(4)]
     }
 
@@ -115,10 +109,7 @@ mod tests {
         let x = Tensor::normal([100_000], 1.0, 2.0, &mut rng(2)).unwrap();
         for (got, expected) in moments(&x).into_iter().zip([1.0, 4.0, 48.0]) {
             let bound = 0.02 * expected + 0.02;
-            assert!(
-                (got - expected).abs() < 2.0 * bound,
-                "normal: {got}, {expected}"
-            );
+            assert!((got - expected).abs() < 2.0 * bound, "normal: {got}, {expected}");
         }
     }
 
@@ -135,10 +126,7 @@ mod tests {
     fn the_numbers_of_seed_42_stay() {
         let mut rng = rng(42);
         let first: [u64; 2] = [rng.next_u64(), rng.next_u64()];
-        assert_eq!(
-            first,
-            [12_578_764_544_318_200_737, 17_529_487_244_874_322_312]
-        );
+        assert_eq!(first, [12_578_764_544_318_200_737, 17_529_487_244_874_322_312]);
     }
 
     #[test]
@@ -152,9 +140,6 @@ mod tests {
         }
         // 1000 each; the standard deviation is 29.
         assert_eq!(counts.len(), 6);
-        assert!(
-            counts.values().all(|count| (850..1150).contains(count)),
-            "{counts:?}"
-        );
+        assert!(counts.values().all(|count| (850..1150).contains(count)), "{counts:?}");
     }
 }

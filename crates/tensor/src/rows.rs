@@ -35,6 +35,13 @@ impl<T: Scalar> Tensor<T> {
         (0..self.shape().rows()).map(move |i| &self.as_slice()[i * columns..(i + 1) * columns])
     }
 
+    /// All rows in order, to be changed.
+    pub fn rows_mut(&mut self) -> impl Iterator<Item = &mut [T]> {
+        // There are no rows to be had of rows without elements: chunks of 1 over nothing are none.
+        let columns = self.shape().columns().max(1);
+        self.as_mut_slice().chunks_exact_mut(columns)
+    }
+
     /// A copy of the samples in `range` of the first axis.
     ///
     /// ```
@@ -51,11 +58,7 @@ impl<T: Scalar> Tensor<T> {
         let (samples, size) = self.samples("slice")?;
         if range.start > range.end || range.end > samples {
             let expected = format_args!("a range within 0..{samples}");
-            return Err(ShapeError::new(
-                "slice",
-                expected,
-                format_args!("{range:?}"),
-            ));
+            return Err(ShapeError::new("slice", expected, format_args!("{range:?}")));
         }
         let shape = self.with_samples(range.len())?;
         let values = &self.as_slice()[range.start * size..range.end * size];
@@ -79,9 +82,7 @@ impl<T: Scalar> Tensor<T> {
     /// When an index is not on the first axis of `source`; this tensor is unchanged then.
     pub fn gather(&mut self, source: &Self, indices: &[usize]) -> Result<(), ShapeError> {
         let (samples, size) = source.samples("gather")?;
-        if let Some((position, &index)) =
-            (indices.iter().enumerate()).find(|&(_, &index)| index >= samples)
-        {
+        if let Some((position, &index)) = (indices.iter().enumerate()).find(|&(_, &index)| index >= samples) {
             let expected = format_args!("indices below {samples}");
             let got = format_args!("{index} at position {position}");
             return Err(ShapeError::new("gather", expected, got));
@@ -100,11 +101,7 @@ impl<T: Scalar> Tensor<T> {
     fn samples(&self, operation: &'static str) -> Result<(usize, usize), ShapeError> {
         match self.shape().split_first() {
             Some((&samples, rest)) => Ok((samples, rest.iter().product())),
-            None => Err(ShapeError::new(
-                operation,
-                "at least one axis",
-                self.shape(),
-            )),
+            None => Err(ShapeError::new(operation, "at least one axis", self.shape())),
         }
     }
 
@@ -128,11 +125,9 @@ impl<T: Scalar> Tensor<T> {
             let expected = format_args!("[{columns}]");
             return Err(ShapeError::new("addition to rows", expected, row.shape()));
         }
-        if columns > 0 {
-            for y in self.as_mut_slice().chunks_exact_mut(columns) {
-                for (y, &b) in y.iter_mut().zip(row.as_slice()) {
-                    *y += b;
-                }
+        for y in self.rows_mut() {
+            for (y, &b) in y.iter_mut().zip(row.as_slice()) {
+                *y += b;
             }
         }
         Ok(())
@@ -217,6 +212,26 @@ pub fn softmax<T: Scalar>(x: &[T], p: &mut [T]) -> T {
     max + sum.ln()
 }
 
+/// yⱼ = xⱼ − ln Σₖ exp(xₖ), without overflow, and as accurate for large x as for small: the largest element is taken out
+/// of both terms.
+///
+/// ```
+/// use backrule_tensor::log_softmax;
+///
+/// let mut y = [0.0_f64; 2];
+/// log_softmax(&[1e8, 1e8], &mut y);
+/// assert_eq!(y, [-(2_f64.ln()); 2]);
+/// ```
+///
+/// Of slices that differ in length, the shorter one counts.
+pub fn log_softmax<T: Scalar>(x: &[T], y: &mut [T]) {
+    let max = max(x);
+    let log_sum = x.iter().map(|&x| (x - max).exp()).sum::<T>().ln();
+    for (y, &x) in y.iter_mut().zip(x) {
+        *y = (x - max) - log_sum;
+    }
+}
+
 /// The largest element, NaN aside: NaN spreads through the sums that follow.
 fn max<T: Scalar>(x: &[T]) -> T {
     (x.iter()).fold(T::NEG_INFINITY, |max, &x| if x > max { x } else { max })
@@ -260,10 +275,7 @@ mod tests {
         assert_eq!(batch.row(5), x.row(1));
         let before = batch.clone();
         let error = batch.gather(&x, &[1, 4]).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "gather: expected indices below 4, got 4 at position 1"
-        );
+        assert_eq!(error.to_string(), "gather: expected indices below 4, got 4 at position 1");
         assert_eq!(batch, before);
     }
 
@@ -291,18 +303,14 @@ mod tests {
         assert!(y.add_to_rows(&Tensor::from([1.0])).is_err());
         assert!(db.add_sum_of_rows(&Tensor::from([[1.0]])).is_err());
         let mut empty = Tensor::<f32>::zeros([2, 0]).unwrap();
+        assert_eq!(empty.rows_mut().count(), 0);
         empty.add_to_rows(&Tensor::zeros([0]).unwrap()).unwrap();
     }
 
     #[test]
     fn argmax_shows_nan_and_takes_the_first_of_equals() {
         let nan = f32::NAN;
-        let x = Tensor::from([
-            [1.0, 1.0, 0.0],
-            [0.0, nan, 9.0],
-            [nan, nan, 1.0],
-            [f32::NEG_INFINITY; 3],
-        ]);
+        let x = Tensor::from([[1.0, 1.0, 0.0], [0.0, nan, 9.0], [nan, nan, 1.0], [f32::NEG_INFINITY; 3]]);
         assert_eq!(x.argmax_rows().collect::<Vec<_>>(), [0, 1, 0, 0]);
     }
 

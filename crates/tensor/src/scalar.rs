@@ -105,14 +105,7 @@ pub(crate) mod sealed {
 macro_rules! scalar {
     ($type:ident, $dtype:expr) => {
         impl sealed::Gemm for $type {
-            fn gemm(
-                form: Form,
-                sizes: [usize; 3],
-                a: &[Self],
-                b: &[Self],
-                beta: Self,
-                c: &mut [Self],
-            ) {
+            fn gemm(form: Form, sizes: [usize; 3], a: &[Self], b: &[Self], beta: Self, c: &mut [Self]) {
                 gemm(form, sizes, a, b, beta, c);
             }
         }
@@ -205,9 +198,6 @@ mod tests {
         let nan = f32::from_bits(0x7fc0_1234);
         little_endian_round_trip(&[1.0_f32, -0.0, nan, f32::INFINITY, 1e-45]);
         little_endian_round_trip(&[1.0_f64, -0.0, f64::NAN, 5e-324]);
-        assert_eq!(
-            (DType::F32.size(), DType::F64.size()),
-            (size_of::<f32>(), size_of::<f64>())
-        );
+        assert_eq!((DType::F32.size(), DType::F64.size()), (size_of::<f32>(), size_of::<f64>()));
     }
 }

@@ -33,16 +33,10 @@ pub struct Shape {
 
 impl Shape {
     /// The shape of a single number: no axes, one element.
-    pub const SCALAR: Self = Self {
-        sizes: [0; MAX_RANK],
-        rank: 0,
-    };
+    pub const SCALAR: Self = Self { sizes: [0; MAX_RANK], rank: 0 };
 
     /// One axis of size 0: no elements.
-    pub const EMPTY: Self = Self {
-        sizes: [0; MAX_RANK],
-        rank: 1,
-    };
+    pub const EMPTY: Self = Self { sizes: [0; MAX_RANK], rank: 1 };
 
     /// Checks `sizes` and keeps them.
     ///
@@ -52,11 +46,7 @@ impl Shape {
         let mut shape = Self::SCALAR;
         let Some(kept) = shape.sizes.get_mut(..sizes.len()) else {
             let expected = format!("at most {MAX_RANK} axes");
-            return Err(ShapeError::new(
-                "shape",
-                expected,
-                format_args!("{sizes:?}"),
-            ));
+            return Err(ShapeError::new("shape", expected, format_args!("{sizes:?}")));
         };
         kept.copy_from_slice(sizes);
         shape.rank = sizes.len();
@@ -200,22 +190,14 @@ mod tests {
     fn refuses_what_cannot_exist() {
         assert!(Shape::new(&[1; MAX_RANK]).is_ok());
         let error = Shape::new(&[1; MAX_RANK + 1]).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "shape: expected at most 6 axes, got [1, 1, 1, 1, 1, 1, 1]"
-        );
+        assert_eq!(error.to_string(), "shape: expected at most 6 axes, got [1, 1, 1, 1, 1, 1, 1]");
         assert!(Shape::new(&[MAX_ELEMENTS]).is_ok());
         assert!(Shape::new(&[MAX_ELEMENTS + 1]).is_err());
         assert!(Shape::new(&[1 << 32, 1 << 32]).is_err());
         // A size of 0 must not hide an overflow of rows().
         assert!(Shape::new(&[1 << 32, 1 << 32, 0]).is_err());
         assert!(Shape::SCALAR.with_columns(3).is_err());
-        assert!(
-            Shape::new(&[1 << 32, 2])
-                .unwrap()
-                .with_columns(1 << 32)
-                .is_err()
-        );
+        assert!(Shape::new(&[1 << 32, 2]).unwrap().with_columns(1 << 32).is_err());
     }
 
     #[test]

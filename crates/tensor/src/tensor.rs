@@ -46,6 +46,11 @@ impl<T: Scalar> Tensor<T> {
         Ok(Self::from_parts(shape, vec![value; shape.elements()]))
     }
 
+    /// Zeros of the shape of `other`, which nothing can be wrong with.
+    pub fn zeros_like(other: &Self) -> Self {
+        Self::from_parts(other.shape, vec![T::ZERO; other.len()])
+    }
+
     /// A single number: a tensor without axes.
     pub fn scalar(value: T) -> Self {
         Self::from_parts(Shape::SCALAR, vec![value])
@@ -68,11 +73,7 @@ impl<T: Scalar> Tensor<T> {
         let shape = shape.into_shape()?;
         if values.len() != shape.elements() {
             let expected = format_args!("{} values for {shape}", shape.elements());
-            return Err(ShapeError::new(
-                "tensor from values",
-                expected,
-                values.len(),
-            ));
+            return Err(ShapeError::new("tensor from values", expected, values.len()));
         }
         Ok(Self::from_parts(shape, values))
     }
@@ -89,10 +90,7 @@ impl<T: Scalar> Tensor<T> {
     ///
     /// # Errors
     /// Those of [`Shape::new`].
-    pub fn from_fn(
-        shape: impl IntoShape,
-        mut f: impl FnMut(&[usize]) -> T,
-    ) -> Result<Self, ShapeError> {
+    pub fn from_fn(shape: impl IntoShape, mut f: impl FnMut(&[usize]) -> T) -> Result<Self, ShapeError> {
         let shape = shape.into_shape()?;
         let mut values = Vec::with_capacity(shape.elements());
         let mut index = [0; crate::MAX_RANK];
@@ -114,10 +112,7 @@ impl<T: Scalar> Tensor<T> {
     /// The caller has checked that the number of values is the shape's.
     pub(crate) fn from_parts(shape: Shape, values: Vec<T>) -> Self {
         let storage = VecStorage::new(Dyn(values.len()), U1, values);
-        Self {
-            storage: DVector::from_data(storage),
-            shape,
-        }
+        Self { storage: DVector::from_data(storage), shape }
     }
 
     /// The sizes of the axes.
@@ -267,8 +262,7 @@ mod tests {
 
     #[test]
     fn from_fn_walks_the_last_axis_fastest() {
-        let x = Tensor::<f32>::from_fn([2, 3, 2], |at| (at[0] * 100 + at[1] * 10 + at[2]) as f32)
-            .unwrap();
+        let x = Tensor::<f32>::from_fn([2, 3, 2], |at| (at[0] * 100 + at[1] * 10 + at[2]) as f32).unwrap();
         assert_eq!(x.as_slice()[..4], [0.0, 1.0, 10.0, 11.0]);
         assert_eq!(x.get(&[1, 2, 1]), Some(121.0));
         assert_eq!(x.get(&[1, 3, 0]), None);
@@ -286,12 +280,7 @@ mod tests {
         assert_eq!((number.get(&[]), number.len()), (Some(2.5), 1));
         assert_eq!(number.get(&[0]), None);
         assert_eq!(number.reshape([1, 1]).unwrap().shape(), [1, 1]);
-        assert_eq!(
-            Tensor::<f32>::from_fn([2, 0], |_| unreachable!())
-                .unwrap()
-                .len(),
-            0
-        );
+        assert_eq!(Tensor::<f32>::from_fn([2, 0], |_| unreachable!()).unwrap().len(), 0);
     }
 
     #[test]

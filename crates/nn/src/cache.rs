@@ -1,0 +1,77 @@
+use backrule_tensor::{Scalar, Tensor};
+
+/// A layer's notes between forward and backward: what its rule needs and neither x nor y has.
+///
+/// It belongs to the caller's [`Tape`](crate::Tape), not to the layer, and keeps its memory from step to step.
+/// `forward` must set whatever `backward` reads: after another forward pass the old contents are still there.
+#[derive(Clone, Debug)]
+pub struct Cache<T: Scalar = f32> {
+    tensors: Vec<Tensor<T>>,
+    children: Vec<Cache<T>>,
+}
+
+impl<T: Scalar> Cache<T> {
+    /// This layer's `N` tensors, such as a dropout mask. They are empty at first.
+    ///
+    /// ```
+    /// use backrule_nn::Cache;
+    /// use backrule_nn::tensor::Tensor;
+    ///
+    /// let x: Tensor = Tensor::from([[1.0, 2.0]]);
+    /// let mut cache = Cache::default();
+    /// let [mask, scale] = cache.tensors();
+    /// mask.resize(x.shape());
+    /// scale.copy_from(&x);
+    /// assert_eq!(cache.tensors::<2>()[1], x);
+    /// ```
+    pub fn tensors<const N: usize>(&mut self) -> &mut [Tensor<T>; N] {
+        let (tensors, []) = self.arrays();
+        tensors
+    }
+
+    /// A container's `N` tensors, and the caches of its `M` children.
+    pub fn arrays<const N: usize, const M: usize>(&mut self) -> (&mut [Tensor<T>; N], &mut [Self; M]) {
+        grow(&mut self.tensors, N);
+        grow(&mut self.children, M);
+        match (self.tensors.first_chunk_mut(), self.children.first_chunk_mut()) {
+            (Some(tensors), Some(children)) => (tensors, children),
+            _ => unreachable!("both have grown"),
+        }
+    }
+
+    /// A container's own `tensors` and the caches of its `children`, where their numbers are known at run time only.
+    pub fn parts(&mut self, tensors: usize, children: usize) -> (&mut [Tensor<T>], &mut [Self]) {
+        grow(&mut self.tensors, tensors);
+        grow(&mut self.children, children);
+        (&mut self.tensors[..tensors], &mut self.children[..children])
+    }
+}
+
+fn grow<I: Default>(items: &mut Vec<I>, len: usize) {
+    if items.len() < len {
+        items.resize_with(len, I::default);
+    }
+}
+
+impl<T: Scalar> Default for Cache<T> {
+    fn default() -> Self {
+        Self { tensors: Vec::new(), children: Vec::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contents_stay_when_it_grows_or_is_read_in_part() {
+        let mut cache = Cache::<f32>::default();
+        let (tensors, children) = cache.parts(1, 2);
+        tensors[0] = Tensor::from([1.0]);
+        children[1].tensors::<1>()[0] = Tensor::from([2.0]);
+        assert_eq!(cache.tensors::<3>()[0], Tensor::from([1.0]));
+        let (tensors, children) = cache.parts(0, 2);
+        assert_eq!(tensors.len(), 0);
+        assert_eq!(children[1].tensors::<1>()[0], Tensor::from([2.0]));
+    }
+}

@@ -1,0 +1,151 @@
+use std::ops::{Deref, DerefMut};
+
+use backrule_tensor::{NamedTensors, Path, Scalar, ShapeError, Tensor};
+
+/// ∂l/∂θ for every parameter of a network, in the network's visit order: one tensor of the parameter's shape each.
+///
+/// [`Pass::backward`](crate::Pass::backward) adds to them, an optimiser's step uses them up and leaves zeros. They
+/// deref to a slice of tensors.
+///
+/// ```
+/// use backrule_nn::tensor::{Tensor, random};
+/// use backrule_nn::{Grads, Linear};
+///
+/// let layer: Linear = Linear::new(3, 2, &mut random::rng(1))?;
+/// let mut grads = Grads::new(&layer);
+/// grads[1].fill(2.0);
+/// assert_eq!(grads.of(&layer, "bias"), Some(&Tensor::from([2.0, 2.0])));
+/// assert_eq!(grads.norm(), 8_f64.sqrt());
+/// # Ok::<(), backrule_nn::LayerError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Grads<T: Scalar = f32> {
+    tensors: Vec<Tensor<T>>,
+}
+
+impl<T: Scalar> Grads<T> {
+    /// Zeros for every tensor of `net`.
+    pub fn new(net: &(impl NamedTensors<T> + ?Sized)) -> Self {
+        let mut tensors = Vec::new();
+        net.visit(Path::ROOT, &mut |_, _, tensor| tensors.push(Tensor::zeros_like(tensor)));
+        Self { tensors }
+    }
+
+    /// Sets all gradients to 0. An optimiser's step has done that already.
+    pub fn zero(&mut self) {
+        self.tensors.iter_mut().for_each(|tensor| tensor.fill(T::ZERO));
+    }
+
+    /// Multiplies all gradients by `factor`: 1/n after n accumulated batches, say.
+    pub fn scale(&mut self, factor: T) {
+        self.tensors.iter_mut().for_each(|tensor| tensor.scale(factor));
+    }
+
+    /// Adds the gradients of another backward pass: those of another part of the batch, say.
+    ///
+    /// # Errors
+    /// When they belong to a network with other shapes; nothing is added then.
+    pub fn add(&mut self, other: &Self) -> Result<(), ShapeError> {
+        let shapes = |grads: &Self| grads.iter().map(|tensor| tensor.shape()).collect::<Vec<_>>();
+        if self.len() != other.len() || !self.iter().zip(other.iter()).all(|(a, b)| a.shape() == b.shape()) {
+            let (expected, got) = (format!("{:?}", shapes(self)), format!("{:?}", shapes(other)));
+            return Err(ShapeError::new("addition of gradients", expected, got));
+        }
+        (self.tensors.iter_mut().zip(&other.tensors)).try_for_each(|(a, b)| a.add(b))
+    }
+
+    /// √Σ g², the length of all gradients as one vector: a number to watch.
+    pub fn norm(&self) -> f64 {
+        let squares =
+            |tensor: &Tensor<T>| tensor.as_slice().iter().map(|g| g.to_f64() * g.to_f64()).sum::<f64>();
+        self.tensors.iter().map(squares).sum::<f64>().sqrt()
+    }
+
+    /// The gradient of the parameter at `path` of `net`, the network that these gradients were made for.
+    pub fn of(&self, net: &(impl NamedTensors<T> + ?Sized), path: &str) -> Option<&Tensor<T>> {
+        let (mut index, mut found) = (0, None);
+        net.visit(Path::ROOT, &mut |at, _, _| {
+            if at == path {
+                found = self.tensors.get(index);
+            }
+            index += 1;
+        });
+        found
+    }
+
+    /// Checks that these gradients have the shapes of `net`'s tensors, allocating nothing when they do.
+    pub(crate) fn expect<N: NamedTensors<T> + ?Sized>(&self, net: &N) -> Result<(), ShapeError> {
+        let (mut count, mut wrong) = (0, None);
+        net.visit(Path::ROOT, &mut |path, _, tensor| {
+            let grad = self.tensors.get(count);
+            count += 1;
+            if wrong.is_none() && grad.is_none_or(|grad| grad.shape() != tensor.shape()) {
+                let got = grad.map_or("none".to_string(), |grad| grad.shape().to_string());
+                let error = ShapeError::new("gradients", tensor.shape(), got);
+                wrong = Some(error.within(&path.to_string()));
+            }
+        });
+        match wrong {
+            Some(error) => Err(error),
+            None if count != self.len() => {
+                Err(ShapeError::new("gradients", format_args!("{count} tensors"), self.len()))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl<T: Scalar> Deref for Grads<T> {
+    type Target = [Tensor<T>];
+
+    fn deref(&self) -> &[Tensor<T>] {
+        &self.tensors
+    }
+}
+
+impl<T: Scalar> DerefMut for Grads<T> {
+    fn deref_mut(&mut self) -> &mut [Tensor<T>] {
+        &mut self.tensors
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn net() -> Vec<(&'static str, Tensor<f32>)> {
+        vec![("a", Tensor::from([1.0, 2.0])), ("b", Tensor::from([[3.0]]))]
+    }
+
+    #[test]
+    fn arithmetic() {
+        let mut grads = Grads::new(&net());
+        grads[0].fill(3.0);
+        let mut sum = grads.clone();
+        sum.add(&grads).unwrap();
+        sum.scale(0.5);
+        assert_eq!(sum, grads);
+        assert_eq!(sum.norm(), 18_f64.sqrt());
+        sum.zero();
+        assert_eq!(sum, Grads::new(&net()));
+        assert_eq!(grads.of(&net(), "b"), Some(&Tensor::from([[0.0]])));
+        assert_eq!(grads.of(&net(), "c"), None);
+    }
+
+    #[test]
+    fn another_networks_gradients_are_refused_whole() {
+        let mut grads = Grads::new(&net());
+        let other = vec![("a", Tensor::from([1.0_f32, 2.0])), ("b", Tensor::from([3.0]))];
+        let mut ones = Grads::new(&other);
+        ones.iter_mut().for_each(|tensor| tensor.fill(1.0));
+        let error = grads.add(&ones).unwrap_err();
+        assert_eq!(error.to_string(), "addition of gradients: expected [[2], [1, 1]], got [[2], [1]]");
+        assert_eq!(grads, Grads::new(&net()));
+        assert_eq!(grads.expect(&other).unwrap_err().to_string(), "b: gradients: expected [1], got [1, 1]");
+        let mut longer = net();
+        longer.push(("c", Tensor::from([0.0])));
+        assert_eq!(grads.expect(&longer).unwrap_err().to_string(), "c: gradients: expected [1], got none");
+        longer.truncate(1);
+        assert_eq!(grads.expect(&longer).unwrap_err().to_string(), "gradients: expected 1 tensors, got 2");
+    }
+}

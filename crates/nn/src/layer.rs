@@ -1,0 +1,167 @@
+use backrule_tensor::{NamedTensors, Path, Scalar, Shape, Tensor};
+
+use crate::{Cache, LayerError, Mode, Summary};
+
+/// A formula y = f(x; θ) and its derivative.
+///
+/// A layer holds its parameters and nothing else: what the derivative needs of the forward pass comes back to it in
+/// [`At`]. So a layer can be shared between threads, and one network can be in use with any number of tapes.
+///
+/// To write your own, implement [`NamedTensors`] (an empty block if it has no parameters), `forward` and `backward`, and
+/// let [`gradcheck`](crate::gradcheck) compare the two. A layer that gives another shape than it takes implements
+/// `output_shape`, too.
+///
+/// ```
+/// use backrule_nn::tensor::{NamedTensors, Scalar, Tensor};
+/// use backrule_nn::{At, Cache, Layer, LayerError, Mode, gradcheck};
+///
+/// /// y = x², so ∂l/∂x = ∂l/∂y · 2x.
+/// struct Square;
+///
+/// impl<T: Scalar> NamedTensors<T> for Square {}
+///
+/// impl<T: Scalar> Layer<T> for Square {
+///     fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut Cache<T>, _: Mode) -> Result<(), LayerError> {
+///         y.map_from(x, |x| x * x);
+///         Ok(())
+///     }
+///
+///     fn backward(
+///         &self,
+///         at: At<'_, T>,
+///         dy: &Tensor<T>,
+///         dx: Option<&mut Tensor<T>>,
+///         _: &mut [Tensor<T>],
+///     ) -> Result<(), LayerError> {
+///         if let Some(dx) = dx {
+///             dx.zip_from(at.x, dy, |x, dy| dy * (x + x))?;
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// let report = gradcheck(&mut Square, [3, 4], 1)?;
+/// assert_eq!(report.elements, 12);
+/// # Ok::<(), backrule_nn::GradcheckError>(())
+/// ```
+pub trait Layer<T: Scalar>: NamedTensors<T> + Send + Sync {
+    /// The shape of y for an x of shape `input`. The default is for element-wise layers: the same.
+    ///
+    /// # Errors
+    /// When the layer doesn't take such an input.
+    fn output_shape(&self, input: Shape) -> Result<Shape, LayerError> {
+        Ok(input)
+    }
+
+    /// y = f(x; θ): gives `y` its shape and overwrites it, and notes in `cache` what the derivative needs and neither x
+    /// nor y has. Allocates nothing when the buffers have been as large before.
+    ///
+    /// # Errors
+    /// When the layer doesn't take such an x.
+    fn forward(
+        &self,
+        x: &Tensor<T>,
+        y: &mut Tensor<T>,
+        cache: &mut Cache<T>,
+        mode: Mode,
+    ) -> Result<(), LayerError>;
+
+    /// Given dy = ∂l/∂y: overwrites `dx` with ∂l/∂x when that is wanted, and **adds** ∂l/∂θ to `grads`, one tensor per
+    /// parameter in visit order.
+    ///
+    /// The entry of a [`Role::Statistic`](backrule_tensor::Role) gets the increment of that statistic instead.
+    ///
+    /// # Errors
+    /// When `dy` or `grads` don't have the shapes that belong to this forward pass.
+    fn backward(
+        &self,
+        at: At<'_, T>,
+        dy: &Tensor<T>,
+        dx: Option<&mut Tensor<T>>,
+        grads: &mut [Tensor<T>],
+    ) -> Result<(), LayerError>;
+
+    /// What a summary calls this layer, with the settings that matter: `Linear(64 → 32)`. The default is the type's name.
+    fn describe(&self) -> String {
+        let name = std::any::type_name::<Self>();
+        let name = name.split('<').next().unwrap_or(name);
+        name.rsplit("::").next().unwrap_or(name).to_string()
+    }
+
+    /// Adds this layer to a summary: one line. Containers hand on to their children instead.
+    ///
+    /// # Errors
+    /// When the layer doesn't take an input of this shape.
+    fn summarize(&self, path: Path<'_>, input: Shape, summary: &mut Summary) -> Result<Shape, LayerError> {
+        let output = self.output_shape(input)?;
+        let mut parameters = 0;
+        self.visit(Path::ROOT, &mut |_, _, tensor| parameters += tensor.len());
+        summary.add(path, self.describe(), output, parameters);
+        Ok(output)
+    }
+}
+
+/// The point at which a derivative is taken: what the forward pass read and wrote.
+pub struct At<'a, T: Scalar> {
+    /// The layer's input.
+    pub x: &'a Tensor<T>,
+    /// Its output.
+    pub y: &'a Tensor<T>,
+    /// The notes of `forward`. They can be written, too: containers keep the gradients between their children here.
+    pub cache: &'a mut Cache<T>,
+    /// The mode of the forward pass.
+    pub mode: Mode,
+}
+
+/// A boxed layer is a layer: for networks whose structure is known at run time only.
+impl<T: Scalar> NamedTensors<T> for Box<dyn Layer<T>> {
+    fn visit<'s>(
+        &'s self,
+        path: Path<'_>,
+        visitor: &mut dyn FnMut(Path<'_>, backrule_tensor::Role, &'s Tensor<T>),
+    ) {
+        (**self).visit(path, visitor);
+    }
+
+    fn visit_mut<'s>(
+        &'s mut self,
+        path: Path<'_>,
+        visitor: &mut dyn FnMut(Path<'_>, backrule_tensor::Role, &'s mut Tensor<T>),
+    ) {
+        (**self).visit_mut(path, visitor);
+    }
+}
+
+impl<T: Scalar> Layer<T> for Box<dyn Layer<T>> {
+    fn output_shape(&self, input: Shape) -> Result<Shape, LayerError> {
+        (**self).output_shape(input)
+    }
+
+    fn forward(
+        &self,
+        x: &Tensor<T>,
+        y: &mut Tensor<T>,
+        cache: &mut Cache<T>,
+        mode: Mode,
+    ) -> Result<(), LayerError> {
+        (**self).forward(x, y, cache, mode)
+    }
+
+    fn backward(
+        &self,
+        at: At<'_, T>,
+        dy: &Tensor<T>,
+        dx: Option<&mut Tensor<T>>,
+        grads: &mut [Tensor<T>],
+    ) -> Result<(), LayerError> {
+        (**self).backward(at, dy, dx, grads)
+    }
+
+    fn describe(&self) -> String {
+        (**self).describe()
+    }
+
+    fn summarize(&self, path: Path<'_>, input: Shape, summary: &mut Summary) -> Result<Shape, LayerError> {
+        (**self).summarize(path, input, summary)
+    }
+}

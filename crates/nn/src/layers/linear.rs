@@ -1,0 +1,273 @@
+use backrule_tensor::rand::Rng;
+use backrule_tensor::{
+    NamedTensors, Path, Role, Scalar, Shape, ShapeError, Tensor, matmul_into, matmul_nt_into, matmul_tn_into,
+};
+
+use crate::{At, Cache, Init, Layer, LayerError, Mode};
+
+/// A dense layer: y = x Wᵀ + b for x of shape `[.., in]`, W `[out, in]`, b `[out]`, y `[.., out]`.
+///
+/// Its rule, for dy = ∂l/∂y and summed over all rows of the batch:
+///
+/// | derivative | formula | shape |
+/// |---|---|---|
+/// | ∂l/∂x | dy W | `[.., in]` |
+/// | ∂l/∂W | dyᵀ x | `[out, in]` |
+/// | ∂l/∂b | Σ dy | `[out]` |
+///
+/// A worked example ("Fully Connected Layers" of tinyml's derivation pages; its W is this one's transpose):
+///
+/// ```
+/// use backrule_nn::tensor::Tensor;
+/// use backrule_nn::{Grads, Linear, Mode, Tape};
+///
+/// let w = Tensor::from([[0.15_f64, 0.25], [0.20, 0.30]]);
+/// let layer = Linear::from_tensors(w, Some(Tensor::from([0.35, 0.45])))?;
+/// let x = Tensor::from([[0.1, 0.5]]);
+/// let (mut tape, mut grads, mut dx) = (Tape::new(), Grads::new(&layer), Tensor::default());
+///
+/// let pass = tape.forward(&layer, &x, Mode::Eval)?;
+/// assert_eq!(format!("{:.2}", pass.output()), "[[0.49, 0.62]]"); // 0.1·0.15 + 0.5·0.25 + 0.35, …
+///
+/// // l = ½ Σ (y − ŷ)² with ŷ = [0.01, 0.99]: ∂l/∂y = y − ŷ
+/// let dy = Tensor::from([[0.48, -0.37]]);
+/// pass.backward_to_input(&dy, &mut grads, &mut dx)?;
+/// assert_eq!(format!("{:.3}", grads[0]), "[[ 0.048,  0.240],\n [-0.037, -0.185]]"); // 0.48·0.1, 0.48·0.5, …
+/// assert_eq!(grads[1], Tensor::from([0.48, -0.37]));
+/// assert_eq!(format!("{dx:.3}"), "[[-0.002,  0.009]]"); // 0.48·0.15 − 0.37·0.20, …
+/// # Ok::<(), backrule_nn::LayerError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Linear<T: Scalar = f32> {
+    weight: Tensor<T>,
+    bias: Option<Tensor<T>>,
+}
+
+impl<T: Scalar> Linear<T> {
+    /// A layer whose weights and biases start uniformly within ±1/√in. [`LinearConfig`] has the other choices.
+    ///
+    /// # Errors
+    /// When there can be no matrix of this size.
+    pub fn new(
+        in_features: usize,
+        out_features: usize,
+        rng: &mut (impl Rng + ?Sized),
+    ) -> Result<Self, ShapeError> {
+        LinearConfig::new(in_features, out_features).build(rng)
+    }
+
+    /// A layer with these weights `[out, in]` and biases `[out]`.
+    ///
+    /// # Errors
+    /// When the shapes don't fit.
+    pub fn from_tensors(weight: Tensor<T>, bias: Option<Tensor<T>>) -> Result<Self, ShapeError> {
+        let [out_features, _] = matrix(weight.shape())?;
+        match &bias {
+            Some(bias) if bias.shape() != [out_features] => {
+                let expected = format_args!("[{out_features}]");
+                Err(ShapeError::new("linear bias", expected, bias.shape()))
+            }
+            _ => Ok(Self { weight, bias }),
+        }
+    }
+
+    /// W, of shape `[out, in]`.
+    pub fn weight(&self) -> &Tensor<T> {
+        &self.weight
+    }
+
+    /// b, of shape `[out]`.
+    pub fn bias(&self) -> Option<&Tensor<T>> {
+        self.bias.as_ref()
+    }
+}
+
+fn matrix(shape: Shape) -> Result<[usize; 2], ShapeError> {
+    (shape[..].try_into()).map_err(|_| ShapeError::new("linear weight", "[_, _]", shape))
+}
+
+impl<T: Scalar> NamedTensors<T> for Linear<T> {
+    fn visit<'s>(&'s self, path: Path<'_>, visitor: &mut dyn FnMut(Path<'_>, Role, &'s Tensor<T>)) {
+        visitor(path.join("weight"), Role::Parameter, &self.weight);
+        if let Some(bias) = &self.bias {
+            visitor(path.join("bias"), Role::Parameter, bias);
+        }
+    }
+
+    fn visit_mut<'s>(
+        &'s mut self,
+        path: Path<'_>,
+        visitor: &mut dyn FnMut(Path<'_>, Role, &'s mut Tensor<T>),
+    ) {
+        visitor(path.join("weight"), Role::Parameter, &mut self.weight);
+        if let Some(bias) = &mut self.bias {
+            visitor(path.join("bias"), Role::Parameter, bias);
+        }
+    }
+}
+
+impl<T: Scalar> Layer<T> for Linear<T> {
+    fn output_shape(&self, input: Shape) -> Result<Shape, LayerError> {
+        let [out_features, in_features] = matrix(self.weight.shape())?;
+        if input.rank() == 0 || input.columns() != in_features {
+            let expected = format_args!("[_, {in_features}]");
+            return Err(ShapeError::new("linear forward", expected, input).into());
+        }
+        Ok(input.with_columns(out_features)?)
+    }
+
+    fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut Cache<T>, _: Mode) -> Result<(), LayerError> {
+        y.resize(self.output_shape(x.shape())?);
+        matmul_nt_into(x, &self.weight, T::ZERO, y)?;
+        if let Some(bias) = &self.bias {
+            y.add_to_rows(bias)?;
+        }
+        Ok(())
+    }
+
+    fn backward(
+        &self,
+        at: At<'_, T>,
+        dy: &Tensor<T>,
+        dx: Option<&mut Tensor<T>>,
+        grads: &mut [Tensor<T>],
+    ) -> Result<(), LayerError> {
+        let (dw, db) = match (grads, &self.bias) {
+            ([dw], None) => (dw, None),
+            ([dw, db], Some(_)) => (dw, Some(db)),
+            (grads, bias) => {
+                let expected = 1 + usize::from(bias.is_some());
+                return Err(ShapeError::new("linear gradients", expected, grads.len()).into());
+            }
+        };
+        matmul_tn_into(dy, at.x, T::ONE, dw)?;
+        if let Some(db) = db {
+            db.add_sum_of_rows(dy)?;
+        }
+        if let Some(dx) = dx {
+            dx.resize(at.x.shape());
+            matmul_into(dy, &self.weight, T::ZERO, dx)?;
+        }
+        Ok(())
+    }
+
+    fn describe(&self) -> String {
+        let shape = self.weight.shape();
+        let bias = if self.bias.is_some() { "" } else { ", no bias" };
+        format!("Linear({} → {}{bias})", shape.columns(), shape.rows())
+    }
+}
+
+/// The settings of a [`Linear`] layer.
+///
+/// ```
+/// use backrule_nn::tensor::random;
+/// use backrule_nn::{Init, Linear, LinearConfig};
+///
+/// let config = LinearConfig { bias: false, weight_init: Init::HeNormal, ..LinearConfig::new(64, 32) };
+/// let layer: Linear = config.build(&mut random::rng(1))?;
+/// assert_eq!(layer.weight().shape(), [32, 64]);
+/// assert_eq!(layer.bias(), None);
+/// # Ok::<(), backrule_nn::tensor::ShapeError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
+pub struct LinearConfig {
+    /// The size of the input's last axis.
+    pub in_features: usize,
+    /// The size of the output's last axis.
+    pub out_features: usize,
+    /// Whether there is a bias.
+    #[cfg_attr(feature = "serde", serde(default = "yes"))]
+    pub bias: bool,
+    /// How the weights start.
+    #[cfg_attr(feature = "serde", serde(default = "fan_in"))]
+    pub weight_init: Init,
+    /// How the biases start.
+    #[cfg_attr(feature = "serde", serde(default = "fan_in"))]
+    pub bias_init: Init,
+}
+
+#[cfg(feature = "serde")]
+fn yes() -> bool {
+    true
+}
+
+#[cfg(feature = "serde")]
+fn fan_in() -> Init {
+    Init::FanIn
+}
+
+impl LinearConfig {
+    /// With bias, and everything uniformly within ±1/√in at the start.
+    pub fn new(in_features: usize, out_features: usize) -> Self {
+        Self { in_features, out_features, bias: true, weight_init: Init::FanIn, bias_init: Init::FanIn }
+    }
+
+    /// A layer of these settings.
+    ///
+    /// # Errors
+    /// When there can be no matrix of this size.
+    pub fn build<T: Scalar>(self, rng: &mut (impl Rng + ?Sized)) -> Result<Linear<T>, ShapeError> {
+        let Self { in_features, out_features, .. } = self;
+        let weight =
+            (self.weight_init).tensor([out_features, in_features], in_features, out_features, rng)?;
+        let bias = match self.bias {
+            true => Some(self.bias_init.tensor([out_features], in_features, out_features, rng)?),
+            false => None,
+        };
+        Ok(Linear { weight, bias })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use backrule_tensor::random;
+
+    use super::*;
+    use crate::predict;
+
+    #[test]
+    fn starts_within_one_over_root_of_inputs() {
+        let layer = Linear::<f32>::new(64, 32, &mut random::rng(1)).unwrap();
+        for (path, tensor) in layer.tensors() {
+            let largest = tensor.as_slice().iter().fold(0.0_f32, |a, x| a.max(x.abs()));
+            assert!(largest <= 0.125 && largest > 0.1, "{path}: {largest}");
+        }
+    }
+
+    #[test]
+    fn shapes_that_do_not_fit_are_refused() {
+        let layer = Linear::<f32>::new(3, 2, &mut random::rng(1)).unwrap();
+        let error = predict(&layer, &Tensor::zeros([4, 5]).unwrap()).unwrap_err();
+        assert_eq!(error.to_string(), "linear forward: expected [_, 3], got [4, 5]");
+        assert!(predict(&layer, &Tensor::scalar(1.0)).is_err());
+        let weight = || Tensor::<f32>::zeros([2, 3]).unwrap();
+        let error = Linear::from_tensors(weight(), Some(weight())).unwrap_err();
+        assert_eq!(error.to_string(), "linear bias: expected [2], got [2, 3]");
+        assert!(Linear::<f32>::from_tensors(Tensor::from([1.0]), None).is_err());
+        assert!(Linear::<f32>::new(usize::MAX, 2, &mut random::rng(1)).is_err());
+    }
+
+    #[test]
+    fn empty_batches_and_axes_work() {
+        for (batch, inputs, outputs) in [(0, 3, 2), (4, 0, 2), (4, 3, 0)] {
+            let layer = Linear::<f32>::new(inputs, outputs, &mut random::rng(1)).unwrap();
+            let x = Tensor::zeros([batch, inputs]).unwrap();
+            assert_eq!(predict(&layer, &x).unwrap().shape(), [batch, outputs]);
+        }
+    }
+
+    #[cfg(feature = "serde")]
+    #[test]
+    fn settings_go_through_files() {
+        let config = LinearConfig { bias_init: Init::Constant(0.5), ..LinearConfig::new(4, 3) };
+        let json = serde_json::to_string(&config).unwrap();
+        assert_eq!(serde_json::from_str::<LinearConfig>(&json).unwrap(), config);
+        let short = r#"{"in_features":4,"out_features":3}"#;
+        let config: LinearConfig = serde_json::from_str(short).unwrap();
+        assert_eq!(config, LinearConfig::new(4, 3));
+        assert!(serde_json::from_str::<LinearConfig>(r#"{"in_features":4,"out":3}"#).is_err());
+    }
+}

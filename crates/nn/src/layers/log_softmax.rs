@@ -1,0 +1,61 @@
+use backrule_tensor::{NamedTensors, Scalar, ShapeError, Tensor};
+
+use crate::{At, Cache, Layer, LayerError, Mode};
+
+/// Logarithms of probabilities from logits, row by row: yⱼ = xⱼ − ln Σₖ e^xₖ along the last axis.
+///
+/// More accurate than the logarithm of a [`Softmax`](crate::Softmax), and finite where that is −∞.
+///
+/// ∂yⱼ/∂xₖ = [j = k] − e^yₖ, so the rule is ∂l/∂xⱼ = ∂l/∂yⱼ − e^yⱼ Σₖ ∂l/∂yₖ. It is right with any loss.
+///
+/// ```
+/// use backrule_nn::tensor::Tensor;
+/// use backrule_nn::{Grads, LogSoftmax, Mode, Tape};
+///
+/// let x = Tensor::from([[1e4_f64, 1e4]]);
+/// let (mut tape, mut dx) = (Tape::new(), Tensor::default());
+/// let pass = tape.forward(&LogSoftmax, &x, Mode::Eval)?;
+/// let y = pass.output().as_slice()[0];
+/// assert!((y + 2_f64.ln()).abs() < 1e-12); // ln ½
+/// pass.backward_to_input(&Tensor::from([[1.0, 0.0]]), &mut Grads::new(&LogSoftmax), &mut dx)?;
+/// assert!((dx.as_slice()[0] - 0.5).abs() < 1e-12); // 1 − ½
+/// assert!((dx.as_slice()[1] + 0.5).abs() < 1e-12); // 0 − ½
+/// # Ok::<(), backrule_nn::LayerError>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct LogSoftmax;
+
+impl<T: Scalar> NamedTensors<T> for LogSoftmax {}
+
+impl<T: Scalar> Layer<T> for LogSoftmax {
+    fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut Cache<T>, _: Mode) -> Result<(), LayerError> {
+        y.resize(x.shape());
+        for (x, y) in x.rows().zip(y.rows_mut()) {
+            backrule_tensor::log_softmax(x, y);
+        }
+        Ok(())
+    }
+
+    fn backward(
+        &self,
+        at: At<'_, T>,
+        dy: &Tensor<T>,
+        dx: Option<&mut Tensor<T>>,
+        _: &mut [Tensor<T>],
+    ) -> Result<(), LayerError> {
+        if dy.shape() != at.y.shape() {
+            return Err(ShapeError::new("log-softmax backward", at.y.shape(), dy.shape()).into());
+        }
+        if let Some(dx) = dx {
+            dx.resize(at.x.shape());
+            for ((y, dy), dx) in at.y.rows().zip(dy.rows()).zip(dx.rows_mut()) {
+                let sum: T = dy.iter().copied().sum();
+                for ((dx, &y), &dy) in dx.iter_mut().zip(y).zip(dy) {
+                    *dx = dy - y.exp() * sum;
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,295 @@
+use backrule_tensor::{IntoShape, NamedTensors, Path, Role, Scalar, Shape, ShapeError, Tensor};
+
+use crate::{At, Cache, Layer, LayerError, Mode, OptionError, Summary, summary};
+
+/// Layers one after the other, each with a name: y = fₙ(… f₂(f₁(x))).
+///
+/// Its rule is the chain rule: from the last child to the first, each one's ∂l/∂x is the ∂l/∂y of the one before it. A
+/// container is a layer, so that they nest; names add up to paths such as `encoder.fc1.weight`.
+///
+/// ```
+/// use backrule_nn::tensor::{NamedTensors, random};
+/// use backrule_nn::{Linear, Relu, Sequential};
+///
+/// let mut rng = random::rng(1);
+/// let net: Sequential = Sequential::builder()
+///     .layer("fc1", Linear::new(64, 32, &mut rng)?)
+///     .layer("relu", Relu)
+///     .layer("fc2", Linear::new(32, 10, &mut rng)?)
+///     .build()?;
+/// assert_eq!(net.tensor("fc2.bias").map(|b| b.len()), Some(10));
+/// assert_eq!(
+///     net.summary([1, 64])?.to_string(),
+///     "\
+/// name   layer            output   parameters
+/// ───────────────────────────────────────────
+///        input            [1, 64]
+/// fc1    Linear(64 → 32)  [1, 32]       2,080
+/// relu   Relu             [1, 32]
+/// fc2    Linear(32 → 10)  [1, 10]         330
+/// ───────────────────────────────────────────
+/// total                                 2,410"
+/// );
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Sequential<T = f32> {
+    children: Vec<Child<T>>,
+}
+
+struct Child<T> {
+    name: String,
+    layer: Box<dyn Layer<T>>,
+}
+
+/// Collects the layers of a [`Sequential`].
+pub struct SequentialBuilder<T = f32> {
+    children: Vec<Child<T>>,
+}
+
+impl<T: Scalar> Sequential<T> {
+    /// Begins a network without layers.
+    pub fn builder() -> SequentialBuilder<T> {
+        SequentialBuilder { children: Vec::new() }
+    }
+
+    /// The names of the children, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.children.iter().map(|child| child.name.as_str())
+    }
+
+    /// A table of all layers for inputs of shape `input`, with output shapes and parameter counts.
+    ///
+    /// # Errors
+    /// When a layer doesn't take what the one before it gives; the error names it.
+    pub fn summary(&self, input: impl IntoShape) -> Result<Summary, LayerError> {
+        summary(self, input)
+    }
+}
+
+impl<T: Scalar> SequentialBuilder<T> {
+    /// Appends a layer.
+    #[must_use]
+    pub fn layer(mut self, name: impl Into<String>, layer: impl Layer<T> + 'static) -> Self {
+        self.children.push(Child { name: name.into(), layer: Box::new(layer) });
+        self
+    }
+
+    /// The network.
+    ///
+    /// # Errors
+    /// When a name is empty, holds a dot (which separates the names of a path), or stands for two children.
+    pub fn build(self) -> Result<Sequential<T>, OptionError> {
+        for (i, Child { name, .. }) in self.children.iter().enumerate() {
+            let refuse =
+                |expected| Err(OptionError::new("name of a child", expected, format_args!("{name:?}")));
+            if name.is_empty() || name.contains('.') {
+                return refuse("a name without dots");
+            }
+            if self.children[..i].iter().any(|other| other.name == *name) {
+                return refuse("a name that no other child has");
+            }
+        }
+        Ok(Sequential { children: self.children })
+    }
+}
+
+impl<T: Scalar> NamedTensors<T> for Sequential<T> {
+    fn visit<'s>(&'s self, path: Path<'_>, visitor: &mut dyn FnMut(Path<'_>, Role, &'s Tensor<T>)) {
+        for child in &self.children {
+            child.layer.visit(path.join(&child.name), visitor);
+        }
+    }
+
+    fn visit_mut<'s>(
+        &'s mut self,
+        path: Path<'_>,
+        visitor: &mut dyn FnMut(Path<'_>, Role, &'s mut Tensor<T>),
+    ) {
+        for child in &mut self.children {
+            child.layer.visit_mut(path.join(&child.name), visitor);
+        }
+    }
+}
+
+/// Tensors of the cache that hold ∂l/∂y between two children, in turn.
+const GRADIENTS: usize = 2;
+
+impl<T: Scalar> Layer<T> for Sequential<T> {
+    fn output_shape(&self, input: Shape) -> Result<Shape, LayerError> {
+        self.children.iter().try_fold(input, |shape, child| {
+            child.layer.output_shape(shape).map_err(|error| error.within(&child.name))
+        })
+    }
+
+    fn forward(
+        &self,
+        x: &Tensor<T>,
+        y: &mut Tensor<T>,
+        cache: &mut Cache<T>,
+        mode: Mode,
+    ) -> Result<(), LayerError> {
+        let n = self.children.len();
+        if n == 0 {
+            y.copy_from(x);
+            return Ok(());
+        }
+        // Behind the two for backward, the output of every child but the last, whose output is y.
+        let (tensors, caches) = cache.parts(GRADIENTS + n - 1, n);
+        let outputs = &mut tensors[GRADIENTS..];
+        for (i, (child, cache)) in self.children.iter().zip(caches).enumerate() {
+            let (before, after) = outputs.split_at_mut(i);
+            let x = before.last().unwrap_or(x);
+            let y = after.first_mut().unwrap_or(y);
+            (child.layer.forward(x, y, cache, mode.child(i))).map_err(|error| error.within(&child.name))?;
+        }
+        Ok(())
+    }
+
+    fn backward(
+        &self,
+        at: At<'_, T>,
+        dy: &Tensor<T>,
+        mut dx: Option<&mut Tensor<T>>,
+        grads: &mut [Tensor<T>],
+    ) -> Result<(), LayerError> {
+        let n = self.children.len();
+        if n == 0 {
+            if let Some(dx) = dx {
+                dx.copy_from(dy);
+            }
+            return Ok(());
+        }
+        // Where nobody wants ∂l/∂x, children before the first one with parameters have nothing to do.
+        let first = match dx {
+            Some(_) => 0,
+            None => {
+                let trained = |child: &Child<T>| child.layer.tensor_count() > 0;
+                self.children.iter().position(trained).unwrap_or(n)
+            }
+        };
+        let (tensors, caches) = at.cache.parts(GRADIENTS + n - 1, n);
+        let (gradients, outputs) = tensors.split_at_mut(GRADIENTS);
+        let [above, below] = gradients else {
+            return Ok(());
+        };
+        let (mut above, mut below) = (above, below);
+        let mut grads = grads;
+        for i in (first..n).rev() {
+            let child = &self.children[i];
+            let Some(rest) = grads.len().checked_sub(child.layer.tensor_count()) else {
+                let error = ShapeError::new("backward", "a gradient for every tensor", "too few");
+                return Err(LayerError::from(error).within(&child.name));
+            };
+            let (others, own) = grads.split_at_mut(rest);
+            grads = others;
+            let at = At {
+                x: if i == 0 { at.x } else { &outputs[i - 1] },
+                y: if i == n - 1 { at.y } else { &outputs[i] },
+                cache: &mut caches[i],
+                mode: at.mode.child(i),
+            };
+            let dy = if i == n - 1 { dy } else { &*above };
+            let dx = if i > first { Some(&mut *below) } else { dx.take() };
+            (child.layer.backward(at, dy, dx, own)).map_err(|error| error.within(&child.name))?;
+            std::mem::swap(&mut above, &mut below);
+        }
+        Ok(())
+    }
+
+    fn describe(&self) -> String {
+        format!("Sequential({} layers)", self.children.len())
+    }
+
+    fn summarize(&self, path: Path<'_>, input: Shape, summary: &mut Summary) -> Result<Shape, LayerError> {
+        self.children.iter().try_fold(input, |shape, child| {
+            (child.layer.summarize(path.join(&child.name), shape, summary))
+                .map_err(|error| error.within(&child.name))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use backrule_tensor::random;
+
+    use super::*;
+    use crate::{Dropout, Grads, Key, Linear, Relu, Tape, predict};
+
+    fn net() -> Sequential<f64> {
+        let mut rng = random::rng(1);
+        let encoder = Sequential::builder()
+            .layer("fc1", Linear::new(5, 4, &mut rng).unwrap())
+            .layer("relu", Relu)
+            .build()
+            .unwrap();
+        Sequential::builder()
+            .layer("drop", Dropout::new(0.5).unwrap())
+            .layer("encoder", encoder)
+            .layer("fc2", Linear::new(4, 3, &mut rng).unwrap())
+            .build()
+            .unwrap()
+    }
+
+    #[test]
+    fn names_nest_and_errors_say_where() {
+        let net = net();
+        let paths: Vec<_> = net.tensors().into_iter().map(|(path, _)| path).collect();
+        let expected = ["encoder.fc1.weight", "encoder.fc1.bias", "fc2.weight", "fc2.bias"];
+        assert_eq!(paths, expected);
+        let text = "encoder.fc1: linear forward: expected [_, 5], got [2, 6]";
+        let x = Tensor::zeros([2, 6]).unwrap();
+        assert_eq!(predict(&net, &x).unwrap_err().to_string(), text);
+        assert_eq!(net.summary([2, 6]).unwrap_err().to_string(), text);
+        assert_eq!(net.output_shape(x.shape()).unwrap_err().to_string(), text);
+        assert_eq!(net.summary([2, 5]).unwrap().parameters(), 5 * 4 + 4 + 4 * 3 + 3);
+    }
+
+    #[test]
+    fn names_that_make_no_path_are_refused() {
+        for names in [["a", "a"], ["", "b"], ["a.b", "c"]] {
+            let builder = Sequential::<f32>::builder();
+            let builder = names.into_iter().fold(builder, |builder, name| builder.layer(name, Relu));
+            assert!(builder.build().is_err(), "{names:?}");
+        }
+    }
+
+    /// Without a wish for ∂l/∂x the parameters' gradients are the same to the last bit.
+    #[test]
+    fn skipping_the_input_gradient_changes_nothing_else() {
+        let net = net();
+        let x = Tensor::normal([3, 5], 0.0, 1.0, &mut random::rng(2)).unwrap();
+        let dy = Tensor::normal([3, 3], 0.0, 1.0, &mut random::rng(3)).unwrap();
+        let mode = Mode::Train(Key::new(4));
+        let (mut tape, mut dx) = (Tape::new(), Tensor::default());
+        let (mut with, mut without) = (Grads::new(&net), Grads::new(&net));
+        let pass = tape.forward(&net, &x, mode).unwrap();
+        pass.backward_to_input(&dy, &mut with, &mut dx).unwrap();
+        tape.forward(&net, &x, mode).unwrap().backward(&dy, &mut without).unwrap();
+        assert_eq!(with, without);
+        assert!(with.norm() > 0.0);
+        assert_eq!(dx.shape(), x.shape());
+    }
+
+    #[test]
+    fn no_layers_are_the_identity() {
+        let net = Sequential::<f32>::builder().build().unwrap();
+        let x = Tensor::from([[1.0, 2.0]]);
+        let (mut tape, mut dx) = (Tape::new(), Tensor::default());
+        let pass = tape.forward(&net, &x, Mode::Eval).unwrap();
+        assert_eq!(pass.output(), &x);
+        pass.backward_to_input(&x, &mut Grads::new(&net), &mut dx).unwrap();
+        assert_eq!(dx, x);
+    }
+
+    #[test]
+    fn too_few_gradients_are_refused() {
+        let net = net();
+        let (x, dy) = (Tensor::zeros([1, 5]).unwrap(), Tensor::zeros([1, 3]).unwrap());
+        let (mut y, mut cache) = (Tensor::default(), Cache::default());
+        net.forward(&x, &mut y, &mut cache, Mode::Eval).unwrap();
+        let mut grads = Grads::new(&net);
+        let at = At { x: &x, y: &y, cache: &mut cache, mode: Mode::Eval };
+        let error = net.backward(at, &dy, None, &mut grads[..1]).unwrap_err();
+        assert!(error.to_string().starts_with("fc2: backward"), "{error}");
+    }
+}

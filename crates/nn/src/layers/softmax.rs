@@ -1,0 +1,61 @@
+use backrule_tensor::{NamedTensors, Scalar, ShapeError, Tensor};
+
+use crate::{At, Cache, Layer, LayerError, Mode};
+
+/// Probabilities from logits, row by row: yⱼ = e^xⱼ / Σₖ e^xₖ along the last axis.
+///
+/// Its Jacobian is yⱼ (1 − yⱼ) on the diagonal and −yⱼ yₖ off it. Multiplied by ∂l/∂y, row by row:
+/// ∂l/∂xⱼ = yⱼ (∂l/∂yⱼ − Σₖ ∂l/∂yₖ yₖ). It is right with any loss.
+///
+/// To train a classifier, end the network with logits and use the cross-entropy on logits, which has this rule folded
+/// in; use a softmax where probabilities themselves are wanted.
+///
+/// ```
+/// use backrule_nn::tensor::Tensor;
+/// use backrule_nn::{Grads, Mode, Softmax, Tape};
+///
+/// let x = Tensor::from([[5.0_f64, 5.0]]); // y = [½, ½]
+/// let (mut tape, mut dx) = (Tape::new(), Tensor::default());
+/// let pass = tape.forward(&Softmax, &x, Mode::Eval)?;
+/// assert_eq!(pass.output(), &Tensor::from([[0.5, 0.5]]));
+/// pass.backward_to_input(&Tensor::from([[1.0, 0.0]]), &mut Grads::new(&Softmax), &mut dx)?;
+/// assert_eq!(dx, Tensor::from([[0.25, -0.25]])); // ½ (1 − ½), −½ · ½
+/// # Ok::<(), backrule_nn::LayerError>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Softmax;
+
+impl<T: Scalar> NamedTensors<T> for Softmax {}
+
+impl<T: Scalar> Layer<T> for Softmax {
+    fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut Cache<T>, _: Mode) -> Result<(), LayerError> {
+        y.resize(x.shape());
+        for (x, y) in x.rows().zip(y.rows_mut()) {
+            backrule_tensor::softmax(x, y);
+        }
+        Ok(())
+    }
+
+    fn backward(
+        &self,
+        at: At<'_, T>,
+        dy: &Tensor<T>,
+        dx: Option<&mut Tensor<T>>,
+        _: &mut [Tensor<T>],
+    ) -> Result<(), LayerError> {
+        if dy.shape() != at.y.shape() {
+            return Err(ShapeError::new("softmax backward", at.y.shape(), dy.shape()).into());
+        }
+        if let Some(dx) = dx {
+            dx.resize(at.x.shape());
+            for ((y, dy), dx) in at.y.rows().zip(dy.rows()).zip(dx.rows_mut()) {
+                let mean: T = y.iter().zip(dy).map(|(&y, &dy)| y * dy).sum();
+                for ((dx, &y), &dy) in dx.iter_mut().zip(y).zip(dy) {
+                    *dx = y * (dy - mean);
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,28 @@
+#![doc = include_str!("../README.md")]
+
+mod cache;
+mod error;
+mod gradcheck;
+mod grads;
+mod init;
+mod key;
+mod layer;
+mod layers;
+mod summary;
+mod tape;
+
+pub use cache::Cache;
+pub use error::{LayerError, OptionError};
+pub use gradcheck::{Element, Gradcheck, GradcheckError, GradcheckReport, gradcheck};
+pub use grads::Grads;
+pub use init::Init;
+pub use key::{Key, Mode};
+pub use layer::{At, Layer};
+pub use layers::{
+    Dropout, Linear, LinearConfig, LogSoftmax, Relu, Residual, Sequential, SequentialBuilder, Sigmoid,
+    Softmax, Tanh,
+};
+pub use summary::{Summary, summary};
+pub use tape::{Pass, Tape, predict};
+
+pub use backrule_tensor as tensor;
