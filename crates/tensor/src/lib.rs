@@ -17,7 +17,7 @@ mod tensor;
 pub use error::ShapeError;
 pub use matmul::{matmul_into, matmul_nt_into, matmul_tn_into};
 pub use named::{NamedTensors, Path, Role, TrainingState};
-pub use rows::{log_softmax, log_sum_exp, softmax};
+pub use rows::{log_softmax, softmax};
 pub use scalar::{DType, Scalar};
 pub use shape::{IntoShape, MAX_RANK, Shape};
 pub use tensor::Tensor;

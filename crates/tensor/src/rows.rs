@@ -173,34 +173,18 @@ impl<T: Scalar> Tensor<T> {
     }
 }
 
-/// ln Σⱼ exp(xⱼ), without overflow: the largest element is taken out first. −∞ for no elements.
-///
-/// ```
-/// use backrule_tensor::log_sum_exp;
-///
-/// assert_eq!(log_sum_exp(&[1e4_f64, 1e4]), 1e4 + 2_f64.ln());
-/// ```
-pub fn log_sum_exp<T: Scalar>(x: &[T]) -> T {
-    let max = max(x);
-    if max == T::NEG_INFINITY {
-        // exp(−∞ − (−∞)) would be NaN where the sum is plainly 0. Adding keeps a NaN that is among them.
-        return x.iter().fold(max, |sum, &x| sum + x);
-    }
-    max + x.iter().map(|&x| (x - max).exp()).sum::<T>().ln()
-}
-
-/// pⱼ = exp(xⱼ) / Σₖ exp(xₖ), without overflow. Returns ln Σₖ exp(xₖ), which costs nothing more.
+/// pⱼ = exp(xⱼ) / Σₖ exp(xₖ), without overflow: only differences of the x enter.
 ///
 /// ```
 /// use backrule_tensor::softmax;
 ///
 /// let mut p = [0.0_f64; 2];
-/// let log_sum = softmax(&[1e4, 1e4], &mut p);
-/// assert_eq!((p, log_sum), ([0.5, 0.5], 1e4 + 2_f64.ln()));
+/// softmax(&[1e4, 1e4], &mut p);
+/// assert_eq!(p, [0.5, 0.5]);
 /// ```
 ///
 /// Of slices that differ in length, the shorter one counts.
-pub fn softmax<T: Scalar>(x: &[T], p: &mut [T]) -> T {
+pub fn softmax<T: Scalar>(x: &[T], p: &mut [T]) {
     let max = max(x);
     let mut sum = T::ZERO;
     for (p, &x) in p.iter_mut().zip(x) {
@@ -209,7 +193,6 @@ pub fn softmax<T: Scalar>(x: &[T], p: &mut [T]) -> T {
     }
     let scale = T::ONE / sum;
     p.iter_mut().for_each(|p| *p *= scale);
-    max + sum.ln()
 }
 
 /// yⱼ = xⱼ − ln Σₖ exp(xₖ), without overflow, and as accurate for large x as for small: the largest element is taken out
@@ -315,20 +298,25 @@ mod tests {
     }
 
     #[test]
-    fn softmax_and_log_sum_exp_at_the_edges() {
-        let mut p = [0.0_f64; 3];
-        assert_eq!(softmax(&[1e4, -1e4, 1e4], &mut p), 1e4 + 2_f64.ln());
+    fn softmax_and_its_logarithm_at_the_edges() {
+        let (ln2, mut p, mut y) = (2_f64.ln(), [0.0_f64; 3], [0.0_f64; 3]);
+        softmax(&[1e4, -1e4, 1e4], &mut p);
         assert_eq!(p, [0.5, 0.0, 0.5]);
-        assert_eq!(softmax(&[-1e4], &mut p[..1]), -1e4);
-        assert_eq!(p[0], 1.0);
-        assert!(softmax(&[0.0, f64::NAN, 1.0], &mut p).is_nan());
-        assert!(p.iter().all(|p| p.is_nan()));
-
-        assert_eq!(log_sum_exp(&[-1e4_f32, -1e4]), -1e4 + 2_f32.ln());
-        assert!(log_sum_exp(&[1.0, f64::NAN]).is_nan());
-        assert!(log_sum_exp(&[f64::NEG_INFINITY, f64::NAN]).is_nan());
-        assert_eq!(log_sum_exp::<f64>(&[]), f64::NEG_INFINITY);
-        let masked = [0.0, f64::NEG_INFINITY, 0.0];
-        assert_eq!(log_sum_exp(&masked), 2_f64.ln());
+        log_softmax(&[1e4, -1e4, 1e4], &mut y);
+        assert_eq!(y, [-ln2, -2e4 - ln2, -ln2]);
+        // An impossible class.
+        softmax(&[0.0, f64::NEG_INFINITY, 0.0], &mut p);
+        assert_eq!(p, [0.5, 0.0, 0.5]);
+        log_softmax(&[0.0, f64::NEG_INFINITY, 0.0], &mut y);
+        assert_eq!(y, [-ln2, f64::NEG_INFINITY, -ln2]);
+        // One class.
+        softmax(&[-1e4], &mut p[..1]);
+        log_softmax(&[-1e4], &mut y[..1]);
+        assert_eq!((p[0], y[0]), (1.0, 0.0));
+        // NaN spreads over its row.
+        softmax(&[0.0, f64::NAN, 1.0], &mut p);
+        log_softmax(&[0.0, f64::NAN, 1.0], &mut y);
+        assert!(p.iter().chain(&y).all(|x| x.is_nan()));
+        softmax::<f64>(&[], &mut []);
     }
 }
