@@ -65,13 +65,7 @@ impl Args {
         about: &'static str,
         words: impl IntoIterator<Item = W>,
     ) -> Self {
-        let mut args = Self {
-            program,
-            about,
-            words: Vec::new(),
-            declared: Vec::new(),
-            mistake: None,
-        };
+        let mut args = Self { program, about, words: Vec::new(), declared: Vec::new(), mistake: None };
         for word in words {
             match word.into().into_string() {
                 Ok(word) => args.words.push(word),
@@ -131,11 +125,7 @@ impl Args {
     /// The help if it was asked for, or else the first mistake; [`Stop::exit`] serves for both.
     pub fn finish(mut self) -> Result<(), Stop> {
         self.declared.push((HELP, "print this help".to_owned()));
-        if self
-            .words
-            .iter()
-            .any(|word| HELP.split(", ").any(|help| word == help))
-        {
+        if self.words.iter().any(|word| HELP.split(", ").any(|help| word == help)) {
             return Err(Stop::Help(self.help()));
         }
         if let Some(word) = self.words.first() {

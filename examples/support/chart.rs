@@ -82,11 +82,7 @@ impl Chart {
     #[must_use]
     pub fn new(title: impl Into<String>) -> Self {
         let (title, subtitle, panels) = (title.into(), String::new(), Vec::new());
-        Self {
-            title,
-            subtitle,
-            panels,
-        }
+        Self { title, subtitle, panels }
     }
 
     /// A second, smaller line below the title.
@@ -134,32 +130,20 @@ impl Panel {
     #[must_use]
     pub fn new(title: impl Into<String>, x_label: impl Into<String>) -> Self {
         let (title, x_label, lines) = (title.into(), x_label.into(), Vec::new());
-        Self {
-            title,
-            x_label,
-            percent: false,
-            lines,
-        }
+        Self { title, x_label, percent: false, lines }
     }
 
     /// A panel without lines that shows its values in per cent, 1 as 100 %.
     #[must_use]
     pub fn percent(title: impl Into<String>, x_label: impl Into<String>) -> Self {
         let percent = true;
-        Self {
-            percent,
-            ..Self::new(title, x_label)
-        }
+        Self { percent, ..Self::new(title, x_label) }
     }
 
     /// Adds a line through these points, pairs of x and y. A point that cannot be drawn, NaN for
     /// example, leaves a gap.
     #[must_use]
-    pub fn line(
-        mut self,
-        name: impl Into<String>,
-        points: impl IntoIterator<Item = (f64, f64)>,
-    ) -> Self {
+    pub fn line(mut self, name: impl Into<String>, points: impl IntoIterator<Item = (f64, f64)>) -> Self {
         // Far beyond any loss, and far enough from the limits of f64 to compute axes.
         let drawable = |value: f64| (value.abs() < 1e100).then_some(value);
         let scale = if self.percent { 100.0 } else { 1.0 };

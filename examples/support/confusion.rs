@@ -120,10 +120,7 @@ pub struct OutOfRange {
 impl fmt::Display for OutOfRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { class, classes } = self;
-        write!(
-            f,
-            "class {class} is out of range: it must be below {classes}"
-        )
+        write!(f, "class {class} is out of range: it must be below {classes}")
     }
 }
 
@@ -145,10 +142,7 @@ mod tests {
     fn shares_are_of_the_right_whole() {
         let confusion = example();
         assert_eq!(confusion.accuracy(), 0.75);
-        assert_eq!(
-            [0, 1].map(|class| confusion.recall(class)),
-            [2.0 / 3.0, 1.0]
-        );
+        assert_eq!([0, 1].map(|class| confusion.recall(class)), [2.0 / 3.0, 1.0]);
         assert_eq!([0, 1].map(|class| confusion.precision(class)), [1.0, 0.5]);
         assert!(confusion.recall(2).is_nan() && confusion.precision(9).is_nan());
         assert!(Confusion::new(0).accuracy().is_nan());

@@ -95,10 +95,7 @@ pub struct DigitsError {
 impl fmt::Display for DigitsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { line } = self;
-        write!(
-            f,
-            "digits.csv, line {line}: expected {PIXELS} pixels (0–{INK}) and a digit"
-        )
+        write!(f, "digits.csv, line {line}: expected {PIXELS} pixels (0–{INK}) and a digit")
     }
 }
 

@@ -64,14 +64,7 @@ impl<W: Write> Progress<W> {
     /// A bar over this many epochs, redrawn in place if `out` leads to a terminal.
     pub fn new(out: W, terminal: bool, epochs: usize) -> Self {
         let (started, drawn, history) = (Instant::now(), None, Vec::new());
-        Self {
-            out,
-            terminal,
-            epochs,
-            started,
-            drawn,
-            history,
-        }
+        Self { out, terminal, epochs, started, drawn, history }
     }
 
     /// Says that another epoch is done: its mean loss, and its accuracy from 0 to 1.
@@ -87,11 +80,7 @@ impl<W: Write> Progress<W> {
 
     fn epoch_at(&mut self, loss: f64, accuracy: f64, now: Duration) {
         let number = self.history.len() + 1;
-        let epoch = Epoch {
-            number,
-            loss,
-            accuracy,
-        };
+        let epoch = Epoch { number, loss, accuracy };
         self.history.push(epoch);
         let due = if self.terminal {
             let recently = |(_, last)| now.saturating_sub(last) < PAUSE;
@@ -171,11 +160,7 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
-    const EPOCH: Epoch = Epoch {
-        number: 5,
-        loss: 0.25,
-        accuracy: 0.9,
-    };
+    const EPOCH: Epoch = Epoch { number: 5, loss: 0.25, accuracy: 0.9 };
 
     /// What is written for some of the epochs if each takes this long.
     fn written(terminal: bool, some: usize, epochs: usize, each: Duration) -> String {
@@ -190,14 +175,10 @@ mod tests {
 
     #[test]
     fn the_bar_says_how_far_how_good_and_how_long() {
-        let expected =
-            "epoch  5/20  ━━━──────────  loss 0.2500  accuracy  90.00 %  30.0 s, 1m30s left";
+        let expected = "epoch  5/20  ━━━──────────  loss 0.2500  accuracy  90.00 %  30.0 s, 1m30s left";
         assert_eq!(bar(EPOCH, 20, SECOND * 30), expected);
         let expected = "epoch 20/20  ━━━━━━━━━━━━━  loss 0.2500  accuracy  90.00 %  59m59s";
-        let last = Epoch {
-            number: 20,
-            ..EPOCH
-        };
+        let last = Epoch { number: 20, ..EPOCH };
         assert_eq!(bar(last, 20, SECOND * 3599), expected);
     }
 
@@ -234,10 +215,7 @@ mod tests {
         let text = written(false, 7, 100, SECOND);
         let numbers: Vec<_> = text.lines().map(|line| &line[6..13]).collect();
         assert_eq!(numbers, ["  1/100", "  5/100", "  7/100"]);
-        assert!(
-            text.ends_with("  loss 0.1429  accuracy  50.00 %\n"),
-            "{text}"
-        );
+        assert!(text.ends_with("  loss 0.1429  accuracy  50.00 %\n"), "{text}");
         assert_eq!(written(true, 0, 100, SECOND), "");
     }
 }

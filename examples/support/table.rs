@@ -56,14 +56,8 @@ impl fmt::Display for Table {
         let total = (widths.iter().sum::<usize>() + 2 * widths.len()).saturating_sub(2);
         let line = |row: &Vec<String>| {
             let cells = row.iter().zip(&widths);
-            let cells: Vec<_> = cells
-                .map(|(cell, &width)| format!("{cell:>width$}"))
-                .collect();
-            if cells.is_empty() {
-                "─".repeat(total)
-            } else {
-                cells.join("  ")
-            }
+            let cells: Vec<_> = cells.map(|(cell, &width)| format!("{cell:>width$}")).collect();
+            if cells.is_empty() { "─".repeat(total) } else { cells.join("  ") }
         };
         f.write_str(&self.rows.iter().map(line).collect::<Vec<_>>().join("\n"))
     }
@@ -76,11 +70,7 @@ mod tests {
     #[test]
     fn columns_line_up_even_if_rows_differ() {
         let mut table = Table::new(["epoch", "n"]);
-        table
-            .row(["1", "·"])
-            .row(["10"])
-            .rule()
-            .row(["100", "–––", "x"]);
+        table.row(["1", "·"]).row(["10"]).rule().row(["100", "–––", "x"]);
         let expected = "\
 epoch    n
 ─────────────

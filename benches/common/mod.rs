@@ -1,0 +1,48 @@
+//! What the benchmarks share.
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "each target uses a part of it, and a benchmark may fail loudly"
+)]
+
+use backrule_nn::{Linear, Relu, Sequential};
+use backrule_tensor::{Tensor, random};
+
+/// Dense layers of these sizes with ReLU between them.
+pub(crate) fn mlp(sizes: &[usize]) -> Sequential {
+    let mut rng = random::rng(1);
+    let mut builder = Sequential::builder();
+    for (i, pair) in sizes.windows(2).enumerate() {
+        if i > 0 {
+            builder = builder.layer(format!("relu{i}"), Relu);
+        }
+        builder = builder.layer(format!("fc{}", i + 1), Linear::new(pair[0], pair[1], &mut rng).unwrap());
+    }
+    builder.build().unwrap()
+}
+
+/// The name of a network in a benchmark's id: `784-128-64-10`.
+pub(crate) fn name(sizes: &[usize]) -> String {
+    sizes.iter().map(usize::to_string).collect::<Vec<_>>().join("-")
+}
+
+/// Normally distributed numbers.
+pub(crate) fn normal(shape: [usize; 2], seed: u64) -> Tensor {
+    Tensor::normal(shape, 0.0, 1.0, &mut random::rng(seed)).unwrap()
+}
+
+/// A class for each row.
+pub(crate) fn labels(rows: usize, classes: usize) -> Vec<usize> {
+    (0..rows).map(|i| i * 7 % classes).collect()
+}
+
+/// Multiplications and additions of a training step: forward, ∂l/∂W, and ∂l/∂x of all layers but the first.
+pub(crate) fn training_flop(sizes: &[usize], batch: usize) -> u64 {
+    let layers = sizes.windows(2).enumerate();
+    layers.map(|(i, pair)| (if i == 0 { 4 } else { 6 }) * (batch * pair[0] * pair[1]) as u64).sum()
+}
+
+/// The same of a prediction.
+pub(crate) fn prediction_flop(sizes: &[usize], batch: usize) -> u64 {
+    sizes.windows(2).map(|pair| 2 * (batch * pair[0] * pair[1]) as u64).sum()
+}

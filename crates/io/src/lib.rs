@@ -1,0 +1,34 @@
+#![doc = include_str!("../README.md")]
+// A checkpoint often comes from somebody else: nothing in one may bring the process down.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
+mod checkpoint;
+mod envelope;
+mod error;
+mod file;
+mod header;
+mod info;
+pub mod limits;
+mod metadata;
+mod nested;
+mod restore;
+mod snapshot;
+
+pub use checkpoint::Checkpoint;
+pub use error::{
+    LimitError, LoadError, LoadProblem, MetadataError, Mismatch, Misshapen, Part, RestoreError, SaveError,
+};
+pub use info::{Group, TensorInfo};
+pub use snapshot::Snapshot;
+
+// Part of this crate's interface: what is saved and restored are its named tensors.
+pub use backrule_tensor as tensor;

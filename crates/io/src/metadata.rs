@@ -1,0 +1,47 @@
+//! The user's own metadata, as MessagePack: structs are maps with the fields' names, enum variants go by name, and types
+//! with a form for humans (an IP address, a UUID) use it.
+//!
+//! Why MessagePack. Metadata outlive the program that wrote them (fields are added, removed, defaulted), so the format
+//! has to describe itself; and what was put in must come out. Compared on the values of `tests/metadata.rs`:
+//!
+//! * `serde_json` writes NaN and infinities as null: `Some(NaN)` comes back as `None`, and `NaN` not at all, which would
+//!   be found out after the run that diverged. A map's keys must be strings, numbers or booleans.
+//! * `cbor4ii` writes `()` as an empty array, so that the null in a `serde_json::Value` comes back as `[]`; neither it
+//!   nor `ciborium` reads a map with integer keys, or an IP address, below `flatten`.
+//! * `ciborium` brings seven crates, among them two proc-macros and a second version of syn; `minicbor-serde` has a
+//!   licence (Blue Oak) that nothing else here has.
+//! * `rmp-serde` brings itself and `rmp`, forbids unsafe code, and stumbles only over `Some(None)` and `Some(())`, as all
+//!   of them do: `nested` refuses these. Its maintainer keeps it alive but would like a successor (3Hren/msgpack-rust#255):
+//!   hence one private file, and a format for which there are many readers.
+
+use serde::Serialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
+
+use crate::limits::{self, MAX_METADATA, MAX_METADATA_DEPTH};
+use crate::{MetadataError, nested};
+
+/// Serialises `value`, and makes sure now, while it can still be helped, that it can be read back.
+pub(crate) fn encode<M: Serialize + DeserializeOwned>(value: &M) -> Result<Vec<u8>, MetadataError> {
+    nested::check(value)?;
+    let mut bytes = Vec::new();
+    let mut serializer = rmp_serde::Serializer::new(&mut bytes).with_struct_map().with_human_readable();
+    (value.serialize(&mut serializer)).map_err(|e| MetadataError::Serialize(e.to_string()))?;
+    limits::check("bytes of metadata", bytes.len(), MAX_METADATA)?;
+    verify(&bytes).and_then(|()| decode::<M>(&bytes)).map_err(MetadataError::OneWay)?;
+    Ok(bytes)
+}
+
+/// Whether the bytes are one value of MessagePack that isn't nested too deeply.
+///
+/// [`decode`] doesn't need to ask for the depth then, and could not: the deserialiser counts arrays and maps but not
+/// enums, so that a deeply nested value of a recursive enum would overflow the stack.
+pub(crate) fn verify(bytes: &[u8]) -> Result<(), String> {
+    decode::<IgnoredAny>(bytes).map(drop)
+}
+
+pub(crate) fn decode<M: DeserializeOwned>(mut bytes: &[u8]) -> Result<M, String> {
+    let mut deserializer = rmp_serde::Deserializer::new(&mut bytes).with_human_readable();
+    deserializer.set_max_depth(MAX_METADATA_DEPTH);
+    let value = M::deserialize(&mut deserializer).map_err(|error| error.to_string())?;
+    if bytes.is_empty() { Ok(value) } else { Err(format!("{} bytes are left over", bytes.len())) }
+}

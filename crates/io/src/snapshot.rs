@@ -1,0 +1,209 @@
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+use backrule_tensor::{NamedTensors, Scalar, Tensor, TrainingState};
+use crc32fast::Hasher;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::envelope::Envelope;
+use crate::header::{Entry, Header};
+use crate::{Checkpoint, Group, MetadataError, SaveError, TensorInfo, file, metadata};
+
+/// So many elements are converted and written at a time: 32 or 64 KiB, which stay in the cache.
+const CHUNK: usize = 8192;
+
+/// What is going to be saved: made by [`Checkpoint::of`], completed, and then [saved](Self::save).
+///
+/// It borrows the tensors and copies none of them.
+///
+/// ```no_run
+/// # use backrule_io::Checkpoint;
+/// # use backrule_io::tensor::Tensor;
+/// # let net = vec![("weight", Tensor::from([1.0_f32]))];
+/// Checkpoint::of(&net).epoch(3).step(450).seed(42).metadata(&0.97)?.save("model.brk")?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "nothing is saved before `save`"]
+pub struct Snapshot<'a, T: Scalar> {
+    /// Paths as text: the header will need them.
+    network: Named<'a, T>,
+    optimizer: Option<(u64, Named<'a, T>)>,
+    epoch: u64,
+    step: u64,
+    seed: Option<u64>,
+    metadata: Option<Vec<u8>>,
+}
+
+type Named<'a, T> = Vec<(String, &'a Tensor<T>)>;
+
+impl Checkpoint {
+    /// Begins a checkpoint of a network.
+    pub fn of<'a, T: Scalar>(network: &'a (impl NamedTensors<T> + ?Sized)) -> Snapshot<'a, T> {
+        Snapshot {
+            network: network.tensors(),
+            optimizer: None,
+            epoch: 0,
+            step: 0,
+            seed: None,
+            metadata: None,
+        }
+    }
+}
+
+impl<'a, T: Scalar> Snapshot<'a, T> {
+    /// Includes the optimiser's state: its tensors and how many steps it has made.
+    pub fn optimizer(mut self, optimizer: &'a (impl TrainingState<T> + ?Sized)) -> Self {
+        self.optimizer = Some((optimizer.step_count(), optimizer.tensors()));
+        self
+    }
+
+    /// The number of epochs completed; 0 unless given.
+    pub fn epoch(mut self, epoch: u64) -> Self {
+        self.epoch = epoch;
+        self
+    }
+
+    /// The number of steps, of the run or of the current epoch: what tells you where to go on in the data. 0 unless
+    /// given; the optimiser's own count is saved with it.
+    pub fn step(mut self, step: u64) -> Self {
+        self.step = step;
+        self
+    }
+
+    /// The seed of the run, from which random numbers go on.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Adds a value of your own: anything that serde can write and read back. [`Checkpoint::metadata`] reads it.
+    ///
+    /// The bytes of a `HashMap` change from run to run: with a `BTreeMap`, equal checkpoints are equal files.
+    ///
+    /// ```
+    /// # use backrule_io::Checkpoint;
+    /// # use backrule_io::tensor::Tensor;
+    /// # let net = vec![("weight", Tensor::from([1.0_f32]))];
+    /// #[derive(serde::Serialize, serde::Deserialize)]
+    /// struct Run {
+    ///     name: String,
+    ///     best_loss: f64,
+    /// }
+    ///
+    /// let run = Run { name: "first try".to_string(), best_loss: f64::INFINITY };
+    /// let bytes = Checkpoint::of(&net).metadata(&run)?.to_bytes()?;
+    /// let run: Run = Checkpoint::from_bytes(&bytes)?.metadata()?;
+    /// assert_eq!((run.name.as_str(), run.best_loss), ("first try", f64::INFINITY));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When the value can't be written, or would not come back: both are tried here. Not noticed is what a type does
+    /// to itself, such as an untagged enum whose first variant accepts the values of its second.
+    pub fn metadata<M: Serialize + DeserializeOwned>(mut self, metadata: &M) -> Result<Self, MetadataError> {
+        self.metadata = Some(metadata::encode(metadata)?);
+        Ok(self)
+    }
+
+    /// Writes the file, so that at any time, even if the power fails, the old file or the new one is there, whole.
+    ///
+    /// The bytes go to a file beside it (`.NAME.PID.COUNTER.tmp`), which is synced and renamed; then the directory is
+    /// synced, except on systems where that can't be done (those that are not Unix). A process that is killed may leave
+    /// the file beside it behind: nothing will ever read it, and you may delete it. An existing symbolic link is
+    /// followed: the file that it leads to is replaced.
+    ///
+    /// # Errors
+    /// [`SaveError::NotDurable`] when the new file is in place but the directory could not be synced; with any other, a
+    /// file that was there is unchanged.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), SaveError> {
+        let head = self.head()?;
+        file::replace(path.as_ref(), |out| {
+            // Gathers small tensors; what is larger than its buffer passes by.
+            let mut out = BufWriter::new(out);
+            self.write(&head, |bytes| out.write_all(bytes))?;
+            out.flush()
+        })
+    }
+
+    /// The bytes of the file that [`save`](Self::save) would write.
+    ///
+    /// # Errors
+    /// When there is more of something than a checkpoint can hold, or two tensors have the same path.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, SaveError> {
+        let head = self.head()?;
+        let mut bytes = Vec::new();
+        self.write(&head, |part| {
+            bytes.extend_from_slice(part);
+            Ok::<_, SaveError>(())
+        })?;
+        Ok(bytes)
+    }
+
+    /// The envelope's fixed part and the header. The tensors are read once here, for their checksums, and a second time
+    /// when they are written: a third buffer of their size would cost more than that.
+    fn head(&self) -> Result<Vec<u8>, SaveError> {
+        let mut header = Header {
+            epoch: self.epoch,
+            step: self.step,
+            seed: self.seed,
+            metadata: self.metadata.clone(),
+            optimizer_steps: self.optimizer.as_ref().map(|(steps, _)| *steps),
+            tensors: Vec::new(),
+        };
+        let mut payload = 0_u64;
+        for (group, path, tensor) in self.tensors() {
+            let mut crc = Hasher::new();
+            chunks(tensor, |bytes| {
+                crc.update(bytes);
+                Ok::<_, SaveError>(())
+            })?;
+            let info = TensorInfo { group, path: path.to_string(), dtype: T::DTYPE, shape: tensor.shape() };
+            payload = payload.saturating_add(info.size() as u64);
+            let crc = crc.finalize();
+            header.tensors.push(Entry { info, crc });
+        }
+        let header = header.encode()?;
+        let envelope =
+            Envelope { header: header.len() as u64, payload, header_crc: crc32fast::hash(&header) };
+        let mut head = envelope.encode();
+        head.extend(header);
+        Ok(head)
+    }
+
+    /// Gives `out` the whole file, piece by piece.
+    fn write<E>(&self, head: &[u8], mut out: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+        let mut crc = Hasher::new();
+        let mut put = |bytes: &[u8]| {
+            crc.update(bytes);
+            out(bytes)
+        };
+        put(head)?;
+        for (_, _, tensor) in self.tensors() {
+            chunks(tensor, &mut put)?;
+        }
+        out(&crc.finalize().to_le_bytes())
+    }
+
+    /// All tensors in the order of the file.
+    fn tensors(&self) -> impl Iterator<Item = (Group, &str, &'a Tensor<T>)> {
+        let optimizer = self.optimizer.iter().flat_map(|(_, tensors)| tensors);
+        let network = self.network.iter().map(|tensor| (Group::Network, tensor));
+        network
+            .chain(optimizer.map(|tensor| (Group::Optimizer, tensor)))
+            .map(|(group, (path, tensor))| (group, path.as_str(), *tensor))
+    }
+}
+
+/// Gives `take` a tensor's elements as little-endian bytes, piece by piece.
+fn chunks<T: Scalar, E>(tensor: &Tensor<T>, mut take: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+    let size = |elements: usize| elements.saturating_mul(T::DTYPE.size());
+    let mut bytes = vec![0; size(tensor.len().min(CHUNK))];
+    for values in tensor.as_slice().chunks(CHUNK) {
+        bytes.truncate(size(values.len()));
+        T::write_le(values, &mut bytes);
+        take(&bytes)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,12 @@
+//! Checkpoints from outside: one program, so that it is linked once.
+
+#![allow(clippy::unwrap_used, clippy::panic)] // in helpers of tests too
+
+mod common;
+
+mod damage;
+mod layout;
+mod metadata;
+mod restore;
+mod round_trip;
+mod save;

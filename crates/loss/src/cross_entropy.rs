@@ -1,0 +1,303 @@
+mod check;
+#[cfg(feature = "serde")]
+mod options;
+mod row;
+
+use backrule_tensor::{Scalar, Tensor};
+
+use crate::{LossError, OptionError, Reduction, Target};
+use row::Row;
+
+/// Cross-entropy on logits: the softmax is folded in, so that the network's last layer must not have one.
+///
+/// For a row of logits z with p = softmax(z), and the target distribution t:
+///
+/// l = −Σ_c t_c ln p_c  and  ∂l/∂z = p − t
+///
+/// The prediction has the shape `[.., classes]`: all axes but the last are rows. The target is either a class per row
+/// (t is 1 there), or a tensor of probabilities in the prediction's shape; see [`Target`].
+///
+/// ```
+/// use backrule_loss::CrossEntropy;
+/// use backrule_loss::tensor::Tensor;
+///
+/// let logits: Tensor = Tensor::from([[3.0, 3.0], [2.0, 2.0]]);
+/// let mut dz = Tensor::default();
+/// let l = CrossEntropy::new().value_and_grad(&logits, &[0, 1], &mut dz)?;
+/// assert_eq!(l, 2_f32.ln());
+/// assert_eq!(dz, Tensor::from([[-0.25, 0.25], [0.25, -0.25]]));
+/// # Ok::<(), backrule_loss::LossError>(())
+/// ```
+///
+/// # Options
+/// They mean what they mean in PyTorch, each alone and all together. With class weights w, label smoothing ε, C classes:
+///
+/// | target | l of a row | the mean divides by |
+/// |---|---|---|
+/// | class y | −(1−ε) w_y ln p_y − ε/C Σ_c w_c ln p_c | Σ w_y over the rows that aren't ignored |
+/// | probabilities t | −Σ_c w_c t′_c ln p_c, t′ = (1−ε) t + ε/C | the number of rows |
+///
+/// Both are −Σ_c a_c ln p_c for some a, so that ∂l/∂z = p Σ_c a_c − a. A row whose class is the ignored index counts
+/// nowhere and gets the gradient 0, whatever its logits.
+///
+/// ```
+/// use backrule_loss::tensor::Tensor;
+/// use backrule_loss::{CrossEntropy, Reduction};
+///
+/// let loss = CrossEntropy::new()
+///     .reduction(Reduction::Sum)
+///     .class_weights([1.0, 3.0])?
+///     .label_smoothing(0.5)?
+///     .ignore_index(255);
+/// let logits: Tensor<f64> = Tensor::from([[0.0, 0.0], [7.0, -7.0]]);
+/// let mut dz = Tensor::default();
+/// // ½·3 ln 2 + ½·(1 + 3)/2·ln 2; the other row is ignored.
+/// let l = loss.value_and_grad(&logits, &[1, 255], &mut dz)?;
+/// assert!((l - 2.5 * 2_f64.ln()).abs() < 1e-15);
+/// // a = [¼·1, ½·3 + ¼·3] = [¼, 2¼]
+/// assert_eq!(dz, Tensor::from([[1.0, -1.0], [0.0, 0.0]]));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Numbers
+/// Only differences of logits enter, so that a constant added to a row changes nothing, and logits of any size are safe.
+/// NaN in a row makes the loss and the row's gradient NaN. A logit of −∞ is an impossible class: its gradient is 0 where
+/// a is; the loss is infinite when it is the label, and NaN when it has a 0 among *probabilities* (0·∞, as in PyTorch).
+/// Rows are added in double precision and in order: the same bits always.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(try_from = "options::Options", into = "options::Options"))]
+pub struct CrossEntropy {
+    reduction: Reduction,
+    class_weights: Option<Vec<f64>>,
+    label_smoothing: f64,
+    ignore_index: Option<usize>,
+}
+
+impl CrossEntropy {
+    /// The mean over all rows, without any other option.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The mean or the sum.
+    #[must_use]
+    pub fn reduction(mut self, reduction: Reduction) -> Self {
+        self.reduction = reduction;
+        self
+    }
+
+    /// How much each class counts, such as 1 / its frequency for unbalanced data.
+    ///
+    /// # Errors
+    /// When a weight is negative, infinite or NaN. How many there are is checked against the prediction later.
+    pub fn class_weights(mut self, weights: impl Into<Vec<f64>>) -> Result<Self, OptionError> {
+        let weights = weights.into();
+        for (class, &weight) in weights.iter().enumerate() {
+            if !(weight >= 0.0 && weight.is_finite()) {
+                return Err(OptionError::ClassWeight { class, weight });
+            }
+        }
+        self.class_weights = Some(weights);
+        Ok(self)
+    }
+
+    /// The share ε of the target that is spread evenly over all classes: 0 (the default) to 1.
+    ///
+    /// # Errors
+    /// When ε is outside 0..=1 or NaN.
+    pub fn label_smoothing(mut self, value: f64) -> Result<Self, OptionError> {
+        if !(0.0..=1.0).contains(&value) {
+            return Err(OptionError::LabelSmoothing { value });
+        }
+        self.label_smoothing = value;
+        Ok(self)
+    }
+
+    /// The label of rows that don't count, such as padding. It may be any number, a class among them.
+    #[must_use]
+    pub fn ignore_index(mut self, index: usize) -> Self {
+        self.ignore_index = Some(index);
+        self
+    }
+
+    /// l, when its gradient isn't wanted: for validation data.
+    ///
+    /// # Errors
+    /// As [`value_and_grad`](Self::value_and_grad).
+    pub fn value<'t, T: Scalar>(
+        &self,
+        prediction: &Tensor<T>,
+        target: impl Into<Target<'t, T>>,
+    ) -> Result<T, LossError> {
+        self.reduce(prediction, target.into(), None)
+    }
+
+    /// l, and ∂l/∂prediction in `dy`, which takes the prediction's shape and is overwritten.
+    ///
+    /// # Errors
+    /// When prediction, target and options don't fit together: see [`LossError`]. All is checked before anything is
+    /// written: `dy` is unchanged then.
+    pub fn value_and_grad<'t, T: Scalar>(
+        &self,
+        prediction: &Tensor<T>,
+        target: impl Into<Target<'t, T>>,
+        dy: &mut Tensor<T>,
+    ) -> Result<T, LossError> {
+        self.reduce(prediction, target.into(), Some(dy))
+    }
+
+    fn reduce<T: Scalar>(
+        &self,
+        prediction: &Tensor<T>,
+        target: Target<'_, T>,
+        dy: Option<&mut Tensor<T>>,
+    ) -> Result<T, LossError> {
+        let divisor = self.divisor(prediction.shape(), target)?;
+        let (classes, scale) = (prediction.shape().columns(), 1.0 / divisor);
+        let mut gradients = dy.map(|dy| {
+            dy.resize(prediction.shape());
+            dy.as_mut_slice().chunks_exact_mut(classes)
+        });
+        let mut sum = 0.0;
+        for (i, z) in prediction.rows().enumerate() {
+            let dz = gradients.as_mut().and_then(Iterator::next);
+            let row = Row { z, dz, scale };
+            sum += match target {
+                Target::Classes(labels) if self.ignore_index == Some(labels[i]) => row.ignore(),
+                Target::Classes(labels) => self.of_class(row, labels[i]),
+                Target::Probabilities(t) => self.of_probabilities(row, t.row(i).unwrap_or(&[])),
+            };
+        }
+        Ok(T::from_f64(sum / divisor))
+    }
+
+    /// w_c
+    fn weight(&self, c: usize) -> f64 {
+        self.class_weights.as_ref().map_or(1.0, |w| w[c])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whole numbers, and 2²⁰ times whole numbers, so that adding 10⁸ or 2³⁰ is exact in f64 or f32.
+    fn assert_shift_changes_no_bit<T: Scalar>(unit: f64, shift: f64) {
+        let z = [[3.0, -1.0, 0.0], [2.0, 2.0, 2.0], [0.0, 1.0, -4.0]];
+        let logits = |shift: f64| Tensor::from(z.map(|row| row.map(|z| T::from_f64(unit * z + shift))));
+        let loss = CrossEntropy::new().label_smoothing(0.25).unwrap();
+        let soft = Tensor::from([[0.5, 0.25, 0.25]; 3].map(|t| t.map(T::from_f64)));
+        for target in [Target::Classes(&[2, 0, 1]), Target::Probabilities(&soft)] {
+            let (mut dz, mut shifted) = (Tensor::default(), Tensor::default());
+            let a = loss.value_and_grad(&logits(0.0), target, &mut dz).unwrap();
+            let b = (loss.value_and_grad(&logits(shift), target, &mut shifted)).unwrap();
+            assert!(a.is_finite() && a > T::ZERO);
+            assert_eq!((a, dz), (b, shifted), "unit {unit}, shift {shift}");
+        }
+    }
+
+    #[test]
+    fn a_constant_added_to_all_logits_changes_nothing() {
+        for shift in [1e4, -1e4, 1e8, -1e8] {
+            assert_shift_changes_no_bit::<f64>(1.0, shift);
+        }
+        for shift in [1e4, -1e4] {
+            assert_shift_changes_no_bit::<f32>(1.0, shift);
+        }
+        // At 10⁸ a single-precision number is a multiple of 8.
+        for shift in [1e8, -1e8] {
+            assert_shift_changes_no_bit::<f32>(8.0, shift);
+        }
+    }
+
+    fn assert_stable_at_extremes<T: Scalar>() {
+        let number = T::from_f64;
+        let z = Tensor::from([[number(1e4), number(-1e4)], [number(1e4), number(1e4)]]);
+        let sum = CrossEntropy::new().reduction(Reduction::Sum);
+        let mut dz = Tensor::default();
+        let value = sum.value_and_grad(&z, &[1, 0], &mut dz).unwrap();
+        assert_eq!(value, number(2e4 + 2_f64.ln()));
+        let half = number(0.5);
+        assert_eq!(dz.as_slice(), [T::ONE, -T::ONE, -half, half]);
+    }
+
+    #[test]
+    fn logits_of_ten_thousand_are_safe() {
+        assert_stable_at_extremes::<f32>();
+        assert_stable_at_extremes::<f64>();
+    }
+
+    #[test]
+    fn one_class_costs_nothing() {
+        let z = Tensor::from([[-3.7_f64], [0.3]]);
+        let soft = Tensor::from([[1.0], [1.00005]]);
+        for smoothing in [0.0, 0.1, 1.0] {
+            let loss = CrossEntropy::new().label_smoothing(smoothing).unwrap();
+            let weighted = loss.clone().class_weights([0.3]).unwrap();
+            for loss in [loss, weighted] {
+                for target in [Target::Classes(&[0, 0]), Target::Probabilities(&soft)] {
+                    let mut dz = Tensor::default();
+                    assert_eq!(loss.value_and_grad(&z, target, &mut dz), Ok(0.0));
+                    assert_eq!(dz, Tensor::from([[0.0], [0.0]]));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn equal_logits_and_any_batch() {
+        for rows in [1, 300] {
+            let z = Tensor::<f64>::full([rows, 4], -2.5).unwrap();
+            let labels: Vec<usize> = (0..rows).map(|i| i % 4).collect();
+            let mut dz = Tensor::default();
+            let value = CrossEntropy::new().value_and_grad(&z, &labels, &mut dz).unwrap();
+            assert!((value - 4_f64.ln()).abs() < 1e-14);
+            for (dz, &y) in dz.rows().zip(&labels) {
+                for (c, &dz) in dz.iter().enumerate() {
+                    let expected = (0.25 - if c == y { 1.0 } else { 0.0 }) / rows as f64;
+                    assert!((dz - expected).abs() < 1e-16);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nan_reaches_the_value_and_its_row_and_no_other() {
+        let z = Tensor::from([[0.0_f32, 1.0], [f32::NAN, 1.0], [1.0, f32::NAN]]);
+        let soft = Tensor::from([[0.5, 0.5], [1.0, 0.0], [0.0, 1.0]]);
+        for target in [Target::Classes(&[0, 1, 0]), Target::Probabilities(&soft)] {
+            let mut dz = Tensor::default();
+            let value = CrossEntropy::new().value_and_grad(&z, target, &mut dz).unwrap();
+            assert!(value.is_nan());
+            assert!(CrossEntropy::new().value(&z, target).unwrap().is_nan());
+            let nan: Vec<bool> = dz.as_slice().iter().map(|dz| dz.is_nan()).collect();
+            assert_eq!(nan, [false, false, true, true, true, true]);
+        }
+    }
+
+    #[test]
+    fn an_ignored_row_may_hold_anything() {
+        let loss = CrossEntropy::new().ignore_index(7);
+        let z = Tensor::from([[0.0_f64, 0.0], [f64::NAN, f64::INFINITY]]);
+        let mut dz = Tensor::default();
+        let value = loss.value_and_grad(&z, &[0, 7], &mut dz).unwrap();
+        assert_eq!(value, 2_f64.ln());
+        assert_eq!(dz, Tensor::from([[-0.5, 0.5], [0.0, 0.0]]));
+    }
+
+    #[test]
+    fn leading_axes_are_rows() {
+        let z = Tensor::from([[[1.0_f64, 2.0], [0.0, 1.0]], [[3.0, 1.0], [0.5, 0.5]]]);
+        let flat = z.clone().reshape([4, 2]).unwrap();
+        let (mut dz, mut flat_dz) = (Tensor::default(), Tensor::default());
+        let loss = CrossEntropy::new();
+        let value = loss.value_and_grad(&z, &[0, 1, 1, 0], &mut dz).unwrap();
+        let flat_value = loss.value_and_grad(&flat, &[0, 1, 1, 0], &mut flat_dz).unwrap();
+        assert_eq!((value, dz.as_slice()), (flat_value, flat_dz.as_slice()));
+        assert_eq!(dz.shape(), [2, 2, 2]);
+        // A single row needs no axis for the batch.
+        let row = Tensor::from([0.0_f64, 0.0]);
+        assert_eq!(loss.value(&row, &[1]), Ok(2_f64.ln()));
+    }
+}

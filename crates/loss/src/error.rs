@@ -1,0 +1,120 @@
+use backrule_tensor::{Shape, ShapeError};
+
+/// Why a loss could not be computed. The gradient's tensor is unchanged then.
+///
+/// ```
+/// use backrule_loss::tensor::Tensor;
+/// use backrule_loss::{CrossEntropy, LossError};
+///
+/// let logits: Tensor = Tensor::zeros([2, 3])?;
+/// let error = CrossEntropy::new().value(&logits, &[0, 3]).unwrap_err();
+/// assert_eq!(error, LossError::Label { row: 1, label: 3, classes: 3 });
+/// assert_eq!(error.to_string(), "cross-entropy: row 1 has the label 3, but there are 3 classes, counted from 0");
+/// # Ok::<(), backrule_loss::tensor::ShapeError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LossError {
+    /// Prediction and target don't fit together.
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
+    /// There is nothing to take a loss of.
+    #[error("{operation}: the batch is empty: {shape}")]
+    Empty {
+        /// The loss that refused.
+        operation: &'static str,
+        /// The prediction's shape.
+        shape: Shape,
+    },
+    /// The rows of the prediction have no elements, so that no class could be right.
+    #[error("cross-entropy: there are no classes: {shape}")]
+    NoClasses {
+        /// The prediction's shape.
+        shape: Shape,
+    },
+    /// A label is not one of the classes, nor the ignored index.
+    #[error(
+        "cross-entropy: row {row} has the label {label}, but there are {classes} classes, counted from 0"
+    )]
+    Label {
+        /// The row.
+        row: usize,
+        /// Its label.
+        label: usize,
+        /// The number of classes.
+        classes: usize,
+    },
+    /// A target probability is negative or NaN.
+    #[error("cross-entropy: row {row} gives class {class} the probability {probability}")]
+    Probability {
+        /// The row.
+        row: usize,
+        /// The class.
+        class: usize,
+        /// Its probability.
+        probability: f64,
+    },
+    /// The target probabilities of a row don't sum to 1 within 10⁻⁴.
+    #[error("cross-entropy: the probabilities of row {row} sum to {sum}, not to 1")]
+    ProbabilitySum {
+        /// The row.
+        row: usize,
+        /// Their sum.
+        sum: f64,
+    },
+    /// Every row of the batch has the ignored index as its label: nothing is left.
+    #[error("cross-entropy: all {rows} rows are ignored")]
+    AllIgnored {
+        /// The number of rows.
+        rows: usize,
+    },
+    /// The mean divides by the total weight of the labels, and nothing can be divided by this one.
+    #[error("cross-entropy: the labels of the batch weigh {total} in all: a mean can't divide by it")]
+    TotalWeight {
+        /// The total weight: 0, or too small or too large to be divided by.
+        total: f64,
+    },
+    /// There must be one weight per class.
+    #[error("cross-entropy: {weights} class weights for {classes} classes")]
+    WeightCount {
+        /// The number of weights.
+        weights: usize,
+        /// The number of classes.
+        classes: usize,
+    },
+    /// A row of probabilities has no label that could be the ignored one.
+    #[error("cross-entropy: an ignored index ({index}) has no meaning for probability targets")]
+    IgnoredIndex {
+        /// The ignored index.
+        index: usize,
+    },
+}
+
+/// An option of a loss that can't be.
+///
+/// ```
+/// use backrule_loss::CrossEntropy;
+///
+/// let error = CrossEntropy::new().label_smoothing(1.5).unwrap_err();
+/// assert_eq!(error.to_string(), "label_smoothing is 1.5, but must be from 0 to 1");
+/// let error = CrossEntropy::new().class_weights([1.0, -2.0]).unwrap_err();
+/// assert_eq!(error.to_string(), "class_weights has -2 for class 1, but weights must be finite and not negative");
+/// ```
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OptionError {
+    /// A class weight is negative, infinite or NaN.
+    #[error("class_weights has {weight} for class {class}, but weights must be finite and not negative")]
+    ClassWeight {
+        /// The class.
+        class: usize,
+        /// Its weight.
+        weight: f64,
+    },
+    /// The label smoothing is outside 0..=1 or NaN.
+    #[error("label_smoothing is {value}, but must be from 0 to 1")]
+    LabelSmoothing {
+        /// What was given.
+        value: f64,
+    },
+}

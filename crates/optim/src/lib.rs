@@ -1,0 +1,14 @@
+#![doc = include_str!("../README.md")]
+
+mod error;
+mod optimizer;
+mod rule;
+mod sgd;
+
+pub use error::{OptionError, StepError};
+pub use optimizer::Optimizer;
+pub use rule::Rule;
+pub use sgd::{Momentum, Sgd};
+
+// Part of this crate's interface: optimisers change its tensors.
+pub use backrule_tensor as tensor;

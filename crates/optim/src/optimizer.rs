@@ -1,0 +1,228 @@
+use std::mem::take;
+
+use backrule_tensor::{NamedTensors, Path, Role, Scalar, Shape, ShapeError, Tensor, TrainingState};
+
+use crate::{OptionError, Rule, StepError};
+
+/// A rule and its state for one network: walks over the network's tensors and applies the rule to each.
+///
+/// ```
+/// use backrule_optim::tensor::{NamedTensors, Tensor};
+/// use backrule_optim::{Optimizer, Sgd};
+///
+/// let mut net = vec![("weight", Tensor::from([[1.0_f64, 2.0]])), ("bias", Tensor::from([0.5]))];
+/// let mut grads = vec![Tensor::from([[1.0, -1.0]]), Tensor::from([0.5])];
+/// let mut optimizer = Optimizer::new(Sgd::new(0.5)?.momentum(0.9)?, &net);
+///
+/// optimizer.step(&mut net, &mut grads)?;
+/// assert_eq!(net[0].1, Tensor::from([[0.5, 2.5]]));
+/// assert_eq!(net[1].1, Tensor::from([0.25]));
+/// assert_eq!(grads[0], Tensor::from([[0.0, 0.0]])); // the step has used them up
+///
+/// assert_eq!(optimizer.tensor("weight.velocity"), Some(&Tensor::from([[1.0, -1.0]])));
+/// optimizer.set_learning_rate(0.1)?; // from the next step on
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # The gradients
+/// There is one per tensor of the network, in visit order, in its shape. **A step leaves all of them at zero**, ready for
+/// the next backward pass to add to: no `zero_grad` to forget. To accumulate over several batches, run several backward
+/// passes before the step.
+///
+/// A tensor of [`Role::Statistic`] gets its entry among the gradients added as it is: no rule, no learning rate.
+///
+/// # The state
+/// It is visited like a network: `fc1.weight.velocity`, in the network's order. With the number of steps, which the rule
+/// may need, that is all there is to save; see [`TrainingState`]. Save the options next to it: they are not in it.
+///
+/// The optimizer belongs to the network as it was: tensors that were renamed, added, lost, reordered or reshaped since
+/// then are an error in [`step`](Self::step).
+#[derive(Clone, Debug)]
+pub struct Optimizer<R, T: Scalar = f32> {
+    rule: R,
+    /// Steps made so far.
+    steps: u64,
+    /// The network's tensors, in visit order.
+    entries: Vec<Entry>,
+    /// The names of the slots of each parameter.
+    names: &'static [&'static str],
+    /// The slots: those of the first parameter in the order of `names`, then those of the second.
+    slots: Vec<Tensor<T>>,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    path: String,
+    role: Role,
+    shape: Shape,
+}
+
+impl Entry {
+    /// What is wrong with a tensor that should be this one.
+    fn refuse(&self, path: Path<'_>, role: Role, shape: Shape) -> Option<StepError> {
+        if path != self.path {
+            Some(StepError::Path { expected: self.path.clone(), found: path.to_string() })
+        } else if role != self.role {
+            Some(StepError::Role { path: self.path.clone(), expected: self.role, found: role })
+        } else {
+            self.refuse_shape("optimizer step", shape)
+        }
+    }
+
+    fn refuse_shape(&self, operation: &'static str, shape: Shape) -> Option<StepError> {
+        let differs = shape != self.shape;
+        differs.then(|| ShapeError::new(operation, self.shape, shape).within(&self.path).into())
+    }
+}
+
+impl<T: Scalar, R: Rule<T>> Optimizer<R, T> {
+    /// The rule, with fresh state for the tensors of `net`.
+    pub fn new(rule: R, net: &(impl NamedTensors<T> + ?Sized)) -> Self {
+        let names = rule.slots();
+        let (mut entries, mut slots) = (Vec::new(), Vec::new());
+        net.visit(Path::ROOT, &mut |path, role, x| {
+            entries.push(Entry { path: path.to_string(), role, shape: x.shape() });
+            if role == Role::Parameter {
+                slots.extend(names.iter().map(|_| zeros(x.shape())));
+            }
+        });
+        Self { rule, steps: 0, entries, names, slots }
+    }
+
+    /// Changes every parameter of `net` by the rule, adds to every statistic, and **sets all gradients to zero**.
+    ///
+    /// Allocates nothing.
+    ///
+    /// # Errors
+    /// When network, gradients and state don't fit together any more; the error names the tensor. All is checked before
+    /// anything is touched: on error neither parameters nor gradients, state or step count have changed.
+    pub fn step(
+        &mut self,
+        net: &mut (impl NamedTensors<T> + ?Sized),
+        grads: &mut [Tensor<T>],
+    ) -> Result<(), StepError> {
+        self.check(net, grads)?;
+        self.steps = self.steps.saturating_add(1);
+        let (rule, step, slots_each) = (&self.rule, self.steps, self.names.len());
+        let (mut grads, mut slots) = (grads.iter_mut(), self.slots.as_mut_slice());
+        net.visit_mut(Path::ROOT, &mut |_, role, x| {
+            let Some(dx) = grads.next() else { return };
+            let (x, dx) = (x.as_mut_slice(), dx.as_mut_slice());
+            match role {
+                Role::Statistic => x.iter_mut().zip(dx).for_each(|(x, dx)| *x += take(dx)),
+                Role::Parameter => {
+                    if let Some((own, others)) = take(&mut slots).split_at_mut_checked(slots_each) {
+                        slots = others;
+                        rule.update(step, x, dx, own);
+                    }
+                }
+            }
+        });
+        Ok(())
+    }
+
+    /// The rule with its options.
+    pub fn rule(&self) -> &R {
+        &self.rule
+    }
+
+    /// The learning rate of the next step.
+    pub fn learning_rate(&self) -> f64 {
+        self.rule.learning_rate()
+    }
+
+    /// Changes the learning rate from the next step on.
+    ///
+    /// # Errors
+    /// When it isn't finite or is negative; it stays as it was then.
+    pub fn set_learning_rate(&mut self, rate: f64) -> Result<(), OptionError> {
+        self.rule.set_learning_rate(rate)
+    }
+
+    /// Whether everything fits together. The network is visited as it will be for the step, so that a `visit_mut` that
+    /// disagrees with `visit` is found out too.
+    fn check(&self, net: &mut (impl NamedTensors<T> + ?Sized), grads: &[Tensor<T>]) -> Result<(), StepError> {
+        let mut entries = self.entries.iter();
+        let mut problem = None;
+        net.visit_mut(Path::ROOT, &mut |path, role, x| {
+            if problem.is_none() {
+                problem = match entries.next() {
+                    Some(entry) => entry.refuse(path, role, x.shape()),
+                    None => Some(StepError::Unexpected { path: path.to_string() }),
+                };
+            }
+        });
+        if problem.is_none() {
+            problem = entries.next().map(|entry| StepError::Missing { path: entry.path.clone() });
+        }
+        let problem = problem.or_else(|| self.refuse_gradients(grads)).or_else(|| self.refuse_slots());
+        problem.map_or(Ok(()), Err)
+    }
+
+    fn refuse_gradients(&self, grads: &[Tensor<T>]) -> Option<StepError> {
+        let (gradients, tensors) = (grads.len(), self.entries.len());
+        if let Some(entry) = self.entries.get(gradients) {
+            return Some(StepError::MissingGradient { gradients, tensors, path: entry.path.clone() });
+        }
+        if gradients > tensors {
+            let last = self.entries.last().map_or(String::new(), |entry| entry.path.clone());
+            return Some(StepError::ExtraGradients { gradients, tensors, last });
+        }
+        let mut pairs = self.entries.iter().zip(grads);
+        pairs.find_map(|(entry, dx)| entry.refuse_shape("gradient", dx.shape()))
+    }
+
+    /// Slots are lent out by `visit_mut`, and whoever borrows one can change its shape.
+    fn refuse_slots(&self) -> Option<StepError> {
+        let mut slots = self.slots.iter();
+        let mut parameters = self.entries.iter().filter(|entry| entry.role == Role::Parameter);
+        parameters.find_map(|entry| {
+            let mut own = self.names.iter().zip(slots.by_ref());
+            own.find_map(|(_, slot)| entry.refuse_shape("optimizer state", slot.shape()))
+        })
+    }
+}
+
+fn zeros<T: Scalar>(shape: Shape) -> Tensor<T> {
+    let mut tensor = Tensor::default();
+    tensor.resize(shape);
+    tensor.fill(T::ZERO);
+    tensor
+}
+
+/// The slots, below the paths of their parameters: `fc1.weight.velocity`.
+impl<T: Scalar, R> NamedTensors<T> for Optimizer<R, T> {
+    fn visit<'s>(&'s self, path: Path<'_>, visitor: &mut dyn FnMut(Path<'_>, Role, &'s Tensor<T>)) {
+        let mut slots = self.slots.iter();
+        for entry in self.entries.iter().filter(|entry| entry.role == Role::Parameter) {
+            let place = path.join(&entry.path);
+            for (name, slot) in self.names.iter().zip(slots.by_ref()) {
+                visitor(place.join(name), Role::Statistic, slot);
+            }
+        }
+    }
+
+    fn visit_mut<'s>(
+        &'s mut self,
+        path: Path<'_>,
+        visitor: &mut dyn FnMut(Path<'_>, Role, &'s mut Tensor<T>),
+    ) {
+        let mut slots = self.slots.iter_mut();
+        for entry in self.entries.iter().filter(|entry| entry.role == Role::Parameter) {
+            let place = path.join(&entry.path);
+            for (name, slot) in self.names.iter().zip(slots.by_ref()) {
+                visitor(place.join(name), Role::Statistic, slot);
+            }
+        }
+    }
+}
+
+impl<T: Scalar, R> TrainingState<T> for Optimizer<R, T> {
+    fn step_count(&self) -> u64 {
+        self.steps
+    }
+
+    fn set_step_count(&mut self, steps: u64) {
+        self.steps = steps;
+    }
+}

@@ -1,0 +1,354 @@
+use std::mem::take;
+
+use backrule_tensor::{Scalar, Tensor};
+
+use crate::{OptionError, Rule};
+
+/// Stochastic gradient descent: θ ← θ − η g, with momentum and weight decay if wanted. It computes what PyTorch's `SGD`
+/// computes, option by option.
+///
+/// With the gradient dθ, weight decay λ, learning rate η, and a velocity v that starts as the first g:
+///
+/// | [`Momentum`] | g | from the second step on | then |
+/// |---|---|---|---|
+/// | `None` | dθ + λ θ | | θ ← θ − η g |
+/// | `Classic` μ, τ | dθ + λ θ | v ← μ v + (1 − τ) g | θ ← θ − η v |
+/// | `Nesterov` μ | dθ + λ θ | v ← μ v + g | θ ← θ − η (g + μ v) |
+///
+/// Two steps by hand, with η = 0.1 and μ = 0.9, from θ = 1 with the gradients 1 and 0.5:
+/// v = 1, θ = 1 − 0.1·1 = 0.9; then v = 0.9·1 + 0.5 = 1.4, θ = 0.9 − 0.1·1.4 = 0.76.
+///
+/// ```
+/// use backrule_optim::tensor::{NamedTensors, Tensor};
+/// use backrule_optim::{Optimizer, Sgd};
+///
+/// let mut theta: Tensor<f64> = Tensor::from([1.0]);
+/// let mut optimizer = Optimizer::new(Sgd::new(0.1)?.momentum(0.9)?, &theta);
+/// optimizer.step(&mut theta, &mut [Tensor::from([1.0])])?;
+/// assert_eq!(theta, Tensor::from([0.9]));
+/// optimizer.step(&mut theta, &mut [Tensor::from([0.5])])?;
+/// assert_eq!(theta, Tensor::from([0.76]));
+/// assert_eq!(optimizer.tensor("velocity"), Some(&Tensor::from([1.4])));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// Weight decay is coupled: it is part of the gradient that the momentum sees. It applies to every parameter, biases
+/// included.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(try_from = "Options", into = "Options"))]
+pub struct Sgd {
+    learning_rate: f64,
+    momentum: Momentum,
+    weight_decay: f64,
+}
+
+/// What an [`Sgd`] remembers of earlier gradients.
+///
+/// A plain number is classic momentum without dampening: `sgd.momentum(0.9)`. Nesterov's has no dampening at all.
+/// The numbers are checked where they are given to an [`Sgd`].
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case", deny_unknown_fields))]
+pub enum Momentum {
+    /// Nothing.
+    #[default]
+    None,
+    /// A velocity that keeps the share `factor` of itself in each step.
+    Classic {
+        /// μ: 0 is the same as no momentum; 0.9 is usual.
+        factor: f64,
+        /// τ: the share of each gradient but the first that is left out.
+        #[cfg_attr(feature = "serde", serde(default))]
+        dampening: f64,
+    },
+    /// The same, but the step looks ahead along the velocity.
+    Nesterov {
+        /// μ: above 0; 0.9 is usual.
+        factor: f64,
+    },
+}
+
+impl From<f64> for Momentum {
+    fn from(factor: f64) -> Self {
+        Self::Classic { factor, dampening: 0.0 }
+    }
+}
+
+impl Sgd {
+    /// Plain gradient descent with this learning rate.
+    ///
+    /// # Errors
+    /// When it is negative, infinite or NaN.
+    pub fn new(learning_rate: f64) -> Result<Self, OptionError> {
+        let learning_rate = OptionError::check_not_negative("learning_rate", learning_rate)?;
+        Ok(Self { learning_rate, momentum: Momentum::None, weight_decay: 0.0 })
+    }
+
+    /// Remembers earlier gradients: `0.9`, or a [`Momentum`].
+    ///
+    /// # Errors
+    /// When a number of it is infinite or NaN, a factor is negative, or Nesterov's is 0.
+    pub fn momentum(mut self, momentum: impl Into<Momentum>) -> Result<Self, OptionError> {
+        self.momentum = momentum.into();
+        match self.momentum {
+            Momentum::None => {}
+            Momentum::Classic { factor, dampening } => {
+                OptionError::check_not_negative("momentum", factor)?;
+                OptionError::check(dampening.is_finite(), "dampening", dampening, "finite")?;
+            }
+            Momentum::Nesterov { factor } => {
+                let right = factor > 0.0 && factor.is_finite();
+                OptionError::check(right, "Nesterov momentum", factor, "finite and above 0")?;
+            }
+        }
+        Ok(self)
+    }
+
+    /// Pulls every parameter towards 0: λ θ is added to its gradient.
+    ///
+    /// # Errors
+    /// When λ is negative, infinite or NaN.
+    pub fn weight_decay(mut self, factor: f64) -> Result<Self, OptionError> {
+        self.weight_decay = OptionError::check_not_negative("weight_decay", factor)?;
+        Ok(self)
+    }
+
+    /// The learning rate η.
+    pub fn learning_rate(&self) -> f64 {
+        self.learning_rate
+    }
+
+    /// Whether there is a velocity: as in PyTorch, a classic momentum of 0 has none, whatever its dampening.
+    fn remembers(&self) -> bool {
+        !matches!(self.momentum, Momentum::None | Momentum::Classic { factor: 0.0, .. })
+    }
+}
+
+impl<T: Scalar> Rule<T> for Sgd {
+    fn slots(&self) -> &'static [&'static str] {
+        if self.remembers() { &["velocity"] } else { &[] }
+    }
+
+    fn update(&self, step: u64, x: &mut [T], dx: &mut [T], slots: &mut [Tensor<T>]) {
+        let [rate, decay] = [self.learning_rate, self.weight_decay].map(T::from_f64);
+        // Without decay x stays out of it: 0·∞ would be NaN.
+        let decayed = |dx: &mut T, x: T| if decay == T::ZERO { take(dx) } else { take(dx) + decay * x };
+        let first = step == 1;
+        let all = x.iter_mut().zip(dx);
+        match (self.momentum, slots) {
+            (Momentum::Classic { factor, dampening }, [v]) => {
+                let [factor, share] = [factor, 1.0 - dampening].map(T::from_f64);
+                for ((x, dx), v) in all.zip(v.as_mut_slice()) {
+                    let g = decayed(dx, *x);
+                    *v = if first { g } else { factor * *v + share * g };
+                    *x -= rate * *v;
+                }
+            }
+            (Momentum::Nesterov { factor }, [v]) => {
+                let factor = T::from_f64(factor);
+                for ((x, dx), v) in all.zip(v.as_mut_slice()) {
+                    let g = decayed(dx, *x);
+                    *v = if first { g } else { factor * *v + g };
+                    *x -= rate * (g + factor * *v);
+                }
+            }
+            _ => {
+                for (x, dx) in all {
+                    let g = decayed(dx, *x);
+                    *x -= rate * g;
+                }
+            }
+        }
+    }
+
+    fn learning_rate(&self) -> f64 {
+        self.learning_rate
+    }
+
+    fn set_learning_rate(&mut self, rate: f64) -> Result<(), OptionError> {
+        self.learning_rate = OptionError::check_not_negative("learning_rate", rate)?;
+        Ok(())
+    }
+}
+
+/// How an SGD is written down: deserialising goes through the same checks as building one.
+#[cfg(feature = "serde")]
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, rename = "Sgd")]
+struct Options {
+    learning_rate: f64,
+    #[serde(default)]
+    momentum: Momentum,
+    #[serde(default)]
+    weight_decay: f64,
+}
+
+#[cfg(feature = "serde")]
+impl TryFrom<Options> for Sgd {
+    type Error = OptionError;
+
+    fn try_from(options: Options) -> Result<Self, OptionError> {
+        Self::new(options.learning_rate)?.momentum(options.momentum)?.weight_decay(options.weight_decay)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl From<Sgd> for Options {
+    fn from(sgd: Sgd) -> Self {
+        let Sgd { learning_rate, momentum, weight_decay } = sgd;
+        Self { learning_rate, momentum, weight_decay }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// θ after each step from θ = 1 with the gradients 1, 0.5 and 0, and the last velocity.
+    fn three_steps(sgd: Sgd) -> ([f64; 3], Option<f64>) {
+        let mut x = [1.0];
+        let mut slots = vec![Tensor::from([7.0]); Rule::<f64>::slots(&sgd).len()];
+        let mut after = [0.0; 3];
+        for (step, (after, dx)) in (1..).zip(after.iter_mut().zip([1.0, 0.5, 0.0])) {
+            sgd.update(step, &mut x, &mut [dx], &mut slots);
+            *after = x[0];
+        }
+        (after, slots.first().and_then(|v| v.get(&[0])))
+    }
+
+    #[track_caller]
+    fn assert_steps(sgd: Sgd, expected: [f64; 3], velocity: Option<f64>) {
+        let (after, v) = three_steps(sgd);
+        for (got, expected) in after.into_iter().zip(expected) {
+            assert!((got - expected).abs() < 1e-15, "{after:?}");
+        }
+        assert_eq!(v.is_some(), velocity.is_some());
+        assert!((v.unwrap_or(0.0) - velocity.unwrap_or(0.0)).abs() < 1e-15, "{v:?}");
+    }
+
+    /// By hand, with η = 0.1 and μ = 0.5.
+    #[test]
+    fn each_momentum_in_three_steps() {
+        let sgd = Sgd::new(0.1).unwrap();
+        assert_steps(sgd, [0.9, 0.85, 0.85], None);
+        // v = 1; 0.5 + 0.5; 0.5.
+        let classic = sgd.momentum(0.5).unwrap();
+        assert_steps(classic, [0.9, 0.8, 0.75], Some(0.5));
+        // The first gradient isn't damped: v = 1; 0.5 + 0.75·0.5 = 0.875; 0.4375.
+        let damped = sgd.momentum(Momentum::Classic { factor: 0.5, dampening: 0.25 }).unwrap();
+        assert_steps(damped, [0.9, 0.8125, 0.76875], Some(0.4375));
+        // v = 1, step 1.5; v = 1, step 0.5 + 0.5; v = 0.5, step 0.25.
+        let nesterov = sgd.momentum(Momentum::Nesterov { factor: 0.5 }).unwrap();
+        assert_steps(nesterov, [0.85, 0.75, 0.725], Some(0.5));
+    }
+
+    #[test]
+    fn weight_decay_is_part_of_the_gradient() {
+        // g = 1 + 0.5·1; 0.5 + 0.5·0.85; 0.5·0.7575
+        let sgd = Sgd::new(0.1).unwrap().weight_decay(0.5).unwrap();
+        assert_steps(sgd, [0.85, 0.7575, 0.719625], None);
+        // v = 1.5; 0.75 + 0.925 = 1.675; 0.8375 + 0.5·0.6825 = 1.17875
+        let classic = sgd.momentum(0.5).unwrap();
+        assert_steps(classic, [0.85, 0.6825, 0.564625], Some(1.17875));
+    }
+
+    #[test]
+    fn momentum_of_zero_is_none_whatever_the_dampening() {
+        let sgd = Sgd::new(0.1).unwrap();
+        let zero = sgd.momentum(Momentum::Classic { factor: 0.0, dampening: 0.5 }).unwrap();
+        assert_eq!(three_steps(zero), three_steps(sgd));
+        assert_eq!(Rule::<f32>::slots(&zero), Rule::<f32>::slots(&sgd));
+    }
+
+    #[test]
+    fn without_decay_an_infinite_parameter_stays_infinite() {
+        let mut x = [f32::INFINITY];
+        Sgd::new(0.1).unwrap().update(1, &mut x, &mut [1.0], &mut []);
+        assert_eq!(x, [f32::INFINITY]);
+    }
+
+    #[test]
+    fn options_that_cannot_be_are_refused_by_name() {
+        let sgd = Sgd::new(0.1).unwrap();
+        let not_negative = [-0.1, f64::NAN, f64::INFINITY, f64::NEG_INFINITY];
+        for value in not_negative {
+            for (option, result) in [
+                ("learning_rate", Sgd::new(value)),
+                ("momentum", sgd.momentum(value)),
+                ("weight_decay", sgd.weight_decay(value)),
+                ("Nesterov momentum", sgd.momentum(Momentum::Nesterov { factor: value })),
+            ] {
+                let error = result.unwrap_err();
+                assert_eq!(error.option, option);
+                assert_eq!(error.value.to_bits(), value.to_bits());
+                assert!(
+                    error.to_string().starts_with(&format!("{option} is {value}, but must be finite and"))
+                );
+            }
+        }
+        assert!(sgd.momentum(Momentum::Nesterov { factor: 0.0 }).is_err());
+        for dampening in [f64::NAN, f64::INFINITY] {
+            let error = sgd.momentum(Momentum::Classic { factor: 0.9, dampening }).unwrap_err();
+            assert_eq!(error.to_string(), format!("dampening is {dampening}, but must be finite"));
+        }
+        // As in PyTorch, these are unusual but no mistakes.
+        assert!(sgd.momentum(Momentum::Classic { factor: 1.5, dampening: -2.0 }).is_ok());
+        assert!(Sgd::new(0.0).is_ok());
+
+        let mut sgd = sgd;
+        assert!(Rule::<f32>::set_learning_rate(&mut sgd, f64::NAN).is_err());
+        assert_eq!(sgd.learning_rate(), 0.1);
+    }
+
+    #[cfg(feature = "serde")]
+    mod written {
+        use super::*;
+
+        #[test]
+        fn everything_comes_back() {
+            let sgd = Sgd::new(0.1).unwrap().weight_decay(0.01).unwrap();
+            for (momentum, text) in [
+                (Momentum::None, r#""none""#),
+                (
+                    Momentum::Classic { factor: 0.9, dampening: 0.5 },
+                    r#"{"classic":{"factor":0.9,"dampening":0.5}}"#,
+                ),
+                (Momentum::Nesterov { factor: 0.9 }, r#"{"nesterov":{"factor":0.9}}"#),
+            ] {
+                let sgd = sgd.momentum(momentum).unwrap();
+                let json = serde_json::to_string(&sgd).unwrap();
+                let expected = format!(r#"{{"learning_rate":0.1,"momentum":{text},"weight_decay":0.01}}"#);
+                assert_eq!(json, expected);
+                assert_eq!(serde_json::from_str::<Sgd>(&json).unwrap(), sgd);
+            }
+        }
+
+        #[test]
+        fn what_is_missing_has_its_default() {
+            let sgd: Sgd = serde_json::from_str(r#"{"learning_rate":0.1}"#).unwrap();
+            assert_eq!(sgd, Sgd::new(0.1).unwrap());
+            let classic: Momentum = serde_json::from_str(r#"{"classic":{"factor":0.9}}"#).unwrap();
+            assert_eq!(classic, 0.9.into());
+        }
+
+        #[test]
+        fn what_cannot_be_built_cannot_be_read() {
+            for (json, why) in [
+                ("{}", "missing field `learning_rate`"),
+                (r#"{"learning_rate":-1}"#, "learning_rate is -1"),
+                (r#"{"learning_rate":0.1,"weight_decay":-1}"#, "weight_decay is -1"),
+                (r#"{"learning_rate":0.1,"momentum":{"classic":{"factor":-1}}}"#, "momentum is -1"),
+                (r#"{"learning_rate":0.1,"momentum":{"nesterov":{"factor":0}}}"#, "Nesterov momentum is 0"),
+                (
+                    r#"{"learning_rate":0.1,"momentum":{"nesterov":{"factor":1,"dampening":0}}}"#,
+                    "unknown field `dampening`",
+                ),
+                (r#"{"learning_rate":0.1,"decay":0}"#, "unknown field `decay`"),
+            ] {
+                let error = serde_json::from_str::<Sgd>(json).unwrap_err();
+                assert!(error.to_string().contains(why), "{json}: {error}");
+            }
+        }
+    }
+}

@@ -1,0 +1,452 @@
+//! One table of all rules and their options, and what an optimizer holds with each of them.
+#![allow(clippy::unwrap_used)]
+
+use backrule_optim::tensor::{NamedTensors, Path, Role, Scalar, Shape, Tensor, TrainingState, random};
+use backrule_optim::{Momentum, Optimizer, OptionError, Rule, Sgd, StepError};
+
+type AnyRule<T> = Box<dyn Rule<T>>;
+type AnyOptimizer<T> = Optimizer<AnyRule<T>, T>;
+
+/// Every rule, with each of the options that change what it does.
+fn table<T: Scalar>() -> Vec<(&'static str, AnyRule<T>)> {
+    let mut rules: Vec<(_, AnyRule<T>)> = Vec::new();
+    for weight_decay in [0.0, 0.01] {
+        for momentum in [
+            Momentum::None,
+            Momentum::Classic { factor: 0.0, dampening: 0.5 },
+            0.9.into(),
+            Momentum::Classic { factor: 0.9, dampening: 0.3 },
+            Momentum::Nesterov { factor: 0.9 },
+        ] {
+            let sgd = Sgd::new(0.1).unwrap().momentum(momentum).unwrap();
+            rules.push(("Sgd", Box::new(sgd.weight_decay(weight_decay).unwrap())));
+        }
+    }
+    rules
+}
+
+/// The same rule again, so that two optimizers can be compared.
+fn optimizer<T: Scalar>(rule: usize, net: &Net<T>) -> AnyOptimizer<T> {
+    Optimizer::new(table().swap_remove(rule).1, net)
+}
+
+/// Two layers and a statistic between them.
+#[derive(Clone)]
+struct Net<T>(Vec<(&'static str, &'static str, Role, Tensor<T>)>);
+
+impl<T: Scalar> Net<T> {
+    fn new() -> Self {
+        let mut rng = random::rng(1);
+        let mut tensor = |shape: &[usize]| Tensor::uniform(shape, -1.0, 1.0, &mut rng).unwrap();
+        Self(vec![
+            ("fc1", "weight", Role::Parameter, tensor(&[5, 3])),
+            ("fc1", "bias", Role::Parameter, tensor(&[5])),
+            ("norm", "mean", Role::Statistic, tensor(&[5])),
+            ("fc2", "weight", Role::Parameter, tensor(&[2, 5])),
+            ("fc2", "bias", Role::Parameter, tensor(&[2])),
+        ])
+    }
+
+    fn grads(&self, seed: u64) -> Vec<Tensor<T>> {
+        let mut rng = random::rng(seed);
+        let mut dx = |shape: Shape| Tensor::uniform(shape, -1.0, 1.0, &mut rng).unwrap();
+        self.0.iter().map(|(.., x)| dx(x.shape())).collect()
+    }
+}
+
+impl<T: Scalar> NamedTensors<T> for Net<T> {
+    fn visit<'s>(&'s self, path: Path<'_>, visitor: &mut dyn FnMut(Path<'_>, Role, &'s Tensor<T>)) {
+        for (layer, name, role, x) in &self.0 {
+            visitor(path.join(layer).join(name), *role, x);
+        }
+    }
+
+    fn visit_mut<'s>(
+        &'s mut self,
+        path: Path<'_>,
+        visitor: &mut dyn FnMut(Path<'_>, Role, &'s mut Tensor<T>),
+    ) {
+        for (layer, name, role, x) in &mut self.0 {
+            visitor(path.join(layer).join(name), *role, x);
+        }
+    }
+}
+
+/// A step with the random gradients of this seed.
+fn step<T: Scalar>(optimizer: &mut AnyOptimizer<T>, net: &mut Net<T>, seed: u64) {
+    let mut grads = net.grads(seed);
+    optimizer.step(net, &mut grads).unwrap();
+}
+
+/// Paths, shapes and bits of all tensors: unlike ==, this tells −0 from 0 and holds for NaN.
+type Bits = Vec<(String, Vec<usize>, Vec<u64>)>;
+
+fn bits<T: Scalar>(tensors: &impl NamedTensors<T>) -> Bits {
+    let of = |x: &Tensor<T>| x.as_slice().iter().map(|x| x.to_f64().to_bits()).collect();
+    tensors.tensors().into_iter().map(|(path, x)| (path, x.shape().to_vec(), of(x))).collect()
+}
+
+fn bits_of_grads<T: Scalar>(grads: &[Tensor<T>]) -> Vec<Bits> {
+    grads.iter().map(bits).collect()
+}
+
+fn each_rule(contract32: fn(usize), contract64: fn(usize)) {
+    (0..table::<f32>().len()).for_each(contract32);
+    (0..table::<f64>().len()).for_each(contract64);
+}
+
+#[test]
+fn a_step_allocates_nothing_and_uses_the_gradients_up() {
+    fn contract<T: Scalar>(rule: usize) {
+        let mut net = Net::<T>::new();
+        let mut optimizer = optimizer(rule, &net);
+        for seed in 0..3 {
+            let (mut grads, before) = (net.grads(seed), bits(&net));
+            let allocations = allocation_counter::measure(|| optimizer.step(&mut net, &mut grads).unwrap());
+            assert_eq!(allocations.count_total, 0, "rule {rule}");
+            let zero = T::ZERO.to_f64().to_bits();
+            for (path, _, bits) in grads.iter().flat_map(bits) {
+                assert!(bits.iter().all(|&bits| bits == zero), "rule {rule}, {path}");
+            }
+            for (old, new) in before.iter().zip(bits(&net)) {
+                assert!(old.2.iter().zip(&new.2).all(|(old, new)| old != new), "rule {rule}, {}", old.0);
+            }
+        }
+    }
+    each_rule(contract::<f32>, contract::<f64>);
+}
+
+#[test]
+fn an_interrupted_run_gives_the_same_bits() {
+    fn contract<T: Scalar>(rule: usize) {
+        const HALF: u64 = 4;
+        let (mut whole, mut half) = (Net::<T>::new(), Net::<T>::new());
+        let mut of_whole = optimizer(rule, &whole);
+        let mut of_half = optimizer(rule, &half);
+        for seed in 0..HALF {
+            step(&mut of_whole, &mut whole, seed);
+            step(&mut of_half, &mut half, seed);
+        }
+        // Only the parameters, the visited state and the step count survive the interruption.
+        let mut rest = half.clone();
+        let mut of_rest = optimizer(rule, &rest);
+        of_half.visit(Path::ROOT, &mut |path, _, saved| {
+            of_rest.tensor_mut(&path.to_string()).unwrap().copy_from(saved);
+        });
+        of_rest.set_step_count(of_half.step_count());
+        for seed in HALF..2 * HALF {
+            step(&mut of_whole, &mut whole, seed);
+            step(&mut of_rest, &mut rest, seed);
+        }
+        assert_eq!(bits(&rest), bits(&whole), "rule {rule}");
+        assert_eq!(bits(&of_rest), bits(&of_whole), "rule {rule}");
+        assert_eq!((of_rest.step_count(), of_whole.step_count()), (2 * HALF, 2 * HALF));
+    }
+    each_rule(contract::<f32>, contract::<f64>);
+}
+
+#[test]
+fn the_state_is_named_after_the_parameters() {
+    fn contract<T: Scalar>(rule: usize) {
+        let net = Net::<T>::new();
+        let mut optimizer = optimizer(rule, &net);
+        let mut expected = Vec::new();
+        for (path, x) in net.tensors() {
+            for name in optimizer.rule().slots() {
+                if path != "norm.mean" {
+                    expected.push((format!("{path}.{name}"), x.shape().to_vec(), vec![0; x.len()]));
+                }
+            }
+        }
+        assert_eq!(bits(&optimizer), expected, "rule {rule}");
+        let mut visited = Vec::new();
+        optimizer.visit_mut(Path::ROOT.join("run"), &mut |path, _, x| {
+            visited.push((path.to_string(), x.shape().to_vec(), vec![0; x.len()]));
+        });
+        expected.iter_mut().for_each(|(path, ..)| *path = format!("run.{path}"));
+        assert_eq!(visited, expected, "rule {rule}");
+    }
+    each_rule(contract::<f32>, contract::<f64>);
+    let net = Net::<f32>::new();
+    let of_momentum = Optimizer::new(Sgd::new(0.1).unwrap().momentum(0.9).unwrap(), &net);
+    let paths: Vec<_> = of_momentum.tensors().into_iter().map(|(path, _)| path).collect();
+    let expected =
+        ["fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"].map(|path| format!("{path}.velocity"));
+    assert_eq!(paths, expected);
+    let without = Optimizer::new(Sgd::new(0.1).unwrap(), &net);
+    assert_eq!(without.tensor_count(), 0);
+}
+
+#[test]
+fn statistics_are_just_added() {
+    fn contract<T: Scalar>(rule: usize) {
+        let mut net = Net::<T>::new();
+        let mut optimizer = optimizer(rule, &net);
+        for seed in 0..3 {
+            let mut grads = net.grads(seed);
+            let mut expected = net.0[2].3.clone();
+            expected.add(&grads[2]).unwrap();
+            optimizer.step(&mut net, &mut grads).unwrap();
+            assert_eq!(bits(&net.0[2].3), bits(&expected), "rule {rule}");
+        }
+    }
+    each_rule(contract::<f32>, contract::<f64>);
+}
+
+#[test]
+fn nan_reaches_its_parameter_and_no_other() {
+    fn contract<T: Scalar>(rule: usize) {
+        for step in 0..3 {
+            let mut net = Net::<T>::new();
+            let mut optimizer = optimizer(rule, &net);
+            for seed in 0..=step {
+                let mut grads = net.grads(seed);
+                if seed == step {
+                    grads[0].as_mut_slice()[4] = T::from_f64(f64::NAN);
+                    grads[2].as_mut_slice()[1] = T::from_f64(f64::NAN);
+                }
+                optimizer.step(&mut net, &mut grads).unwrap();
+            }
+            for (i, (.., x)) in net.0.iter().enumerate() {
+                for (j, x) in x.as_slice().iter().enumerate() {
+                    let expected = (i, j) == (0, 4) || (i, j) == (2, 1);
+                    assert_eq!(x.is_nan(), expected, "rule {rule}, step {step}, tensor {i}, element {j}");
+                }
+            }
+        }
+    }
+    each_rule(contract::<f32>, contract::<f64>);
+}
+
+#[test]
+fn an_element_is_updated_alike_in_a_tensor_of_any_size() {
+    fn contract<T: Scalar>(rule: usize) {
+        const N: usize = 37;
+        let values = |seed| Tensor::<T>::uniform([N], -1.0, 1.0, &mut random::rng(seed)).unwrap();
+        let mut whole = values(9);
+        let mut of_whole = Optimizer::new(table().swap_remove(rule).1, &whole);
+        for seed in 0..3 {
+            of_whole.step(&mut whole, &mut [values(seed)]).unwrap();
+        }
+        for i in 0..N {
+            let element = |x: &Tensor<T>| x.slice(i..i + 1).unwrap();
+            let mut one = element(&values(9));
+            let mut of_one = Optimizer::new(table().swap_remove(rule).1, &one);
+            for seed in 0..3 {
+                of_one.step(&mut one, &mut [element(&values(seed))]).unwrap();
+            }
+            assert_eq!(bits(&one), bits(&element(&whole)), "rule {rule}, element {i}");
+        }
+    }
+    each_rule(contract::<f32>, contract::<f64>);
+}
+
+#[test]
+fn a_changed_learning_rate_counts_from_the_next_step() {
+    fn contract<T: Scalar>(rule: usize) {
+        let mut net = Net::<T>::new();
+        let mut optimizer = optimizer(rule, &net);
+        step(&mut optimizer, &mut net, 1);
+        assert_eq!(optimizer.learning_rate(), 0.1);
+        optimizer.set_learning_rate(0.0).unwrap();
+        let before = net.clone();
+        step(&mut optimizer, &mut net, 2);
+        for ((.., role, x), (.., old)) in net.0.iter().zip(&before.0) {
+            assert_eq!(bits(x) == bits(old), *role == Role::Parameter, "rule {rule}");
+        }
+        for wrong in [-1.0, f64::NAN, f64::INFINITY] {
+            let error = optimizer.set_learning_rate(wrong).unwrap_err();
+            assert_eq!(error.option, "learning_rate");
+            assert_eq!(optimizer.learning_rate(), 0.0);
+        }
+        optimizer.set_learning_rate(0.5).unwrap();
+        let before = bits(&net);
+        step(&mut optimizer, &mut net, 3);
+        assert_ne!(bits(&net)[0], before[0], "rule {rule}");
+        assert_eq!(optimizer.learning_rate(), 0.5);
+    }
+    each_rule(contract::<f32>, contract::<f64>);
+}
+
+/// Makes one step that must be refused after one that wasn't, and checks that it changed nothing.
+fn refused<T: Scalar>(
+    rule: usize,
+    change: impl FnOnce(&mut Net<T>, &mut Vec<Tensor<T>>, &mut AnyOptimizer<T>),
+) -> StepError {
+    let mut net = Net::<T>::new();
+    let mut optimizer = optimizer(rule, &net);
+    step(&mut optimizer, &mut net, 1);
+    let mut grads = net.grads(2);
+    change(&mut net, &mut grads, &mut optimizer);
+    let all = |net: &Net<T>, grads: &[Tensor<T>], optimizer: &AnyOptimizer<T>| {
+        (bits(net), bits_of_grads(grads), bits(optimizer), optimizer.step_count())
+    };
+    let before = all(&net, &grads, &optimizer);
+    let error = optimizer.step(&mut net, &mut grads).unwrap_err();
+    assert_eq!(all(&net, &grads, &optimizer), before, "{error}");
+    error
+}
+
+#[test]
+fn a_changed_network_is_refused_whole() {
+    fn contract<T: Scalar>(rule: usize) {
+        let check = |expected: &str, change: fn(&mut Net<T>)| {
+            let error = refused(rule, |net, _, _| change(net));
+            assert_eq!(error.to_string(), expected);
+        };
+        // Whatever it is, it is at the end, where everything else has been seen.
+        check("optimizer step: `fc2.beta` stands where `fc2.bias` was when the optimizer was made", |net| {
+            net.0[4].1 = "beta";
+        });
+        check("fc2.bias: optimizer step: expected [2], got [3]", |net| {
+            net.0[4].3 = Tensor::zeros([3]).unwrap();
+        });
+        check("fc2.weight: optimizer step: expected [2, 5], got [5, 2]", |net| {
+            net.0[3].3.set_shape([5, 2]).unwrap();
+        });
+        check(
+            "optimizer step: `fc2.bias` stands where `fc2.weight` was when the optimizer was made",
+            |net| {
+                net.0.swap(3, 4);
+            },
+        );
+        check("optimizer step: `fc2.bias` was there when the optimizer was made, and no longer is", |net| {
+            net.0.pop();
+        });
+        check(
+            "optimizer step: `fc3.bias` was not there when the optimizer was made for this network",
+            |net| {
+                net.0.push(("fc3", "bias", Role::Parameter, Tensor::zeros([2]).unwrap()));
+            },
+        );
+        check(
+            "optimizer step: `fc2.bias` is a Statistic, and was a Parameter when the optimizer was made",
+            |net| {
+                net.0[4].2 = Role::Statistic;
+            },
+        );
+    }
+    each_rule(contract::<f32>, contract::<f64>);
+}
+
+#[test]
+fn gradients_that_do_not_fit_are_refused_whole() {
+    fn contract<T: Scalar>(rule: usize) {
+        let check = |expected: &str, change: fn(&mut Vec<Tensor<T>>)| {
+            let error = refused(rule, |_, grads, _| change(grads));
+            assert_eq!(error.to_string(), expected);
+        };
+        check("optimizer step: 4 gradients for 5 tensors: none for `fc2.bias`", |grads| {
+            grads.pop();
+        });
+        check("optimizer step: 0 gradients for 5 tensors: none for `fc1.weight`", Vec::clear);
+        check("optimizer step: 6 gradients for 5 tensors, the last of which is `fc2.bias`", |grads| {
+            grads.push(Tensor::default());
+        });
+        check("fc2.bias: gradient: expected [2], got [2, 1]", |grads| {
+            grads[4].set_shape([2, 1]).unwrap();
+        });
+        // A statistic's increment as well.
+        check("norm.mean: gradient: expected [5], got [6]", |grads| {
+            grads[2] = Tensor::zeros([6]).unwrap();
+        });
+    }
+    each_rule(contract::<f32>, contract::<f64>);
+}
+
+#[test]
+fn state_that_does_not_fit_is_refused_whole() {
+    fn contract<T: Scalar>(rule: usize) {
+        if table::<T>()[rule].1.slots().is_empty() {
+            return;
+        }
+        let error = refused::<T>(rule, |_, _, optimizer| {
+            optimizer.visit_mut(Path::ROOT, &mut |path, _, slot| {
+                if path.to_string().starts_with("fc2.bias.") {
+                    *slot = Tensor::zeros([1]).unwrap();
+                }
+            });
+        });
+        assert_eq!(error.to_string(), "fc2.bias: optimizer state: expected [2], got [1]");
+    }
+    each_rule(contract::<f32>, contract::<f64>);
+}
+
+#[test]
+fn a_network_whose_two_visits_disagree_is_refused() {
+    struct Swapped(Tensor<f32>, Tensor<f32>);
+    impl NamedTensors<f32> for Swapped {
+        fn visit<'s>(&'s self, path: Path<'_>, visitor: &mut dyn FnMut(Path<'_>, Role, &'s Tensor<f32>)) {
+            visitor(path.join("a"), Role::Parameter, &self.0);
+            visitor(path.join("b"), Role::Parameter, &self.1);
+        }
+        fn visit_mut<'s>(
+            &'s mut self,
+            path: Path<'_>,
+            visitor: &mut dyn FnMut(Path<'_>, Role, &'s mut Tensor<f32>),
+        ) {
+            visitor(path.join("b"), Role::Parameter, &mut self.1);
+            visitor(path.join("a"), Role::Parameter, &mut self.0);
+        }
+    }
+    let mut net = Swapped(Tensor::from([1.0]), Tensor::from([2.0]));
+    let mut optimizer = Optimizer::new(Sgd::new(0.1).unwrap(), &net);
+    let error = optimizer.step(&mut net, &mut [Tensor::from([1.0]), Tensor::from([1.0])]).unwrap_err();
+    assert_eq!(error, StepError::Path { expected: "a".into(), found: "b".into() });
+    assert_eq!((net.0, net.1), (Tensor::from([1.0]), Tensor::from([2.0])));
+}
+
+#[test]
+fn the_last_countable_step_is_no_end() {
+    let mut x = Tensor::from([1.0_f64]);
+    let mut optimizer = Optimizer::new(Sgd::new(0.5).unwrap(), &x);
+    optimizer.set_step_count(u64::MAX);
+    optimizer.step(&mut x, &mut [Tensor::from([1.0])]).unwrap();
+    assert_eq!((x, optimizer.step_count()), (Tensor::from([0.5]), u64::MAX));
+}
+
+#[test]
+fn everything_can_be_shared_between_threads() {
+    fn check<S: Send + Sync>() {}
+    check::<Sgd>();
+    check::<Momentum>();
+    check::<Optimizer<Sgd>>();
+    check::<StepError>();
+    check::<OptionError>();
+}
+
+#[test]
+fn no_rule_is_missing_from_the_table() {
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
+    let mut found = Vec::new();
+    rules_in(source.as_ref(), &mut found);
+    found.sort();
+    let mut listed: Vec<_> = table::<f64>().iter().map(|(name, _)| *name).collect();
+    // All of them are in a box, and so its rule is in the table too.
+    listed.push("Box");
+    listed.sort();
+    listed.dedup();
+    assert_eq!(found, listed);
+}
+
+/// The types that implement `Rule`, in all files below `folder`.
+fn rules_in(folder: &std::path::Path, found: &mut Vec<String>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            rules_in(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = std::fs::read_to_string(path).unwrap();
+            let code: Vec<_> = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+            // From `impl` to the brace, on one line or several.
+            for header in code.join(" ").split("impl").skip(1).filter_map(|rest| rest.split('{').next()) {
+                if let Some((of, name)) = header.rsplit_once(" for ")
+                    && of.rsplit([' ', ':']).next().is_some_and(|of| of.starts_with("Rule<"))
+                {
+                    let end = name.find(|c: char| !c.is_alphanumeric()).unwrap_or(name.len());
+                    found.push(name[..end].to_string());
+                }
+            }
+        }
+    }
+}

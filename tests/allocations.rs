@@ -1,0 +1,45 @@
+//! A warm training step, from the mini-batch to the update, allocates nothing: every part of it together.
+
+use backrule_loss::CrossEntropy;
+use backrule_nn::{Dropout, Grads, Key, Linear, Mode, Relu, Sequential, Tape};
+use backrule_optim::{Optimizer, Sgd};
+use backrule_tensor::{Tensor, random};
+
+fn allocations_of_a_warm_epoch(sizes: [usize; 3], batch: usize) -> u64 {
+    let mut rng = random::rng(1);
+    let mut net = Sequential::builder()
+        .layer("fc1", Linear::new(sizes[0], sizes[1], &mut rng).unwrap())
+        .layer("relu", Relu)
+        .layer("drop", Dropout::new(0.2).unwrap())
+        .layer("fc2", Linear::new(sizes[1], sizes[2], &mut rng).unwrap())
+        .build()
+        .unwrap();
+    let data: Tensor = Tensor::normal([3 * batch + 1, sizes[0]], 0.0, 1.0, &mut rng).unwrap();
+    let loss = CrossEntropy::new().label_smoothing(0.1).unwrap();
+    let mut optimizer = Optimizer::new(Sgd::new(0.1).unwrap().momentum(0.9).unwrap(), &net);
+    let (mut tape, mut grads, mut dy) = (Tape::new(), Grads::new(&net), Tensor::default());
+    let (mut x, mut labels) = (Tensor::default(), Vec::new());
+    let mut order: Vec<usize> = (0..data.shape()[0]).collect();
+    let mut epoch = |key: Key| {
+        random::shuffle(&mut order, &mut key.rng());
+        // The last batch is smaller: another shape, and still no allocation.
+        for indices in order.chunks(batch) {
+            x.gather(&data, indices).unwrap();
+            labels.clear();
+            labels.extend(indices.iter().map(|i| i % sizes[2]));
+            let pass = tape.forward(&net, &x, Mode::Train(key)).unwrap();
+            loss.value_and_grad(pass.output(), &labels, &mut dy).unwrap();
+            pass.backward(&dy, &mut grads).unwrap();
+            optimizer.step(&mut net, &mut grads).unwrap();
+        }
+    };
+    epoch(Key::new(0));
+    allocation_counter::measure(|| epoch(Key::new(1))).count_total
+}
+
+#[test]
+fn the_second_epoch_allocates_nothing() {
+    for (sizes, batch) in [([3, 4, 2], 5), ([64, 32, 10], 32), ([33, 40, 7], 7), ([300, 130, 70], 100)] {
+        assert_eq!(allocations_of_a_warm_epoch(sizes, batch), 0, "{sizes:?}, batch {batch}");
+    }
+}
