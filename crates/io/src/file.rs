@@ -182,17 +182,20 @@ mod tests {
     #[test]
     fn a_leftover_is_stepped_around() {
         let scratch = Scratch::new("leftover");
-        // Other tests count too: take every name that the next calls could choose.
         let (first, _) = create_sibling(&scratch.0, "x").unwrap();
-        let name = first.to_str().unwrap();
-        let count: u64 = name.rsplit('.').nth(1).unwrap().parse().unwrap();
-        for next in count..count + 50 {
-            fs::write(name.replace(&format!(".{count}.tmp"), &format!(".{next}.tmp")), "theirs").unwrap();
+        let count: u64 = first.to_str().unwrap().rsplit('.').nth(1).unwrap().parse().unwrap();
+        // Other tests count too: take every name that the next calls could choose.
+        let leftovers: Vec<PathBuf> = (count + 1..count + 50)
+            .map(|next| scratch.0.join(format!(".x.{}.{next}.tmp", process::id())))
+            .collect();
+        for leftover in &leftovers {
+            fs::write(leftover, "theirs").unwrap();
         }
-        let (second, file) = create_sibling(&scratch.0, "x").unwrap();
-        assert_eq!(file.metadata().unwrap().len(), 0);
-        assert_ne!(first, second);
-        assert_eq!(fs::read(&first).unwrap(), b"theirs");
+        let (second, _) = create_sibling(&scratch.0, "x").unwrap();
+        assert!(!leftovers.contains(&second));
+        for leftover in &leftovers {
+            assert_eq!(fs::read(leftover).unwrap(), b"theirs");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! It is a sequence of bincode values with integers of fixed width in little-endian order; README.md lists them. bincode
 //! itself is finished and no longer maintained, which is why it gets no further than this file: the layout is specified
-//! without reference to it, `tests/layout.rs` writes the same bytes by hand, and `wincode` has the same layout.
+//! without reference to it, `tests/checkpoint/layout.rs` writes the same bytes by hand, and `wincode` has the same layout.
 
 use std::collections::BTreeSet;
 

@@ -2,17 +2,17 @@
 //! with a form for humans (an IP address, a UUID) use it.
 //!
 //! Why MessagePack. Metadata outlive the program that wrote them (fields are added, removed, defaulted), so the format
-//! has to describe itself; and what was put in must come out. Compared on the values of `tests/metadata.rs`:
+//! has to describe itself; and what was put in must come out. Compared on the values of `tests/checkpoint/metadata.rs`:
 //!
 //! * `serde_json` writes NaN and infinities as null: `Some(NaN)` comes back as `None`, and `NaN` not at all, which would
 //!   be found out after the run that diverged. A map's keys must be strings, numbers or booleans.
 //! * `cbor4ii` writes `()` as an empty array, so that the null in a `serde_json::Value` comes back as `[]`; neither it
 //!   nor `ciborium` reads a map with integer keys, or an IP address, below `flatten`.
-//! * `ciborium` brings seven crates, among them two proc-macros and a second version of syn; `minicbor-serde` has a
-//!   licence (Blue Oak) that nothing else here has.
-//! * `rmp-serde` brings itself and `rmp`, forbids unsafe code, and stumbles only over `Some(None)` and `Some(())`, as all
-//!   of them do: `nested` refuses these. Its maintainer keeps it alive but would like a successor (3Hren/msgpack-rust#255):
-//!   hence one private file, and a format for which there are many readers.
+//! * `ciborium` brings seven crates, among them a proc-macro and a second version of syn; `minicbor-serde` has a licence
+//!   (Blue Oak) that nothing else here has.
+//! * `rmp-serde` brings itself and `rmp`, forbids unsafe code, and changes only `Some(None)` (as all of them do) and
+//!   `Some(())`: `nested` refuses these. Its maintainer keeps it alive but would like a successor
+//!   (3Hren/msgpack-rust#255): hence one private file, and a format for which there are many readers.
 
 use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};

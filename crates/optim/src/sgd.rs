@@ -1,6 +1,6 @@
 use std::mem::take;
 
-use backrule_tensor::{Scalar, Tensor};
+use backrule_tensor::{DType, Scalar, Tensor};
 
 use crate::{OptionError, Rule};
 
@@ -34,6 +34,9 @@ use crate::{OptionError, Rule};
 ///
 /// Weight decay is coupled: it is part of the gradient that the momentum sees. It applies to every parameter, biases
 /// included.
+///
+/// In one thing this is not PyTorch to the last bit: a velocity below the smallest normal number (10⁻³⁸ in single
+/// precision), which moves nothing any more, becomes 0.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(try_from = "Options", into = "Options"))]
@@ -135,13 +138,17 @@ impl<T: Scalar> Rule<T> for Sgd {
         // Without decay x stays out of it: 0·∞ would be NaN.
         let decayed = |dx: &mut T, x: T| if decay == T::ZERO { take(dx) } else { take(dx) + decay * x };
         let first = step == 1;
+        // Subnormal numbers are some 20 times slower, and without a gradient the velocity would stay there for ever:
+        // rounding keeps the smallest number from shrinking.
+        let smallest = smallest_normal::<T>();
+        let settled = |v: T| if v.abs() < smallest { T::ZERO } else { v };
         let all = x.iter_mut().zip(dx);
         match (self.momentum, slots) {
             (Momentum::Classic { factor, dampening }, [v]) => {
                 let [factor, share] = [factor, 1.0 - dampening].map(T::from_f64);
                 for ((x, dx), v) in all.zip(v.as_mut_slice()) {
                     let g = decayed(dx, *x);
-                    *v = if first { g } else { factor * *v + share * g };
+                    *v = if first { g } else { settled(factor * *v + share * g) };
                     *x -= rate * *v;
                 }
             }
@@ -149,7 +156,7 @@ impl<T: Scalar> Rule<T> for Sgd {
                 let factor = T::from_f64(factor);
                 for ((x, dx), v) in all.zip(v.as_mut_slice()) {
                     let g = decayed(dx, *x);
-                    *v = if first { g } else { factor * *v + g };
+                    *v = if first { g } else { settled(factor * *v + g) };
                     *x -= rate * (g + factor * *v);
                 }
             }
@@ -170,6 +177,13 @@ impl<T: Scalar> Rule<T> for Sgd {
         self.learning_rate = OptionError::check_not_negative("learning_rate", rate)?;
         Ok(())
     }
+}
+
+fn smallest_normal<T: Scalar>() -> T {
+    T::from_f64(match T::DTYPE {
+        DType::F32 => f32::MIN_POSITIVE.into(),
+        DType::F64 => f64::MIN_POSITIVE,
+    })
 }
 
 /// How an SGD is written down: deserialising goes through the same checks as building one.
@@ -266,6 +280,30 @@ mod tests {
         let mut x = [f32::INFINITY];
         Sgd::new(0.1).unwrap().update(1, &mut x, &mut [1.0], &mut []);
         assert_eq!(x, [f32::INFINITY]);
+    }
+
+    fn assert_velocity_ends<T: Scalar>() {
+        for momentum in [0.9.into(), Momentum::Nesterov { factor: 0.9 }] {
+            let sgd = Sgd::new(0.1).unwrap().momentum(momentum).unwrap();
+            let (mut x, mut slots) = ([T::ONE], [Tensor::scalar(T::ZERO)]);
+            sgd.update(1, &mut x, &mut [T::ONE], &mut slots);
+            let mut steps = 1;
+            while slots[0].as_slice()[0] != T::ZERO {
+                let before = slots[0].as_slice()[0];
+                assert!(before >= smallest_normal());
+                steps += 1;
+                sgd.update(steps, &mut x, &mut [T::ZERO], &mut slots);
+            }
+            // 0.9ⁿ falls below 2⁻¹²⁶ at n = 829, and below 2⁻¹⁰²² at n = 6724.
+            let expected = if T::DTYPE == DType::F32 { 829 } else { 6724 };
+            assert_eq!(steps, expected + 1);
+        }
+    }
+
+    #[test]
+    fn a_velocity_without_gradient_ends_before_it_gets_slow() {
+        assert_velocity_ends::<f32>();
+        assert_velocity_ends::<f64>();
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use backrule_tensor::{Scalar, Shape, ShapeError, Tensor};
 
 use super::CrossEntropy;
+use super::row::sum_over;
 use crate::{LossError, Reduction, Target};
 
 /// How far the probabilities of a row may be from 1 in all: enough for rounding in single precision.
@@ -83,13 +84,11 @@ impl CrossEntropy {
 
 fn check_probabilities<T: Scalar>(t: &Tensor<T>) -> Result<(), LossError> {
     for (row, t) in t.rows().enumerate() {
-        let mut sum = 0.0;
-        for (class, probability) in t.iter().map(|t| t.to_f64()).enumerate() {
-            if probability < 0.0 || probability.is_nan() {
-                return Err(LossError::Probability { row, class, probability });
-            }
-            sum += probability;
+        if let Some(class) = t.iter().position(|&t| t < T::ZERO || t.is_nan()) {
+            let probability = t[class].to_f64();
+            return Err(LossError::Probability { row, class, probability });
         }
+        let sum = sum_over(t.len(), |c| t[c].to_f64());
         if (sum - 1.0).abs() > SUM_TOLERANCE {
             return Err(LossError::ProbabilitySum { row, sum });
         }

@@ -48,55 +48,93 @@ impl<T: Scalar> Row<'_, T> {
 
 impl CrossEntropy {
     /// l = −(1−ε) w_y ln p_y − ε/C Σ_c w_c ln p_c, before any mean.
-    ///
-    /// Without smoothing only the label's term is there: an impossible class elsewhere must not give 0·∞.
-    pub(super) fn of_class<T: Scalar>(&self, mut row: Row<'_, T>, y: usize) -> f64 {
-        let (max, sum) = row.exponentials();
-        let ln_sum = sum.ln();
-        let minus_ln_p = |c: usize| ln_sum - (row.z[c] - max).to_f64();
-        let spread = self.label_smoothing / row.z.len() as f64;
-        let own = (1.0 - self.label_smoothing) * self.weight(y);
-        let mut l = own * minus_ln_p(y);
-        let mut all = 0.0; // Σ_c w_c
-        if spread > 0.0 {
-            let mut others = 0.0;
-            for c in 0..row.z.len() {
-                others += self.weight(c) * minus_ln_p(c);
-                all += self.weight(c);
-            }
-            l += spread * others;
+    pub(super) fn of_class<T: Scalar>(&self, row: Row<'_, T>, y: usize) -> f64 {
+        let (epsilon, n) = (self.label_smoothing, row.z.len());
+        match &self.class_weights {
+            None => of_class(row, y, epsilon, |_| 1.0),
+            Some(w) => of_class(row, y, epsilon, by_index(&w[..n])),
         }
-        if let Some(dz) = row.dz {
-            // p Σ a = exp(d) · (Σ a / Σ exp(d))
-            let factor = T::from_f64(row.scale * (spread * all + own) / sum);
-            let dz_y = dz[y] * factor;
-            for (c, dz) in dz.iter_mut().enumerate() {
-                *dz *= factor;
-                if spread > 0.0 {
-                    *dz -= T::from_f64(row.scale * (spread * self.weight(c)));
-                }
-            }
-            dz[y] = dz_y - T::from_f64(row.scale * (spread * self.weight(y) + own));
-        }
-        l
     }
 
     /// l = −Σ_c w_c t′_c ln p_c with t′ = (1−ε) t + ε/C, before any mean.
-    pub(super) fn of_probabilities<T: Scalar>(&self, mut row: Row<'_, T>, t: &[T]) -> f64 {
-        let (max, sum) = row.exponentials();
-        let spread = self.label_smoothing / row.z.len() as f64;
-        let a = |c: usize, t: T| self.weight(c) * ((1.0 - self.label_smoothing) * t.to_f64() + spread);
-        let (mut l, mut all, ln_sum) = (0.0, 0.0, sum.ln());
-        for (c, (&z, &t)) in row.z.iter().zip(t).enumerate() {
-            l += a(c, t) * (ln_sum - (z - max).to_f64());
-            all += a(c, t);
+    pub(super) fn of_probabilities<T: Scalar>(&self, row: Row<'_, T>, t: &[T]) -> f64 {
+        let (epsilon, n) = (self.label_smoothing, row.z.len());
+        match &self.class_weights {
+            None => of_probabilities(row, t, epsilon, |_| 1.0),
+            Some(w) => of_probabilities(row, t, epsilon, by_index(&w[..n])),
         }
-        if let Some(dz) = row.dz {
-            let factor = T::from_f64(row.scale * all / sum);
-            for (c, (dz, &t)) in dz.iter_mut().zip(t).enumerate() {
-                *dz = *dz * factor - T::from_f64(row.scale * a(c, t));
+    }
+}
+
+fn by_index(w: &[f64]) -> impl Fn(usize) -> f64 {
+    |c| w[c]
+}
+
+/// Without smoothing only the label's term is there: an impossible class elsewhere must not give 0·∞.
+fn of_class<T: Scalar>(mut row: Row<'_, T>, y: usize, epsilon: f64, w: impl Fn(usize) -> f64) -> f64 {
+    let (max, sum) = row.exponentials();
+    let (z, ln_sum) = (row.z, sum.ln());
+    let minus_ln_p = |c: usize| ln_sum - (z[c] - max).to_f64();
+    let own = (1.0 - epsilon) * w(y);
+    let spread = epsilon / z.len() as f64;
+    let (others, all) = if spread > 0.0 {
+        (sum_over(z.len(), |c| w(c) * minus_ln_p(c)), sum_over(z.len(), &w))
+    } else {
+        (0.0, 0.0)
+    };
+    if let Some(dz) = row.dz {
+        // p Σ a = exp(d) · (Σ a / Σ exp(d))
+        let factor = T::from_f64(row.scale * (spread * all + own) / sum);
+        let dz_y = dz[y] * factor;
+        if spread > 0.0 {
+            for (c, dz) in dz.iter_mut().enumerate() {
+                *dz = *dz * factor - T::from_f64(row.scale * (spread * w(c)));
             }
+        } else {
+            dz.iter_mut().for_each(|dz| *dz *= factor);
         }
-        l
+        dz[y] = dz_y - T::from_f64(row.scale * (spread * w(y) + own));
+    }
+    own * minus_ln_p(y) + spread * others
+}
+
+fn of_probabilities<T: Scalar>(mut row: Row<'_, T>, t: &[T], epsilon: f64, w: impl Fn(usize) -> f64) -> f64 {
+    let (max, sum) = row.exponentials();
+    let (z, ln_sum) = (row.z, sum.ln());
+    let (t, spread) = (&t[..z.len()], epsilon / z.len() as f64);
+    let a = |c: usize| w(c) * ((1.0 - epsilon) * t[c].to_f64() + spread);
+    let l = sum_over(z.len(), |c| a(c) * (ln_sum - (z[c] - max).to_f64()));
+    if let Some(dz) = row.dz {
+        let factor = T::from_f64(row.scale * sum_over(z.len(), a) / sum);
+        for (c, dz) in dz.iter_mut().enumerate() {
+            *dz = *dz * factor - T::from_f64(row.scale * a(c));
+        }
+    }
+    l
+}
+
+/// Σ_c f(c) for c from 0 to n − 1. Eight running sums can be added at once, always in the same order.
+pub(super) fn sum_over(n: usize, f: impl Fn(usize) -> f64) -> f64 {
+    let mut sums = [0.0; 8];
+    for c in (0..n - n % 8).step_by(8) {
+        for (j, sum) in sums.iter_mut().enumerate() {
+            *sum += f(c + j);
+        }
+    }
+    for (c, sum) in (n - n % 8..n).zip(&mut sums) {
+        *sum += f(c);
+    }
+    sums.into_iter().sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_class_counts_once() {
+        for n in [0, 1, 7, 8, 9, 17] {
+            assert_eq!(sum_over(n, |c| c as f64 + 1.0), (n * (n + 1) / 2) as f64);
+        }
     }
 }
