@@ -83,7 +83,7 @@ impl<T: Scalar, R: Rule<T>> Optimizer<R, T> {
         net.visit(Path::ROOT, &mut |path, role, x| {
             entries.push(Entry { path: path.to_string(), role, shape: x.shape() });
             if role == Role::Parameter {
-                slots.extend(names.iter().map(|_| zeros(x.shape())));
+                slots.extend(names.iter().map(|_| Tensor::zeros_like(x)));
             }
         });
         Self { rule, steps: 0, entries, names, slots }
@@ -181,13 +181,6 @@ impl<T: Scalar, R: Rule<T>> Optimizer<R, T> {
             own.find_map(|(_, slot)| entry.refuse_shape("optimizer state", slot.shape()))
         })
     }
-}
-
-fn zeros<T: Scalar>(shape: Shape) -> Tensor<T> {
-    let mut tensor = Tensor::default();
-    tensor.resize(shape);
-    tensor.fill(T::ZERO);
-    tensor
 }
 
 /// The slots, below the paths of their parameters: `fc1.weight.velocity`.
