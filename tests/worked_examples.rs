@@ -2,6 +2,7 @@
 //!
 //! 1 and 2: the derivation pages of tinyml ("Fully Connected Layers", "Back Propagation"), whose weights are in × out.
 //! 3: M. Mazur, "A Step by Step Backpropagation Example". 4: the cross-entropy of two equal logits.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use backrule_loss::{CrossEntropy, Mse, Reduction};
 use backrule_nn::{Grads, Key, Linear, Mode, Relu, Sequential, Sigmoid, Tape};

@@ -1,4 +1,5 @@
 //! The derivative check finds what it is for: rules that are wrong on purpose, each in one way.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use backrule_nn::{
     At, Cache, Gradcheck, GradcheckError, Grads, Layer, LayerError, Linear, Mode, Relu, gradcheck,

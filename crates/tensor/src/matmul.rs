@@ -282,6 +282,9 @@ mod tests {
         // The operands fit, the result doesn't.
         let error = matmul_into(&a, &whole(3, 6, 1), 0.0, &mut c).unwrap_err();
         assert_eq!(error.to_string(), "matmul A·B: expected a result of [2, 6], got [2, 5]");
+        // As many elements are not enough.
+        let mut turned = c.clone().reshape([5, 2]).unwrap();
+        assert!(matmul_into(&a, &whole(3, 5, 1), 0.0, &mut turned).is_err());
         assert!(a.matmul(&Tensor::zeros([3]).unwrap()).is_err());
         let number = Tensor::scalar(1.0);
         assert!(number.matmul(&Tensor::zeros([1, 1]).unwrap()).is_err());

@@ -115,7 +115,7 @@ impl<T: Scalar> Tensor<T> {
         Shape::new(sizes)
     }
 
-    /// Adds `row` to every row: y[i] ← y[i] + b, the bias of a dense layer.
+    /// Adds `row` to every row: yᵢ ← yᵢ + b, the bias of a dense layer.
     ///
     /// # Errors
     /// When `row` isn't as long as a row of this tensor, which is unchanged then.
@@ -133,7 +133,7 @@ impl<T: Scalar> Tensor<T> {
         Ok(())
     }
 
-    /// Adds the sum of the rows of `x` to this row: db ← db + Σᵢ dy[i], the gradient of a bias.
+    /// Adds the sum of the rows of `x` to this row: db ← db + Σᵢ dyᵢ, the gradient of a bias.
     ///
     /// # Errors
     /// When this tensor isn't as long as a row of `x`; it is unchanged then.

@@ -196,6 +196,7 @@ mod tests {
         assert!(Shape::new(&[1 << 32, 1 << 32]).is_err());
         // A size of 0 must not hide an overflow of rows().
         assert!(Shape::new(&[1 << 32, 1 << 32, 0]).is_err());
+        assert!(Shape::new(&[0, 1 << 32, 1 << 32]).is_err());
         assert!(Shape::SCALAR.with_columns(3).is_err());
         assert!(Shape::new(&[1 << 32, 2]).unwrap().with_columns(1 << 32).is_err());
     }
