@@ -7,6 +7,7 @@
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::Instant;
 
 use backrule_examples::args::{Args, Check, Stop};
@@ -53,8 +54,17 @@ struct Options {
     out: PathBuf,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let options = options();
+fn main() -> ExitCode {
+    match run(options()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("digits: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: Options) -> Result<(), Box<dyn Error>> {
     let (train, test) = Digits::load()?;
     let (train, test) = (Data::new(train)?, Data::new(test)?);
 
@@ -79,7 +89,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let seconds = start.elapsed().as_secs_f64();
     report(&net, &run, &test)?;
 
-    std::fs::create_dir_all(&options.out)?;
+    std::fs::create_dir_all(&options.out)
+        .map_err(|error| format!("--out: {}: {error}", options.out.display()))?;
     let file = options.out.join("digits.brk");
     Checkpoint::of(&net)
         .optimizer(&optimizer)
@@ -97,7 +108,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("\nsaved to {}; a fresh network restored from it predicts the same bits", file.display());
 
     let picture = options.out.join("digits.svg");
-    std::fs::write(&picture, curves(&run))?;
+    std::fs::write(&picture, curves(&run)).map_err(|error| format!("{}: {error}", picture.display()))?;
     println!("curves in {}", picture.display());
     let last = run.history.last().map_or(Score::default(), |epoch| epoch.test);
     println!(
@@ -179,7 +190,7 @@ fn fit(
         let y = tape.forward(&net, &test.x, Mode::Eval)?.into_output();
         let accuracy = right(y, &test.labels) / test.labels.len() as f64;
         let test = Score { loss: f64::from(loss.value(y, &test.labels)?), accuracy };
-        progress.epoch(train.loss, test.accuracy);
+        progress.epoch(test.loss, test.accuracy);
         run.history.push(Epoch { train, test });
     }
     progress.finish();
@@ -193,15 +204,15 @@ fn right(logits: &Tensor, labels: &[usize]) -> f64 {
 
 /// Takes up a saved run: its network, its optimiser and its settings.
 fn resume(file: &Path, epochs: usize) -> Result<(Sequential, Optimizer<Sgd>, Run), Box<dyn Error>> {
-    let checkpoint = Checkpoint::load(file)?;
+    let mistake = |text: String| Stop::mistake("digits", text).exit();
+    let checkpoint = Checkpoint::load(file).unwrap_or_else(|error| mistake(format!("--resume: {error}")));
     let run: Run = checkpoint.metadata()?;
     let mut net = network(&run)?;
     let mut optimizer = optimizer(&run, &net)?;
     checkpoint.restore_with_optimizer(&mut net, &mut optimizer)?;
     let done = run.history.len();
     if done >= epochs {
-        let mistake = format!("--epochs: {} has {done} epochs behind it; ask for more", file.display());
-        Stop::mistake("digits", mistake).exit();
+        mistake(format!("--epochs: {} has {done} epochs behind it; ask for more", file.display()));
     }
     println!("going on after epoch {done} of {}\n", file.display());
     Ok((net, optimizer, run))

@@ -41,6 +41,8 @@ pub fn gradcheck(
 /// Change them for a layer that doesn't take just any input: `Gradcheck { input: false, ..Gradcheck::new(7) }` checks
 /// the parameters only, as an embedding needs, whose inputs are whole numbers.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Gradcheck {
     /// What the random numbers follow from.
     pub seed: u64,

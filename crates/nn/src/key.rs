@@ -47,6 +47,8 @@ const fn mix(state: u64) -> u64 {
 
 /// What a forward pass is for. It is an argument, not a flag within layers: a network can train and predict at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum Mode {
     /// Training, with this key for all that is random.
     Train(Key),
