@@ -27,9 +27,9 @@ fn matmul(c: &mut Criterion) {
             (normal([batch, inputs], 1), normal([outputs, inputs], 2), normal([batch, outputs], 3));
         group.throughput(Throughput::Elements(2 * (batch * inputs * outputs) as u64));
         let products: [(&str, &Tensor, &Tensor, Product); 3] = [
-            ("y = x Wᵀ", &x, &w, matmul_nt_into),
-            ("dx = dy W", &dy, &w, matmul_into),
-            ("dW = dyᵀ x", &dy, &x, matmul_tn_into),
+            ("forward_nt", &x, &w, matmul_nt_into),
+            ("dx_nn", &dy, &w, matmul_into),
+            ("dw_tn", &dy, &x, matmul_tn_into),
         ];
         for ((name, a, b, product), shape) in
             products.into_iter().zip([[batch, outputs], [batch, inputs], [outputs, inputs]])
