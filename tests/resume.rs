@@ -1,7 +1,7 @@
 //! N steps, a checkpoint, and N steps more in fresh objects: bit for bit the run of 2N steps, momentum and dropout on.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use backrule_io::Checkpoint;
+use backrule_io::{Checkpoint, Snapshot};
 use backrule_loss::CrossEntropy;
 use backrule_nn::{Dropout, Grads, Key, Linear, Mode, Relu, Residual, Sequential, Tanh, Tape};
 use backrule_optim::{Momentum, Optimizer, Sgd};
@@ -49,25 +49,28 @@ impl<T: Scalar> Run<T> {
         }
     }
 
+    fn snapshot(&self) -> Snapshot<'_, T> {
+        let snapshot = Checkpoint::of(&self.net).optimizer(&self.optimizer).step(self.optimizer.step_count());
+        snapshot.seed(self.seed).metadata(&("run".to_string(), 0.5)).unwrap()
+    }
+
     fn bytes(&self) -> Vec<u8> {
-        let (epoch, step) = (1, self.optimizer.step_count());
-        let snapshot = Checkpoint::of(&self.net).optimizer(&self.optimizer).epoch(epoch).step(step);
-        snapshot.seed(self.seed).metadata(&("run".to_string(), 0.5)).unwrap().to_bytes().unwrap()
+        self.snapshot().to_bytes().unwrap()
     }
 }
 
-fn resumed_equals_whole<T: Scalar>(sgd: Sgd) {
+/// `name` keeps the files of tests apart that run at the same time.
+fn resumed_equals_whole<T: Scalar>(name: &str, sgd: Sgd) {
     for seed in 0..3 {
         let mut whole = Run::<T>::new(seed, sgd);
         whole.train(0..2 * STEPS);
 
         let mut first = Run::<T>::new(seed, sgd);
         first.train(0..STEPS);
-        let folder =
-            std::env::temp_dir().join(format!("backrule-resume-{}-{}", std::process::id(), T::DTYPE));
+        let folder = std::env::temp_dir().join(format!("backrule-resume-{}-{name}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let file = folder.join("half.brk");
-        std::fs::write(&file, first.bytes()).unwrap();
+        first.snapshot().save(&file).unwrap();
         let checkpoint = Checkpoint::load(&file).unwrap();
         std::fs::remove_dir_all(&folder).unwrap();
 
@@ -85,8 +88,8 @@ fn resumed_equals_whole<T: Scalar>(sgd: Sgd) {
 #[test]
 fn with_momentum() {
     let sgd = Sgd::new(0.1).unwrap().momentum(0.9).unwrap();
-    resumed_equals_whole::<f32>(sgd);
-    resumed_equals_whole::<f64>(sgd);
+    resumed_equals_whole::<f32>("single", sgd);
+    resumed_equals_whole::<f64>("double", sgd);
 }
 
 /// Dampening makes the first step special: without the step count this would be another run.
@@ -98,5 +101,5 @@ fn with_dampening_and_decay() {
         .unwrap()
         .weight_decay(0.01)
         .unwrap();
-    resumed_equals_whole::<f32>(sgd);
+    resumed_equals_whole::<f32>("dampened", sgd);
 }
