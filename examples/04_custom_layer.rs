@@ -7,7 +7,7 @@
 use std::error::Error;
 
 use backrule_nn::{At, Cache, Layer, LayerError, Linear, Mode, Sequential, gradcheck};
-use backrule_tensor::{NamedTensors, Path, Role, Scalar, ShapeError, Tensor, random};
+use backrule_tensor::{Scalar, ShapeError, Tensor, named_tensors, random};
 
 /// A rectifier that learns its slope a for negative inputs (PReLU; K. He et al., 2015):
 ///
@@ -25,19 +25,7 @@ impl<T: Scalar> Prelu<T> {
 }
 
 /// One tensor, called `a`: this is how optimisers, gradients and checkpoints know of it.
-impl<T: Scalar> NamedTensors<T> for Prelu<T> {
-    fn visit<'s>(&'s self, path: Path<'_>, visitor: &mut dyn FnMut(Path<'_>, Role, &'s Tensor<T>)) {
-        visitor(path.join("a"), Role::Parameter, &self.a);
-    }
-
-    fn visit_mut<'s>(
-        &'s mut self,
-        path: Path<'_>,
-        visitor: &mut dyn FnMut(Path<'_>, Role, &'s mut Tensor<T>),
-    ) {
-        visitor(path.join("a"), Role::Parameter, &mut self.a);
-    }
-}
+named_tensors!(Prelu { a });
 
 impl<T: Scalar> Layer<T> for Prelu<T> {
     fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut Cache<T>, _: Mode) -> Result<(), LayerError> {

@@ -7,8 +7,9 @@ use crate::{Cache, LayerError, Mode, Summary};
 /// A layer holds its parameters and nothing else: what the derivative needs of the forward pass comes back to it in
 /// [`At`]. So a layer can be shared between threads, and one network can be in use with any number of tapes.
 ///
-/// To write your own, implement [`NamedTensors`] (an empty block if it has no parameters), `forward` and `backward`, and
-/// let [`gradcheck`](crate::gradcheck) compare the two. A layer that gives another shape than it takes implements
+/// To write your own, name its parameters ([`named_tensors!`](backrule_tensor::named_tensors), or an empty `impl
+/// NamedTensors` if it has none), implement `forward` and `backward`, and let [`gradcheck`](crate::gradcheck) compare the
+/// two. A layer that gives another shape than it takes implements
 /// `output_shape`, too.
 ///
 /// ```

@@ -5,28 +5,16 @@ use backrule_nn::{
     At, Cache, Gradcheck, Grads, Key, Layer, LayerError, Linear, Mode, Relu, Sequential, Tape, gradcheck,
     predict,
 };
-use backrule_tensor::{NamedTensors, Path, Role, Scalar, Shape, Tensor, random};
+use backrule_tensor::{NamedTensors, Scalar, Shape, Tensor, named_tensors, random};
 
 /// y = x − mean, with the batch's mean in training and the running one in prediction: the part of a batch norm that is
 /// not plain calculus.
 struct Center<T: Scalar> {
-    running: Tensor<T>,
+    running_mean: Tensor<T>,
     momentum: T,
 }
 
-impl<T: Scalar> NamedTensors<T> for Center<T> {
-    fn visit<'s>(&'s self, path: Path<'_>, visitor: &mut dyn FnMut(Path<'_>, Role, &'s Tensor<T>)) {
-        visitor(path.join("running_mean"), Role::Statistic, &self.running);
-    }
-
-    fn visit_mut<'s>(
-        &'s mut self,
-        path: Path<'_>,
-        visitor: &mut dyn FnMut(Path<'_>, Role, &'s mut Tensor<T>),
-    ) {
-        visitor(path.join("running_mean"), Role::Statistic, &mut self.running);
-    }
-}
+named_tensors!(Center {} statistics { running_mean });
 
 impl<T: Scalar> Layer<T> for Center<T> {
     fn forward(
@@ -39,12 +27,12 @@ impl<T: Scalar> Layer<T> for Center<T> {
         let [mean] = cache.tensors();
         match mode {
             Mode::Train(_) => {
-                mean.resize(self.running.shape());
+                mean.resize(self.running_mean.shape());
                 mean.fill(T::ZERO);
                 mean.add_sum_of_rows(x)?;
                 mean.scale(T::ONE / T::from_f64(x.shape().rows() as f64));
             }
-            Mode::Eval => mean.copy_from(&self.running),
+            Mode::Eval => mean.copy_from(&self.running_mean),
         }
         y.copy_from(x);
         for y in y.rows_mut() {
@@ -63,7 +51,7 @@ impl<T: Scalar> Layer<T> for Center<T> {
         if let Some(dx) = dx {
             dx.copy_from(dy);
             if let Mode::Train(_) = at.mode {
-                let mut mean = Tensor::zeros_like(&self.running);
+                let mut mean = Tensor::zeros_like(&self.running_mean);
                 mean.add_sum_of_rows(dy)?;
                 mean.scale(T::ONE / T::from_f64(at.x.shape().rows() as f64));
                 for dx in dx.rows_mut() {
@@ -74,7 +62,7 @@ impl<T: Scalar> Layer<T> for Center<T> {
         // The increment of the running mean travels with the gradients; the optimiser's step adds it.
         if let Mode::Train(_) = at.mode {
             let [mean] = at.cache.tensors();
-            let pairs = mean.as_slice().iter().zip(self.running.as_slice());
+            let pairs = mean.as_slice().iter().zip(self.running_mean.as_slice());
             for (increment, (&mean, &running)) in grads[0].as_mut_slice().iter_mut().zip(pairs) {
                 *increment += self.momentum * (mean - running);
             }
@@ -85,7 +73,7 @@ impl<T: Scalar> Layer<T> for Center<T> {
 
 #[test]
 fn running_statistics_travel_with_the_gradients() {
-    let mut layer = Center { running: Tensor::from([1.0, -1.0]), momentum: 0.25 };
+    let mut layer = Center { running_mean: Tensor::from([1.0, -1.0]), momentum: 0.25 };
     for mode in [Mode::Train(Key::new(1)), Mode::Eval] {
         let check = Gradcheck { mode, ..Gradcheck::new(1) };
         let x = Tensor::normal([4, 2], 0.0, 1.0, &mut random::rng(2)).unwrap();
@@ -101,25 +89,15 @@ fn running_statistics_travel_with_the_gradients() {
 }
 
 /// One layer used twice in a row: its tensors are visited once, and both uses add to the same gradients.
-struct Twice<L>(L);
-
-impl<T: Scalar, L: NamedTensors<T>> NamedTensors<T> for Twice<L> {
-    fn visit<'s>(&'s self, path: Path<'_>, visitor: &mut dyn FnMut(Path<'_>, Role, &'s Tensor<T>)) {
-        self.0.visit(path, visitor);
-    }
-
-    fn visit_mut<'s>(
-        &'s mut self,
-        path: Path<'_>,
-        visitor: &mut dyn FnMut(Path<'_>, Role, &'s mut Tensor<T>),
-    ) {
-        self.0.visit_mut(path, visitor);
-    }
+struct Twice<T: Scalar> {
+    layer: Linear<T>,
 }
 
-impl<T: Scalar, L: Layer<T>> Layer<T> for Twice<L> {
+named_tensors!(Twice { layer });
+
+impl<T: Scalar> Layer<T> for Twice<T> {
     fn output_shape(&self, input: Shape) -> Result<Shape, LayerError> {
-        self.0.output_shape(self.0.output_shape(input)?)
+        self.layer.output_shape(self.layer.output_shape(input)?)
     }
 
     fn forward(
@@ -130,8 +108,8 @@ impl<T: Scalar, L: Layer<T>> Layer<T> for Twice<L> {
         mode: Mode,
     ) -> Result<(), LayerError> {
         let ([middle, _], [first, second]) = cache.arrays();
-        self.0.forward(x, middle, first, mode.child(0))?;
-        self.0.forward(middle, y, second, mode.child(1))
+        self.layer.forward(x, middle, first, mode.child(0))?;
+        self.layer.forward(middle, y, second, mode.child(1))
     }
 
     fn backward(
@@ -143,16 +121,16 @@ impl<T: Scalar, L: Layer<T>> Layer<T> for Twice<L> {
     ) -> Result<(), LayerError> {
         let ([middle, dmiddle], [first, second]) = at.cache.arrays();
         let upper = At { x: &*middle, y: at.y, cache: second, mode: at.mode.child(1) };
-        self.0.backward(upper, dy, Some(dmiddle), grads)?;
+        self.layer.backward(upper, dy, Some(dmiddle), grads)?;
         let lower = At { x: at.x, y: &*middle, cache: first, mode: at.mode.child(0) };
-        self.0.backward(lower, dmiddle, dx, grads)
+        self.layer.backward(lower, dmiddle, dx, grads)
     }
 }
 
 #[test]
 fn shared_weights_are_a_container_that_uses_its_child_twice() {
     let layer = Linear::new(4, 4, &mut random::rng(1)).unwrap();
-    let mut twice = Twice(layer);
+    let mut twice = Twice { layer };
     assert_eq!(gradcheck(&mut twice, [3, 4], 1).unwrap().elements, 12 + 16 + 4);
     assert_eq!(twice.tensor_count(), 2);
 }

@@ -5,7 +5,7 @@ use backrule_nn::{
     At, Cache, Gradcheck, GradcheckError, Grads, Layer, LayerError, Linear, Mode, Relu, gradcheck,
 };
 use backrule_tensor::{
-    NamedTensors, Path, Role, Scalar, Shape, Tensor, matmul_into, matmul_nt_into, matmul_tn_into, random,
+    Scalar, Shape, Tensor, matmul_into, matmul_nt_into, matmul_tn_into, named_tensors, random,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -23,29 +23,15 @@ enum Fault {
 }
 
 /// y = x W + x, with W square: a dense layer with a way past it.
-struct Faulty {
-    w: Tensor<f64>,
-    b: Tensor<f64>,
+struct Faulty<T> {
+    w: Tensor<T>,
+    b: Tensor<T>,
     fault: Fault,
 }
 
-impl NamedTensors<f64> for Faulty {
-    fn visit<'s>(&'s self, path: Path<'_>, visitor: &mut dyn FnMut(Path<'_>, Role, &'s Tensor<f64>)) {
-        visitor(path.join("w"), Role::Parameter, &self.w);
-        visitor(path.join("b"), Role::Parameter, &self.b);
-    }
+named_tensors!(Faulty { w, b });
 
-    fn visit_mut<'s>(
-        &'s mut self,
-        path: Path<'_>,
-        visitor: &mut dyn FnMut(Path<'_>, Role, &'s mut Tensor<f64>),
-    ) {
-        visitor(path.join("w"), Role::Parameter, &mut self.w);
-        visitor(path.join("b"), Role::Parameter, &mut self.b);
-    }
-}
-
-impl Layer<f64> for Faulty {
+impl Layer<f64> for Faulty<f64> {
     fn output_shape(&self, input: Shape) -> Result<Shape, LayerError> {
         match self.fault {
             Fault::WrongShape => Ok(input.with_columns(1)?),
@@ -174,25 +160,15 @@ fn kinks_are_counted_and_not_taken_for_faults() {
 }
 
 /// y = row of a table: the input is an index, so only the table has a derivative.
-struct Lookup<T>(Tensor<T>);
-
-impl<T: Scalar> NamedTensors<T> for Lookup<T> {
-    fn visit<'s>(&'s self, path: Path<'_>, visitor: &mut dyn FnMut(Path<'_>, Role, &'s Tensor<T>)) {
-        visitor(path.join("table"), Role::Parameter, &self.0);
-    }
-
-    fn visit_mut<'s>(
-        &'s mut self,
-        path: Path<'_>,
-        visitor: &mut dyn FnMut(Path<'_>, Role, &'s mut Tensor<T>),
-    ) {
-        visitor(path.join("table"), Role::Parameter, &mut self.0);
-    }
+struct Lookup<T> {
+    table: Tensor<T>,
 }
+
+named_tensors!(Lookup { table });
 
 impl<T: Scalar> Lookup<T> {
     fn row(&self, index: T) -> Result<usize, LayerError> {
-        let (rows, index) = (self.0.shape().rows(), index.to_f64());
+        let (rows, index) = (self.table.shape().rows(), index.to_f64());
         if index.fract() == 0.0 && (0.0..rows as f64).contains(&index) {
             Ok(index as usize)
         } else {
@@ -203,14 +179,14 @@ impl<T: Scalar> Lookup<T> {
 
 impl<T: Scalar> Layer<T> for Lookup<T> {
     fn output_shape(&self, input: Shape) -> Result<Shape, LayerError> {
-        Ok(Shape::new(&[input.elements(), self.0.shape().columns()])?)
+        Ok(Shape::new(&[input.elements(), self.table.shape().columns()])?)
     }
 
     fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut Cache<T>, _: Mode) -> Result<(), LayerError> {
         x.as_slice().iter().try_for_each(|&index| self.row(index).map(|_| ()))?;
         y.resize(self.output_shape(x.shape())?);
         for (y, &index) in y.rows_mut().zip(x.as_slice()) {
-            if let Some(row) = self.0.row(self.row(index)?) {
+            if let Some(row) = self.table.row(self.row(index)?) {
                 y.copy_from_slice(row);
             }
         }
@@ -239,7 +215,7 @@ impl<T: Scalar> Layer<T> for Lookup<T> {
 /// The frame carries integer input: indices are whole numbers in x, wrong ones are typed errors with a place.
 #[test]
 fn inputs_without_a_derivative_can_be_left_out() {
-    let mut layer = Lookup(Tensor::<f64>::normal([5, 3], 0.0, 1.0, &mut random::rng(1)).unwrap());
+    let mut layer = Lookup { table: Tensor::<f64>::normal([5, 3], 0.0, 1.0, &mut random::rng(1)).unwrap() };
     let x = Tensor::from([4.0, 0.0, 4.0]);
     let check = Gradcheck { input: false, ..Gradcheck::new(1) };
     assert_eq!(check.run(&mut layer, &x).unwrap().elements, 15);

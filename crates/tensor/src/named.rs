@@ -97,33 +97,7 @@ pub enum Role {
 /// structure doesn't: gradients, optimiser state and checkpoints rely on it. Visiting allocates nothing. What has no
 /// tensors, such as an activation, implements the trait with an empty block.
 ///
-/// ```
-/// use backrule_tensor::{NamedTensors, Path, Role, Scalar, Tensor};
-///
-/// struct Affine<T> {
-///     scale: Tensor<T>,
-///     shift: Tensor<T>,
-/// }
-///
-/// impl<T: Scalar> NamedTensors<T> for Affine<T> {
-///     fn visit<'s>(&'s self, path: Path<'_>, visitor: &mut dyn FnMut(Path<'_>, Role, &'s Tensor<T>)) {
-///         visitor(path.join("scale"), Role::Parameter, &self.scale);
-///         visitor(path.join("shift"), Role::Parameter, &self.shift);
-///     }
-///     fn visit_mut<'s>(
-///         &'s mut self,
-///         path: Path<'_>,
-///         visitor: &mut dyn FnMut(Path<'_>, Role, &'s mut Tensor<T>),
-///     ) {
-///         visitor(path.join("scale"), Role::Parameter, &mut self.scale);
-///         visitor(path.join("shift"), Role::Parameter, &mut self.shift);
-///     }
-/// }
-///
-/// let layer = Affine { scale: Tensor::from([2.0_f32]), shift: Tensor::from([1.0]) };
-/// assert_eq!(layer.tensor_count(), 2);
-/// assert_eq!(layer.tensor("shift"), Some(&Tensor::from([1.0])));
-/// ```
+/// For a struct of tensors the macro [`named_tensors!`](crate::named_tensors) writes both; containers write them by hand.
 pub trait NamedTensors<T: Scalar> {
     /// Shows every tensor to `visitor`, with its path below `path` and its role.
     fn visit<'s>(&'s self, path: Path<'_>, visitor: &mut dyn FnMut(Path<'_>, Role, &'s Tensor<T>)) {
@@ -175,6 +149,72 @@ pub trait NamedTensors<T: Scalar> {
             }
         });
         found
+    }
+}
+
+/// Implements [`NamedTensors`] for a struct `Name<T>` whose fields are tensors, optional tensors, or have tensors
+/// themselves: each field under its own name, in the given order. Fields that are not mentioned aren't visited.
+///
+/// ```
+/// use backrule_tensor::{NamedTensors, Role, Scalar, Tensor, named_tensors};
+///
+/// struct Affine<T: Scalar> {
+///     scale: Tensor<T>,
+///     shift: Option<Tensor<T>>,
+///     mean: Tensor<T>,
+///     momentum: T,
+/// }
+///
+/// named_tensors!(Affine { scale, shift } statistics { mean });
+///
+/// let (scale, mean) = (Tensor::from([2.0_f32]), Tensor::from([0.5]));
+/// let mut layer = Affine { scale, shift: None, mean, momentum: 0.1 };
+/// assert_eq!(layer.tensor_count(), 2);
+/// layer.shift = Some(Tensor::from([1.0]));
+/// let paths: Vec<String> = layer.tensors().into_iter().map(|(path, _)| path).collect();
+/// assert_eq!(paths, ["scale", "shift", "mean"]);
+/// ```
+#[macro_export]
+macro_rules! named_tensors {
+    ($name:ident { $($field:ident),* $(,)? } $(statistics { $($statistic:ident),* $(,)? })?) => {
+        impl<T: $crate::Scalar> $crate::NamedTensors<T> for $name<T> {
+            fn visit<'s>(
+                &'s self,
+                path: $crate::Path<'_>,
+                visitor: &mut dyn FnMut($crate::Path<'_>, $crate::Role, &'s $crate::Tensor<T>),
+            ) {
+                $($crate::NamedTensors::visit(&self.$field, path.join(stringify!($field)), visitor);)*
+                $($(visitor(path.join(stringify!($statistic)), $crate::Role::Statistic, &self.$statistic);)*)?
+            }
+
+            fn visit_mut<'s>(
+                &'s mut self,
+                path: $crate::Path<'_>,
+                visitor: &mut dyn FnMut($crate::Path<'_>, $crate::Role, &'s mut $crate::Tensor<T>),
+            ) {
+                $($crate::NamedTensors::visit_mut(&mut self.$field, path.join(stringify!($field)), visitor);)*
+                $($(visitor(path.join(stringify!($statistic)), $crate::Role::Statistic, &mut self.$statistic);)*)?
+            }
+        }
+    };
+}
+
+/// What is there is visited.
+impl<T: Scalar, N: NamedTensors<T>> NamedTensors<T> for Option<N> {
+    fn visit<'s>(&'s self, path: Path<'_>, visitor: &mut dyn FnMut(Path<'_>, Role, &'s Tensor<T>)) {
+        if let Some(tensors) = self {
+            tensors.visit(path, visitor);
+        }
+    }
+
+    fn visit_mut<'s>(
+        &'s mut self,
+        path: Path<'_>,
+        visitor: &mut dyn FnMut(Path<'_>, Role, &'s mut Tensor<T>),
+    ) {
+        if let Some(tensors) = self {
+            tensors.visit_mut(path, visitor);
+        }
     }
 }
 
@@ -241,6 +281,35 @@ mod tests {
         assert!(encoder != ".encoder" && encoder != "");
         assert_eq!(root.join("").join("a").to_string(), "a");
         assert!(root.join("").join("a") == "a");
+    }
+
+    struct Inner<T> {
+        a: Tensor<T>,
+        mean: Tensor<T>,
+    }
+
+    named_tensors!(Inner { a } statistics { mean });
+
+    struct Outer<T> {
+        inner: Inner<T>,
+        b: Option<Tensor<T>>,
+        none: Option<Tensor<T>>,
+    }
+
+    named_tensors!(Outer { inner, b, none });
+
+    #[test]
+    fn the_macro_writes_two_visits_that_agree() {
+        let tensor = || Tensor::from([1.0_f32]);
+        let mut outer = Outer { inner: Inner { a: tensor(), mean: tensor() }, b: Some(tensor()), none: None };
+        let (mut seen, mut lent) = (Vec::new(), Vec::new());
+        outer.visit(Path::ROOT, &mut |path, role, _| seen.push((path.to_string(), role)));
+        outer.visit_mut(Path::ROOT, &mut |path, role, _| lent.push((path.to_string(), role)));
+        let expected =
+            [("inner.a", Role::Parameter), ("inner.mean", Role::Statistic), ("b", Role::Parameter)];
+        assert_eq!(seen, expected.map(|(path, role)| (path.to_string(), role)));
+        assert_eq!(seen, lent);
+        assert!(outer.none.is_none());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 use backrule_tensor::rand::Rng;
 use backrule_tensor::{
-    NamedTensors, Path, Role, Scalar, Shape, ShapeError, Tensor, matmul_into, matmul_nt_into, matmul_tn_into,
+    Scalar, Shape, ShapeError, Tensor, matmul_into, matmul_nt_into, matmul_tn_into, named_tensors,
 };
 
 use crate::{At, Cache, Init, Layer, LayerError, Mode};
@@ -86,25 +86,7 @@ fn matrix(shape: Shape) -> Result<[usize; 2], ShapeError> {
     (shape[..].try_into()).map_err(|_| ShapeError::new("linear weight", "[_, _]", shape))
 }
 
-impl<T: Scalar> NamedTensors<T> for Linear<T> {
-    fn visit<'s>(&'s self, path: Path<'_>, visitor: &mut dyn FnMut(Path<'_>, Role, &'s Tensor<T>)) {
-        visitor(path.join("weight"), Role::Parameter, &self.weight);
-        if let Some(bias) = &self.bias {
-            visitor(path.join("bias"), Role::Parameter, bias);
-        }
-    }
-
-    fn visit_mut<'s>(
-        &'s mut self,
-        path: Path<'_>,
-        visitor: &mut dyn FnMut(Path<'_>, Role, &'s mut Tensor<T>),
-    ) {
-        visitor(path.join("weight"), Role::Parameter, &mut self.weight);
-        if let Some(bias) = &mut self.bias {
-            visitor(path.join("bias"), Role::Parameter, bias);
-        }
-    }
-}
+named_tensors!(Linear { weight, bias });
 
 impl<T: Scalar> Layer<T> for Linear<T> {
     fn output_shape(&self, input: Shape) -> Result<Shape, LayerError> {
@@ -223,7 +205,7 @@ impl LinearConfig {
 
 #[cfg(test)]
 mod tests {
-    use backrule_tensor::random;
+    use backrule_tensor::{NamedTensors, random};
 
     use super::*;
     use crate::predict;
