@@ -1,6 +1,8 @@
+use std::cell::Cell;
 use std::fmt::{Debug, Display, LowerExp};
 use std::iter::Sum;
 use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAssign};
+use std::thread::LocalKey;
 
 use crate::gemm::{Form, gemm};
 
@@ -94,11 +96,18 @@ impl Display for DType {
 }
 
 pub(crate) mod sealed {
+    use std::cell::Cell;
+    use std::thread::LocalKey;
+
     use crate::gemm::Form;
 
     /// Seals [`super::Scalar`], and keeps nalgebra's traits out of it: their methods would clash with ours.
     pub trait Gemm: Sized {
         fn gemm(form: Form, sizes: [usize; 3], a: &[Self], b: &[Self], beta: Self, c: &mut [Self]);
+        /// a b + c with a single rounding.
+        fn mul_add(self, b: Self, c: Self) -> Self;
+        /// This thread's memory for packed operands, kept from product to product.
+        fn buffer() -> &'static LocalKey<Cell<Vec<Self>>>;
     }
 }
 
@@ -106,7 +115,15 @@ macro_rules! scalar {
     ($type:ident, $dtype:expr) => {
         impl sealed::Gemm for $type {
             fn gemm(form: Form, sizes: [usize; 3], a: &[Self], b: &[Self], beta: Self, c: &mut [Self]) {
-                gemm(form, sizes, a, b, beta, c);
+                gemm::<Self, { 64 / size_of::<Self>() }>(form, sizes, a, b, beta, c);
+            }
+            #[inline(always)]
+            fn mul_add(self, b: Self, c: Self) -> Self {
+                self.mul_add(b, c)
+            }
+            fn buffer() -> &'static LocalKey<Cell<Vec<Self>>> {
+                thread_local!(static BUFFER: Cell<Vec<$type>> = const { Cell::new(Vec::new()) });
+                &BUFFER
             }
         }
 
