@@ -116,7 +116,8 @@ fn product<T: Scalar, const FMA: bool, const MR: usize, const NR: usize>(
         outer::<T, FMA>(a, b, beta, c);
     } else if m <= 3 && (m == 1 || !matches!(form, Form::Tn)) {
         // Too few rows for B to be read a second time: packing it would cost more than the product.
-        for (a, c) in a.chunks_exact(k).zip(c.chunks_exact_mut(n)) {
+        for i in 0..m {
+            let (a, c) = (&a[i * k..][..k], &mut c[i * n..][..n]);
             for p in (0..k).step_by(KC) {
                 let kc = KC.min(k - p);
                 let beta = if p == 0 { beta } else { T::ONE };
