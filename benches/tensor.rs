@@ -1,45 +1,75 @@
-//! `cargo bench --bench tensor`: matrix products in the three forms of a dense layer. Throughput counts floating-point
-//! operations, 2 m n k each.
+//! `cargo bench --bench tensor`: matrix products in the three forms of a dense layer, and nalgebra's beside them. Throughput
+//! counts floating-point operations, 2 m n k each.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark may fail loudly")]
 
 mod common;
 
+use backrule_tensor::nalgebra::{DMatrixViewMut, Dyn, MatrixView};
 use backrule_tensor::{Tensor, matmul_into, matmul_nt_into, matmul_tn_into};
 use common::normal;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 /// Batch, inputs and outputs of dense layers: one sample, tiny, cache-sized, large.
-const LAYERS: [[usize; 3]; 7] = [
+const LAYERS: [[usize; 3]; 8] = [
     [1, 784, 128],
     [32, 64, 32],
     [32, 32, 10],
+    [64, 64, 10],
     [7, 33, 33],
     [64, 784, 128],
     [1024, 784, 128],
     [256, 1024, 4096],
 ];
 
+type Product = fn(&Tensor, &Tensor, f32, &mut Tensor) -> Result<(), backrule_tensor::ShapeError>;
+/// Id, operands, which of them is transposed, our product, and the result's shape.
+type Case<'a> = (&'a str, &'a Tensor, &'a Tensor, [bool; 2], Product, [usize; 2]);
+
 fn matmul(c: &mut Criterion) {
-    type Product = fn(&Tensor, &Tensor, f32, &mut Tensor) -> Result<(), backrule_tensor::ShapeError>;
     let mut group = c.benchmark_group("matmul");
     for [batch, inputs, outputs] in LAYERS {
         let (x, w, dy) =
             (normal([batch, inputs], 1), normal([outputs, inputs], 2), normal([batch, outputs], 3));
         group.throughput(Throughput::Elements(2 * (batch * inputs * outputs) as u64));
-        let products: [(&str, &Tensor, &Tensor, Product); 3] = [
-            ("forward_nt", &x, &w, matmul_nt_into),
-            ("dx_nn", &dy, &w, matmul_into),
-            ("dw_tn", &dy, &x, matmul_tn_into),
+        let products: [Case<'_>; 3] = [
+            ("forward_nt", &x, &w, [false, true], matmul_nt_into, [batch, outputs]),
+            ("dx_nn", &dy, &w, [false, false], matmul_into, [batch, inputs]),
+            ("dw_tn", &dy, &x, [true, false], matmul_tn_into, [outputs, inputs]),
         ];
-        for ((name, a, b, product), shape) in
-            products.into_iter().zip([[batch, outputs], [batch, inputs], [outputs, inputs]])
-        {
+        for (name, a, b, transposed, product, shape) in products {
+            let size = format!("{batch}x{inputs}x{outputs}");
             let mut result = Tensor::zeros(shape).unwrap();
-            let id = BenchmarkId::new(name, format!("{batch}x{inputs}x{outputs}"));
-            group.bench_function(id, |b_| b_.iter(|| product(a, b, 0.0, &mut result)));
+            group.bench_function(BenchmarkId::new(name, &size), |bencher| {
+                bencher.iter(|| product(a, b, 0.0, &mut result))
+            });
+            if batch > 5 {
+                group.bench_function(BenchmarkId::new(format!("{name}_nalgebra"), &size), |bencher| {
+                    bencher.iter(|| nalgebra_product(a, b, transposed, &mut result))
+                });
+            }
         }
     }
     group.finish();
+}
+
+/// C = A·B by nalgebra: Cᵀ = Bᵀ·Aᵀ on column-major views of the same bytes.
+fn nalgebra_product(a: &Tensor, b: &Tensor, transposed: [bool; 2], c: &mut Tensor) {
+    let (a, b) = (strided(a, transposed[0]), strided(b, transposed[1]));
+    let (rows, columns) = (c.shape().columns(), c.shape().rows());
+    DMatrixViewMut::from_slice(c.as_mut_slice(), rows, columns).gemm(1.0, &b, &a, 0.0);
+}
+
+fn strided(t: &Tensor, transposed: bool) -> MatrixView<'_, f32, Dyn, Dyn, Dyn, Dyn> {
+    let (rows, columns) = (t.shape().columns(), t.shape().rows());
+    let ([rows, columns], [row_stride, column_stride]) =
+        if transposed { ([columns, rows], [rows, 1]) } else { ([rows, columns], [1, rows]) };
+    MatrixView::from_slice_with_strides_generic(
+        t.as_slice(),
+        Dyn(rows),
+        Dyn(columns),
+        Dyn(row_stride),
+        Dyn(column_stride),
+    )
 }
 
 fn rows(c: &mut Criterion) {

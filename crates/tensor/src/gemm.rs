@@ -80,7 +80,7 @@ pub(crate) fn gemm<T: Scalar, const NR: usize>(
         if let Some(product) = product {
             // SAFETY: `product` is a safe function but for one condition: the processor must have the instructions
             // that it was compiled for. It was chosen just above, after asking the processor for exactly these. What
-            // that pays: `cargo bench --bench tensor` is three to five times slower without.
+            // that pays: `cargo bench --bench tensor` takes two to seven times as long without.
             #[expect(unsafe_code, reason = "the compiler can't know what the processor was asked")]
             return unsafe { product(form, sizes, a, b, beta, c) };
         }
