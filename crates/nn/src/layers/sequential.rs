@@ -1,3 +1,5 @@
+use std::fmt;
+
 use backrule_tensor::{IntoShape, NamedTensors, Path, Role, Scalar, Shape, ShapeError, Tensor};
 
 use crate::{At, Cache, Layer, LayerError, Mode, OptionError, Summary, summary};
@@ -108,6 +110,14 @@ impl<T: Scalar> NamedTensors<T> for Sequential<T> {
         for child in &mut self.children {
             child.layer.visit_mut(path.join(&child.name), visitor);
         }
+    }
+}
+
+/// Names and descriptions of the children, in order.
+impl<T: Scalar> fmt::Debug for Sequential<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let children = self.children.iter().map(|child| (&child.name, child.layer.describe()));
+        f.debug_map().entries(children).finish()
     }
 }
 
@@ -242,6 +252,12 @@ mod tests {
         assert_eq!(net.summary([2, 6]).unwrap_err().to_string(), text);
         assert_eq!(net.output_shape(x.shape()).unwrap_err().to_string(), text);
         assert_eq!(net.summary([2, 5]).unwrap().parameters(), 5 * 4 + 4 + 4 * 3 + 3);
+    }
+
+    #[test]
+    fn debug_shows_what_is_in_it() {
+        let text = r#"{"drop": "Dropout(0.5)", "encoder": "Sequential(2 layers)", "fc2": "Linear(4 → 3)"}"#;
+        assert_eq!(format!("{:?}", net()), text);
     }
 
     #[test]
