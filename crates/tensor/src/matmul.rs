@@ -32,7 +32,18 @@ pub fn matmul_into<T: Scalar>(
 
 /// C = A·Bᵀ + β C for A `[.., k]`, B `[n, k]`, C `[.., n]`.
 ///
-/// In a dense layer this is y = x·Wᵀ. No transpose is ever copied.
+/// In a dense layer this is y = x·Wᵀ.
+///
+/// ```
+/// use backrule_tensor::{Tensor, matmul_nt_into};
+///
+/// let x: Tensor = Tensor::from([[1.0, 2.0]]);
+/// let w = Tensor::from([[3.0, 4.0], [5.0, 6.0]]);
+/// let mut y = Tensor::zeros([1, 2])?;
+/// matmul_nt_into(&x, &w, 0.0, &mut y)?;
+/// assert_eq!(y, Tensor::from([[11.0, 17.0]])); // 1·3 + 2·4, 1·5 + 2·6
+/// # Ok::<(), backrule_tensor::ShapeError>(())
+/// ```
 ///
 /// # Errors
 /// As [`matmul_into`].
@@ -48,6 +59,17 @@ pub fn matmul_nt_into<T: Scalar>(
 /// C = Aᵀ·B + β C for A `[.., m]`, B `[.., n]` of as many rows, C `[m, n]`.
 ///
 /// In a dense layer this is ∂l/∂W = (∂l/∂y)ᵀ·x, summed over the batch; β = 1 accumulates.
+///
+/// ```
+/// use backrule_tensor::{Tensor, matmul_tn_into};
+///
+/// let dy: Tensor = Tensor::from([[1.0], [2.0]]);
+/// let x = Tensor::from([[3.0, 4.0], [5.0, 6.0]]);
+/// let mut dw = Tensor::from([[100.0, 100.0]]);
+/// matmul_tn_into(&dy, &x, 1.0, &mut dw)?;
+/// assert_eq!(dw, Tensor::from([[113.0, 116.0]])); // 100 + 1·3 + 2·5, 100 + 1·4 + 2·6
+/// # Ok::<(), backrule_tensor::ShapeError>(())
+/// ```
 ///
 /// # Errors
 /// As [`matmul_into`].
