@@ -22,10 +22,10 @@
 //! place. Its sum always runs in [`LANES`] interleaved partial sums over blocks of [`KC`] terms, which are added in
 //! order. That is what lets a batch be split, over threads or otherwise, without anybody noticing.
 //!
-//! The code is plain Rust that the compiler turns into vector instructions. It is compiled three times on x86-64, for
-//! AVX-512, for AVX2 with FMA, and for every other processor; which one runs is found out at run time.
+//! The code is plain Rust that the compiler turns into vector instructions, for each instruction set: see [`simd`].
 
 use crate::Scalar;
+use crate::simd::{self, Kernel, Simd};
 
 /// Which operand of a product is read as its transpose. No layer's rule needs Aᵀ·Bᵀ.
 #[derive(Clone, Copy, Debug)]
@@ -67,42 +67,34 @@ pub(crate) fn gemm<T: Scalar, const NR: usize>(
     beta: T,
     c: &mut [T],
 ) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        type Product<T> = unsafe fn(Form, [usize; 3], &[T], &[T], T, &mut [T]);
-        let product: Option<Product<T>> = if is_x86_feature_detected!("avx512f") {
-            Some(avx512::<T, NR>)
-        } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            Some(avx2::<T, NR>)
-        } else {
-            None
-        };
-        if let Some(product) = product {
-            // SAFETY: `product` is a safe function but for one condition: the processor must have the instructions
-            // that it was compiled for. It was chosen just above, after asking the processor for exactly these. What
-            // that pays: `cargo bench --bench tensor` takes two to seven times as long without.
-            #[expect(unsafe_code, reason = "the compiler can't know what the processor was asked")]
-            return unsafe { product(form, sizes, a, b, beta, c) };
+    simd::run(Product::<'_, T, NR> { form, sizes, a, b, beta, c });
+}
+
+/// The arguments of [`gemm`].
+struct Product<'a, T, const NR: usize> {
+    form: Form,
+    sizes: [usize; 3],
+    a: &'a [T],
+    b: &'a [T],
+    beta: T,
+    c: &'a mut [T],
+}
+
+impl<T: Scalar, const NR: usize> Kernel for Product<'_, T, NR> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let Self { form, sizes, a, b, beta, c } = self;
+        match S::BYTES {
+            64 => product::<T, S, 12, NR>(form, sizes, a, b, beta, c),
+            32 => product::<T, S, 6, NR>(form, sizes, a, b, beta, c),
+            _ => product::<T, S, 4, NR>(form, sizes, a, b, beta, c),
         }
     }
-    const FMA: bool = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
-    product::<T, FMA, 4, NR>(form, sizes, a, b, beta, c);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
-fn avx512<T: Scalar, const NR: usize>(form: Form, sizes: [usize; 3], a: &[T], b: &[T], beta: T, c: &mut [T]) {
-    product::<T, true, 12, NR>(form, sizes, a, b, beta, c);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-fn avx2<T: Scalar, const NR: usize>(form: Form, sizes: [usize; 3], a: &[T], b: &[T], beta: T, c: &mut [T]) {
-    product::<T, true, 6, NR>(form, sizes, a, b, beta, c);
 }
 
 #[inline(always)]
-fn product<T: Scalar, const FMA: bool, const MR: usize, const NR: usize>(
+fn product<T: Scalar, S: Simd, const MR: usize, const NR: usize>(
     form: Form,
     [m, n, k]: [usize; 3],
     a: &[T],
@@ -111,9 +103,9 @@ fn product<T: Scalar, const FMA: bool, const MR: usize, const NR: usize>(
     c: &mut [T],
 ) {
     if m == 0 || n == 0 || k == 0 {
-        c.iter_mut().for_each(|c| update::<T, FMA>(c, beta, T::ZERO));
+        c.iter_mut().for_each(|c| update::<T, S>(c, beta, T::ZERO));
     } else if k == 1 {
-        outer::<T, FMA>(a, b, beta, c);
+        outer::<T, S>(a, b, beta, c);
     } else if m <= 3 && (m == 1 || !matches!(form, Form::Tn)) {
         // Too few rows for B to be read a second time: packing it would cost more than the product.
         for i in 0..m {
@@ -122,22 +114,22 @@ fn product<T: Scalar, const FMA: bool, const MR: usize, const NR: usize>(
                 let kc = KC.min(k - p);
                 let beta = if p == 0 { beta } else { T::ONE };
                 match form {
-                    Form::Nt => row_nt::<T, FMA>(&a[p..][..kc], &b[p..], k, beta, c),
-                    Form::Nn | Form::Tn => row_nn::<T, FMA, NR>(&a[p..][..kc], &b[p * n..], beta, c),
+                    Form::Nt => row_nt::<T, S>(&a[p..][..kc], &b[p..], k, beta, c),
+                    Form::Nn | Form::Tn => row_nn::<T, S, NR>(&a[p..][..kc], &b[p * n..], beta, c),
                 }
             }
         }
     } else {
         // Taken out while it is in use, so that no borrow can be outstanding.
         let mut buffer = T::buffer().take();
-        blocks::<T, FMA, MR, NR>(form, [m, n, k], a, b, beta, c, &mut buffer);
+        blocks::<T, S, MR, NR>(form, [m, n, k], a, b, beta, c, &mut buffer);
         T::buffer().set(buffer);
     }
 }
 
 /// The loops of the picture above.
 #[inline(always)]
-fn blocks<T: Scalar, const FMA: bool, const MR: usize, const NR: usize>(
+fn blocks<T: Scalar, S: Simd, const MR: usize, const NR: usize>(
     form: Form,
     [m, n, k]: [usize; 3],
     a: &[T],
@@ -168,18 +160,18 @@ fn blocks<T: Scalar, const FMA: bool, const MR: usize, const NR: usize>(
                 let (i, end) = (tile * m / tiles, (tile + 1) * m / tiles);
                 let block = Block { form, sizes: [m, n, k], i, j, nc, p, kc };
                 match end - i {
-                    1 => block.rows::<T, FMA, 1, NR>(a, columns, panels, beta, c),
-                    2 => block.rows::<T, FMA, 2, NR>(a, columns, panels, beta, c),
-                    3 => block.rows::<T, FMA, 3, NR>(a, columns, panels, beta, c),
-                    4 => block.rows::<T, FMA, 4, NR>(a, columns, panels, beta, c),
-                    5 if MR >= 5 => block.rows::<T, FMA, 5, NR>(a, columns, panels, beta, c),
-                    6 if MR >= 6 => block.rows::<T, FMA, 6, NR>(a, columns, panels, beta, c),
-                    7 if MR >= 7 => block.rows::<T, FMA, 7, NR>(a, columns, panels, beta, c),
-                    8 if MR >= 8 => block.rows::<T, FMA, 8, NR>(a, columns, panels, beta, c),
-                    9 if MR >= 9 => block.rows::<T, FMA, 9, NR>(a, columns, panels, beta, c),
-                    10 if MR >= 10 => block.rows::<T, FMA, 10, NR>(a, columns, panels, beta, c),
-                    11 if MR >= 11 => block.rows::<T, FMA, 11, NR>(a, columns, panels, beta, c),
-                    12 if MR >= 12 => block.rows::<T, FMA, 12, NR>(a, columns, panels, beta, c),
+                    1 => block.rows::<T, S, 1, NR>(a, columns, panels, beta, c),
+                    2 => block.rows::<T, S, 2, NR>(a, columns, panels, beta, c),
+                    3 => block.rows::<T, S, 3, NR>(a, columns, panels, beta, c),
+                    4 => block.rows::<T, S, 4, NR>(a, columns, panels, beta, c),
+                    5 if MR >= 5 => block.rows::<T, S, 5, NR>(a, columns, panels, beta, c),
+                    6 if MR >= 6 => block.rows::<T, S, 6, NR>(a, columns, panels, beta, c),
+                    7 if MR >= 7 => block.rows::<T, S, 7, NR>(a, columns, panels, beta, c),
+                    8 if MR >= 8 => block.rows::<T, S, 8, NR>(a, columns, panels, beta, c),
+                    9 if MR >= 9 => block.rows::<T, S, 9, NR>(a, columns, panels, beta, c),
+                    10 if MR >= 10 => block.rows::<T, S, 10, NR>(a, columns, panels, beta, c),
+                    11 if MR >= 11 => block.rows::<T, S, 11, NR>(a, columns, panels, beta, c),
+                    12 if MR >= 12 => block.rows::<T, S, 12, NR>(a, columns, panels, beta, c),
                     _ => unreachable!("no tile has more than {MR} rows, or none"),
                 }
             }
@@ -187,16 +179,10 @@ fn blocks<T: Scalar, const FMA: bool, const MR: usize, const NR: usize>(
     }
 }
 
-/// a b + c, rounded once where the processor can.
-#[inline(always)]
-fn fma<T: Scalar, const FMA: bool>(a: T, b: T, c: T) -> T {
-    if FMA { a.mul_add(b, c) } else { a * b + c }
-}
-
 /// c ← sum + β c
 #[inline(always)]
-fn update<T: Scalar, const FMA: bool>(c: &mut T, beta: T, sum: T) {
-    *c = if beta == T::ZERO { sum } else { fma::<T, FMA>(beta, *c, sum) };
+fn update<T: Scalar, S: Simd>(c: &mut T, beta: T, sum: T) {
+    *c = if beta == T::ZERO { sum } else { S::mul_add(beta, *c, sum) };
 }
 
 /// Copies `width` columns of a row-major matrix with rows of length `n`, row after row. The rows are sorted by their
@@ -273,7 +259,7 @@ struct Block {
 impl Block {
     /// Packs MR rows of A, and computes their tiles.
     #[inline(always)]
-    fn rows<T: Scalar, const FMA: bool, const MR: usize, const NR: usize>(
+    fn rows<T: Scalar, S: Simd, const MR: usize, const NR: usize>(
         &self,
         a: &[T],
         columns: &mut [T],
@@ -288,14 +274,14 @@ impl Block {
             Form::Nn | Form::Nt => pack_transposed(&a[i * k + p..], k, MR, columns),
         }
         for (j, panel) in (j..j + nc).step_by(NR).zip(panels.chunks_exact(kc)) {
-            tile::<T, FMA, MR, NR>(columns, panel, beta, &mut c[i * n + j..], n, NR.min(n - j));
+            tile::<T, S, MR, NR>(columns, panel, beta, &mut c[i * n + j..], n, NR.min(n - j));
         }
     }
 }
 
 /// MR × NR elements of C. `a` and `b` are packed, their terms sorted by lane.
 #[inline(always)]
-fn tile<T: Scalar, const FMA: bool, const MR: usize, const NR: usize>(
+fn tile<T: Scalar, S: Simd, const MR: usize, const NR: usize>(
     mut a: &[[T; MR]],
     mut b: &[[T; NR]],
     beta: T,
@@ -314,7 +300,7 @@ fn tile<T: Scalar, const FMA: bool, const MR: usize, const NR: usize>(
         for (a, b) in a_now.iter().zip(b_now) {
             unrolled!(i < MR => {
                 for j in 0..NR {
-                    acc[i][j] = fma::<T, FMA>(a[i], b[j], acc[i][j]);
+                    acc[i][j] = S::mul_add(a[i], b[j], acc[i][j]);
                 }
             });
         }
@@ -328,11 +314,11 @@ fn tile<T: Scalar, const FMA: bool, const MR: usize, const NR: usize>(
         let c = &mut c[i * n..][..width];
         if let Some(c) = c.first_chunk_mut::<NR>() {
             for j in 0..NR {
-                update::<T, FMA>(&mut c[j], beta, sum[j]);
+                update::<T, S>(&mut c[j], beta, sum[j]);
             }
         } else {
             for (c, &sum) in c.iter_mut().zip(sum) {
-                update::<T, FMA>(c, beta, sum);
+                update::<T, S>(c, beta, sum);
             }
         }
     }
@@ -340,31 +326,31 @@ fn tile<T: Scalar, const FMA: bool, const MR: usize, const NR: usize>(
 
 /// C = a bᵀ + β C for a column a and a row b.
 #[inline(always)]
-fn outer<T: Scalar, const FMA: bool>(a: &[T], b: &[T], beta: T, c: &mut [T]) {
+fn outer<T: Scalar, S: Simd>(a: &[T], b: &[T], beta: T, c: &mut [T]) {
     for (&a, c) in a.iter().zip(c.chunks_exact_mut(b.len())) {
         for (c, &b) in c.iter_mut().zip(b) {
             // Sums begin at 0 everywhere: −0 becomes 0.
-            update::<T, FMA>(c, beta, T::ZERO + a * b);
+            update::<T, S>(c, beta, T::ZERO + a * b);
         }
     }
 }
 
 /// One row of C = A·Bᵀ: dot products with the rows of B, eight at a time.
 #[inline(always)]
-fn row_nt<T: Scalar, const FMA: bool>(a: &[T], b: &[T], k: usize, beta: T, c: &mut [T]) {
+fn row_nt<T: Scalar, S: Simd>(a: &[T], b: &[T], k: usize, beta: T, c: &mut [T]) {
     let full = c.len() / 8 * 8;
     let (c, rest) = c.split_at_mut(full);
     for (j, c) in c.as_chunks_mut::<8>().0.iter_mut().enumerate() {
-        dots::<T, FMA, 8>(a, std::array::from_fn(|i| &b[(8 * j + i) * k..][..a.len()]), beta, c);
+        dots::<T, S, 8>(a, std::array::from_fn(|i| &b[(8 * j + i) * k..][..a.len()]), beta, c);
     }
     for (j, c) in rest.iter_mut().enumerate() {
-        dots::<T, FMA, 1>(a, [&b[(full + j) * k..][..a.len()]], beta, std::array::from_mut(c));
+        dots::<T, S, 1>(a, [&b[(full + j) * k..][..a.len()]], beta, std::array::from_mut(c));
     }
 }
 
 /// The dot products of `a` with N rows.
 #[inline(always)]
-fn dots<T: Scalar, const FMA: bool, const N: usize>(a: &[T], b: [&[T]; N], beta: T, c: &mut [T; N]) {
+fn dots<T: Scalar, S: Simd, const N: usize>(a: &[T], b: [&[T]; N], beta: T, c: &mut [T; N]) {
     let mut acc = [[T::ZERO; LANES]; N];
     let (a, a_rest) = a.as_chunks::<LANES>();
     let b_rest = b.map(|b| b.as_chunks::<LANES>().1);
@@ -373,21 +359,21 @@ fn dots<T: Scalar, const FMA: bool, const N: usize>(a: &[T], b: [&[T]; N], beta:
         unrolled!(i < N => {
             let b = b[i][p];
             for l in 0..LANES {
-                acc[i][l] = fma::<T, FMA>(a[l], b[l], acc[i][l]);
+                acc[i][l] = S::mul_add(a[l], b[l], acc[i][l]);
             }
         });
     }
     for (i, (acc, c)) in acc.iter_mut().zip(c).enumerate() {
         for ((acc, &a), &b) in acc.iter_mut().zip(a_rest).zip(b_rest[i]) {
-            *acc = fma::<T, FMA>(a, b, *acc);
+            *acc = S::mul_add(a, b, *acc);
         }
-        update::<T, FMA>(c, beta, acc.iter().fold(T::ZERO, |sum, &acc| sum + acc));
+        update::<T, S>(c, beta, acc.iter().fold(T::ZERO, |sum, &acc| sum + acc));
     }
 }
 
 /// One row of C = A·B: the rows of B, each times an element of A, NR columns at a time.
 #[inline(always)]
-fn row_nn<T: Scalar, const FMA: bool, const NR: usize>(a: &[T], b: &[T], beta: T, c: &mut [T]) {
+fn row_nn<T: Scalar, S: Simd, const NR: usize>(a: &[T], b: &[T], beta: T, c: &mut [T]) {
     let n = c.len();
     for (j0, c) in (0..n).step_by(NR).zip(c.chunks_mut(NR)) {
         let mut acc = [[T::ZERO; NR]; LANES];
@@ -398,25 +384,25 @@ fn row_nn<T: Scalar, const FMA: bool, const NR: usize>(a: &[T], b: &[T], beta: T
                 for l in 0..LANES {
                     let b = &b[l * n + j0..][..NR];
                     for j in 0..NR {
-                        acc[l][j] = fma::<T, FMA>(a[l], b[j], acc[l][j]);
+                        acc[l][j] = S::mul_add(a[l], b[j], acc[l][j]);
                     }
                 }
             }
             for (l, &a) in rest.iter().enumerate() {
                 let b = &b[(a4.len() * LANES + l) * n + j0..][..NR];
                 for j in 0..NR {
-                    acc[l][j] = fma::<T, FMA>(a, b[j], acc[l][j]);
+                    acc[l][j] = S::mul_add(a, b[j], acc[l][j]);
                 }
             }
         } else {
             for (p, (&a, b)) in a.iter().zip(b.chunks(n)).enumerate() {
                 for (acc, &b) in acc[p % LANES].iter_mut().zip(&b[j0..]) {
-                    *acc = fma::<T, FMA>(a, b, *acc);
+                    *acc = S::mul_add(a, b, *acc);
                 }
             }
         }
         for (j, c) in c.iter_mut().enumerate() {
-            update::<T, FMA>(c, beta, acc.iter().fold(T::ZERO, |sum, acc| sum + acc[j]));
+            update::<T, S>(c, beta, acc.iter().fold(T::ZERO, |sum, acc| sum + acc[j]));
         }
     }
 }
@@ -541,7 +527,9 @@ mod tests {
                 let a = if let Form::Tn = form { transposed(&a, m, k) } else { a.clone() };
                 let b = if let Form::Nt = form { transposed(&b, k, n) } else { b.clone() };
                 let mut c = vec![f32::NAN; m * n];
-                super::product::<f32, false, 4, 16>(form, [m, n, k], &a, &b, 0.0, &mut c);
+                let sizes = [m, n, k];
+                let kernel = Product::<'_, f32, 16> { form, sizes, a: &a, b: &b, beta: 0.0, c: &mut c };
+                simd::run_at("baseline", kernel).unwrap();
                 assert_eq!(c, expected, "{form:?} {m} {n} {k}");
             }
         }

@@ -12,6 +12,7 @@ pub mod random;
 mod rows;
 mod scalar;
 mod shape;
+pub mod simd;
 mod tensor;
 
 pub use error::ShapeError;

@@ -1,0 +1,158 @@
+//! Numeric loops, compiled for the vector instructions that the processor turns out to have.
+//!
+//! A program is compiled for the oldest processor that it should run on. On x86-64 that one has neither FMA nor vectors of
+//! more than four floats, and code for it leaves most of a newer processor idle. So a loop that matters is written as a
+//! [`Kernel`], and [`run`] has it compiled once for each instruction set and chooses when the program runs:
+//!
+//! ```
+//! use backrule_tensor::simd::{self, Kernel, Simd};
+//!
+//! /// yᵢ ← yᵢ + a xᵢ
+//! struct Axpy<'a>(f32, &'a [f32], &'a mut [f32]);
+//!
+//! impl Kernel for Axpy<'_> {
+//!     type Output = ();
+//!     #[inline(always)] // or it would be compiled on its own, for the oldest processor
+//!     fn run<S: Simd>(self) {
+//!         let Self(a, x, y) = self;
+//!         for (y, &x) in y.iter_mut().zip(x) {
+//!             *y = S::mul_add(a, x, *y);
+//!         }
+//!     }
+//! }
+//!
+//! let mut y = [1.0, 2.0];
+//! simd::run(Axpy(10.0, &[3.0, 4.0], &mut y));
+//! assert_eq!(y, [31.0, 42.0]);
+//! ```
+//!
+//! To see what each instruction set is worth, compile with `RUSTFLAGS='--cfg backrule_simd="avx2"'` or `"baseline"`: no
+//! more than that is used then.
+
+use crate::Scalar;
+
+/// A computation that is compiled once for each instruction set.
+pub trait Kernel {
+    /// What it gives.
+    type Output;
+
+    /// The computation. It must be `#[inline(always)]`, and so must every function of its loop.
+    fn run<S: Simd>(self) -> Self::Output;
+}
+
+/// An instruction set.
+pub trait Simd {
+    /// Whether a b + c is one instruction, with one rounding.
+    const FMA: bool;
+    /// Bytes of a vector register.
+    const BYTES: usize;
+
+    /// a b + c: rounded once where that is one instruction, else twice.
+    #[inline(always)]
+    fn mul_add<T: Scalar>(a: T, b: T, c: T) -> T {
+        if Self::FMA { a.mul_add(b, c) } else { a * b + c }
+    }
+}
+
+/// AVX-512 (F, BW, DQ, VL): 32 registers of 64 bytes.
+struct Avx512;
+/// AVX2 with FMA: 16 registers of 32 bytes.
+struct Avx2;
+/// What the program was compiled for.
+struct Baseline;
+
+impl Simd for Avx512 {
+    const FMA: bool = true;
+    const BYTES: usize = 64;
+}
+
+impl Simd for Avx2 {
+    const FMA: bool = true;
+    const BYTES: usize = 32;
+}
+
+impl Simd for Baseline {
+    const FMA: bool = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
+    const BYTES: usize = 16;
+}
+
+/// Runs `kernel` with the best instructions that this processor has.
+#[inline]
+pub fn run<K: Kernel>(kernel: K) -> K::Output {
+    #[cfg(target_arch = "x86_64")]
+    {
+        // SAFETY: both functions are safe but for one condition: the processor must have the instructions that they were
+        // compiled for. Each is called just after the processor said that it has exactly these. What that pays:
+        // `cargo bench --bench tensor` takes two to seven times as long with `--cfg backrule_simd="baseline"`.
+        #[expect(unsafe_code, reason = "the compiler can't know what the processor was asked")]
+        unsafe {
+            if has_avx512() {
+                return avx512(kernel);
+            }
+            if has_avx2() {
+                return avx2(kernel);
+            }
+        }
+    }
+    kernel.run::<Baseline>()
+}
+
+/// What [`run`] chooses on this machine: `"avx512"`, `"avx2"` or `"baseline"`.
+pub fn level() -> &'static str {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if has_avx512() {
+            return "avx512";
+        }
+        if has_avx2() {
+            return "avx2";
+        }
+    }
+    "baseline"
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline]
+fn has_avx512() -> bool {
+    !cfg!(any(backrule_simd = "avx2", backrule_simd = "baseline"))
+        && is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl")
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline]
+fn has_avx2() -> bool {
+    !cfg!(backrule_simd = "baseline") && is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn avx512<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run::<Avx512>()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn avx2<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run::<Avx2>()
+}
+
+/// Runs a kernel as [`run`] would on a processor that has nothing newer than `level`, if this one has that: for tests
+/// that compare instruction sets.
+#[cfg(test)]
+pub(crate) fn run_at<K: Kernel>(level: &str, kernel: K) -> Option<K::Output> {
+    match level {
+        "baseline" => Some(kernel.run::<Baseline>()),
+        #[cfg(target_arch = "x86_64")]
+        #[expect(unsafe_code, reason = "as in `run`")]
+        // SAFETY: as in `run`.
+        "avx2" if has_avx2() => Some(unsafe { avx2(kernel) }),
+        #[cfg(target_arch = "x86_64")]
+        #[expect(unsafe_code, reason = "as in `run`")]
+        // SAFETY: as in `run`.
+        "avx512" if has_avx512() => Some(unsafe { avx512(kernel) }),
+        _ => None,
+    }
+}
