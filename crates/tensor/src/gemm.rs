@@ -3,13 +3,13 @@
 //! C is computed in tiles of MR rows by NR columns that stay in vector registers while the sum over k runs:
 //!
 //! ```text
-//!              NR                      for each block of NC columns of B        (a packed block stays in the cache)
+//!              NR                      for each block of NC columns of B
 //!            ┌────┐                      for each block of KC terms of the sum
-//!            │    │ KC   packed B          pack B: panels of NR columns, row after row
+//!            │    │ KC   packed B          pack B: panels of NR columns, row after row     (second-level cache)
 //!            └────┘                        for each MR rows of A
-//!       KC                                   pack A: MR rows, column after column
+//!       KC                                   pack A: MR rows, column after column          (first-level cache)
 //!    ┌──────┐┌────┐                          for each panel of B
-//! MR │      ││tile│ of C                       tile: MR·NR running sums
+//! MR │      ││tile│ of C                       tile: MR·NR running sums                   (registers)
 //!    └──────┘└────┘
 //!    packed A
 //! ```
@@ -19,17 +19,18 @@
 //! for each one, and its transposed products never reach that kernel: dimforge/nalgebra#717).
 //!
 //! **An element of C has the same bits in whatever product it is computed**: alone, in a batch of any size, at any
-//! place. Its sum always runs in [`LANES`] interleaved partial sums over blocks of [`KC`] terms, which are added in
-//! order. That is what lets a batch be split, over threads or otherwise, without anybody noticing.
+//! place, by any number of threads. Its sum runs over blocks of [`KC`] terms, which are added in order; within a block of
+//! more than [`SHORT`] terms it runs in [`LANES`] interleaved partial sums, which are added in order, too. That is what
+//! lets a batch be split without anybody noticing.
 //!
-//! The code is plain Rust that the compiler turns into vector instructions, for each instruction set: see [`simd`].
+//! The code is plain Rust that the compiler turns into vector instructions, for each instruction set: see [`simd`](crate::simd).
 
 use crate::Scalar;
-use crate::simd::{self, Kernel, Simd};
+use crate::simd::{Kernel, Quad, Register, Simd};
 
 /// Which operand of a product is read as its transpose. No layer's rule needs Aᵀ·Bᵀ.
 #[derive(Clone, Copy, Debug)]
-pub enum Form {
+pub(crate) enum Form {
     /// A·B
     Nn,
     /// A·Bᵀ
@@ -38,8 +39,21 @@ pub enum Form {
     Tn,
 }
 
+/// What the product is added to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Start<'a, T> {
+    /// Nothing: C is only written, and whatever it held, NaN included, is gone.
+    Zero,
+    /// This row, in every row of C: the bias of a dense layer. C is only written.
+    Row(&'a [T]),
+    /// β C
+    Scaled(T),
+}
+
 /// Partial sums of each element: enough for one sample's product with a row of weights not to wait for each addition.
 const LANES: usize = 4;
+/// Up to so many terms there is one sum: adding up four would take longer than the few terms of each.
+const SHORT: usize = 64;
 /// Terms of the sum that a packed block holds: a panel of B fits the first-level cache.
 const KC: usize = 256;
 /// Columns of a packed block of B: with KC, half a megabyte in single precision, within the second-level cache.
@@ -55,354 +69,449 @@ macro_rules! unrolled {
     };
 }
 
-/// C = A·B + β C in the given form, where the product is m × n and sums over k terms. All buffers are row-major, and
-/// the caller has checked their lengths. With β = 0, C is only written: whatever it held, NaN included, is gone.
-///
-/// NR is one cache line of elements: the widest vector register, or two of half its width.
-pub(crate) fn gemm<T: Scalar, const NR: usize>(
-    form: Form,
-    sizes: [usize; 3],
-    a: &[T],
-    b: &[T],
-    beta: T,
-    c: &mut [T],
-) {
-    simd::run(Product::<'_, T, NR> { form, sizes, a, b, beta, c });
+/// Rows of C = A·B + start: those from `first` on that `c` has room for. The whole product is m × n and sums over k terms.
+/// All buffers are row-major, and the caller has checked their lengths.
+pub struct Product<'a, T> {
+    pub(crate) form: Form,
+    pub(crate) sizes: [usize; 3],
+    pub(crate) first: usize,
+    pub(crate) a: &'a [T],
+    pub(crate) b: &'a [T],
+    pub(crate) start: Start<'a, T>,
+    pub(crate) c: &'a mut [T],
 }
 
-/// The arguments of [`gemm`].
-struct Product<'a, T, const NR: usize> {
-    form: Form,
-    sizes: [usize; 3],
-    a: &'a [T],
-    b: &'a [T],
-    beta: T,
-    c: &'a mut [T],
-}
-
-impl<T: Scalar, const NR: usize> Kernel for Product<'_, T, NR> {
+impl<T: Scalar> Kernel for Product<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self) {
-        let Self { form, sizes, a, b, beta, c } = self;
-        match S::BYTES {
-            64 => product::<T, S, 12, NR>(form, sizes, a, b, beta, c),
-            32 => product::<T, S, 6, NR>(form, sizes, a, b, beta, c),
-            _ => product::<T, S, 4, NR>(form, sizes, a, b, beta, c),
-        }
+        T::tiles::<S>(self);
     }
 }
 
-#[inline(always)]
-fn product<T: Scalar, S: Simd, const MR: usize, const NR: usize>(
-    form: Form,
-    [m, n, k]: [usize; 3],
-    a: &[T],
-    b: &[T],
-    beta: T,
-    c: &mut [T],
-) {
-    if m == 0 || n == 0 || k == 0 {
-        c.iter_mut().for_each(|c| update::<T, S>(c, beta, T::ZERO));
-    } else if k == 1 {
-        outer::<T, S>(a, b, beta, c);
-    } else if m <= 3 && (m == 1 || !matches!(form, Form::Tn)) {
-        // Too few rows for B to be read a second time: packing it would cost more than the product.
-        for i in 0..m {
-            let (a, c) = (&a[i * k..][..k], &mut c[i * n..][..n]);
+impl<T: Scalar> Product<'_, T> {
+    /// Computes it in tiles of at most MR rows by NR columns, two vector registers, and AW is MR rounded up to a multiple
+    /// of 4.
+    #[inline(always)]
+    pub(crate) fn compute<S: Simd, const MR: usize, const AW: usize, const NR: usize>(self) {
+        let Self { form, sizes: [m, n, k], first, a, b, start, c } = self;
+        if c.is_empty() {
+            return;
+        }
+        let rows = c.len() / n;
+        if k == 0 {
+            for c in c.chunks_exact_mut(n) {
+                for j in 0..n {
+                    write_elements::<T, S>(&[T::ZERO], start, &mut c[j..=j], j);
+                }
+            }
+        } else if k == 1 {
+            for (&a, c) in a[first..].iter().zip(c.chunks_exact_mut(n)) {
+                outer::<T, S>(a, &b[..n], start, c);
+            }
+        } else if rows <= 3 && (m == 1 || !matches!(form, Form::Tn)) {
+            // Too few rows for B to be read a second time: packing it would cost more than the product.
+            for (i, c) in c.chunks_exact_mut(n).enumerate() {
+                let a = &a[(first + i) * k..][..k];
+                for p in (0..k).step_by(KC) {
+                    let a = &a[p..][..KC.min(k - p)];
+                    let start = if p == 0 { start } else { Start::Scaled(T::ONE) };
+                    match form {
+                        Form::Nt => row_nt::<T, S>(a, &b[p..], k, start, c),
+                        Form::Nn | Form::Tn => row_nn::<T, S, NR>(a, &b[p * n..], start, c),
+                    }
+                }
+            }
+        } else {
+            // Taken out while it is in use, so that no borrow can be outstanding.
+            let mut buffer = T::buffer().take();
+            Self { form, sizes: [m, n, k], first, a, b, start, c }.blocks::<S, MR, AW, NR>(&mut buffer);
+            T::buffer().set(buffer);
+        }
+    }
+
+    /// The loops of the picture above.
+    #[inline(always)]
+    fn blocks<S: Simd, const MR: usize, const AW: usize, const NR: usize>(self, buffer: &mut Vec<T>) {
+        let Self { form, sizes: [m, n, k], first, a, b, start, c } = self;
+        let rows = c.len() / n;
+        // As much as this product needs, and never less than before. Panels begin at a cache line.
+        let depth = KC.min(k);
+        let b_len = NC.min(n.next_multiple_of(NR)) * depth;
+        let len = b_len + AW * depth + NR;
+        if buffer.len() < len {
+            buffer.resize(len, T::ZERO);
+        }
+        let skip = buffer.as_ptr().align_offset(64).min(NR);
+        let (panels, columns) = buffer[skip..].split_at_mut(b_len);
+        let (panels, _) = panels.as_chunks_mut::<NR>();
+        let (columns, _) = columns.as_chunks_mut::<AW>();
+        for j in (0..n).step_by(NC) {
+            let nc = NC.min(n - j);
             for p in (0..k).step_by(KC) {
                 let kc = KC.min(k - p);
-                let beta = if p == 0 { beta } else { T::ONE };
-                match form {
-                    Form::Nt => row_nt::<T, S>(&a[p..][..kc], &b[p..], k, beta, c),
-                    Form::Nn | Form::Tn => row_nn::<T, S, NR>(&a[p..][..kc], &b[p * n..], beta, c),
+                let start = if p == 0 { start } else { Start::Scaled(T::ONE) };
+                for (j, panel) in (j..j + nc).step_by(NR).zip(panels.chunks_exact_mut(kc)) {
+                    match form {
+                        Form::Nt => pack_transposed::<T, S, NR>(&b[j * k + p..], k, NR.min(n - j), panel),
+                        Form::Nn | Form::Tn => pack(&b[p * n + j..], n, NR.min(n - j), panel),
+                    }
+                }
+                // Tiles of about the same height: 13 rows are 5, 4 and 4 rather than 6, 6 and 1.
+                let tiles = rows.div_ceil(MR);
+                let row = |tile: usize| tile * rows / tiles;
+                for tile in 0..tiles {
+                    let (i, height) = (row(tile), row(tile + 1) - row(tile));
+                    let columns = &mut columns[..kc];
+                    match form {
+                        Form::Tn => pack(&a[p * m + first + i..], m, height, columns),
+                        Form::Nn | Form::Nt => {
+                            pack_transposed::<T, S, AW>(&a[(first + i) * k + p..], k, height, columns)
+                        }
+                    }
+                    let tiles = Tiles::<'_, T, AW, NR> { columns, panels, start, n, j, nc };
+                    tiles.of_height::<S, MR>(height, &mut c[i * n..]);
                 }
             }
         }
-    } else {
-        // Taken out while it is in use, so that no borrow can be outstanding.
-        let mut buffer = T::buffer().take();
-        blocks::<T, S, MR, NR>(form, [m, n, k], a, b, beta, c, &mut buffer);
-        T::buffer().set(buffer);
     }
 }
 
-/// The loops of the picture above.
+/// Packed rows of A and a packed block of B: their tiles are side by side in C, from column j on.
+struct Tiles<'a, T, const AW: usize, const NR: usize> {
+    columns: &'a [[T; AW]],
+    panels: &'a [[T; NR]],
+    start: Start<'a, T>,
+    n: usize,
+    j: usize,
+    nc: usize,
+}
+
+impl<T: Scalar, const AW: usize, const NR: usize> Tiles<'_, T, AW, NR> {
+    #[inline(always)]
+    fn of_height<S: Simd, const MR: usize>(self, height: usize, c: &mut [T]) {
+        match height {
+            1 => self.compute::<S, 1>(c),
+            2 => self.compute::<S, 2>(c),
+            3 => self.compute::<S, 3>(c),
+            4 => self.compute::<S, 4>(c),
+            5 if MR >= 5 => self.compute::<S, 5>(c),
+            6 if MR >= 6 => self.compute::<S, 6>(c),
+            7 if MR >= 7 => self.compute::<S, 7>(c),
+            8 if MR >= 8 => self.compute::<S, 8>(c),
+            9 if MR >= 9 => self.compute::<S, 9>(c),
+            10 if MR >= 10 => self.compute::<S, 10>(c),
+            11 if MR >= 11 => self.compute::<S, 11>(c),
+            12 if MR >= 12 => self.compute::<S, 12>(c),
+            _ => unreachable!("no tile has more than {MR} rows, or none"),
+        }
+    }
+
+    #[inline(always)]
+    fn compute<S: Simd, const MR: usize>(self, c: &mut [T]) {
+        let Self { columns, panels, start, n, j, nc } = self;
+        for (j, panel) in (j..j + nc).step_by(NR).zip(panels.chunks_exact(columns.len())) {
+            let width = NR.min(n - j);
+            // No closures around vector instructions: one that isn't inlined would be compiled without them.
+            if width > T::Register::<S>::LEN {
+                for (i, sums) in sums::<T, S, MR, AW, NR, 2>(columns, panel).iter().enumerate() {
+                    write::<T, S, 2>(sums, start, &mut c[i * n..], j, width);
+                }
+            } else {
+                for (i, sums) in sums::<T, S, MR, AW, NR, 1>(columns, panel).iter().enumerate() {
+                    write::<T, S, 1>(sums, start, &mut c[i * n..], j, width);
+                }
+            }
+        }
+    }
+}
+
+/// MR × V registers of sums. `a` and `b` are packed, their terms sorted by lane.
 #[inline(always)]
-fn blocks<T: Scalar, S: Simd, const MR: usize, const NR: usize>(
-    form: Form,
-    [m, n, k]: [usize; 3],
-    a: &[T],
-    b: &[T],
-    beta: T,
+fn sums<T: Scalar, S: Simd, const MR: usize, const AW: usize, const NR: usize, const V: usize>(
+    mut a: &[[T; AW]],
+    mut b: &[[T; NR]],
+) -> [[T::Register<S>; V]; MR] {
+    let lanes = lanes(b.len());
+    let zero = T::Register::<S>::splat(T::ZERO);
+    let mut sums = [[zero; V]; MR];
+    for lane in 0..lanes {
+        let len = a.len().div_ceil(lanes - lane);
+        let (a_now, b_now);
+        (a_now, a) = a.split_at(len);
+        (b_now, b) = b.split_at(len);
+        let mut acc = [[zero; V]; MR];
+        for (a, b) in a_now.iter().zip(b_now) {
+            let mut columns = [zero; V];
+            for v in 0..V {
+                columns[v] = T::Register::<S>::load(&b[v * T::Register::<S>::LEN..]);
+            }
+            unrolled!(i < MR => {
+                let a = T::Register::<S>::splat(a[i]);
+                for v in 0..V {
+                    acc[i][v] = a.mul_add(columns[v], acc[i][v]);
+                }
+            });
+        }
+        unrolled!(i < MR => {
+            for v in 0..V {
+                sums[i][v] = sums[i][v].plus(acc[i][v]);
+            }
+        });
+    }
+    sums
+}
+
+/// The number of partial sums for a block of so many terms.
+#[inline(always)]
+fn lanes(terms: usize) -> usize {
+    if terms <= SHORT { 1 } else { LANES }
+}
+
+/// c = sum + start in the `width` columns from j on.
+#[inline(always)]
+fn write<T: Scalar, S: Simd, const V: usize>(
+    sums: &[T::Register<S>; V],
+    start: Start<'_, T>,
     c: &mut [T],
-    buffer: &mut Vec<T>,
+    j: usize,
+    width: usize,
 ) {
-    // Always the same size: it never grows after the first product of a thread. Panels begin at a cache line.
-    buffer.resize(NC * KC + MR * KC + NR, T::ZERO);
-    let skip = buffer.as_ptr().align_offset(64).min(NR);
-    let (columns, panels) = buffer[skip..].split_at_mut(MR * KC);
-    let (panels, _) = panels.as_chunks_mut::<NR>();
-    for j in (0..n).step_by(NC) {
-        let nc = NC.min(n - j);
-        for p in (0..k).step_by(KC) {
-            let kc = KC.min(k - p);
-            let beta = if p == 0 { beta } else { T::ONE };
-            for (j, panel) in (j..j + nc).step_by(NR).zip(panels.chunks_exact_mut(kc)) {
-                match form {
-                    Form::Nt => pack_transposed(&b[j * k + p..], k, NR.min(n - j), panel),
-                    Form::Nn | Form::Tn => pack(&b[p * n + j..], n, NR.min(n - j), panel),
-                }
-            }
-            // Tiles of about the same height: 13 rows are 5, 4 and 4 rather than 6, 6 and 1.
-            let tiles = m.div_ceil(MR);
-            for tile in 0..tiles {
-                let (i, end) = (tile * m / tiles, (tile + 1) * m / tiles);
-                let block = Block { form, sizes: [m, n, k], i, j, nc, p, kc };
-                match end - i {
-                    1 => block.rows::<T, S, 1, NR>(a, columns, panels, beta, c),
-                    2 => block.rows::<T, S, 2, NR>(a, columns, panels, beta, c),
-                    3 => block.rows::<T, S, 3, NR>(a, columns, panels, beta, c),
-                    4 => block.rows::<T, S, 4, NR>(a, columns, panels, beta, c),
-                    5 if MR >= 5 => block.rows::<T, S, 5, NR>(a, columns, panels, beta, c),
-                    6 if MR >= 6 => block.rows::<T, S, 6, NR>(a, columns, panels, beta, c),
-                    7 if MR >= 7 => block.rows::<T, S, 7, NR>(a, columns, panels, beta, c),
-                    8 if MR >= 8 => block.rows::<T, S, 8, NR>(a, columns, panels, beta, c),
-                    9 if MR >= 9 => block.rows::<T, S, 9, NR>(a, columns, panels, beta, c),
-                    10 if MR >= 10 => block.rows::<T, S, 10, NR>(a, columns, panels, beta, c),
-                    11 if MR >= 11 => block.rows::<T, S, 11, NR>(a, columns, panels, beta, c),
-                    12 if MR >= 12 => block.rows::<T, S, 12, NR>(a, columns, panels, beta, c),
-                    _ => unreachable!("no tile has more than {MR} rows, or none"),
-                }
-            }
+    let len = T::Register::<S>::LEN;
+    if width < V * len {
+        // At the edge, element by element.
+        let mut elements = [T::ZERO; 32];
+        for v in 0..V {
+            sums[v].store(&mut elements[v * len..]);
         }
+        return write_elements::<T, S>(&elements, start, &mut c[j..][..width], j);
+    }
+    let c = &mut c[j..][..V * len];
+    for v in 0..V {
+        let c = &mut c[v * len..];
+        let sum = match start {
+            Start::Zero => sums[v],
+            Start::Row(row) => sums[v].plus(T::Register::<S>::load(&row[j + v * len..])),
+            Start::Scaled(beta) => T::Register::<S>::splat(beta).mul_add(T::Register::<S>::load(c), sums[v]),
+        };
+        sum.store(c);
     }
 }
 
-/// c ← sum + β c
+/// The same for single elements, of which the first is in column j.
 #[inline(always)]
-fn update<T: Scalar, S: Simd>(c: &mut T, beta: T, sum: T) {
-    *c = if beta == T::ZERO { sum } else { S::mul_add(beta, *c, sum) };
+fn write_elements<T: Scalar, S: Simd>(sums: &[T], start: Start<'_, T>, c: &mut [T], j: usize) {
+    let pairs = c.iter_mut().zip(sums);
+    match start {
+        Start::Zero => pairs.for_each(|(c, &sum)| *c = sum),
+        Start::Row(row) => pairs.zip(&row[j..]).for_each(|((c, &sum), &start)| *c = sum + start),
+        Start::Scaled(beta) => {
+            for (c, &sum) in pairs {
+                *c = S::mul_add(beta, *c, sum);
+            }
+        }
+    }
 }
 
 /// Copies `width` columns of a row-major matrix with rows of length `n`, row after row. The rows are sorted by their
-/// lane: 0, 4, 8, …, then 1, 5, 9, …; columns that are missing are 0.
-#[inline(never)]
-fn pack<T: Scalar, const NR: usize>(b: &[T], n: usize, width: usize, mut panel: &mut [[T; NR]]) {
-    let kc = panel.len();
-    for lane in 0..LANES.min(kc) {
-        let (now, later) = panel.split_at_mut((kc - lane).div_ceil(LANES));
+/// lane. In the columns that are missing there may be anything: they are never stored.
+#[inline(always)]
+fn pack<T: Scalar, const W: usize>(b: &[T], n: usize, width: usize, mut panel: &mut [[T; W]]) {
+    let lanes = lanes(panel.len());
+    for lane in 0..lanes {
+        let (now, later) = panel.split_at_mut(panel.len().div_ceil(lanes - lane));
         panel = later;
-        for (panel, b) in now.iter_mut().zip(b[lane * n..].chunks(LANES * n)) {
-            if let (true, Some(b)) = (width == NR, b.first_chunk()) {
-                *panel = *b;
-            } else {
-                panel[..width].copy_from_slice(&b[..width]);
-                panel[width..].fill(T::ZERO);
+        for (panel, b) in now.iter_mut().zip(b[lane * n..].chunks(lanes * n)) {
+            match b.first_chunk() {
+                Some(b) => *panel = *b,
+                None => {
+                    panel[..width].copy_from_slice(&b[..width]);
+                    panel[width..].fill(T::ZERO);
+                }
             }
         }
     }
 }
 
 /// The same for a matrix whose transpose is stored: `width` rows of length `k` become columns.
-#[inline(never)]
-fn pack_transposed<T: Scalar, const W: usize>(b: &[T], k: usize, width: usize, panel: &mut [[T; W]]) {
-    let kc = panel.len();
-    if width < W {
-        panel.fill([T::ZERO; W]);
-    }
-    let (full, rest) = (kc / LANES, kc % LANES);
-    let [l0, l1, l2, l3] = {
-        let (l0, later) = panel.split_at_mut(full + usize::from(rest > 0));
-        let (l1, later) = later.split_at_mut(full + usize::from(rest > 1));
-        let (l2, l3) = later.split_at_mut(full + usize::from(rest > 2));
-        [l0, l1, l2, l3]
-    };
-    let row = |j: usize| b[j * k..][..kc].as_chunks::<LANES>().0;
-    let groups = width / 4;
-    for g in 0..groups {
-        let (b0, b1, b2, b3) = (row(4 * g), row(4 * g + 1), row(4 * g + 2), row(4 * g + 3));
-        let lanes = l0.iter_mut().zip(l1.iter_mut()).zip(l2.iter_mut().zip(l3.iter_mut()));
-        for (((l0, l1), (l2, l3)), ((b0, b1), (b2, b3))) in
-            lanes.zip(b0.iter().zip(b1).zip(b2.iter().zip(b3)))
-        {
-            l0.as_chunks_mut().0[g] = [b0[0], b1[0], b2[0], b3[0]];
-            l1.as_chunks_mut().0[g] = [b0[1], b1[1], b2[1], b3[1]];
-            l2.as_chunks_mut().0[g] = [b0[2], b1[2], b2[2], b3[2]];
-            l3.as_chunks_mut().0[g] = [b0[3], b1[3], b2[3], b3[3]];
-        }
-    }
-    for j in 4 * groups..width {
-        let lanes = l0.iter_mut().zip(l1.iter_mut()).zip(l2.iter_mut().zip(l3.iter_mut()));
-        for (((l0, l1), (l2, l3)), b) in lanes.zip(row(j)) {
-            [l0[j], l1[j], l2[j], l3[j]] = *b;
-        }
-    }
-    for (lane, l) in [l0, l1, l2].into_iter().enumerate().take(rest) {
-        for (j, l) in l[full].iter_mut().take(width).enumerate() {
-            *l = b[j * k + full * LANES + lane];
-        }
-    }
-}
-
-/// A part of the product: the rows from `i` on, `nc` columns from `j` on, `kc` terms from `p` on.
-struct Block {
-    form: Form,
-    sizes: [usize; 3],
-    i: usize,
-    j: usize,
-    nc: usize,
-    p: usize,
-    kc: usize,
-}
-
-impl Block {
-    /// Packs MR rows of A, and computes their tiles.
-    #[inline(always)]
-    fn rows<T: Scalar, S: Simd, const MR: usize, const NR: usize>(
-        &self,
-        a: &[T],
-        columns: &mut [T],
-        panels: &[[T; NR]],
-        beta: T,
-        c: &mut [T],
-    ) {
-        let &Self { form, sizes: [m, n, k], i, j, nc, p, kc } = self;
-        let columns = &mut columns.as_chunks_mut::<MR>().0[..kc];
-        match form {
-            Form::Tn => pack(&a[p * m + i..], m, MR, columns),
-            Form::Nn | Form::Nt => pack_transposed(&a[i * k + p..], k, MR, columns),
-        }
-        for (j, panel) in (j..j + nc).step_by(NR).zip(panels.chunks_exact(kc)) {
-            tile::<T, S, MR, NR>(columns, panel, beta, &mut c[i * n + j..], n, NR.min(n - j));
-        }
-    }
-}
-
-/// MR × NR elements of C. `a` and `b` are packed, their terms sorted by lane.
 #[inline(always)]
-fn tile<T: Scalar, S: Simd, const MR: usize, const NR: usize>(
-    mut a: &[[T; MR]],
-    mut b: &[[T; NR]],
-    beta: T,
-    c: &mut [T],
-    n: usize,
+fn pack_transposed<T: Scalar, S: Simd, const W: usize>(
+    b: &[T],
+    k: usize,
     width: usize,
+    panel: &mut [[T; W]],
 ) {
-    let kc = b.len();
-    let mut sum = [[T::ZERO; NR]; MR];
-    for lane in 0..LANES.min(kc) {
-        let len = (kc - lane).div_ceil(LANES);
-        let (a_now, b_now);
-        (a_now, a) = a.split_at(len);
-        (b_now, b) = b.split_at(len);
-        let mut acc = [[T::ZERO; NR]; MR];
-        for (a, b) in a_now.iter().zip(b_now) {
-            unrolled!(i < MR => {
-                for j in 0..NR {
-                    acc[i][j] = S::mul_add(a[i], b[j], acc[i][j]);
-                }
-            });
-        }
-        unrolled!(i < MR => {
-            for j in 0..NR {
-                sum[i][j] += acc[i][j];
+    let terms = panel.len();
+    let (full, rest) = (terms / LANES, terms % LANES);
+    for j in (0..width).step_by(4) {
+        // Where fewer than four are left, the last one is copied again: such columns are never stored.
+        let rows: [&[T]; 4] = std::array::from_fn(|i| &b[(j + i).min(width - 1) * k..][..terms]);
+        let [(b0, rest0), (b1, rest1), (b2, rest2), (b3, rest3)] = rows.map(|row| row.as_chunks::<4>());
+        let blocks = b0.iter().zip(b1).zip(b2.iter().zip(b3));
+        let ends = rest0.iter().zip(rest1).zip(rest2.iter().zip(rest3));
+        let ends = ends.map(|((&b0, &b1), (&b2, &b3))| [b0, b1, b2, b3]);
+        if lanes(terms) == 1 {
+            let (groups, last) = panel.as_chunks_mut::<LANES>();
+            for (group, ((b0, b1), (b2, b3))) in groups.iter_mut().zip(blocks) {
+                let columns = transposed::<T, S>([b0, b1, b2, b3]);
+                unrolled!(lane < LANES => { columns[lane].store(&mut group[lane][j..]); });
             }
-        });
-    }
-    for (i, sum) in sum.iter().enumerate() {
-        let c = &mut c[i * n..][..width];
-        if let Some(c) = c.first_chunk_mut::<NR>() {
-            for j in 0..NR {
-                update::<T, S>(&mut c[j], beta, sum[j]);
-            }
+            last.iter_mut().zip(ends).for_each(|(last, end)| last[j..][..4].copy_from_slice(&end));
         } else {
-            for (c, &sum) in c.iter_mut().zip(sum) {
-                update::<T, S>(c, beta, sum);
+            let (l0, later) = panel.split_at_mut(full + usize::from(rest > 0));
+            let (l1, later) = later.split_at_mut(full + usize::from(rest > 1));
+            let (l2, l3) = later.split_at_mut(full + usize::from(rest > 2));
+            let places = l0.iter_mut().zip(l1.iter_mut()).zip(l2.iter_mut().zip(l3.iter_mut()));
+            for (((l0, l1), (l2, l3)), ((b0, b1), (b2, b3))) in places.zip(blocks) {
+                let columns = transposed::<T, S>([b0, b1, b2, b3]);
+                columns[0].store(&mut l0[j..]);
+                columns[1].store(&mut l1[j..]);
+                columns[2].store(&mut l2[j..]);
+                columns[3].store(&mut l3[j..]);
+            }
+            for (lane, end) in [l0, l1, l2].into_iter().zip(ends) {
+                lane[full][j..][..4].copy_from_slice(&end);
             }
         }
     }
 }
 
-/// C = a bᵀ + β C for a column a and a row b.
 #[inline(always)]
-fn outer<T: Scalar, S: Simd>(a: &[T], b: &[T], beta: T, c: &mut [T]) {
-    for (&a, c) in a.iter().zip(c.chunks_exact_mut(b.len())) {
-        for (c, &b) in c.iter_mut().zip(b) {
-            // Sums begin at 0 everywhere: −0 becomes 0.
-            update::<T, S>(c, beta, T::ZERO + a * b);
-        }
-    }
+fn transposed<T: Scalar, S: Simd>([b0, b1, b2, b3]: [&[T; 4]; 4]) -> [T::Quad<S>; 4] {
+    T::Quad::<S>::transpose([
+        T::Quad::<S>::load(b0),
+        T::Quad::<S>::load(b1),
+        T::Quad::<S>::load(b2),
+        T::Quad::<S>::load(b3),
+    ])
 }
 
-/// One row of C = A·Bᵀ: dot products with the rows of B, eight at a time.
+/// Sums of one term: a row of C = a bᵀ + start.
 #[inline(always)]
-fn row_nt<T: Scalar, S: Simd>(a: &[T], b: &[T], k: usize, beta: T, c: &mut [T]) {
-    let full = c.len() / 8 * 8;
-    let (c, rest) = c.split_at_mut(full);
-    for (j, c) in c.as_chunks_mut::<8>().0.iter_mut().enumerate() {
-        dots::<T, S, 8>(a, std::array::from_fn(|i| &b[(8 * j + i) * k..][..a.len()]), beta, c);
-    }
-    for (j, c) in rest.iter_mut().enumerate() {
-        dots::<T, S, 1>(a, [&b[(full + j) * k..][..a.len()]], beta, std::array::from_mut(c));
-    }
-}
-
-/// The dot products of `a` with N rows.
-#[inline(always)]
-fn dots<T: Scalar, S: Simd, const N: usize>(a: &[T], b: [&[T]; N], beta: T, c: &mut [T; N]) {
-    let mut acc = [[T::ZERO; LANES]; N];
-    let (a, a_rest) = a.as_chunks::<LANES>();
-    let b_rest = b.map(|b| b.as_chunks::<LANES>().1);
-    let b = b.map(|b| &b.as_chunks::<LANES>().0[..a.len()]);
-    for (p, a) in a.iter().enumerate() {
-        unrolled!(i < N => {
-            let b = b[i][p];
-            for l in 0..LANES {
-                acc[i][l] = S::mul_add(a[l], b[l], acc[i][l]);
+fn outer<T: Scalar, S: Simd>(a: T, b: &[T], start: Start<'_, T>, c: &mut [T]) {
+    // Sums begin at 0 everywhere: −0 becomes 0.
+    match start {
+        Start::Zero => {
+            for (c, &b) in c.iter_mut().zip(b) {
+                *c = T::ZERO + S::mul_add(a, b, T::ZERO);
             }
-        });
-    }
-    for (i, (acc, c)) in acc.iter_mut().zip(c).enumerate() {
-        for ((acc, &a), &b) in acc.iter_mut().zip(a_rest).zip(b_rest[i]) {
-            *acc = S::mul_add(a, b, *acc);
         }
-        update::<T, S>(c, beta, acc.iter().fold(T::ZERO, |sum, &acc| sum + acc));
+        Start::Row(row) => {
+            for ((c, &b), &start) in c.iter_mut().zip(b).zip(row) {
+                *c = T::ZERO + S::mul_add(a, b, T::ZERO) + start;
+            }
+        }
+        Start::Scaled(beta) => {
+            for (c, &b) in c.iter_mut().zip(b) {
+                *c = S::mul_add(beta, *c, T::ZERO + S::mul_add(a, b, T::ZERO));
+            }
+        }
     }
+}
+
+/// One row of C = A·Bᵀ: dot products with the rows of B.
+#[inline(always)]
+fn row_nt<T: Scalar, S: Simd>(a: &[T], b: &[T], k: usize, start: Start<'_, T>, c: &mut [T]) {
+    for (block, c) in c.chunks_mut(8).enumerate() {
+        // Where fewer rows are left than are computed at a time, the last one is computed again, and dropped.
+        let j = 8 * block;
+        let rows = std::array::from_fn(|i| &b[(j + i.min(c.len() - 1)) * k..][..a.len()]);
+        let sums = if lanes(a.len()) == 1 { short_dots::<T, S>(a, rows) } else { dots::<T, S>(a, rows) };
+        write_elements::<T, S>(&sums, start, c, j);
+    }
+}
+
+/// The dot products of `a` with eight rows: while one sum waits for its addition, the others go on.
+#[inline(always)]
+fn dots<'x, T: Scalar, S: Simd>(a: &'x [T], b: [&'x [T]; 8]) -> [T; 8] {
+    const EIGHT: usize = 8;
+    let full = a.len() / LANES * LANES;
+    let quads = |x: &'x [T]| x.as_chunks::<LANES>().0.iter();
+    let [b0, b1, b2, b3, b4, b5, b6, b7] = b.map(quads);
+    let pairs = b0.zip(b1).zip(b2.zip(b3)).zip(b4.zip(b5).zip(b6.zip(b7)));
+    let mut acc = [T::Quad::<S>::splat(T::ZERO); 8];
+    for (a, (((b0, b1), (b2, b3)), ((b4, b5), (b6, b7)))) in quads(a).zip(pairs) {
+        let (a, b) = (T::Quad::<S>::load(a), [b0, b1, b2, b3, b4, b5, b6, b7]);
+        unrolled!(i < EIGHT => { acc[i] = a.mul_add(T::Quad::<S>::load(b[i]), acc[i]); });
+    }
+    let mut sums = [T::ZERO; 8];
+    for (i, sum) in sums.iter_mut().enumerate() {
+        let mut lanes = [T::ZERO; LANES];
+        acc[i].store(&mut lanes);
+        for ((lane, &a), &b) in lanes.iter_mut().zip(&a[full..]).zip(&b[i][full..]) {
+            *lane = S::mul_add(a, b, *lane);
+        }
+        *sum = lanes.into_iter().fold(T::ZERO, |sum, lane| sum + lane);
+    }
+    sums
+}
+
+/// The same for sums that are too short for lanes.
+#[inline(always)]
+fn short_dots<T: Scalar, S: Simd>(a: &[T], b: [&[T]; 8]) -> [T; 8] {
+    const EIGHT: usize = 8;
+    let [b0, b1, b2, b3, b4, b5, b6, b7] = b.map(|b| b.iter());
+    let pairs = b0.zip(b1).zip(b2.zip(b3)).zip(b4.zip(b5).zip(b6.zip(b7)));
+    let mut acc = [T::ZERO; 8];
+    for (&a, (((&b0, &b1), (&b2, &b3)), ((&b4, &b5), (&b6, &b7)))) in a.iter().zip(pairs) {
+        let b = [b0, b1, b2, b3, b4, b5, b6, b7];
+        unrolled!(i < EIGHT => { acc[i] = S::mul_add(a, b[i], acc[i]); });
+    }
+    acc.map(|acc| T::ZERO + acc)
 }
 
 /// One row of C = A·B: the rows of B, each times an element of A, NR columns at a time.
 #[inline(always)]
-fn row_nn<T: Scalar, S: Simd, const NR: usize>(a: &[T], b: &[T], beta: T, c: &mut [T]) {
-    let n = c.len();
-    for (j0, c) in (0..n).step_by(NR).zip(c.chunks_mut(NR)) {
-        let mut acc = [[T::ZERO; NR]; LANES];
-        let width = c.len();
-        if width == NR {
-            let (a4, rest) = a.as_chunks::<LANES>();
-            for (a, b) in a4.iter().zip(b.chunks_exact(LANES * n)) {
-                for l in 0..LANES {
-                    let b = &b[l * n + j0..][..NR];
-                    for j in 0..NR {
-                        acc[l][j] = S::mul_add(a[l], b[j], acc[l][j]);
-                    }
-                }
-            }
-            for (l, &a) in rest.iter().enumerate() {
-                let b = &b[(a4.len() * LANES + l) * n + j0..][..NR];
-                for j in 0..NR {
-                    acc[l][j] = S::mul_add(a, b[j], acc[l][j]);
-                }
-            }
-        } else {
-            for (p, (&a, b)) in a.iter().zip(b.chunks(n)).enumerate() {
-                for (acc, &b) in acc[p % LANES].iter_mut().zip(&b[j0..]) {
-                    *acc = S::mul_add(a, b, *acc);
-                }
+fn row_nn<T: Scalar, S: Simd, const NR: usize>(a: &[T], b: &[T], start: Start<'_, T>, c: &mut [T]) {
+    let (n, lanes) = (c.len(), lanes(a.len()));
+    let zero = T::Register::<S>::splat(T::ZERO);
+    for j in (0..n).step_by(NR) {
+        let mut acc = [[zero; 2]; LANES];
+        let full = a.len() / lanes * lanes;
+        for p in (0..full).step_by(lanes) {
+            if lanes == 1 {
+                acc[0] = add_row::<T, S, NR>(a[p], &b[p * n + j..], n - j, acc[0]);
+            } else {
+                unrolled!(lane < LANES => {
+                    let (a, b) = (a[p + lane], &b[(p + lane) * n + j..]);
+                    acc[lane] = add_row::<T, S, NR>(a, b, n - j, acc[lane]);
+                });
             }
         }
-        for (j, c) in c.iter_mut().enumerate() {
-            update::<T, S>(c, beta, acc.iter().fold(T::ZERO, |sum, acc| sum + acc[j]));
+        for (lane, p) in (full..a.len()).enumerate() {
+            acc[lane] = add_row::<T, S, NR>(a[p], &b[p * n + j..], n - j, acc[lane]);
+        }
+        let mut sums = [zero; 2];
+        for acc in acc {
+            sums = [sums[0].plus(acc[0]), sums[1].plus(acc[1])];
+        }
+        write::<T, S, 2>(&sums, start, c, j, NR.min(n - j));
+    }
+}
+
+/// acc + a b for the first NR elements of b, of which only `width` matter.
+#[inline(always)]
+fn add_row<T: Scalar, S: Simd, const NR: usize>(
+    a: T,
+    b: &[T],
+    width: usize,
+    acc: [T::Register<S>; 2],
+) -> [T::Register<S>; 2] {
+    let (a, b) = (T::Register::<S>::splat(a), columns::<T, NR>(b, width));
+    let halves = [T::Register::<S>::load(&b), T::Register::<S>::load(&b[T::Register::<S>::LEN..])];
+    [a.mul_add(halves[0], acc[0]), a.mul_add(halves[1], acc[1])]
+}
+
+/// The first NR elements, of which only `width` matter.
+#[inline(always)]
+fn columns<T: Scalar, const NR: usize>(b: &[T], width: usize) -> [T; NR] {
+    match b.first_chunk() {
+        Some(b) => *b,
+        None => {
+            let mut columns = [T::ZERO; NR];
+            let width = width.min(NR);
+            columns[..width].copy_from_slice(&b[..width]);
+            columns
         }
     }
 }
@@ -410,7 +519,7 @@ fn row_nn<T: Scalar, S: Simd, const NR: usize>(a: &[T], b: &[T], beta: T, c: &mu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scalar::sealed::Gemm;
+    use crate::simd;
 
     const FORMS: [Form; 3] = [Form::Nn, Form::Nt, Form::Tn];
 
@@ -424,13 +533,24 @@ mod tests {
         (0..columns).flat_map(|j| (0..rows).map(move |i| x[i * columns + j])).collect()
     }
 
+    fn gemm<T: Scalar>(form: Form, sizes: [usize; 3], a: &[T], b: &[T], start: Start<'_, T>, c: &mut [T]) {
+        simd::run(Product { form, sizes, first: 0, a, b, start, c });
+    }
+
     /// C for A and B that are given row-major and untransposed.
-    fn product<T: Scalar>(form: Form, [m, n, k]: [usize; 3], a: &[T], b: &[T], beta: T, c: &[T]) -> Vec<T> {
+    fn product<T: Scalar>(
+        form: Form,
+        [m, n, k]: [usize; 3],
+        a: &[T],
+        b: &[T],
+        start: Start<'_, T>,
+        c: &[T],
+    ) -> Vec<T> {
         let mut c = c.to_vec();
         match form {
-            Form::Nn => T::gemm(form, [m, n, k], a, b, beta, &mut c),
-            Form::Nt => T::gemm(form, [m, n, k], a, &transposed(b, k, n), beta, &mut c),
-            Form::Tn => T::gemm(form, [m, n, k], &transposed(a, m, k), b, beta, &mut c),
+            Form::Nn => gemm(form, [m, n, k], a, b, start, &mut c),
+            Form::Nt => gemm(form, [m, n, k], a, &transposed(b, k, n), start, &mut c),
+            Form::Tn => gemm(form, [m, n, k], &transposed(a, m, k), b, start, &mut c),
         }
         c
     }
@@ -438,15 +558,16 @@ mod tests {
     fn same_bits_in_any_batch<T: Scalar>() {
         let m = 41;
         for n in [1, 3, 10, 33, 530] {
-            for k in [1, 5, 64, 257, 1025] {
+            for k in [1, 5, 64, 65, 257, 1025] {
                 let (a, b, c) = (numbers::<T>(m * k, 1), numbers(k * n, 2), numbers(m * n, 3));
-                for beta in [T::ZERO, T::from_f64(0.3)] {
-                    let whole = product(Form::Nn, [m, n, k], &a, &b, beta, &c);
+                let row = numbers(n, 4);
+                for start in [Start::Zero, Start::Row(&row), Start::Scaled(T::from_f64(0.3))] {
+                    let whole = product(Form::Nn, [m, n, k], &a, &b, start, &c);
                     for form in FORMS {
                         for batch in [1, 2, 4, 7, m] {
                             let mut parts = Vec::new();
                             for (a, c) in a.chunks(batch * k).zip(c.chunks(batch * n)) {
-                                parts.extend(product(form, [c.len() / n, n, k], a, &b, beta, c));
+                                parts.extend(product(form, [c.len() / n, n, k], a, &b, start, c));
                             }
                             assert_eq!(whole, parts, "{form:?}, {n} columns, {k} terms, batches of {batch}");
                         }
@@ -466,11 +587,11 @@ mod tests {
     fn columns_do_not_depend_on_their_place() {
         let [m, n, k] = [9, 40, 300];
         let (a, b, c) = (numbers::<f32>(m * k, 1), numbers::<f32>(k * n, 2), vec![0.0; m * n]);
-        let whole = product(Form::Nn, [m, n, k], &a, &b, 0.0, &c);
+        let whole = product(Form::Nn, [m, n, k], &a, &b, Start::Zero, &c);
         for j in 0..n {
             let column: Vec<f32> = b.iter().skip(j).step_by(n).copied().collect();
             for form in FORMS {
-                let alone = product(form, [m, 1, k], &a, &column, 0.0, &c[..m]);
+                let alone = product(form, [m, 1, k], &a, &column, Start::Zero, &c[..m]);
                 assert!(alone.iter().eq(whole.iter().skip(j).step_by(n)), "{form:?}, column {j}");
             }
         }
@@ -484,10 +605,11 @@ mod tests {
                 for form in FORMS {
                     let (mut a, b) = (vec![0.0; m * k], vec![infinity; 20 * k]);
                     // 0·∞ is NaN: products with 0 are not skipped.
-                    let c = product(form, [m, 20, k], &a, &b, 0.0, &vec![0.0; m * 20]);
+                    let c = product(form, [m, 20, k], &a, &b, Start::Zero, &vec![0.0; m * 20]);
                     assert!(c.iter().all(|c| c.is_nan()), "{form:?} {m} {k}");
                     a[0] = nan;
-                    let c = product(form, [m, 20, k], &a, &vec![1.0; 20 * k], 0.0, &vec![nan; m * 20]);
+                    let c =
+                        product(form, [m, 20, k], &a, &vec![1.0; 20 * k], Start::Zero, &vec![nan; m * 20]);
                     assert!(c[..20].iter().all(|c| c.is_nan()), "{form:?} {m} {k}");
                     assert!(
                         c[20..].iter().all(|&c| c == 0.0),
@@ -504,9 +626,9 @@ mod tests {
             for [m, n, k] in [[1, 10, 64], [4, 9, 8], [32, 32, 64], [300, 100, 257], [7, 600, 300]] {
                 let (a, b) = (numbers::<f32>(m * k, 1), numbers::<f32>(k * n, 2));
                 let mut c = vec![0.0; m * n];
-                f32::gemm(form, [m, n, k], &a, &b, 0.0, &mut c);
+                gemm(form, [m, n, k], &a, &b, Start::Zero, &mut c);
                 let allocations = allocation_counter::measure(|| {
-                    f32::gemm(form, [m, n, k], &a, &b, 1.0, &mut c);
+                    gemm(form, [m, n, k], &a, &b, Start::Scaled(1.0), &mut c);
                 });
                 assert_eq!(allocations.count_total, 0, "{form:?} {m} {n} {k}");
             }
@@ -522,13 +644,13 @@ mod tests {
                 numbers::<f32>(len, salt).into_iter().map(|x| (x * 9.0).round()).collect::<Vec<_>>()
             };
             let (a, b) = (whole(m * k, 1), whole(k * n, 2));
-            let expected = product(Form::Nn, [m, n, k], &a, &b, 0.0, &vec![0.0; m * n]);
+            let expected = product(Form::Nn, [m, n, k], &a, &b, Start::Zero, &vec![0.0; m * n]);
             for form in FORMS {
                 let a = if let Form::Tn = form { transposed(&a, m, k) } else { a.clone() };
                 let b = if let Form::Nt = form { transposed(&b, k, n) } else { b.clone() };
                 let mut c = vec![f32::NAN; m * n];
                 let sizes = [m, n, k];
-                let kernel = Product::<'_, f32, 16> { form, sizes, a: &a, b: &b, beta: 0.0, c: &mut c };
+                let kernel = Product { form, sizes, first: 0, a: &a, b: &b, start: Start::Zero, c: &mut c };
                 simd::run_at("baseline", kernel).unwrap();
                 assert_eq!(c, expected, "{form:?} {m} {n} {k}");
             }

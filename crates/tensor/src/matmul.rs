@@ -1,7 +1,7 @@
 //! Matrix products of tensors. All axes but the last are read as rows, so that a dense layer takes `[batch, features]`
 //! and `[batch, time, features]` alike.
 
-use crate::gemm::Form;
+use crate::gemm::{Form, Product, Start};
 use crate::{Scalar, Shape, ShapeError, Tensor};
 
 /// C = A·B + β C for A `[.., k]`, B `[k, n]`, C `[.., n]`.
@@ -172,7 +172,9 @@ fn product<T: Scalar>(
         Form::Tn => a.shape().rows(),
     };
     let sizes = [shape.rows(), shape.columns(), k];
-    T::gemm(form, sizes, a.as_slice(), b.as_slice(), beta, c.as_mut_slice());
+    let start = if beta == T::ZERO { Start::Zero } else { Start::Scaled(beta) };
+    let (a, b, c) = (a.as_slice(), b.as_slice(), c.as_mut_slice());
+    T::product(Product { form, sizes, first: 0, a, b, start, c });
     Ok(())
 }
 

@@ -4,7 +4,8 @@ use std::iter::Sum;
 use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAssign};
 use std::thread::LocalKey;
 
-use crate::gemm::{Form, gemm};
+use crate::gemm::Product;
+use crate::simd::{self, Simd};
 
 /// The element type of a tensor: `f32` for work, `f64` where derivatives are checked. Sealed.
 pub trait Scalar:
@@ -99,11 +100,19 @@ pub(crate) mod sealed {
     use std::cell::Cell;
     use std::thread::LocalKey;
 
-    use crate::gemm::Form;
+    use crate::gemm::Product;
+    use crate::simd::{Quad, Register, Simd};
 
     /// Seals [`super::Scalar`], and keeps nalgebra's traits out of it: their methods would clash with ours.
     pub trait Gemm: Sized {
-        fn gemm(form: Form, sizes: [usize; 3], a: &[Self], b: &[Self], beta: Self, c: &mut [Self]);
+        /// A matrix product. Not generic, so that the kernels are compiled with this crate and not with each of its users.
+        fn product(product: Product<'_, Self>);
+        /// The same with the tiles that suit this type and the registers.
+        fn tiles<S: Simd>(product: Product<'_, Self>);
+        /// A register full of this type.
+        type Register<S: Simd>: Register<Self>;
+        /// Four of this type.
+        type Quad<S: Simd>: Quad<Self>;
         /// a b + c with a single rounding.
         fn mul_add(self, b: Self, c: Self) -> Self;
         /// This thread's memory for packed operands, kept from product to product.
@@ -112,11 +121,22 @@ pub(crate) mod sealed {
 }
 
 macro_rules! scalar {
-    ($type:ident, $dtype:expr) => {
+    ($type:ident, $dtype:expr, $register:ident, $quad:ident) => {
         impl sealed::Gemm for $type {
-            fn gemm(form: Form, sizes: [usize; 3], a: &[Self], b: &[Self], beta: Self, c: &mut [Self]) {
-                gemm::<Self, { 64 / size_of::<Self>() }>(form, sizes, a, b, beta, c);
+            fn product(product: Product<'_, Self>) {
+                simd::run(product);
             }
+            #[inline(always)]
+            fn tiles<S: Simd>(product: Product<'_, Self>) {
+                const SIZE: usize = size_of::<$type>();
+                match S::BYTES {
+                    64 => product.compute::<S, 12, 12, { 128 / SIZE }>(),
+                    32 => product.compute::<S, 6, 8, { 64 / SIZE }>(),
+                    _ => product.compute::<S, 4, 4, { 32 / SIZE }>(),
+                }
+            }
+            type Register<S: Simd> = S::$register;
+            type Quad<S: Simd> = S::$quad;
             #[inline(always)]
             fn mul_add(self, b: Self, c: Self) -> Self {
                 self.mul_add(b, c)
@@ -191,8 +211,8 @@ macro_rules! scalar {
     };
 }
 
-scalar!(f32, DType::F32);
-scalar!(f64, DType::F64);
+scalar!(f32, DType::F32, F32, QuadF32);
+scalar!(f64, DType::F64, F64, QuadF64);
 
 #[cfg(test)]
 mod tests {

@@ -29,7 +29,10 @@
 //! To see what each instruction set is worth, compile with `RUSTFLAGS='--cfg backrule_simd="avx2"'` or `"baseline"`: no
 //! more than that is used then.
 
+mod registers;
+
 use crate::Scalar;
+pub(crate) use registers::{Quad, Register};
 
 /// A computation that is compiled once for each instruction set.
 pub trait Kernel {
@@ -40,8 +43,8 @@ pub trait Kernel {
     fn run<S: Simd>(self) -> Self::Output;
 }
 
-/// An instruction set.
-pub trait Simd {
+/// An instruction set. Sealed: [`run`] chooses it.
+pub trait Simd: registers::Registers {
     /// Whether a b + c is one instruction, with one rounding.
     const FMA: bool;
     /// Bytes of a vector register.
@@ -54,18 +57,22 @@ pub trait Simd {
     }
 }
 
-/// AVX-512 (F, BW, DQ, VL): 32 registers of 64 bytes.
+/// AVX-512 (F, BW, DQ, VL): 32 registers of 64 bytes. Only [`avx512`] may name it.
+#[cfg(target_arch = "x86_64")]
 struct Avx512;
-/// AVX2 with FMA: 16 registers of 32 bytes.
+/// AVX2 with FMA: 16 registers of 32 bytes. Only [`avx2`] may name it.
+#[cfg(target_arch = "x86_64")]
 struct Avx2;
 /// What the program was compiled for.
 struct Baseline;
 
+#[cfg(target_arch = "x86_64")]
 impl Simd for Avx512 {
     const FMA: bool = true;
     const BYTES: usize = 64;
 }
 
+#[cfg(target_arch = "x86_64")]
 impl Simd for Avx2 {
     const FMA: bool = true;
     const BYTES: usize = 32;

@@ -1,0 +1,192 @@
+//! Vector registers as values, for the matrix product: what it keeps in registers must not be left to chance.
+//!
+//! Elsewhere the compiler makes vector instructions of plain loops.
+
+use super::Baseline;
+#[cfg(target_arch = "x86_64")]
+use super::{Avx2, Avx512};
+use crate::Scalar;
+
+/// The registers of an instruction set.
+pub trait Registers {
+    /// As many f32 as a register holds.
+    type F32: Register<f32>;
+    /// As many f64 as a register holds.
+    type F64: Register<f64>;
+    /// Four f32.
+    type QuadF32: Quad<f32>;
+    /// Four f64.
+    type QuadF64: Quad<f64>;
+}
+
+/// A register full of numbers.
+pub trait Register<T>: Copy {
+    /// How many.
+    const LEN: usize;
+    /// The same number everywhere.
+    fn splat(x: T) -> Self;
+    /// The first `LEN` numbers of `x`.
+    fn load(x: &[T]) -> Self;
+    /// Overwrites the first `LEN` numbers of `x`.
+    fn store(self, x: &mut [T]);
+    /// self + b, element by element.
+    fn plus(self, b: Self) -> Self;
+    /// self · b + c, element by element.
+    fn mul_add(self, b: Self, c: Self) -> Self;
+}
+
+/// Four numbers.
+pub trait Quad<T>: Register<T> {
+    /// Rows become columns.
+    fn transpose(rows: [Self; 4]) -> [Self; 4];
+}
+
+/// Without instructions to rely on, the compiler is trusted to find some.
+#[derive(Clone, Copy)]
+pub(crate) struct Plain<T, const N: usize>([T; N]);
+
+impl Registers for Baseline {
+    type F32 = Plain<f32, 4>;
+    type F64 = Plain<f64, 2>;
+    type QuadF32 = Plain<f32, 4>;
+    type QuadF64 = Plain<f64, 4>;
+}
+
+impl<T: Scalar, const N: usize> Register<T> for Plain<T, N> {
+    const LEN: usize = N;
+    #[inline(always)]
+    fn splat(x: T) -> Self {
+        Self([x; N])
+    }
+    #[inline(always)]
+    fn load(x: &[T]) -> Self {
+        let mut register = [T::ZERO; N];
+        register.copy_from_slice(&x[..N]);
+        Self(register)
+    }
+    #[inline(always)]
+    fn store(self, x: &mut [T]) {
+        x[..N].copy_from_slice(&self.0);
+    }
+    #[inline(always)]
+    fn plus(mut self, b: Self) -> Self {
+        for i in 0..N {
+            self.0[i] += b.0[i];
+        }
+        self
+    }
+    #[inline(always)]
+    fn mul_add(self, b: Self, mut c: Self) -> Self {
+        for i in 0..N {
+            c.0[i] = <Baseline as super::Simd>::mul_add(self.0[i], b.0[i], c.0[i]);
+        }
+        c
+    }
+}
+
+impl<T: Scalar> Quad<T> for Plain<T, 4> {
+    #[inline(always)]
+    fn transpose([a, b, c, d]: [Self; 4]) -> [Self; 4] {
+        [0, 1, 2, 3].map(|j| Self([a.0[j], b.0[j], c.0[j], d.0[j]]))
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86_64 {
+    #![expect(unsafe_code, reason = "vector instructions are unsafe functions")]
+    // SAFETY of every block below. First, the processor must have the instruction: these types are reached through `Avx2`
+    // and `Avx512` alone, which only code inside `simd::run` gets to see, once the processor has said that it has these
+    // instructions. Second, loads and stores touch LEN elements: of a slice that was just cut to that length.
+    // What that pays, against arrays that the compiler turns into registers: `cargo bench --bench tensor -- matmul` takes
+    // up to 1.5 times as long without, and the crate four times as long to compile.
+
+    use std::arch::x86_64::*;
+
+    use super::{Avx2, Avx512, Quad, Register, Registers};
+
+    impl Registers for Avx512 {
+        type F32 = F32x16;
+        type F64 = F64x8;
+        type QuadF32 = F32x4;
+        type QuadF64 = F64x4;
+    }
+
+    impl Registers for Avx2 {
+        type F32 = F32x8;
+        type F64 = F64x4;
+        type QuadF32 = F32x4;
+        type QuadF64 = F64x4;
+    }
+
+    macro_rules! register {
+        ($name:ident, $inner:ident: $len:literal $type:ident; $set1:ident $load:ident $store:ident $add:ident $fma:ident) => {
+            #[derive(Clone, Copy)]
+            pub(crate) struct $name($inner);
+
+            impl Register<$type> for $name {
+                const LEN: usize = $len;
+                #[inline(always)]
+                fn splat(x: $type) -> Self {
+                    Self(unsafe { $set1(x) })
+                }
+                #[inline(always)]
+                fn load(x: &[$type]) -> Self {
+                    let x = &x[..$len];
+                    Self(unsafe { $load(x.as_ptr()) })
+                }
+                #[inline(always)]
+                fn store(self, x: &mut [$type]) {
+                    let x = &mut x[..$len];
+                    unsafe { $store(x.as_mut_ptr(), self.0) }
+                }
+                #[inline(always)]
+                fn plus(self, b: Self) -> Self {
+                    Self(unsafe { $add(self.0, b.0) })
+                }
+                #[inline(always)]
+                fn mul_add(self, b: Self, c: Self) -> Self {
+                    Self(unsafe { $fma(self.0, b.0, c.0) })
+                }
+            }
+        };
+    }
+
+    register!(F32x4, __m128: 4 f32; _mm_set1_ps _mm_loadu_ps _mm_storeu_ps _mm_add_ps _mm_fmadd_ps);
+    register!(F32x8, __m256: 8 f32; _mm256_set1_ps _mm256_loadu_ps _mm256_storeu_ps _mm256_add_ps _mm256_fmadd_ps);
+    register!(F64x4, __m256d: 4 f64; _mm256_set1_pd _mm256_loadu_pd _mm256_storeu_pd _mm256_add_pd _mm256_fmadd_pd);
+    register!(F32x16, __m512: 16 f32; _mm512_set1_ps _mm512_loadu_ps _mm512_storeu_ps _mm512_add_ps _mm512_fmadd_ps);
+    register!(F64x8, __m512d: 8 f64; _mm512_set1_pd _mm512_loadu_pd _mm512_storeu_pd _mm512_add_pd _mm512_fmadd_pd);
+
+    impl Quad<f32> for F32x4 {
+        #[inline(always)]
+        fn transpose([a, b, c, d]: [Self; 4]) -> [Self; 4] {
+            unsafe {
+                let (ab, cd) = (_mm_unpacklo_ps(a.0, b.0), _mm_unpacklo_ps(c.0, d.0)); // a0 b0 a1 b1, c0 d0 c1 d1
+                let (ab2, cd2) = (_mm_unpackhi_ps(a.0, b.0), _mm_unpackhi_ps(c.0, d.0)); // a2 b2 a3 b3, c2 d2 c3 d3
+                [
+                    _mm_movelh_ps(ab, cd),
+                    _mm_movehl_ps(cd, ab),
+                    _mm_movelh_ps(ab2, cd2),
+                    _mm_movehl_ps(cd2, ab2),
+                ]
+                .map(Self)
+            }
+        }
+    }
+
+    impl Quad<f64> for F64x4 {
+        #[inline(always)]
+        fn transpose([a, b, c, d]: [Self; 4]) -> [Self; 4] {
+            unsafe {
+                let (ab, cd) = (_mm256_unpacklo_pd(a.0, b.0), _mm256_unpacklo_pd(c.0, d.0)); // a0 b0 a2 b2, c0 d0 c2 d2
+                let (ab1, cd1) = (_mm256_unpackhi_pd(a.0, b.0), _mm256_unpackhi_pd(c.0, d.0)); // a1 b1 a3 b3, …
+                [
+                    Self(_mm256_permute2f128_pd::<0x20>(ab, cd)),
+                    Self(_mm256_permute2f128_pd::<0x20>(ab1, cd1)),
+                    Self(_mm256_permute2f128_pd::<0x31>(ab, cd)),
+                    Self(_mm256_permute2f128_pd::<0x31>(ab1, cd1)),
+                ]
+            }
+        }
+    }
+}
