@@ -4,10 +4,14 @@
 
 mod common;
 
+use std::hint::black_box;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
 use backrule_tensor::nalgebra::{DMatrixViewMut, Dyn, MatrixView};
-use backrule_tensor::{Tensor, matmul_into, matmul_nt_into, matmul_tn_into};
+use backrule_tensor::{Tensor, matmul_into, matmul_nt_into, matmul_tn_into, parallel};
 use common::normal;
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 /// Batch, inputs and outputs of dense layers: one sample, tiny, cache-sized, large.
 const LAYERS: [[usize; 3]; 8] = [
@@ -83,5 +87,24 @@ fn rows(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, matmul, rows);
+/// What it costs to hand out two empty tasks: to a worker that is awake, to one that sleeps, and to a thread made for it.
+fn wake(c: &mut Criterion) {
+    let mut group = c.benchmark_group("parallel");
+    parallel::set_threads(NonZeroUsize::MIN.saturating_add(1));
+    let two_tasks = || parallel::run(2, |task| _ = black_box(task));
+    group.bench_function("awake", |b| b.iter(two_tasks));
+    let pause = || std::thread::sleep(Duration::from_micros(500));
+    group.bench_function("asleep", |b| b.iter_batched(pause, |()| two_tasks(), BatchSize::PerIteration));
+    group.bench_function("scoped_thread", |b| {
+        b.iter(|| {
+            std::thread::scope(|scope| {
+                scope.spawn(|| _ = black_box(1));
+                _ = black_box(0);
+            })
+        })
+    });
+    group.finish();
+}
+
+criterion_group!(benches, matmul, rows, wake);
 criterion_main!(benches);

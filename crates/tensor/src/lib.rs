@@ -8,6 +8,7 @@ mod gemm;
 mod literal;
 mod matmul;
 mod named;
+pub mod parallel;
 pub mod random;
 mod rows;
 mod scalar;

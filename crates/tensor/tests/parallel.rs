@@ -1,0 +1,189 @@
+//! The pool of threads: every task once, whatever else happens.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Barrier, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use backrule_tensor::parallel::{for_each, run, set_threads, threads};
+
+/// The pool and the number of threads belong to the process: one test at a time.
+fn with_threads(count: usize) -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    let guard = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    set_threads(NonZeroUsize::new(count).unwrap());
+    guard
+}
+
+fn counters(n: usize) -> Vec<AtomicUsize> {
+    (0..n).map(|_| AtomicUsize::new(0)).collect()
+}
+
+/// Whether `condition` comes true before a generous time is over.
+fn soon(condition: impl Fn() -> bool) -> bool {
+    let start = Instant::now();
+    while !condition() {
+        if start.elapsed() > Duration::from_secs(20) {
+            return false;
+        }
+        std::thread::yield_now();
+    }
+    true
+}
+
+#[test]
+fn every_task_runs_once_on_any_number_of_threads() {
+    for count in [1, 2, 7, 3, 1, 2] {
+        let _one = with_threads(count);
+        assert_eq!(threads().get(), if cfg!(feature = "threads") { count } else { 1 });
+        for tasks in [0, 1, 2, 3, 100, 1000] {
+            for _ in 0..20 {
+                let ran = counters(tasks);
+                run(tasks, |i| {
+                    ran[i].fetch_add(1, SeqCst);
+                });
+                assert!(ran.iter().all(|n| n.load(SeqCst) == 1), "{count} threads, {tasks} tasks");
+            }
+        }
+    }
+}
+
+#[test]
+fn items_are_split_as_the_iterator_says() {
+    for count in [1, 2, 3] {
+        let _one = with_threads(count);
+        for n in [0, 1, 10, 1000] {
+            let (mut y, x) = (vec![1.0; n], (0..n).map(|i| i as f64).collect::<Vec<_>>());
+            for_each(y.chunks_mut(7).zip(x.chunks(7)).enumerate(), |(chunk, (y, x))| {
+                for (y, x) in y.iter_mut().zip(x) {
+                    *y += x + 1000.0 * chunk as f64;
+                }
+            });
+            let expected = |i: usize| 1.0 + i as f64 + 1000.0 * (i / 7) as f64;
+            assert!(y.iter().enumerate().all(|(i, &y)| y == expected(i)));
+        }
+    }
+}
+
+/// Two tasks that wait for each other end only if two threads work on them.
+#[test]
+#[cfg(feature = "threads")]
+fn two_threads_work_at_once() {
+    let _one = with_threads(2);
+    for _ in 0..10 {
+        let arrived = AtomicUsize::new(0);
+        run(2, |_| {
+            arrived.fetch_add(1, SeqCst);
+            assert!(soon(|| arrived.load(SeqCst) == 2), "nobody else came");
+        });
+    }
+}
+
+/// Workers that an earlier number of threads has started stay out.
+#[test]
+fn no_more_threads_than_wanted() {
+    for count in [4, 2] {
+        let _one = with_threads(count);
+        for _ in 0..50 {
+            let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+            run(16, |_| {
+                most.fetch_max(now.fetch_add(1, SeqCst) + 1, SeqCst);
+                std::thread::sleep(Duration::from_micros(50));
+                now.fetch_sub(1, SeqCst);
+            });
+            assert!(most.load(SeqCst) <= count);
+        }
+    }
+}
+
+#[test]
+fn within_a_task_everything_runs_on_its_thread() {
+    let _one = with_threads(3);
+    let ran = counters(12);
+    run(3, |i| {
+        let outer = std::thread::current().id();
+        run(4, |j| {
+            assert_eq!(std::thread::current().id(), outer);
+            ran[4 * i + j].fetch_add(1, SeqCst);
+        });
+    });
+    assert!(ran.iter().all(|n| n.load(SeqCst) == 1));
+}
+
+/// The first caller's task ends only after the second caller is done.
+#[test]
+fn while_the_pool_is_in_use_others_work_alone() {
+    let _one = with_threads(2);
+    let (began, second_done) = (Barrier::new(2), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            run(2, |i| {
+                if i == 0 {
+                    began.wait();
+                    assert!(soon(|| second_done.load(SeqCst)), "the second caller is stuck");
+                }
+            });
+        });
+        began.wait();
+        let ran = counters(5);
+        run(5, |i| {
+            ran[i].fetch_add(1, SeqCst);
+        });
+        assert!(ran.iter().all(|n| n.load(SeqCst) == 1));
+        second_done.store(true, SeqCst);
+    });
+}
+
+#[test]
+fn a_panic_arrives_after_all_others_have_run_and_the_pool_lives_on() {
+    for count in [1, 2, 3] {
+        let _one = with_threads(count);
+        for round in 0..20 {
+            let ran = AtomicUsize::new(0);
+            let result = catch_unwind(AssertUnwindSafe(|| {
+                run(10, |i| {
+                    ran.fetch_add(1, SeqCst);
+                    if i % 4 == 2 {
+                        resume_unwind(Box::new(i)); // without a message on the terminal
+                    }
+                });
+            }));
+            assert_eq!(result.unwrap_err().downcast_ref::<usize>(), Some(&2), "round {round}");
+            assert_eq!(ran.load(SeqCst), 10);
+            assert!(catch_unwind(|| run(1, |_| resume_unwind(Box::new(())))).is_err());
+        }
+    }
+}
+
+/// Many short jobs in a row, with pauses now and then that let the workers fall asleep.
+#[test]
+fn results_of_workers_are_seen_by_the_caller() {
+    let _one = with_threads(3);
+    let mut sums = [0_u64; 9];
+    for round in 1..=3000_u64 {
+        for_each(sums.iter_mut(), |sum| *sum += round);
+        assert!(sums.iter().all(|&sum| sum == round * (round + 1) / 2), "round {round}");
+        if round % 500 == 0 {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+#[test]
+fn nothing_is_allocated_once_the_workers_run() {
+    let _one = with_threads(3);
+    let mut y = vec![0.0_f32; 1000];
+    let mut step = || for_each(y.chunks_mut(10), |y| y.iter_mut().for_each(|y| *y += 1.0));
+    step();
+    let allocations = allocation_counter::measure(|| {
+        for round in 0..100 {
+            step();
+            if round % 30 == 0 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    });
+    assert_eq!(allocations.count_total, 0);
+}
