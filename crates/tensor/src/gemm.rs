@@ -50,6 +50,13 @@ pub(crate) enum Start<'a, T> {
     Scaled(T),
 }
 
+impl<T: Scalar> Start<'_, T> {
+    /// β C, where 0·NaN is 0.
+    pub(crate) fn scaled(beta: T) -> Self {
+        if beta == T::ZERO { Self::Zero } else { Self::Scaled(beta) }
+    }
+}
+
 /// Partial sums of each element: enough for one sample's product with a row of weights not to wait for each addition.
 const LANES: usize = 4;
 /// Up to so many terms there is one sum: adding up four would take longer than the few terms of each.

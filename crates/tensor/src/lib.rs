@@ -17,7 +17,7 @@ pub mod simd;
 mod tensor;
 
 pub use error::ShapeError;
-pub use matmul::{matmul_into, matmul_nt_into, matmul_tn_into};
+pub use matmul::{affine_into, matmul_into, matmul_nt_into, matmul_tn_into};
 pub use named::{NamedTensors, Path, Role, TrainingState};
 pub use rows::{log_softmax, softmax};
 pub use scalar::{DType, Scalar};

@@ -2,7 +2,7 @@
 //! and `[batch, time, features]` alike.
 
 use crate::gemm::{Form, Product, Start};
-use crate::{Scalar, Shape, ShapeError, Tensor};
+use crate::{Scalar, Shape, ShapeError, Tensor, parallel};
 
 /// C = A·B + β C for A `[.., k]`, B `[k, n]`, C `[.., n]`.
 ///
@@ -27,7 +27,7 @@ pub fn matmul_into<T: Scalar>(
     beta: T,
     c: &mut Tensor<T>,
 ) -> Result<(), ShapeError> {
-    product(Form::Nn, a, b, beta, c)
+    product(Form::Nn, a, b, Start::scaled(beta), c)
 }
 
 /// C = A·Bᵀ + β C for A `[.., k]`, B `[n, k]`, C `[.., n]`.
@@ -53,7 +53,7 @@ pub fn matmul_nt_into<T: Scalar>(
     beta: T,
     c: &mut Tensor<T>,
 ) -> Result<(), ShapeError> {
-    product(Form::Nt, a, b, beta, c)
+    product(Form::Nt, a, b, Start::scaled(beta), c)
 }
 
 /// C = Aᵀ·B + β C for A `[.., m]`, B `[.., n]` of as many rows, C `[m, n]`.
@@ -79,7 +79,37 @@ pub fn matmul_tn_into<T: Scalar>(
     beta: T,
     c: &mut Tensor<T>,
 ) -> Result<(), ShapeError> {
-    product(Form::Tn, a, b, beta, c)
+    product(Form::Tn, a, b, Start::scaled(beta), c)
+}
+
+/// Y = X·Wᵀ + b for X `[.., in]`, W `[out, in]`, b `[out]`, Y `[.., out]`: a dense layer in one pass over Y, which is only
+/// written.
+///
+/// ```
+/// use backrule_tensor::{Tensor, affine_into};
+///
+/// let x: Tensor = Tensor::from([[1.0, 2.0]]);
+/// let (w, b) = (Tensor::from([[3.0, 4.0], [5.0, 6.0]]), Tensor::from([0.5, -0.5]));
+/// let mut y = Tensor::zeros([1, 2])?;
+/// affine_into(&x, &w, &b, &mut y)?;
+/// assert_eq!(y, Tensor::from([[11.5, 16.5]])); // 1·3 + 2·4 + ½, 1·5 + 2·6 − ½
+/// # Ok::<(), backrule_tensor::ShapeError>(())
+/// ```
+///
+/// # Errors
+/// When W, b or Y doesn't have the shape above; Y is unchanged then.
+pub fn affine_into<T: Scalar>(
+    x: &Tensor<T>,
+    w: &Tensor<T>,
+    b: &Tensor<T>,
+    y: &mut Tensor<T>,
+) -> Result<(), ShapeError> {
+    let outputs = Form::Nt.shape(x, w)?.columns();
+    if b.shape() != [outputs] {
+        let expected = format_args!("a bias of [{outputs}]");
+        return Err(ShapeError::new("matmul A·Bᵀ + b", expected, b.shape()));
+    }
+    product(Form::Nt, x, w, Start::Row(b.as_slice()), y)
 }
 
 impl<T: Scalar> Tensor<T> {
@@ -155,11 +185,14 @@ impl Form {
     }
 }
 
+/// Products of fewer multiplications stay on one thread: waking another takes as long.
+const WORTH_A_THREAD: usize = 1 << 20;
+
 fn product<T: Scalar>(
     form: Form,
     a: &Tensor<T>,
     b: &Tensor<T>,
-    beta: T,
+    start: Start<'_, T>,
     c: &mut Tensor<T>,
 ) -> Result<(), ShapeError> {
     let shape = form.shape(a, b)?;
@@ -171,16 +204,20 @@ fn product<T: Scalar>(
         Form::Nn | Form::Nt => a.shape().columns(),
         Form::Tn => a.shape().rows(),
     };
-    let sizes = [shape.rows(), shape.columns(), k];
-    let start = if beta == T::ZERO { Start::Zero } else { Start::Scaled(beta) };
+    let (m, n) = (shape.rows(), shape.columns());
     let (a, b, c) = (a.as_slice(), b.as_slice(), c.as_mut_slice());
-    T::product(Product { form, sizes, first: 0, a, b, start, c });
+    let tasks = (m.saturating_mul(n).saturating_mul(k) / WORTH_A_THREAD).clamp(1, parallel::threads().get());
+    // An element's bits don't depend on the split, so that it may follow the number of threads.
+    let rows = m.div_ceil(tasks).max(1);
+    parallel::for_each(c.chunks_mut((rows * n).max(1)).enumerate(), |(task, c)| {
+        T::product(Product { form, sizes: [m, n, k], first: task * rows, a, b, start, c });
+    });
     Ok(())
 }
 
 fn new_product<T: Scalar>(form: Form, a: &Tensor<T>, b: &Tensor<T>) -> Result<Tensor<T>, ShapeError> {
     let mut c = Tensor::zeros(form.shape(a, b)?)?;
-    product(form, a, b, T::ZERO, &mut c)?;
+    product(form, a, b, Start::Zero, &mut c)?;
     Ok(c)
 }
 

@@ -1,6 +1,7 @@
 use backrule_tensor::rand::Rng;
 use backrule_tensor::{
-    Scalar, Shape, ShapeError, Tensor, matmul_into, matmul_nt_into, matmul_tn_into, named_tensors,
+    Scalar, Shape, ShapeError, Tensor, affine_into, matmul_into, matmul_nt_into, matmul_tn_into,
+    named_tensors,
 };
 
 use crate::{At, Cache, Init, Layer, LayerError, Mode};
@@ -100,9 +101,9 @@ impl<T: Scalar> Layer<T> for Linear<T> {
 
     fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut Cache<T>, _: Mode) -> Result<(), LayerError> {
         y.resize(self.output_shape(x.shape())?);
-        matmul_nt_into(x, &self.weight, T::ZERO, y)?;
-        if let Some(bias) = &self.bias {
-            y.add_to_rows(bias)?;
+        match &self.bias {
+            Some(bias) => affine_into(x, &self.weight, bias, y)?,
+            None => matmul_nt_into(x, &self.weight, T::ZERO, y)?,
         }
         Ok(())
     }
