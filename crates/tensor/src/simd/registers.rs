@@ -29,6 +29,10 @@ pub trait Register<T>: Copy {
     fn load(x: &[T]) -> Self;
     /// Overwrites the first `LEN` numbers of `x`.
     fn store(self, x: &mut [T]);
+    /// All numbers of `x`, which are fewer than `LEN`, and zeros.
+    fn load_part(x: &[T]) -> Self;
+    /// Overwrites `x`, which is shorter than `LEN`.
+    fn store_part(self, x: &mut [T]);
     /// self + b, element by element.
     fn plus(self, b: Self) -> Self;
     /// self · b + c, element by element.
@@ -69,6 +73,16 @@ impl<T: Scalar, const N: usize> Register<T> for Plain<T, N> {
         x[..N].copy_from_slice(&self.0);
     }
     #[inline(always)]
+    fn load_part(x: &[T]) -> Self {
+        let mut register = [T::ZERO; N];
+        register.iter_mut().zip(x).for_each(|(register, &x)| *register = x);
+        Self(register)
+    }
+    #[inline(always)]
+    fn store_part(self, x: &mut [T]) {
+        x.iter_mut().zip(self.0).for_each(|(x, register)| *x = register);
+    }
+    #[inline(always)]
     fn plus(mut self, b: Self) -> Self {
         for i in 0..N {
             self.0[i] += b.0[i];
@@ -96,7 +110,8 @@ mod x86_64 {
     #![expect(unsafe_code, reason = "vector instructions are unsafe functions")]
     // SAFETY of every block below. First, the processor must have the instruction: these types are reached through `Avx2`
     // and `Avx512` alone, which only code inside `simd::run` gets to see, once the processor has said that it has these
-    // instructions. Second, loads and stores touch LEN elements: of a slice that was just cut to that length.
+    // instructions. Second, loads and stores touch LEN elements, of a slice that was just cut
+    // to that length; those of a part touch as many as the slice has, and no more than LEN.
     // What that pays, against arrays that the compiler turns into registers: `cargo bench --bench tensor -- matmul` takes
     // up to 1.5 times as long without, and the crate four times as long to compile.
 
@@ -119,7 +134,8 @@ mod x86_64 {
     }
 
     macro_rules! register {
-        ($name:ident, $inner:ident: $len:literal $type:ident; $set1:ident $load:ident $store:ident $add:ident $fma:ident) => {
+        ($name:ident, $inner:ident: $len:literal $type:ident; $set1:ident $load:ident $store:ident $add:ident $fma:ident;
+         |$x:ident, $n:ident| $load_part:expr, |$to:ident, $m:ident, $v:ident| $store_part:expr) => {
             #[derive(Clone, Copy)]
             pub(crate) struct $name($inner);
 
@@ -140,6 +156,16 @@ mod x86_64 {
                     unsafe { $store(x.as_mut_ptr(), self.0) }
                 }
                 #[inline(always)]
+                fn load_part(x: &[$type]) -> Self {
+                    let ($x, $n) = (x.as_ptr(), x.len().min($len));
+                    Self(unsafe { $load_part })
+                }
+                #[inline(always)]
+                fn store_part(self, x: &mut [$type]) {
+                    let ($to, $m, $v) = (x.as_mut_ptr(), x.len().min($len), self.0);
+                    unsafe { $store_part }
+                }
+                #[inline(always)]
                 fn plus(self, b: Self) -> Self {
                     Self(unsafe { $add(self.0, b.0) })
                 }
@@ -151,11 +177,25 @@ mod x86_64 {
         };
     }
 
-    register!(F32x4, __m128: 4 f32; _mm_set1_ps _mm_loadu_ps _mm_storeu_ps _mm_add_ps _mm_fmadd_ps);
-    register!(F32x8, __m256: 8 f32; _mm256_set1_ps _mm256_loadu_ps _mm256_storeu_ps _mm256_add_ps _mm256_fmadd_ps);
-    register!(F64x4, __m256d: 4 f64; _mm256_set1_pd _mm256_loadu_pd _mm256_storeu_pd _mm256_add_pd _mm256_fmadd_pd);
-    register!(F32x16, __m512: 16 f32; _mm512_set1_ps _mm512_loadu_ps _mm512_storeu_ps _mm512_add_ps _mm512_fmadd_ps);
-    register!(F64x8, __m512d: 8 f64; _mm512_set1_pd _mm512_loadu_pd _mm512_storeu_pd _mm512_add_pd _mm512_fmadd_pd);
+    /// A window of n entries that are all ones and then zeros begins n before the middle.
+    static ONES_32: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+    static ONES_64: [i64; 8] = [-1, -1, -1, -1, 0, 0, 0, 0];
+
+    register!(F32x4, __m128: 4 f32; _mm_set1_ps _mm_loadu_ps _mm_storeu_ps _mm_add_ps _mm_fmadd_ps;
+        |x, n| _mm_maskload_ps(x, _mm_loadu_si128(ONES_32[8 - n..][..4].as_ptr().cast())),
+        |x, n, v| _mm_maskstore_ps(x, _mm_loadu_si128(ONES_32[8 - n..][..4].as_ptr().cast()), v));
+    register!(F32x8, __m256: 8 f32; _mm256_set1_ps _mm256_loadu_ps _mm256_storeu_ps _mm256_add_ps _mm256_fmadd_ps;
+        |x, n| _mm256_maskload_ps(x, _mm256_loadu_si256(ONES_32[8 - n..][..8].as_ptr().cast())),
+        |x, n, v| _mm256_maskstore_ps(x, _mm256_loadu_si256(ONES_32[8 - n..][..8].as_ptr().cast()), v));
+    register!(F64x4, __m256d: 4 f64; _mm256_set1_pd _mm256_loadu_pd _mm256_storeu_pd _mm256_add_pd _mm256_fmadd_pd;
+        |x, n| _mm256_maskload_pd(x, _mm256_loadu_si256(ONES_64[4 - n..][..4].as_ptr().cast())),
+        |x, n, v| _mm256_maskstore_pd(x, _mm256_loadu_si256(ONES_64[4 - n..][..4].as_ptr().cast()), v));
+    register!(F32x16, __m512: 16 f32; _mm512_set1_ps _mm512_loadu_ps _mm512_storeu_ps _mm512_add_ps _mm512_fmadd_ps;
+        |x, n| _mm512_maskz_loadu_ps(((1_u32 << n) - 1) as u16, x),
+        |x, n, v| _mm512_mask_storeu_ps(x, ((1_u32 << n) - 1) as u16, v));
+    register!(F64x8, __m512d: 8 f64; _mm512_set1_pd _mm512_loadu_pd _mm512_storeu_pd _mm512_add_pd _mm512_fmadd_pd;
+        |x, n| _mm512_maskz_loadu_pd(((1_u32 << n) - 1) as u8, x),
+        |x, n, v| _mm512_mask_storeu_pd(x, ((1_u32 << n) - 1) as u8, v));
 
     impl Quad<f32> for F32x4 {
         #[inline(always)]
