@@ -1,6 +1,6 @@
 use std::mem::take;
 
-use backrule_tensor::{NamedTensors, Path, Role, Scalar, Shape, ShapeError, Tensor, TrainingState};
+use backrule_tensor::{NamedTensors, Path, Role, Scalar, Shape, ShapeError, Tensor, TrainingState, parallel};
 
 use crate::{OptionError, Rule, StepError};
 
@@ -113,7 +113,7 @@ impl<T: Scalar, R: Rule<T>> Optimizer<R, T> {
                 Role::Parameter => {
                     if let Some((own, others)) = take(&mut slots).split_at_mut_checked(slots_each) {
                         slots = others;
-                        rule.update(step, x, dx, own);
+                        update(rule, step, x, dx, own);
                     }
                 }
             }
@@ -181,6 +181,27 @@ impl<T: Scalar, R: Rule<T>> Optimizer<R, T> {
             own.find_map(|(_, slot)| entry.refuse_shape("optimizer state", slot.shape()))
         })
     }
+}
+
+/// Elements that a thread updates at a time, whatever the number of threads.
+const CHUNK: usize = 1 << 14;
+/// Slots up to which the slices of a chunk are kept in an array; more cost an allocation per parameter.
+const FEW: usize = 8;
+
+/// Updates one parameter: in chunks, unless the rule needs it whole.
+fn update<T: Scalar>(rule: &impl Rule<T>, step: u64, x: &mut [T], dx: &mut [T], slots: &mut [Tensor<T>]) {
+    let count = slots.len();
+    if count > FEW {
+        let mut slots: Vec<_> = slots.iter_mut().map(Tensor::as_mut_slice).collect();
+        return rule.update(step, x, dx, &mut slots);
+    }
+    let size = if rule.needs_whole() { x.len().max(1) } else { CHUNK };
+    let mut slots = slots.iter_mut();
+    let mut slots: [_; FEW] =
+        std::array::from_fn(|_| slots.next().map_or(&mut [][..], Tensor::as_mut_slice).chunks_mut(size));
+    let chunks = x.chunks_mut(size).zip(dx.chunks_mut(size));
+    let chunks = chunks.map(|(x, dx)| (x, dx, slots.each_mut().map(|slot| slot.next().unwrap_or_default())));
+    parallel::for_each(chunks, |(x, dx, mut slots)| rule.update(step, x, dx, &mut slots[..count]));
 }
 
 /// The slots, below the paths of their parameters: `fc1.weight.velocity`.

@@ -1,4 +1,4 @@
-use backrule_tensor::{Scalar, Tensor};
+use backrule_tensor::Scalar;
 
 use crate::OptionError;
 
@@ -20,7 +20,7 @@ use crate::OptionError;
 ///     fn slots(&self) -> &'static [&'static str] {
 ///         &[]
 ///     }
-///     fn update(&self, _step: u64, x: &mut [T], dx: &mut [T], _slots: &mut [Tensor<T>]) {
+///     fn update(&self, _step: u64, x: &mut [T], dx: &mut [T], _slots: &mut [&mut [T]]) {
 ///         let rate = T::from_f64(self.learning_rate);
 ///         for (x, dx) in x.iter_mut().zip(dx) {
 ///             let dx = take(dx);
@@ -44,7 +44,7 @@ use crate::OptionError;
 /// assert_eq!(grads[0], Tensor::from([0.0, 0.0]));
 /// # Ok::<(), backrule_optim::StepError>(())
 /// ```
-pub trait Rule<T: Scalar> {
+pub trait Rule<T: Scalar>: Send + Sync {
     /// The names of the state tensors that each parameter needs, such as `["velocity"]`. They start at zero, have the
     /// parameter's shape, and are saved as `fc1.weight.velocity`. The answer must never change.
     fn slots(&self) -> &'static [&'static str];
@@ -53,8 +53,15 @@ pub trait Rule<T: Scalar> {
     /// [`std::mem::take`], then neither a second pass nor a forgotten one is possible.
     ///
     /// `step` is 1 in an optimiser's first step. `slots` are the tensors named by [`slots`](Self::slots), in that
-    /// order; like dx they are as long as x.
-    fn update(&self, step: u64, x: &mut [T], dx: &mut [T], slots: &mut [Tensor<T>]);
+    /// order; like dx they are as long as x. All of them are **a part of the parameter**, unless
+    /// [`needs_whole`](Self::needs_whole): large ones are updated part by part, on several threads.
+    fn update(&self, step: u64, x: &mut [T], dx: &mut [T], slots: &mut [&mut [T]]);
+
+    /// Whether [`update`](Self::update) has to see a parameter as a whole, because it takes a norm, say. The default is no:
+    /// what happens to an element depends on no other.
+    fn needs_whole(&self) -> bool {
+        false
+    }
 
     /// The learning rate.
     fn learning_rate(&self) -> f64;
@@ -72,8 +79,12 @@ impl<T: Scalar, R: Rule<T> + ?Sized> Rule<T> for Box<R> {
         (**self).slots()
     }
 
-    fn update(&self, step: u64, x: &mut [T], dx: &mut [T], slots: &mut [Tensor<T>]) {
+    fn update(&self, step: u64, x: &mut [T], dx: &mut [T], slots: &mut [&mut [T]]) {
         (**self).update(step, x, dx, slots);
+    }
+
+    fn needs_whole(&self) -> bool {
+        (**self).needs_whole()
     }
 
     fn learning_rate(&self) -> f64 {

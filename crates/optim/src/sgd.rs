@@ -1,6 +1,7 @@
 use std::mem::take;
 
-use backrule_tensor::{DType, Scalar, Tensor};
+use backrule_tensor::simd::{self, Kernel, Simd};
+use backrule_tensor::{DType, Scalar};
 
 use crate::{OptionError, Rule};
 
@@ -133,20 +134,47 @@ impl<T: Scalar> Rule<T> for Sgd {
         if self.remembers() { &["velocity"] } else { &[] }
     }
 
-    fn update(&self, step: u64, x: &mut [T], dx: &mut [T], slots: &mut [Tensor<T>]) {
-        let [rate, decay] = [self.learning_rate, self.weight_decay].map(T::from_f64);
+    fn update(&self, step: u64, x: &mut [T], dx: &mut [T], slots: &mut [&mut [T]]) {
+        simd::run(Update { sgd: *self, first: step == 1, x, dx, slots });
+    }
+
+    fn learning_rate(&self) -> f64 {
+        self.learning_rate
+    }
+
+    fn set_learning_rate(&mut self, rate: f64) -> Result<(), OptionError> {
+        self.learning_rate = OptionError::check_not_negative("learning_rate", rate)?;
+        Ok(())
+    }
+}
+
+struct Update<'a, 'b, T> {
+    sgd: Sgd,
+    first: bool,
+    x: &'a mut [T],
+    dx: &'a mut [T],
+    slots: &'a mut [&'b mut [T]],
+}
+
+impl<T: Scalar> Kernel for Update<'_, '_, T> {
+    type Output = ();
+
+    /// Products and sums are rounded one by one, as PyTorch's are: no FMA.
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let Self { sgd, first, x, dx, slots } = self;
+        let [rate, decay] = [sgd.learning_rate, sgd.weight_decay].map(T::from_f64);
         // Without decay x stays out of it: 0·∞ would be NaN.
         let decayed = |dx: &mut T, x: T| if decay == T::ZERO { take(dx) } else { take(dx) + decay * x };
-        let first = step == 1;
         // Subnormal numbers are some 20 times slower, and without a gradient the velocity would stay there for ever:
         // rounding keeps the smallest number from shrinking.
         let smallest = smallest_normal::<T>();
         let settled = |v: T| if v.abs() < smallest { T::ZERO } else { v };
         let all = x.iter_mut().zip(dx);
-        match (self.momentum, slots) {
+        match (sgd.momentum, slots) {
             (Momentum::Classic { factor, dampening }, [v]) => {
                 let [factor, share] = [factor, 1.0 - dampening].map(T::from_f64);
-                for ((x, dx), v) in all.zip(v.as_mut_slice()) {
+                for ((x, dx), v) in all.zip(v.iter_mut()) {
                     let g = decayed(dx, *x);
                     *v = if first { g } else { settled(factor * *v + share * g) };
                     *x -= rate * *v;
@@ -154,7 +182,7 @@ impl<T: Scalar> Rule<T> for Sgd {
             }
             (Momentum::Nesterov { factor }, [v]) => {
                 let factor = T::from_f64(factor);
-                for ((x, dx), v) in all.zip(v.as_mut_slice()) {
+                for ((x, dx), v) in all.zip(v.iter_mut()) {
                     let g = decayed(dx, *x);
                     *v = if first { g } else { settled(factor * *v + g) };
                     *x -= rate * (g + factor * *v);
@@ -167,15 +195,6 @@ impl<T: Scalar> Rule<T> for Sgd {
                 }
             }
         }
-    }
-
-    fn learning_rate(&self) -> f64 {
-        self.learning_rate
-    }
-
-    fn set_learning_rate(&mut self, rate: f64) -> Result<(), OptionError> {
-        self.learning_rate = OptionError::check_not_negative("learning_rate", rate)?;
-        Ok(())
     }
 }
 
@@ -222,13 +241,14 @@ mod tests {
     /// θ after each step from θ = 1 with the gradients 1, 0.5 and 0, and the last velocity.
     fn three_steps(sgd: Sgd) -> ([f64; 3], Option<f64>) {
         let mut x = [1.0];
-        let mut slots = vec![Tensor::from([7.0]); Rule::<f64>::slots(&sgd).len()];
+        let mut v = [7.0];
+        let used = Rule::<f64>::slots(&sgd).len();
         let mut after = [0.0; 3];
         for (step, (after, dx)) in (1..).zip(after.iter_mut().zip([1.0, 0.5, 0.0])) {
-            sgd.update(step, &mut x, &mut [dx], &mut slots);
+            sgd.update(step, &mut x, &mut [dx], &mut [&mut v[..]][..used]);
             *after = x[0];
         }
-        (after, slots.first().and_then(|v| v.get(&[0])))
+        (after, (used == 1).then_some(v[0]))
     }
 
     #[track_caller]
@@ -285,14 +305,13 @@ mod tests {
     fn assert_velocity_ends<T: Scalar>() {
         for momentum in [0.9.into(), Momentum::Nesterov { factor: 0.9 }] {
             let sgd = Sgd::new(0.1).unwrap().momentum(momentum).unwrap();
-            let (mut x, mut slots) = ([T::ONE], [Tensor::scalar(T::ZERO)]);
-            sgd.update(1, &mut x, &mut [T::ONE], &mut slots);
+            let (mut x, mut v) = ([T::ONE], [T::ZERO]);
+            sgd.update(1, &mut x, &mut [T::ONE], &mut [&mut v[..]]);
             let mut steps = 1;
-            while slots[0].as_slice()[0] != T::ZERO {
-                let before = slots[0].as_slice()[0];
-                assert!(before >= smallest_normal());
+            while v[0] != T::ZERO {
+                assert!(v[0] >= smallest_normal());
                 steps += 1;
-                sgd.update(steps, &mut x, &mut [T::ZERO], &mut slots);
+                sgd.update(steps, &mut x, &mut [T::ZERO], &mut [&mut v[..]]);
             }
             // 0.9ⁿ falls below 2⁻¹²⁶ at n = 829, and below 2⁻¹⁰²² at n = 6724.
             let expected = if T::DTYPE == DType::F32 { 829 } else { 6724 };

@@ -1,7 +1,9 @@
 //! One table of all rules and their options, and what an optimizer holds with each of them.
 #![allow(clippy::unwrap_used)]
 
-use backrule_optim::tensor::{NamedTensors, Path, Role, Scalar, Shape, Tensor, TrainingState, random};
+use backrule_optim::tensor::{
+    NamedTensors, Path, Role, Scalar, Shape, Tensor, TrainingState, parallel, random,
+};
 use backrule_optim::{Momentum, Optimizer, OptionError, Rule, Sgd, StepError};
 
 type AnyRule<T> = Box<dyn Rule<T>>;
@@ -114,6 +116,90 @@ fn a_step_allocates_nothing_and_uses_the_gradients_up() {
         }
     }
     each_rule(contract::<f32>, contract::<f64>);
+}
+
+/// Large enough for several chunks, the last of them a short one.
+const LARGE: usize = 40_001;
+
+/// In chunks and on several threads a parameter becomes what it becomes in one piece.
+#[test]
+fn large_parameters_get_the_same_bits_on_any_number_of_threads() {
+    fn contract<T: Scalar>(rule: usize) {
+        let normal = |seed| Tensor::<T>::normal([LARGE], 0.0, 1.0, &mut random::rng(seed)).unwrap();
+        let whole = &table::<T>()[rule].1;
+        let mut x = normal(1);
+        let mut slots: Vec<_> = whole.slots().iter().map(|_| vec![T::ZERO; LARGE]).collect();
+        for step in 1..4 {
+            let mut slots: Vec<&mut [T]> = slots.iter_mut().map(|slot| &mut slot[..]).collect();
+            whole.update(step, x.as_mut_slice(), normal(1 + step).as_mut_slice(), &mut slots);
+        }
+        for threads in [1, 2, 3] {
+            parallel::set_threads(threads.try_into().unwrap());
+            let mut net = normal(1);
+            let mut optimizer = Optimizer::new(table::<T>().swap_remove(rule).1, &net);
+            for step in 1..4 {
+                let mut grads = [normal(1 + step)];
+                let allocations =
+                    allocation_counter::measure(|| optimizer.step(&mut net, &mut grads).unwrap());
+                assert!(allocations.count_total == 0 || step == 1, "rule {rule}");
+                assert!(grads[0].as_slice().iter().all(|&dx| dx == T::ZERO), "rule {rule}");
+            }
+            assert_eq!(bits(&net), bits(&x), "rule {rule}, {threads} threads");
+            let visited: Vec<_> = bits(&optimizer).into_iter().map(|(.., bits)| bits).collect();
+            let expected = slots.iter().map(|slot| slot.iter().map(|v| v.to_f64().to_bits()).collect());
+            assert_eq!(visited, expected.collect::<Vec<Vec<_>>>(), "rule {rule}, {threads} threads");
+        }
+    }
+    each_rule(contract::<f32>, contract::<f64>);
+}
+
+/// x ← x − dx / max |dx|, and nine slots that each count the calls.
+struct Largest {
+    slots: &'static [&'static str],
+}
+
+impl Rule<f64> for Largest {
+    fn slots(&self) -> &'static [&'static str] {
+        self.slots
+    }
+
+    fn update(&self, _step: u64, x: &mut [f64], dx: &mut [f64], slots: &mut [&mut [f64]]) {
+        let largest = dx.iter().fold(0.0, |max: f64, dx| max.max(dx.abs()));
+        assert_eq!(slots.len(), self.slots.len());
+        for slot in slots {
+            assert_eq!(slot.len(), x.len());
+            slot.iter_mut().for_each(|v| *v += 1.0);
+        }
+        x.iter_mut().zip(dx).for_each(|(x, dx)| *x -= std::mem::take(dx) / largest);
+    }
+
+    fn needs_whole(&self) -> bool {
+        true
+    }
+
+    fn learning_rate(&self) -> f64 {
+        1.0
+    }
+
+    fn set_learning_rate(&mut self, _: f64) -> Result<(), OptionError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_rule_that_needs_it_sees_a_parameter_as_a_whole() {
+    const NINE: &[&str] = &["a", "b", "c", "d", "e", "f", "g", "h", "i"];
+    for slots in [&NINE[..0], &NINE[..1], &NINE[..8], NINE] {
+        let mut net = Tensor::<f64>::zeros([LARGE]).unwrap();
+        let rule: AnyRule<f64> = Box::new(Largest { slots });
+        let mut optimizer = Optimizer::new(rule, &net);
+        let mut grads = [Tensor::from_fn([LARGE], |at| at[0] as f64).unwrap()];
+        optimizer.step(&mut net, &mut grads).unwrap();
+        assert_eq!(net.get(&[LARGE / 2]), Some(-0.5));
+        optimizer.visit(Path::ROOT, &mut |path, _, slot| {
+            assert!(slot.as_slice().iter().all(|&calls| calls == 1.0), "{slots:?}: {path}");
+        });
+    }
 }
 
 #[test]
