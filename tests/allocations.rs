@@ -4,9 +4,9 @@
 use backrule_loss::CrossEntropy;
 use backrule_nn::{Dropout, Grads, Key, Linear, Mode, Relu, Sequential, Tape};
 use backrule_optim::{Optimizer, Sgd};
-use backrule_tensor::{Tensor, random};
+use backrule_tensor::{Tensor, parallel, random};
 
-fn allocations_of_a_warm_epoch(sizes: [usize; 3], batch: usize) -> u64 {
+fn allocations_of_a_warm_epoch(sizes: [usize; 3], batch: usize, parts: usize) -> u64 {
     let mut rng = random::rng(1);
     let mut net = Sequential::builder()
         .layer("fc1", Linear::new(sizes[0], sizes[1], &mut rng).unwrap())
@@ -18,7 +18,8 @@ fn allocations_of_a_warm_epoch(sizes: [usize; 3], batch: usize) -> u64 {
     let data: Tensor = Tensor::normal([3 * batch + 1, sizes[0]], 0.0, 1.0, &mut rng).unwrap();
     let loss = CrossEntropy::new().label_smoothing(0.1).unwrap();
     let mut optimizer = Optimizer::new(Sgd::new(0.1).unwrap().momentum(0.9).unwrap(), &net);
-    let (mut tape, mut grads, mut dy) = (Tape::new(), Grads::new(&net), Tensor::default());
+    let mut tape = Tape::new().parts(parts).unwrap();
+    let (mut grads, mut dy) = (Grads::new(&net), Tensor::default());
     let (mut x, mut labels) = (Tensor::default(), Vec::new());
     let mut order: Vec<usize> = (0..data.shape()[0]).collect();
     let mut epoch = |key: Key| {
@@ -34,13 +35,20 @@ fn allocations_of_a_warm_epoch(sizes: [usize; 3], batch: usize) -> u64 {
             optimizer.step(&mut net, &mut grads).unwrap();
         }
     };
-    epoch(Key::new(0));
+    // Alone, this thread meets every size; with two, it starts the worker.
+    for threads in [1, 2] {
+        parallel::set_threads(threads.try_into().unwrap());
+        epoch(Key::new(0));
+    }
     allocation_counter::measure(|| epoch(Key::new(1))).count_total
 }
 
 #[test]
-fn the_second_epoch_allocates_nothing() {
+fn a_warm_epoch_allocates_nothing() {
     for (sizes, batch) in [([3, 4, 2], 5), ([64, 32, 10], 32), ([33, 40, 7], 7), ([300, 130, 70], 100)] {
-        assert_eq!(allocations_of_a_warm_epoch(sizes, batch), 0, "{sizes:?}, batch {batch}");
+        for parts in [1, 2, 3] {
+            let allocations = allocations_of_a_warm_epoch(sizes, batch, parts);
+            assert_eq!(allocations, 0, "{sizes:?}, batch {batch}, {parts} parts");
+        }
     }
 }

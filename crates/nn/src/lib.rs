@@ -8,6 +8,7 @@ mod init;
 mod key;
 mod layer;
 mod layers;
+mod parts;
 mod summary;
 mod tape;
 

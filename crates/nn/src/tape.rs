@@ -1,6 +1,7 @@
 use backrule_tensor::{Scalar, ShapeError, Tensor};
 
-use crate::{At, Cache, Grads, Layer, LayerError, Mode};
+use crate::parts::{self, Part};
+use crate::{At, Cache, Grads, Layer, LayerError, Mode, OptionError};
 
 /// The memory of forward passes: outputs and notes of every layer. Make one, and reuse it for every step: after the first
 /// step of a batch shape, nothing is allocated any more.
@@ -26,6 +27,10 @@ use crate::{At, Cache, Grads, Layer, LayerError, Mode};
 pub struct Tape<T: Scalar = f32> {
     y: Tensor<T>,
     cache: Cache<T>,
+    /// Empty if the batch isn't split.
+    parts: Vec<Part<T>>,
+    /// The parts that the last forward pass had samples for; 0 if it wasn't split.
+    used: usize,
 }
 
 impl<T: Scalar> Tape<T> {
@@ -34,27 +39,67 @@ impl<T: Scalar> Tape<T> {
         Self::default()
     }
 
+    /// Has every pass split its batch into this many parts, which several threads work on at once:
+    ///
+    /// ```
+    /// use backrule_nn::Tape;
+    ///
+    /// let mut tape: Tape = Tape::new().parts(4)?;
+    /// # Ok::<(), backrule_nn::OptionError>(())
+    /// ```
+    ///
+    /// Nothing else of a training loop changes. The parts are contiguous along x's first axis and of equal sizes, give or
+    /// take one sample; a batch with fewer samples has fewer parts. When all are done, their outputs are one y again, and
+    /// their gradients are added up in a fixed order. **The number of threads changes no bit**, so that a run can go on
+    /// on another machine; the number of parts does, in the last digits, and belongs to a run as the batch size does.
+    /// Take as many parts as there will be threads (see [`parallel`](backrule_tensor::parallel)).
+    ///
+    /// Each part draws its random numbers from a key of its own: dropout has other masks than in a tape without parts. A
+    /// layer that looks across the batch sees its part; of the increments of a statistic the mean counts.
+    ///
+    /// It pays when a part's work takes far longer than handing it to a thread, some microseconds. It costs memory: for
+    /// each part a second set of gradients, and all parts together a copy of x, y, dy and dx.
+    ///
+    /// # Errors
+    /// When `count` is 0.
+    pub fn parts(mut self, count: usize) -> Result<Self, OptionError> {
+        if count == 0 {
+            return Err(OptionError::new("parts of a batch", "at least 1", count));
+        }
+        // One part is the batch as it is.
+        self.parts.resize_with(if count == 1 { 0 } else { count }, Part::default);
+        self.used = 0;
+        Ok(self)
+    }
+
     /// Computes y = f(x) and keeps what the derivative needs.
     ///
     /// The [`Pass`] borrows the network, the input and the tape, so that none of them can change before its derivative
     /// has been taken.
     ///
     /// # Errors
-    /// When x doesn't suit the network; the error names the layer.
+    /// When x doesn't suit the network; the error names the layer. With [`parts`](Self::parts) it is about the first part
+    /// that has one, and a network whose y has another first axis than x is an error, too.
     pub fn forward<'a>(
         &'a mut self,
         net: &'a dyn Layer<T>,
         x: &'a Tensor<T>,
         mode: Mode,
     ) -> Result<Pass<'a, T>, LayerError> {
-        net.forward(x, &mut self.y, &mut self.cache, mode)?;
+        let samples = x.shape().first().copied().unwrap_or(1);
+        self.used = if samples < 2 { 0 } else { self.parts.len().min(samples) };
+        if self.used > 0 {
+            parts::forward(&mut self.parts[..self.used], net, x, &mut self.y, mode)?;
+        } else {
+            net.forward(x, &mut self.y, &mut self.cache, mode)?;
+        }
         Ok(Pass { net, x, tape: self, mode })
     }
 }
 
 impl<T: Scalar> Default for Tape<T> {
     fn default() -> Self {
-        Self { y: Tensor::default(), cache: Cache::default() }
+        Self { y: Tensor::default(), cache: Cache::default(), parts: Vec::new(), used: 0 }
     }
 }
 
@@ -125,11 +170,14 @@ impl<'a, T: Scalar> Pass<'a, T> {
     }
 
     fn run(self, dy: &Tensor<T>, dx: Option<&mut Tensor<T>>, grads: &mut Grads<T>) -> Result<(), LayerError> {
-        let Tape { y, cache } = self.tape;
+        let Tape { y, cache, parts, used } = self.tape;
         if dy.shape() != y.shape() {
             return Err(ShapeError::new("backward: ∂l/∂y", y.shape(), dy.shape()).into());
         }
         grads.expect(self.net)?;
+        if *used > 0 {
+            return parts::backward(&mut parts[..*used], self.net, self.x, dy, dx, grads, self.mode);
+        }
         let at = At { x: self.x, y, cache, mode: self.mode };
         self.net.backward(at, dy, dx, grads)
     }

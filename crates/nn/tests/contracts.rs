@@ -4,12 +4,13 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 
 use backrule_nn::{
     At, Cache, Dropout, Gradcheck, Grads, Key, Layer, Linear, LinearConfig, LogSoftmax, Mode, Relu, Residual,
     Sequential, Sigmoid, Softmax, Tanh, Tape, gradcheck, predict,
 };
-use backrule_tensor::{NamedTensors, Path, Scalar, Tensor, random};
+use backrule_tensor::{NamedTensors, Path, Scalar, Tensor, parallel, random};
 
 struct Row<T> {
     name: &'static str,
@@ -163,6 +164,30 @@ fn a_batch_is_its_samples_one_by_one() {
     });
 }
 
+/// A tape that splits the batch gives what one gives that doesn't; sums over the batch are taken in another order.
+#[test]
+fn the_parts_of_a_batch_are_the_batch() {
+    every::<f64>(|name, layer, shape| {
+        let x = normal(shape, 3);
+        let mut whole = Grads::new(layer);
+        let expected = pass(layer, &x, Mode::Eval, &mut whole);
+        let dy = normal(&expected[0].shape(), 5);
+        for parts in [1, 2, 3, 7] {
+            let (mut tape, mut dx) = (Tape::new().parts(parts).unwrap(), Tensor::default());
+            for _ in 0..2 {
+                let mut sum = Grads::new(layer);
+                let run = tape.forward(layer, &x, Mode::Eval).unwrap();
+                assert_eq!(run.output(), &expected[0], "{name}, {parts} parts: y");
+                run.backward_to_input(&dy, &mut sum, &mut dx).unwrap();
+                assert_eq!(dx, expected[1], "{name}, {parts} parts: dx");
+                for (sum, whole) in sum.iter().zip(whole.iter()) {
+                    backrule_testkit::assert_close(name, sum, whole, 1e-12);
+                }
+            }
+        }
+    });
+}
+
 fn nan_goes_through<T: Scalar>() {
     every::<T>(|name, layer, shape| {
         for mode in [TRAIN, Mode::Eval] {
@@ -233,22 +258,27 @@ fn a_reused_tape_forgets() {
 
 #[test]
 fn the_second_step_allocates_nothing() {
+    // Other tests use the pool at the same time, so that its workers might start only when this one counts.
+    parallel::set_threads(NonZeroUsize::MIN);
     every::<f32>(|name, layer, shape| {
         let x = normal(shape, 8);
         let dy = normal(&layer.output_shape(x.shape()).unwrap(), 5);
-        let (mut tape, mut grads, mut dx) = (Tape::new(), Grads::new(layer), Tensor::default());
-        let mut step = |mode| {
-            tape.forward(layer, &x, mode).unwrap().backward(&dy, &mut grads).unwrap();
-            let run = tape.forward(layer, &x, mode).unwrap();
-            run.backward_to_input(&dy, &mut grads, &mut dx).unwrap();
-        };
-        step(TRAIN);
-        step(Mode::Eval);
-        let allocations = allocation_counter::measure(|| {
+        for parts in [1, 3] {
+            let mut tape = Tape::new().parts(parts).unwrap();
+            let (mut grads, mut dx) = (Grads::new(layer), Tensor::default());
+            let mut step = |mode| {
+                tape.forward(layer, &x, mode).unwrap().backward(&dy, &mut grads).unwrap();
+                let run = tape.forward(layer, &x, mode).unwrap();
+                run.backward_to_input(&dy, &mut grads, &mut dx).unwrap();
+            };
             step(TRAIN);
             step(Mode::Eval);
-        });
-        assert_eq!(allocations.count_total, 0, "{name}");
+            let allocations = allocation_counter::measure(|| {
+                step(TRAIN);
+                step(Mode::Eval);
+            });
+            assert_eq!(allocations.count_total, 0, "{name}, {parts} parts");
+        }
     });
 }
 

@@ -384,22 +384,22 @@ mod pool {
 
     /// Whether `condition` came true within [`SPIN`].
     fn spin_until(condition: impl Fn() -> bool) -> bool {
-        // Asking for the time takes longer than a look at the condition.
-        const LOOKS: usize = 16;
-        if condition() {
-            return true;
+        // Some microseconds without a call of the system.
+        const LOOKS: usize = 64;
+        for _ in 0..LOOKS {
+            if condition() {
+                return true;
+            }
+            std::hint::spin_loop();
         }
         let start = Instant::now();
-        loop {
-            for _ in 0..LOOKS {
-                std::hint::spin_loop();
-                if condition() {
-                    return true;
-                }
-            }
-            if start.elapsed() >= SPIN {
-                return false;
+        while start.elapsed() < SPIN {
+            // On a busy machine the thread that is waited for may want this very core.
+            std::thread::yield_now();
+            if condition() {
+                return true;
             }
         }
+        false
     }
 }

@@ -1,0 +1,219 @@
+//! A tape that splits the batch: what differs from one that doesn't, and what goes wrong.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use backrule_nn::{At, Cache, Dropout, Grads, Key, Layer, LayerError, Linear, Mode, Sequential, Tape};
+use backrule_tensor::{NamedTensors, Scalar, Shape, Tensor, named_tensors, random};
+
+const TRAIN: Mode = Mode::Train(Key::new(3));
+
+fn net() -> Sequential<f64> {
+    let mut rng = random::rng(1);
+    Sequential::builder()
+        .layer("fc1", Linear::new(5, 8, &mut rng).unwrap())
+        .layer("drop", Dropout::new(0.5).unwrap())
+        .layer("fc2", Linear::new(8, 3, &mut rng).unwrap())
+        .build()
+        .unwrap()
+}
+
+fn normal(shape: [usize; 2], seed: u64) -> Tensor<f64> {
+    Tensor::normal(shape, 0.0, 1.0, &mut random::rng(seed)).unwrap()
+}
+
+/// With dropout on: the parts are passes of their own with the keys of children, and their gradients add up.
+#[test]
+fn a_part_is_a_pass_with_its_own_key() {
+    let net = net();
+    let (x, dy) = (normal([8, 5], 1), normal([8, 3], 2));
+    let mut tape = Tape::new().parts(3).unwrap();
+    let (mut grads, mut dx) = (Grads::new(&net), Tensor::default());
+    grads[0].fill(0.25);
+    let mut expected = grads.clone();
+    let pass = tape.forward(&net, &x, TRAIN).unwrap();
+    let y = pass.output().clone();
+    pass.backward_to_input(&dy, &mut grads, &mut dx).unwrap();
+
+    for (i, range) in [0..3, 3..6, 6..8].into_iter().enumerate() {
+        let of = |whole: &Tensor<f64>| whole.slice(range.clone()).unwrap();
+        let (mut tape, mut own, mut own_dx) = (Tape::new(), Grads::new(&net), Tensor::default());
+        let own_x = of(&x);
+        let pass = tape.forward(&net, &own_x, TRAIN.child(i)).unwrap();
+        assert_eq!(pass.output(), &of(&y), "part {i}");
+        pass.backward_to_input(&of(&dy), &mut own, &mut own_dx).unwrap();
+        assert_eq!(own_dx, of(&dx), "part {i}");
+        expected.add(&own).unwrap();
+    }
+    assert_eq!(grads, expected);
+}
+
+/// Whatever the batch was before, smaller than the parts or empty.
+#[test]
+fn any_batch_can_be_split() {
+    let net = net();
+    let mut tape = Tape::new().parts(4).unwrap();
+    for batch in [9, 0, 3, 1, 4, 10, 2] {
+        let (x, dy) = (normal([batch, 5], 1), normal([batch, 3], 2));
+        let (mut split, mut whole) = (Grads::new(&net), Grads::new(&net));
+        let (mut dx, mut plain) = (Tensor::default(), Tape::new());
+        let pass = tape.forward(&net, &x, Mode::Eval).unwrap();
+        let expected = plain.forward(&net, &x, Mode::Eval).unwrap();
+        assert_eq!(pass.output(), expected.output(), "batch {batch}");
+        pass.backward_to_input(&dy, &mut split, &mut dx).unwrap();
+        expected.backward(&dy, &mut whole).unwrap();
+        assert_eq!(dx.shape(), [batch, 5]);
+        for (split, whole) in split.iter().zip(whole.iter()) {
+            backrule_testkit::assert_close("gradients", split, whole, 1e-13);
+        }
+    }
+}
+
+/// One tape after another network has used it, larger and smaller ones.
+#[test]
+fn a_split_tape_serves_any_network() {
+    let mut tape = Tape::<f64>::new().parts(2).unwrap();
+    for (inputs, outputs) in [(3, 2), (7, 5), (2, 1)] {
+        let layer = Linear::new(inputs, outputs, &mut random::rng(1)).unwrap();
+        let (x, dy) = (normal([6, inputs], 1), normal([6, outputs], 2));
+        for tape in [&mut tape, &mut Tape::new().parts(2).unwrap()] {
+            let mut grads = Grads::new(&layer);
+            tape.forward(&layer, &x, TRAIN).unwrap().backward(&dy, &mut grads).unwrap();
+            let mut whole = Grads::new(&layer);
+            Tape::new().forward(&layer, &x, TRAIN).unwrap().backward(&dy, &mut whole).unwrap();
+            for (split, whole) in grads.iter().zip(whole.iter()) {
+                backrule_testkit::assert_close("gradients", split, whole, 1e-13);
+            }
+        }
+    }
+}
+
+#[test]
+fn errors_come_from_the_first_part_and_change_no_gradient() {
+    let error = Tape::<f32>::new().parts(0).unwrap_err();
+    assert_eq!(error.to_string(), "parts of a batch: expected at least 1, got 0");
+
+    let net = net();
+    let mut tape = Tape::new().parts(2).unwrap();
+    let x = normal([5, 6], 1);
+    let error = tape.forward(&net, &x, TRAIN).err().unwrap();
+    assert_eq!(error.to_string(), "fc1: linear forward: expected [_, 5], got [3, 6]");
+
+    let x = normal([5, 5], 1);
+    let mut grads = Grads::new(&net);
+    let pass = tape.forward(&net, &x, TRAIN).unwrap();
+    let error = pass.backward(&normal([4, 3], 1), &mut grads).unwrap_err();
+    assert_eq!(error.to_string(), "backward: ∂l/∂y: expected [5, 3], got [4, 3]");
+    assert_eq!(grads, Grads::new(&net));
+}
+
+/// y = x, but row 7 of the data (its first feature says which it is) is refused by backward; with another last axis where
+/// the first feature is negative, and without a first axis where it is −2.
+struct Moody;
+
+impl<T: Scalar> NamedTensors<T> for Moody {}
+
+impl<T: Scalar> Layer<T> for Moody {
+    fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut Cache<T>, _: Mode) -> Result<(), LayerError> {
+        let first = x.as_slice().first().map_or(0.0, |x| x.to_f64());
+        if first >= 0.0 {
+            y.copy_from(x);
+        } else {
+            let [rows, columns] = [x.shape().rows(), x.shape().columns()];
+            y.resize(if first < -1.0 { Shape::SCALAR } else { Shape::new(&[columns, rows])? });
+        }
+        Ok(())
+    }
+
+    fn backward(
+        &self,
+        at: At<'_, T>,
+        _: &Tensor<T>,
+        _: Option<&mut Tensor<T>>,
+        _: &mut [Tensor<T>],
+    ) -> Result<(), LayerError> {
+        match at.x.rows().find(|row| row[0].to_f64() == 7.0) {
+            Some(_) => Err(LayerError::value("backward", "another row", at.x.shape())),
+            None => Ok(()),
+        }
+    }
+}
+
+#[test]
+fn an_error_in_one_part_only_is_an_error() {
+    let mut net = Sequential::<f64>::builder().layer("moody", Moody);
+    net = net.layer("fc", Linear::new(2, 2, &mut random::rng(1)).unwrap());
+    let net = net.build().unwrap();
+    let mut tape = Tape::new().parts(3).unwrap();
+    let mut x = Tensor::from_fn([9, 2], |at| at[0] as f64).unwrap();
+    let (mut grads, dy) = (Grads::new(&net), normal([9, 2], 2));
+    let mut dx = Tensor::default();
+    for _ in 0..2 {
+        let pass = tape.forward(&net, &x, Mode::Eval).unwrap();
+        let error = pass.backward_to_input(&dy, &mut grads, &mut dx).unwrap_err();
+        assert_eq!(error.to_string(), "moody: backward: expected another row, got [3, 2]");
+        assert_eq!(grads, Grads::new(&net), "the other parts' gradients have been added");
+    }
+    // Without that row it works, and nothing is left of the failed pass.
+    x.row_mut(7).unwrap()[0] = 0.0;
+    let pass = tape.forward(&net, &x, Mode::Eval).unwrap();
+    pass.backward(&dy, &mut grads).unwrap();
+    let mut fresh = Grads::new(&net);
+    let mut other = Tape::new().parts(3).unwrap();
+    other.forward(&net, &x, Mode::Eval).unwrap().backward(&dy, &mut fresh).unwrap();
+    assert_eq!(grads, fresh);
+
+    for (first, got) in [(-1.0, "[2, 3]"), (-2.0, "[]")] {
+        x.row_mut(3).unwrap()[0] = first;
+        let error = tape.forward(&Moody, &x, Mode::Eval).err().unwrap();
+        let expected = "forward in parts: expected one output for each of 3 samples, got ";
+        assert_eq!(error.to_string(), format!("{expected}{got}"));
+    }
+    // No dx was written by a layer that must write it.
+    x = Tensor::zeros([9, 2]).unwrap();
+    let pass = tape.forward(&Moody, &x, Mode::Eval).unwrap();
+    assert!(pass.backward_to_input(&dy, &mut Grads::new(&Moody), &mut dx).is_err());
+}
+
+/// y = x; the statistic follows the batch's mean.
+struct Mean<T: Scalar> {
+    running: Tensor<T>,
+}
+
+named_tensors!(Mean {} statistics { running });
+
+impl<T: Scalar> Layer<T> for Mean<T> {
+    fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut Cache<T>, _: Mode) -> Result<(), LayerError> {
+        y.copy_from(x);
+        Ok(())
+    }
+
+    fn backward(
+        &self,
+        at: At<'_, T>,
+        dy: &Tensor<T>,
+        dx: Option<&mut Tensor<T>>,
+        grads: &mut [Tensor<T>],
+    ) -> Result<(), LayerError> {
+        let mut mean = Tensor::zeros_like(&self.running);
+        mean.add_sum_of_rows(at.x)?;
+        mean.scale(T::ONE / T::from_f64(at.x.shape().rows() as f64));
+        mean.zip_from(&mean.clone(), &self.running, |mean, running| mean - running)?;
+        grads[0].add(&mean)?;
+        if let Some(dx) = dx {
+            dx.copy_from(dy);
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_statistic_moves_as_far_as_without_parts() {
+    let layer = Mean { running: Tensor::from([1.0_f64, -1.0]) };
+    let x = normal([7, 2], 1);
+    let mut expected = Grads::new(&layer);
+    Tape::new().forward(&layer, &x, TRAIN).unwrap().backward(&x, &mut expected).unwrap();
+    for parts in [2, 3, 9] {
+        let (mut tape, mut grads) = (Tape::new().parts(parts).unwrap(), Grads::new(&layer));
+        tape.forward(&layer, &x, TRAIN).unwrap().backward(&x, &mut grads).unwrap();
+        backrule_testkit::assert_close("the running mean", &grads[0], &expected[0], 1e-14);
+    }
+}
