@@ -6,6 +6,7 @@ mod elementwise;
 mod error;
 mod gemm;
 mod literal;
+mod math;
 mod matmul;
 mod named;
 pub mod parallel;

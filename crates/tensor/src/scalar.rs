@@ -5,6 +5,7 @@ use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAssi
 use std::thread::LocalKey;
 
 use crate::gemm::Product;
+use crate::math;
 use crate::simd::{self, Simd};
 
 /// The element type of a tensor: `f32` for work, `f64` where derivatives are checked. Sealed.
@@ -45,14 +46,17 @@ pub trait Scalar:
     fn from_f64(value: f64) -> Self;
     /// The same number in double precision, exactly.
     fn to_f64(self) -> f64;
-    /// eˣ.
+    /// eˣ. In single precision it is this crate's own, with the same bits on every machine, and within one unit in the
+    /// last place of the exact result.
     fn exp(self) -> Self;
     /// The natural logarithm.
     fn ln(self) -> Self;
     /// ln(1 + x), accurate for small x.
     fn ln_1p(self) -> Self;
-    /// The hyperbolic tangent.
+    /// The hyperbolic tangent. As [`exp`](Self::exp), but within one and a half units.
     fn tanh(self) -> Self;
+    /// The logistic function, 1 / (1 + e⁻ˣ). As [`exp`](Self::exp), but within two units.
+    fn sigmoid(self) -> Self;
     /// The square root.
     fn sqrt(self) -> Self;
     /// |x|.
@@ -121,7 +125,7 @@ pub(crate) mod sealed {
 }
 
 macro_rules! scalar {
-    ($type:ident, $dtype:expr, $register:ident, $quad:ident) => {
+    ($type:ident, $dtype:expr, $register:ident, $quad:ident, $exp:path, $tanh:path) => {
         impl sealed::Gemm for $type {
             fn product(product: Product<'_, Self>) {
                 simd::run(product);
@@ -154,43 +158,47 @@ macro_rules! scalar {
             const NEG_INFINITY: Self = Self::NEG_INFINITY;
             const DTYPE: DType = $dtype;
 
-            #[inline]
+            #[inline(always)]
             fn from_f64(value: f64) -> Self {
                 value as Self
             }
-            #[inline]
+            #[inline(always)]
             fn to_f64(self) -> f64 {
                 f64::from(self)
             }
-            #[inline]
+            #[inline(always)]
             fn exp(self) -> Self {
-                self.exp()
+                $exp(self)
             }
-            #[inline]
+            #[inline(always)]
             fn ln(self) -> Self {
                 self.ln()
             }
-            #[inline]
+            #[inline(always)]
             fn ln_1p(self) -> Self {
                 self.ln_1p()
             }
-            #[inline]
+            #[inline(always)]
             fn tanh(self) -> Self {
-                self.tanh()
+                $tanh(self)
             }
-            #[inline]
+            #[inline(always)]
+            fn sigmoid(self) -> Self {
+                math::sigmoid(self)
+            }
+            #[inline(always)]
             fn sqrt(self) -> Self {
                 self.sqrt()
             }
-            #[inline]
+            #[inline(always)]
             fn abs(self) -> Self {
                 self.abs()
             }
-            #[inline]
+            #[inline(always)]
             fn is_nan(self) -> bool {
                 self.is_nan()
             }
-            #[inline]
+            #[inline(always)]
             fn is_finite(self) -> bool {
                 self.is_finite()
             }
@@ -211,8 +219,8 @@ macro_rules! scalar {
     };
 }
 
-scalar!(f32, DType::F32, F32, QuadF32);
-scalar!(f64, DType::F64, F64, QuadF64);
+scalar!(f32, DType::F32, F32, QuadF32, math::exp, math::tanh);
+scalar!(f64, DType::F64, F64, QuadF64, f64::exp, f64::tanh);
 
 #[cfg(test)]
 mod tests {

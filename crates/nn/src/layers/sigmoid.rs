@@ -26,8 +26,7 @@ impl<T: Scalar> NamedTensors<T> for Sigmoid {}
 
 impl<T: Scalar> Layer<T> for Sigmoid {
     fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut Cache<T>, _: Mode) -> Result<(), LayerError> {
-        // e⁻ˣ may overflow to infinity: 1 / ∞ is the 0 that is meant.
-        y.map_from(x, |x| T::ONE / (T::ONE + (-x).exp()));
+        y.map_from(x, T::sigmoid);
         Ok(())
     }
 
