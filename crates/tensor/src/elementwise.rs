@@ -1,6 +1,63 @@
 //! Element-wise operations, in place or into a tensor that exists: the rules of layers run on these.
 
+use crate::simd::{self, Kernel, Simd};
 use crate::{Scalar, ShapeError, Tensor};
+
+/// xᵢ ← f(xᵢ)
+struct Apply<'a, T, F>(&'a mut [T], F);
+
+impl<T: Scalar, F: Fn(T) -> T> Kernel for Apply<'_, T, F> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let Self(x, f) = self;
+        for x in x {
+            *x = f(*x);
+        }
+    }
+}
+
+/// yᵢ = f(xᵢ)
+struct Map<'a, T, F>(&'a [T], &'a mut [T], F);
+
+impl<T: Scalar, F: Fn(T) -> T> Kernel for Map<'_, T, F> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let Self(x, y, f) = self;
+        for (y, &x) in y.iter_mut().zip(x) {
+            *y = f(x);
+        }
+    }
+}
+
+/// yᵢ = f(aᵢ, bᵢ)
+struct Zip<'a, T, F>(&'a [T], &'a [T], &'a mut [T], F);
+
+impl<T: Scalar, F: Fn(T, T) -> T> Kernel for Zip<'_, T, F> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let Self(a, b, y, f) = self;
+        for ((y, &a), &b) in y.iter_mut().zip(a).zip(b) {
+            *y = f(a, b);
+        }
+    }
+}
+
+/// yᵢ ← yᵢ + xᵢ
+struct Add<'a, T>(&'a [T], &'a mut [T]);
+
+impl<T: Scalar> Kernel for Add<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let Self(x, y) = self;
+        for (y, &x) in y.iter_mut().zip(x) {
+            *y += x;
+        }
+    }
+}
 
 impl<T: Scalar> Tensor<T> {
     /// Sets every element to `value`.
@@ -10,7 +67,7 @@ impl<T: Scalar> Tensor<T> {
 
     /// xᵢ ← f(xᵢ)
     pub fn apply(&mut self, f: impl Fn(T) -> T) {
-        self.as_mut_slice().iter_mut().for_each(|x| *x = f(*x));
+        simd::run(Apply(self.as_mut_slice(), f));
     }
 
     /// yᵢ = f(xᵢ), where y takes x's shape.
@@ -25,9 +82,7 @@ impl<T: Scalar> Tensor<T> {
     /// ```
     pub fn map_from(&mut self, x: &Self, f: impl Fn(T) -> T) {
         self.resize(x.shape());
-        for (y, &x) in self.as_mut_slice().iter_mut().zip(x.as_slice()) {
-            *y = f(x);
-        }
+        simd::run(Map(x.as_slice(), self.as_mut_slice(), f));
     }
 
     /// yᵢ = f(aᵢ, bᵢ), where y takes the shape of a and b.
@@ -47,10 +102,7 @@ impl<T: Scalar> Tensor<T> {
     pub fn zip_from(&mut self, a: &Self, b: &Self, f: impl Fn(T, T) -> T) -> Result<(), ShapeError> {
         a.expect_shape_of(b, "element-wise operation")?;
         self.resize(a.shape());
-        let pairs = a.as_slice().iter().zip(b.as_slice());
-        for (y, (&a, &b)) in self.as_mut_slice().iter_mut().zip(pairs) {
-            *y = f(a, b);
-        }
+        simd::run(Zip(a.as_slice(), b.as_slice(), self.as_mut_slice(), f));
         Ok(())
     }
 
@@ -60,9 +112,7 @@ impl<T: Scalar> Tensor<T> {
     /// When the shapes differ; y is unchanged then.
     pub fn add(&mut self, x: &Self) -> Result<(), ShapeError> {
         x.expect_shape_of(self, "addition")?;
-        for (y, &x) in self.as_mut_slice().iter_mut().zip(x.as_slice()) {
-            *y += x;
-        }
+        simd::run(Add(x.as_slice(), self.as_mut_slice()));
         Ok(())
     }
 

@@ -5,6 +5,7 @@ mod display;
 mod elementwise;
 mod error;
 mod gemm;
+pub mod lanes;
 mod literal;
 mod math;
 mod matmul;

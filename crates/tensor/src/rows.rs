@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use crate::lanes::{self, LANES, ROWS};
+use crate::simd::{self, Kernel, Simd};
 use crate::{Scalar, Shape, ShapeError, Tensor};
 
 impl<T: Scalar> Tensor<T> {
@@ -125,11 +127,7 @@ impl<T: Scalar> Tensor<T> {
             let expected = format_args!("[{columns}]");
             return Err(ShapeError::new("addition to rows", expected, row.shape()));
         }
-        for y in self.rows_mut() {
-            for (y, &b) in y.iter_mut().zip(row.as_slice()) {
-                *y += b;
-            }
-        }
+        simd::run(AddToRows(row.as_slice(), self.as_mut_slice()));
         Ok(())
     }
 
@@ -143,11 +141,7 @@ impl<T: Scalar> Tensor<T> {
             let expected = format_args!("[{columns}]");
             return Err(ShapeError::new("sum of rows", expected, self.shape()));
         }
-        for x in x.rows() {
-            for (db, &x) in self.as_mut_slice().iter_mut().zip(x) {
-                *db += x;
-            }
-        }
+        simd::run(AddSumOfRows(x.as_slice(), self.as_mut_slice()));
         Ok(())
     }
 
@@ -173,6 +167,69 @@ impl<T: Scalar> Tensor<T> {
     }
 }
 
+/// yᵢ ← yᵢ + b for all rows yᵢ as long as b.
+struct AddToRows<'a, T>(&'a [T], &'a mut [T]);
+
+impl<T: Scalar> Kernel for AddToRows<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let Self(b, y) = self;
+        for y in y.chunks_exact_mut(b.len().max(1)) {
+            for (y, &b) in y.iter_mut().zip(b) {
+                *y += b;
+            }
+        }
+    }
+}
+
+/// db ← db + Σᵢ xᵢ over all rows xᵢ as long as db, in their order.
+struct AddSumOfRows<'a, T>(&'a [T], &'a mut [T]);
+
+impl<T: Scalar> AddSumOfRows<'_, T> {
+    /// As many whole blocks of N columns as there are from column `at` on. Returns the column after them.
+    #[inline(always)]
+    fn blocks<const N: usize>(&mut self, at: usize) -> usize {
+        let Self(x, db) = self;
+        let columns = db.len();
+        let (blocks, _) = db[at..].as_chunks_mut::<N>();
+        for (i, db) in blocks.iter_mut().enumerate() {
+            let mut sums = *db;
+            for x in x.chunks_exact(columns) {
+                let (x, _) = x[at..].as_chunks::<N>();
+                for (sum, &x) in sums.iter_mut().zip(&x[i]) {
+                    *sum += x;
+                }
+            }
+            *db = sums;
+        }
+        at + N * blocks.len()
+    }
+}
+
+impl<T: Scalar> Kernel for AddSumOfRows<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(mut self) {
+        // The sums of a block stay in registers while all rows pass.
+        let at = self.blocks::<{ 4 * LANES }>(0);
+        let at = self.blocks::<LANES>(at);
+        let Self(x, db) = self;
+        let (columns, left) = (db.len(), db.len() - at);
+        if left > 0 {
+            let mut sums = lanes::load(&db[at..], left, T::ZERO);
+            for i in 0..x.len() / columns {
+                // Past the row's end there is something to be added too, but nobody reads that sum.
+                let x = lanes::read(&x[i * columns + at..], T::ZERO);
+                for (sum, x) in sums.iter_mut().zip(x) {
+                    *sum += x;
+                }
+            }
+            lanes::store(sums, &mut db[at..]);
+        }
+    }
+}
+
 /// pⱼ = exp(xⱼ) / Σₖ exp(xₖ), without overflow: only differences of the x enter.
 ///
 /// ```
@@ -185,14 +242,8 @@ impl<T: Scalar> Tensor<T> {
 ///
 /// Of slices that differ in length, the shorter one counts.
 pub fn softmax<T: Scalar>(x: &[T], p: &mut [T]) {
-    let max = max(x);
-    let mut sum = T::ZERO;
-    for (p, &x) in p.iter_mut().zip(x) {
-        *p = (x - max).exp();
-        sum += *p;
-    }
-    let scale = T::ONE / sum;
-    p.iter_mut().for_each(|p| *p *= scale);
+    let columns = x.len().min(p.len());
+    simd::run(Softmax { columns, x: &x[..columns], p: &mut p[..columns] });
 }
 
 /// yⱼ = xⱼ − ln Σₖ exp(xₖ), without overflow, and as accurate for large x as for small: the largest element is taken out
@@ -208,16 +259,112 @@ pub fn softmax<T: Scalar>(x: &[T], p: &mut [T]) {
 ///
 /// Of slices that differ in length, the shorter one counts.
 pub fn log_softmax<T: Scalar>(x: &[T], y: &mut [T]) {
-    let max = max(x);
-    let log_sum = x.iter().map(|&x| (x - max).exp()).sum::<T>().ln();
-    for (y, &x) in y.iter_mut().zip(x) {
-        *y = (x - max) - log_sum;
+    let columns = x.len().min(y.len());
+    simd::run(LogSoftmax { columns, x: &x[..columns], y: &mut y[..columns] });
+}
+
+impl<T: Scalar> Tensor<T> {
+    /// The [`softmax`] of each row of x, where this tensor takes x's shape.
+    pub fn softmax_from(&mut self, x: &Self) {
+        self.resize(x.shape());
+        let columns = x.shape().columns();
+        simd::run(Softmax { columns, x: x.as_slice(), p: self.as_mut_slice() });
+    }
+
+    /// The [`log_softmax`] of each row of x, where this tensor takes x's shape.
+    pub fn log_softmax_from(&mut self, x: &Self) {
+        self.resize(x.shape());
+        let columns = x.shape().columns();
+        simd::run(LogSoftmax { columns, x: x.as_slice(), y: self.as_mut_slice() });
     }
 }
 
-/// The largest element, NaN aside: NaN spreads through the sums that follow.
-fn max<T: Scalar>(x: &[T]) -> T {
-    (x.iter()).fold(T::NEG_INFINITY, |max, &x| if x > max { x } else { max })
+struct Softmax<'a, T> {
+    columns: usize,
+    x: &'a [T],
+    p: &'a mut [T],
+}
+
+impl<T: Scalar> Kernel for Softmax<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let Self { columns, x, p } = self;
+        if columns <= LANES {
+            let (mut max, mut e) = ([T::ZERO; ROWS], [[T::ZERO; LANES]; ROWS]);
+            let mut start = 0;
+            while start < x.len() {
+                let rows = lanes::narrow(&x[start..], columns, &mut max, &mut e);
+                for e in &mut e[..rows] {
+                    let scale = T::ONE / lanes::sum(*e);
+                    e.iter_mut().for_each(|e| *e *= scale);
+                    lanes::store(*e, &mut p[start..]);
+                    start += columns;
+                }
+            }
+            return;
+        }
+        for start in (0..x.len()).step_by(columns) {
+            let (x, p) = (&x[start..], &mut p[start..]);
+            let max = lanes::max(x, columns);
+            let mut sums = [T::ZERO; LANES];
+            for (at, left) in lanes::chunks(columns) {
+                let e = lanes::exp(&x[at..], left, max);
+                sums.iter_mut().zip(e).for_each(|(sum, e)| *sum += e);
+                lanes::store(e, &mut p[at..]);
+            }
+            let scale = T::ONE / lanes::sum(sums);
+            for (at, _) in lanes::chunks(columns) {
+                let mut e = lanes::read(&p[at..], T::ZERO);
+                e.iter_mut().for_each(|e| *e *= scale);
+                lanes::store(e, &mut p[at..]);
+            }
+        }
+    }
+}
+
+struct LogSoftmax<'a, T> {
+    columns: usize,
+    x: &'a [T],
+    y: &'a mut [T],
+}
+
+impl<T: Scalar> Kernel for LogSoftmax<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let Self { columns, x, y } = self;
+        if columns <= LANES {
+            let (mut max, mut e) = ([T::ZERO; ROWS], [[T::ZERO; LANES]; ROWS]);
+            let mut start = 0;
+            while start < x.len() {
+                let rows = lanes::narrow(&x[start..], columns, &mut max, &mut e);
+                for (&max, e) in max[..rows].iter().zip(&e) {
+                    let log_sum = lanes::sum(*e).ln();
+                    let mut row = lanes::read(&x[start..], T::ZERO);
+                    row.iter_mut().for_each(|x| *x = (*x - max) - log_sum);
+                    lanes::store(row, &mut y[start..]);
+                    start += columns;
+                }
+            }
+            return;
+        }
+        for start in (0..x.len()).step_by(columns) {
+            let (x, y) = (&x[start..], &mut y[start..]);
+            let max = lanes::max(x, columns);
+            let mut sums = [T::ZERO; LANES];
+            for (at, left) in lanes::chunks(columns) {
+                let e = lanes::exp(&x[at..], left, max);
+                sums.iter_mut().zip(e).for_each(|(sum, e)| *sum += e);
+            }
+            let log_sum = lanes::sum(sums).ln();
+            for (at, _) in lanes::chunks(columns) {
+                let mut x = lanes::read(&x[at..], T::ZERO);
+                x.iter_mut().for_each(|x| *x = (*x - max) - log_sum);
+                lanes::store(x, &mut y[at..]);
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -318,5 +465,62 @@ mod tests {
         log_softmax(&[0.0, f64::NAN, 1.0], &mut y);
         assert!(p.iter().chain(&y).all(|x| x.is_nan()));
         softmax::<f64>(&[], &mut []);
+    }
+
+    /// Widths on both sides of every limit, in a batch that is as long as two blocks of narrow rows and a bit.
+    fn batches() -> impl Iterator<Item = Tensor<f32>> {
+        let value = |at: &[usize]| ((at[0] * 31 + at[1] * 7919) % 997) as f32 * 0.02 - 10.0;
+        [1, 2, 7, 10, 15, 16, 17, 33, 64, 100].map(|n| Tensor::from_fn([70, n], value).unwrap()).into_iter()
+    }
+
+    #[test]
+    fn rows_do_not_depend_on_their_neighbours() {
+        for mut x in batches() {
+            x.rows_mut().skip(5).step_by(9).for_each(|row| row.fill(f32::NAN));
+            let (mut p, mut y, mut alone) =
+                (Tensor::default(), Tensor::default(), x.row(0).unwrap().to_vec());
+            p.softmax_from(&x);
+            y.log_softmax_from(&x);
+            let bits = |row: &[f32]| row.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            for (x, (p, y)) in x.rows().zip(p.rows().zip(y.rows())) {
+                softmax(x, &mut alone);
+                assert!(bits(p) == bits(&alone) || (p[0].is_nan() && alone[0].is_nan()));
+                log_softmax(x, &mut alone);
+                assert!(bits(y) == bits(&alone) || (y[0].is_nan() && alone[0].is_nan()));
+                let sum: f32 = p.iter().sum();
+                assert!((sum - 1.0).abs() < 1e-6 || x[0].is_nan());
+                assert!(p.iter().zip(y).all(|(p, y)| (p.ln() - y).abs() < 1e-5 || x[0].is_nan()));
+            }
+        }
+    }
+
+    /// In single precision nothing here is contracted, and exponentials are ours.
+    #[test]
+    fn instruction_sets_agree() {
+        for x in batches() {
+            let (columns, x) = (x.shape().columns(), x.as_slice());
+            let at = |level| {
+                let mut p = vec![0.0; x.len()];
+                simd::run_at(level, Softmax { columns, x, p: &mut p }).map(|()| p)
+            };
+            let expected = at("baseline").unwrap();
+            for level in ["avx2", "avx512"] {
+                assert!(at(level).is_none_or(|p| p == expected), "{level}, {columns}");
+            }
+        }
+    }
+
+    #[test]
+    fn sums_of_rows_of_any_width() {
+        for x in batches() {
+            let columns = x.shape().columns();
+            let mut db = Tensor::from_fn([columns], |at| at[0] as f32).unwrap();
+            let mut expected = db.clone();
+            for row in x.rows() {
+                expected.as_mut_slice().iter_mut().zip(row).for_each(|(db, x)| *db += x);
+            }
+            db.add_sum_of_rows(&x).unwrap();
+            assert_eq!(db, expected);
+        }
     }
 }

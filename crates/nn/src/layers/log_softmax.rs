@@ -1,3 +1,5 @@
+use backrule_tensor::lanes::{self, LANES};
+use backrule_tensor::simd::{self, Kernel, Simd};
 use backrule_tensor::{NamedTensors, Scalar, ShapeError, Tensor};
 
 use crate::{At, Cache, Layer, LayerError, Mode};
@@ -30,10 +32,7 @@ impl<T: Scalar> NamedTensors<T> for LogSoftmax {}
 
 impl<T: Scalar> Layer<T> for LogSoftmax {
     fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut Cache<T>, _: Mode) -> Result<(), LayerError> {
-        y.resize(x.shape());
-        for (x, y) in x.rows().zip(y.rows_mut()) {
-            backrule_tensor::log_softmax(x, y);
-        }
+        y.log_softmax_from(x);
         Ok(())
     }
 
@@ -49,13 +48,43 @@ impl<T: Scalar> Layer<T> for LogSoftmax {
         }
         if let Some(dx) = dx {
             dx.resize(at.x.shape());
-            for ((y, dy), dx) in at.y.rows().zip(dy.rows()).zip(dx.rows_mut()) {
-                let sum: T = dy.iter().copied().sum();
-                for ((dx, &y), &dy) in dx.iter_mut().zip(y).zip(dy) {
-                    *dx = dy - y.exp() * sum;
-                }
-            }
+            let columns = at.y.shape().columns();
+            simd::run(Backward { columns, y: at.y.as_slice(), dy: dy.as_slice(), dx: dx.as_mut_slice() });
         }
         Ok(())
+    }
+}
+
+/// ∂l/∂xⱼ = ∂l/∂yⱼ − e^yⱼ Σₖ ∂l/∂yₖ, row by row.
+struct Backward<'a, T> {
+    columns: usize,
+    y: &'a [T],
+    dy: &'a [T],
+    dx: &'a mut [T],
+}
+
+impl<T: Scalar> Kernel for Backward<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let Self { columns, y, dy, dx } = self;
+        for start in (0..y.len()).step_by(columns.max(1)) {
+            let (y, dy, out) = (&y[start..], &dy[start..], &mut dx[start..]);
+            let mut sums = [T::ZERO; LANES];
+            for (at, left) in lanes::chunks(columns) {
+                let dy = lanes::load(&dy[at..], left, T::ZERO);
+                for (sum, dy) in sums.iter_mut().zip(dy) {
+                    *sum += dy;
+                }
+            }
+            let sum = lanes::sum(sums);
+            for (at, _) in lanes::chunks(columns) {
+                let (y, mut dx) = (lanes::read(&y[at..], T::ZERO), lanes::read(&dy[at..], T::ZERO));
+                for (dx, y) in dx.iter_mut().zip(y) {
+                    *dx -= y.exp() * sum;
+                }
+                lanes::store(dx, &mut out[at..]);
+            }
+        }
     }
 }
