@@ -3,10 +3,10 @@ mod check;
 mod options;
 mod row;
 
-use backrule_tensor::{Scalar, Tensor};
+use backrule_tensor::{Scalar, Tensor, simd};
 
 use crate::{LossError, OptionError, Reduction, Target};
-use row::Row;
+use row::Rows;
 
 /// Cross-entropy on logits: the softmax is folded in, so that the network's last layer must not have one.
 ///
@@ -154,22 +154,13 @@ impl CrossEntropy {
         dy: Option<&mut Tensor<T>>,
     ) -> Result<T, LossError> {
         let divisor = self.divisor(prediction.shape(), target)?;
-        let (classes, scale) = (prediction.shape().columns(), 1.0 / divisor);
-        let mut gradients = dy.map(|dy| {
+        let dz = dy.map(|dy| {
             dy.resize(prediction.shape());
-            dy.as_mut_slice().chunks_exact_mut(classes)
+            dy.as_mut_slice()
         });
-        let mut sum = 0.0;
-        for (i, z) in prediction.rows().enumerate() {
-            let dz = gradients.as_mut().and_then(Iterator::next);
-            let row = Row { z, dz, scale };
-            sum += match target {
-                Target::Classes(labels) if self.ignore_index == Some(labels[i]) => row.ignore(),
-                Target::Classes(labels) => self.of_class(row, labels[i]),
-                Target::Probabilities(t) => self.of_probabilities(row, t.row(i).unwrap_or(&[])),
-            };
-        }
-        Ok(T::from_f64(sum / divisor))
+        let classes = prediction.shape().columns();
+        let rows = Rows { loss: self, z: prediction.as_slice(), classes, target, dz, scale: 1.0 / divisor };
+        Ok(T::from_f64(simd::run(rows) / divisor))
     }
 
     /// w_c
@@ -299,5 +290,34 @@ mod tests {
         // A single row needs no axis for the batch.
         let row = Tensor::from([0.0_f64, 0.0]);
         assert_eq!(loss.value(&row, &[1]), Ok(2_f64.ln()));
+    }
+
+    /// Of every width, with and without options, and with neighbours that are NaN.
+    #[test]
+    fn rows_do_not_depend_on_their_neighbours() {
+        let options = CrossEntropy::new().reduction(Reduction::Sum).ignore_index(100);
+        for n in [1, 2, 7, 10, 15, 16, 17, 33, 100] {
+            let weights: Vec<f64> = (0..n).map(|c| 0.5 + c as f64).collect();
+            let smooth = options.clone().label_smoothing(0.1).unwrap().class_weights(weights).unwrap();
+            let value = |at: &[usize]| ((at[0] * 31 + at[1] * 7919) % 997) as f32 * 0.02 - 10.0;
+            let mut z = Tensor::from_fn([70, n], value).unwrap();
+            z.rows_mut().skip(5).step_by(9).for_each(|row| row.fill(f32::NAN));
+            let labels: Vec<usize> = (0..70).map(|i| if i % 9 > 6 { 100 } else { i % n }).collect();
+            for loss in [&options, &smooth] {
+                let (mut dz, mut alone) = (Tensor::default(), Tensor::default());
+                let total = loss.value_and_grad(&z, &labels, &mut dz).unwrap();
+                assert!(total.is_nan());
+                for (i, &y) in labels.iter().enumerate() {
+                    let dz = dz.row(i).unwrap();
+                    if y == 100 {
+                        assert!(dz.iter().all(|&dz| dz == 0.0));
+                        continue;
+                    }
+                    let l = loss.value_and_grad(&z.slice(i..i + 1).unwrap(), &[y], &mut alone).unwrap();
+                    assert!(dz == alone.as_slice() || (l.is_nan() && dz.iter().all(|dz| dz.is_nan())));
+                    assert_eq!(l.is_nan(), i % 9 == 5, "row {i} of width {n}");
+                }
+            }
+        }
     }
 }

@@ -1,3 +1,5 @@
+use backrule_tensor::lanes::{self, LANES};
+use backrule_tensor::simd::{self, Kernel, Simd};
 use backrule_tensor::{Scalar, ShapeError, Tensor};
 
 use crate::{LossError, Reduction};
@@ -52,7 +54,7 @@ impl Mse {
     /// As [`value_and_grad`](Self::value_and_grad).
     pub fn value<T: Scalar>(&self, prediction: &Tensor<T>, target: &Tensor<T>) -> Result<T, LossError> {
         let n = self.divisor(prediction, target)?;
-        let sum = squares(prediction.as_slice(), target.as_slice(), |_, _| ());
+        let sum = simd::run(Squares { p: prediction.as_slice(), t: target.as_slice(), dy: None });
         Ok(T::from_f64(sum / n))
     }
 
@@ -68,12 +70,8 @@ impl Mse {
     ) -> Result<T, LossError> {
         let n = self.divisor(prediction, target)?;
         dy.resize(prediction.shape());
-        let (dy, scale) = (dy.as_mut_slice(), T::from_f64(2.0 / n));
-        let sum = squares(prediction.as_slice(), target.as_slice(), |at, d| {
-            for (dy, &d) in dy[at..].iter_mut().zip(d) {
-                *dy = scale * d;
-            }
-        });
+        let dy = Some((dy.as_mut_slice(), T::from_f64(2.0 / n)));
+        let sum = simd::run(Squares { p: prediction.as_slice(), t: target.as_slice(), dy });
         Ok(T::from_f64(sum / n))
     }
 
@@ -93,29 +91,31 @@ impl Mse {
     }
 }
 
-/// Σ (p − t)². Hands the differences to `each` as they come, with the position of the first.
-///
-/// Eight running sums can be added at once; in which of them an element lands depends on its position alone.
-fn squares<T: Scalar>(p: &[T], t: &[T], mut each: impl FnMut(usize, &[T])) -> f64 {
-    let mut sums = [0.0; 8];
-    let mut add = |d: &[T; 8]| {
-        for (sum, d) in sums.iter_mut().zip(d) {
-            *sum += d.to_f64() * d.to_f64();
+/// Σ (p − t)², and dy = scale (p − t) where that is wanted.
+struct Squares<'a, T> {
+    p: &'a [T],
+    t: &'a [T],
+    dy: Option<(&'a mut [T], T)>,
+}
+
+impl<T: Scalar> Kernel for Squares<'_, T> {
+    type Output = f64;
+    #[inline(always)]
+    fn run<S: Simd>(self) -> f64 {
+        let Self { p, t, mut dy } = self;
+        // Sixteen running sums: in which of them an element lands depends on its position alone.
+        let mut sums = [0.0; LANES];
+        for (at, left) in lanes::chunks(p.len()) {
+            let (mut d, t) = (lanes::load(&p[at..], left, T::ZERO), lanes::load(&t[at..], left, T::ZERO));
+            d.iter_mut().zip(t).for_each(|(d, t)| *d -= t);
+            sums.iter_mut().zip(d).for_each(|(sum, d)| *sum += d.to_f64() * d.to_f64());
+            if let Some((dy, scale)) = &mut dy {
+                d.iter_mut().for_each(|d| *d *= *scale);
+                lanes::store(d, &mut dy[at..]);
+            }
         }
-    };
-    let ((p_chunks, p_rest), (t_chunks, t_rest)) = (p.as_chunks::<8>(), t.as_chunks::<8>());
-    for (i, (p, t)) in p_chunks.iter().zip(t_chunks).enumerate() {
-        let d = std::array::from_fn(|j| p[j] - t[j]);
-        add(&d);
-        each(8 * i, &d);
+        lanes::sum(sums)
     }
-    let mut d = [T::ZERO; 8];
-    for (d, (&p, &t)) in d.iter_mut().zip(p_rest.iter().zip(t_rest)) {
-        *d = p - t;
-    }
-    add(&d);
-    each(8 * p_chunks.len(), &d[..p_rest.len()]);
-    sums.into_iter().sum()
 }
 
 #[cfg(test)]

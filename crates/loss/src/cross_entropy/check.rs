@@ -1,9 +1,9 @@
 //! What has to hold before anything is computed.
 
-use backrule_tensor::{Scalar, Shape, ShapeError, Tensor};
+use backrule_tensor::{Scalar, Shape, ShapeError, Tensor, simd};
 
 use super::CrossEntropy;
-use super::row::sum_over;
+use super::row::NoDistribution;
 use crate::{LossError, Reduction, Target};
 
 /// How far the probabilities of a row may be from 1 in all: enough for rounding in single precision.
@@ -83,17 +83,14 @@ impl CrossEntropy {
 }
 
 fn check_probabilities<T: Scalar>(t: &Tensor<T>) -> Result<(), LossError> {
-    for (row, t) in t.rows().enumerate() {
-        if let Some(class) = t.iter().position(|&t| t < T::ZERO || t.is_nan()) {
-            let probability = t[class].to_f64();
-            return Err(LossError::Probability { row, class, probability });
-        }
-        let sum = sum_over(t.len(), |c| t[c].to_f64());
-        if (sum - 1.0).abs() > SUM_TOLERANCE {
-            return Err(LossError::ProbabilitySum { row, sum });
-        }
-    }
-    Ok(())
+    let Some((row, sum)) = simd::run(NoDistribution { t, tolerance: SUM_TOLERANCE }) else {
+        return Ok(());
+    };
+    let values = t.row(row).unwrap_or(&[]);
+    Err(match values.iter().position(|&t| t < T::ZERO || t.is_nan()) {
+        Some(class) => LossError::Probability { row, class, probability: values[class].to_f64() },
+        None => LossError::ProbabilitySum { row, sum },
+    })
 }
 
 #[cfg(test)]
