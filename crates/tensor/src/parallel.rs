@@ -56,8 +56,11 @@ pub fn for_each<I>(items: I, f: impl Fn(I::Item) + Sync)
 where
     I: IntoIterator<IntoIter: ExactSizeIterator + Send>,
 {
-    let items = items.into_iter();
+    let mut items = items.into_iter();
     let tasks = items.len();
+    if tasks == 1 {
+        return items.next().into_iter().for_each(f);
+    }
     // One lock per item instead of `unsafe`: it is held for the iterator's next(), some ten nanoseconds.
     let items = Mutex::new(items);
     run(tasks, |_| {
