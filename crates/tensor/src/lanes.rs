@@ -32,6 +32,19 @@ pub fn chunks(n: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..n.div_ceil(LANES)).map(move |i| (i * LANES, n - i * LANES))
 }
 
+/// The first sixteen elements of `x`, whatever row they belong to; `pad` past the end of `x`.
+#[inline(always)]
+pub fn read<T: Scalar>(x: &[T], pad: T) -> [T; LANES] {
+    let mut end = [pad; LANES];
+    *match x.first_chunk() {
+        Some(x) => x,
+        None => {
+            copy(x, &mut end);
+            &end
+        }
+    }
+}
+
 /// As many ones as lanes, and as many zeros.
 static KEEP: [u32; 2 * LANES] = {
     let mut keep = [1; 2 * LANES];
@@ -47,7 +60,8 @@ static KEEP: [u32; 2 * LANES] = {
 #[inline(always)]
 pub fn load<T: Scalar>(x: &[T], left: usize, pad: T) -> [T; LANES] {
     let mut lanes = read(x, pad);
-    // Selected by numbers in memory, and not by comparing `left` with each j: that becomes sixteen branches.
+    // Selected by numbers in memory, for comparing `left` with each j becomes sixteen branches, and the loops that follow
+    // are slower.
     if let Some(keep) = (LANES.checked_sub(left)).and_then(|cut| KEEP[cut..].first_chunk::<LANES>()) {
         for (lane, keep) in lanes.iter_mut().zip(keep) {
             *lane = if *keep == 1 { *lane } else { pad };
@@ -93,19 +107,6 @@ pub fn sum<T: Scalar>(mut lanes: [T; LANES]) -> T {
     lanes[0]
 }
 
-/// The first sixteen elements of `x`, to whatever row they belong; `pad` past the end of `x`.
-#[inline(always)]
-pub fn read<T: Scalar>(x: &[T], pad: T) -> [T; LANES] {
-    let mut end = [pad; LANES];
-    *match x.first_chunk() {
-        Some(x) => x,
-        None => {
-            copy(x, &mut end);
-            &end
-        }
-    }
-}
-
 /// exp(x − max) for the first sixteen elements of `x`; 0 from position `left` on.
 #[inline(always)]
 pub fn exp<T: Scalar>(x: &[T], left: usize, max: T) -> [T; LANES] {
@@ -121,9 +122,9 @@ pub fn exp<T: Scalar>(x: &[T], left: usize, max: T) -> [T; LANES] {
 /// The largest of a row's `n` elements, NaN aside: NaN spreads through the sums that follow. −∞ if there are none.
 #[inline(always)]
 pub fn max<T: Scalar>(x: &[T], n: usize) -> T {
-    let x = &x[..n];
+    let x = &x[..n.min(x.len())];
     // What is read twice changes nothing: the last chunk may overlap the one before it.
-    match n {
+    match x.len() {
         0 => T::NEG_INFINITY,
         1 => fold_max(ends::<T, 1>(x)),
         2..4 => fold_max(ends::<T, 2>(x)),
