@@ -16,17 +16,21 @@ fn train_step(c: &mut Criterion) {
     let mut group = c.benchmark_group("train_step");
     let cases: [(&[usize], usize); 4] =
         [(&[64, 32, 10], 32), (&[33, 33, 7], 7), (&[784, 128, 64, 10], 64), (&[784, 128, 64, 10], 1024)];
-    for (sizes, batch) in cases {
+    // In two parts where it may pay.
+    let split = cases[2..].iter().map(|&(sizes, batch)| (sizes, batch, 2));
+    for (sizes, batch, parts) in cases.map(|(sizes, batch)| (sizes, batch, 1)).into_iter().chain(split) {
         let mut net = mlp(sizes);
         let x = normal([batch, sizes[0]], 2);
         let labels = labels(batch, sizes[sizes.len() - 1]);
         let loss = CrossEntropy::new();
         // A small rate: the same batch again and again must not diverge.
         let mut optimizer = Optimizer::new(Sgd::new(0.001).unwrap().momentum(0.9).unwrap(), &net);
-        let (mut tape, mut grads, mut dy) = (Tape::new(), Grads::new(&net), Tensor::default());
+        let mut tape = Tape::new().parts(parts).unwrap();
+        let (mut grads, mut dy) = (Grads::new(&net), Tensor::default());
         let mut step = 0;
         group.throughput(Throughput::Elements(training_flop(sizes, batch)));
-        group.bench_function(BenchmarkId::new(name(sizes), batch), |b| {
+        let id = if parts == 1 { name(sizes) } else { format!("{}_in_{parts}_parts", name(sizes)) };
+        group.bench_function(BenchmarkId::new(id, batch), |b| {
             b.iter(|| {
                 step += 1;
                 let pass = tape.forward(&net, &x, Mode::Train(Key::new(step))).unwrap();

@@ -20,7 +20,7 @@
 //! started. Without the feature `threads` everything here runs on the caller's thread.
 //!
 //! Handing out two tasks costs about a microsecond while a worker is awake, which it stays for a moment after its last task,
-//! and several when it must be woken (`cargo bench --bench tensor -- parallel`). A task should take ten times as long.
+//! and some ten when it must be woken (`cargo bench --bench tensor -- parallel`). A task should take longer than that.
 
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -232,7 +232,7 @@ mod pool {
         // until `working` is 0, and it does so when it is dropped: also when this function unwinds. `f` is `Sync`, so
         // that all may call it at once.
         // What it pays: threads that last. Scoped threads would need no lifetime to be erased, but starting one for each
-        // call takes some fifty times as long as waking a worker: `cargo bench --bench tensor -- parallel`.
+        // call takes ten times as long as handing a task to a worker: `cargo bench --bench tensor -- parallel`.
         #[expect(unsafe_code, reason = "the compiler can't know that no worker keeps the reference")]
         let f = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(f) };
         let job = Job { f, tasks };
