@@ -4,59 +4,119 @@
 
 mod common;
 
+use backrule_examples::digits::{Digits, PIXELS};
 use backrule_loss::CrossEntropy;
 use backrule_nn::{Dropout, Grads, Key, Layer, LogSoftmax, Mode, Relu, Sigmoid, Softmax, Tanh, Tape};
 use backrule_optim::{Optimizer, Sgd};
-use backrule_tensor::Tensor;
+use backrule_tensor::{Tensor, parallel, random};
 use common::{labels, mlp, name, normal, prediction_flop, training_flop};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
-/// Forward, loss, backward and update, as a training loop has them.
+/// Networks and batches of the tables in docs/performance.md: those that others are compared on, then odd ones.
+const STEPS: [(&[usize], usize); 7] = [
+    (&[64, 32, 10], 32),
+    (&[784, 128, 64, 10], 64),
+    (&[784, 128, 64, 10], 1024),
+    (&[1024, 4096, 4096, 1000], 256),
+    (&[33, 33, 7], 7),
+    (&[100, 50, 3], 1),
+    (&[200, 300, 17], 50),
+];
+
+/// Forward, loss, backward and update, as a training loop has them: on one thread; on two, where each product is split;
+/// and on two with a tape of two parts.
 fn train_step(c: &mut Criterion) {
-    let mut group = c.benchmark_group("train_step");
-    let cases: [(&[usize], usize); 4] =
-        [(&[64, 32, 10], 32), (&[33, 33, 7], 7), (&[784, 128, 64, 10], 64), (&[784, 128, 64, 10], 1024)];
-    // In two parts where it may pay.
-    let split = cases[2..].iter().map(|&(sizes, batch)| (sizes, batch, 2));
-    for (sizes, batch, parts) in cases.map(|(sizes, batch)| (sizes, batch, 1)).into_iter().chain(split) {
-        let mut net = mlp(sizes);
-        let x = normal([batch, sizes[0]], 2);
-        let labels = labels(batch, sizes[sizes.len() - 1]);
-        let loss = CrossEntropy::new();
-        // A small rate: the same batch again and again must not diverge.
-        let mut optimizer = Optimizer::new(Sgd::new(0.001).unwrap().momentum(0.9).unwrap(), &net);
-        let mut tape = Tape::new().parts(parts).unwrap();
-        let (mut grads, mut dy) = (Grads::new(&net), Tensor::default());
-        let mut step = 0;
-        group.throughput(Throughput::Elements(training_flop(sizes, batch)));
-        let id = if parts == 1 { name(sizes) } else { format!("{}_in_{parts}_parts", name(sizes)) };
-        group.bench_function(BenchmarkId::new(id, batch), |b| {
-            b.iter(|| {
-                step += 1;
-                let pass = tape.forward(&net, &x, Mode::Train(Key::new(step))).unwrap();
-                let l = loss.value_and_grad(pass.output(), &labels, &mut dy).unwrap();
-                pass.backward(&dy, &mut grads).unwrap();
-                optimizer.step(&mut net, &mut grads).unwrap();
-                l
-            })
-        });
+    for (group, threads, parts) in
+        [("train_step", 1, 1), ("train_step_2_threads", 2, 1), ("train_step_2_parts", 2, 2)]
+    {
+        set_threads(threads);
+        let mut group = c.benchmark_group(group);
+        for (sizes, batch) in STEPS {
+            // A step of a third of a second.
+            group.sample_size(if sizes[0] > 1000 { 10 } else { 100 });
+            group.throughput(Throughput::Elements(training_flop(sizes, batch)));
+            let mut step = training(sizes, batch, Tape::new().parts(parts).unwrap());
+            group.bench_function(BenchmarkId::new(name(sizes), batch), |b| b.iter(&mut step));
+        }
+        group.finish();
     }
+    set_threads(1);
+}
+
+fn set_threads(threads: usize) {
+    parallel::set_threads(threads.try_into().unwrap());
+}
+
+/// A training step, to be called again and again.
+fn training(sizes: &[usize], batch: usize, mut tape: Tape) -> impl FnMut() -> f32 {
+    let mut net = mlp(sizes);
+    let (x, labels) = (normal([batch, sizes[0]], 2), labels(batch, sizes[sizes.len() - 1]));
+    let loss = CrossEntropy::new();
+    // A small rate: the same batch again and again must not diverge.
+    let mut optimizer = Optimizer::new(Sgd::new(0.001).unwrap().momentum(0.9).unwrap(), &net);
+    let (mut grads, mut dy, mut step) = (Grads::new(&net), Tensor::default(), 0);
+    move || {
+        step += 1;
+        let pass = tape.forward(&net, &x, Mode::Train(Key::new(step))).unwrap();
+        let l = loss.value_and_grad(pass.output(), &labels, &mut dy).unwrap();
+        pass.backward(&dy, &mut grads).unwrap();
+        optimizer.step(&mut net, &mut grads).unwrap();
+        l
+    }
+}
+
+/// Fifty epochs of the handwritten digits from a new network, with the settings of the example, the data in memory.
+fn digits(c: &mut Criterion) {
+    let (train, _) = Digits::load().unwrap();
+    let images = Tensor::from_vec([train.rows(), PIXELS], train.pixels.clone()).unwrap();
+    let mut group = c.benchmark_group("digits");
+    group.sample_size(10);
+    group.bench_function("50-epochs", |b| {
+        b.iter(|| {
+            let mut net = mlp(&[PIXELS, 32, 10]);
+            let mut optimizer = Optimizer::new(Sgd::new(0.1).unwrap().momentum(0.9).unwrap(), &net);
+            let (mut tape, mut grads, mut dy) = (Tape::new(), Grads::new(&net), Tensor::default());
+            let (mut x, mut labels) = (Tensor::default(), Vec::new());
+            let mut order: Vec<usize> = (0..train.rows()).collect();
+            for epoch in 0..50 {
+                random::shuffle(&mut order, &mut random::rng(epoch));
+                for rows in order.chunks(32) {
+                    x.gather(&images, rows).unwrap();
+                    labels.clear();
+                    labels.extend(rows.iter().map(|&row| train.labels[row]));
+                    let pass = tape.forward(&net, &x, Mode::Train(Key::new(epoch))).unwrap();
+                    CrossEntropy::new().value_and_grad(pass.output(), &labels, &mut dy).unwrap();
+                    pass.backward(&dy, &mut grads).unwrap();
+                    optimizer.step(&mut net, &mut grads).unwrap();
+                }
+            }
+            net
+        })
+    });
     group.finish();
 }
 
 fn predict(c: &mut Criterion) {
-    let mut group = c.benchmark_group("predict");
-    let sizes = &[784, 128, 64, 10];
-    let net = mlp(sizes);
-    for batch in [1, 32, 1024] {
-        let x = normal([batch, sizes[0]], 2);
-        let mut tape = Tape::new();
-        group.throughput(Throughput::Elements(prediction_flop(sizes, batch)));
-        group.bench_function(BenchmarkId::new(name(sizes), batch), |b| {
-            b.iter(|| tape.forward(&net, &x, Mode::Eval).unwrap().into_output().as_slice()[0])
-        });
+    for (group, threads, parts) in [("predict", 1, 1), ("predict_2_threads", 2, 1), ("predict_2_parts", 2, 2)]
+    {
+        set_threads(threads);
+        let mut group = c.benchmark_group(group);
+        for (sizes, batch) in [
+            (&[784, 128, 64, 10][..], 1),
+            (&[784, 128, 64, 10], 32),
+            (&[784, 128, 64, 10], 1024),
+            (&[33, 33, 7], 5),
+        ] {
+            let (net, x) = (mlp(sizes), normal([batch, sizes[0]], 2));
+            let mut tape = Tape::new().parts(parts).unwrap();
+            group.throughput(Throughput::Elements(prediction_flop(sizes, batch)));
+            group.bench_function(BenchmarkId::new(name(sizes), batch), |b| {
+                b.iter(|| tape.forward(&net, &x, Mode::Eval).unwrap().into_output().as_slice()[0])
+            });
+        }
+        group.finish();
     }
-    group.finish();
+    set_threads(1);
 }
 
 /// Activations, forward and backward to the input.
@@ -78,5 +138,5 @@ fn activations(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, train_step, predict, activations);
+criterion_group!(benches, train_step, digits, predict, activations);
 criterion_main!(benches);
