@@ -135,7 +135,7 @@ mod pool {
 
     /// How long a worker looks for another job, and a caller for the end of the last task, before they sleep. Longer than
     /// what lies between the parts of a small training step, shorter than anybody else would notice.
-    const SPIN: Duration = Duration::from_micros(30);
+    const SPIN: Duration = Duration::from_micros(100);
 
     /// 0: not determined yet.
     static THREADS: AtomicUsize = AtomicUsize::new(0);
