@@ -71,7 +71,7 @@ const NC: usize = 512;
 /// Repeats a block for `$i` in 0..`$n`, written out, so that the tile's sums stay in registers.
 macro_rules! unrolled {
     ($i:ident < $n:ident => $body:block) => {
-        unrolled!(@ $i $n $body 0 1 2 3 4 5 6 7 8 9 10 11)
+        unrolled!(@ $i $n $body 0 1 2 3 4 5 6 7)
     };
     (@ $i:ident $n:ident $body:block $($value:literal)*) => {
         $(if $value < $n { let $i = $value; $body })*
@@ -226,10 +226,6 @@ impl<T: Scalar, const NR: usize> Tiles<'_, T, NR> {
             6 if MR >= 6 => self.compute::<S, 6>(c),
             7 if MR >= 7 => self.compute::<S, 7>(c),
             8 if MR >= 8 => self.compute::<S, 8>(c),
-            9 if MR >= 9 => self.compute::<S, 9>(c),
-            10 if MR >= 10 => self.compute::<S, 10>(c),
-            11 if MR >= 11 => self.compute::<S, 11>(c),
-            12 if MR >= 12 => self.compute::<S, 12>(c),
             _ => unreachable!("no tile has more than {MR} rows, or none"),
         }
     }

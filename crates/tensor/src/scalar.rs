@@ -134,7 +134,7 @@ macro_rules! scalar {
             fn tiles<S: Simd>(product: Product<'_, Self>) {
                 const SIZE: usize = size_of::<$type>();
                 match S::BYTES {
-                    64 => product.compute::<S, 12, 12, { 128 / SIZE }>(),
+                    64 => product.compute::<S, 8, 8, { 128 / SIZE }>(),
                     32 => product.compute::<S, 6, 8, { 64 / SIZE }>(),
                     _ => product.compute::<S, 4, 4, { 32 / SIZE }>(),
                 }
