@@ -9,6 +9,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use backrule_tensor::nalgebra::{DMatrixViewMut, Dyn, MatrixView};
+use backrule_tensor::simd::{self, Kernel, Simd};
 use backrule_tensor::{Tensor, matmul_into, matmul_nt_into, matmul_tn_into, parallel};
 use common::normal;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -30,6 +31,8 @@ type Product = fn(&Tensor, &Tensor, f32, &mut Tensor) -> Result<(), backrule_ten
 type Case<'a> = (&'a str, &'a Tensor, &'a Tensor, [bool; 2], Product, [usize; 2]);
 
 fn matmul(c: &mut Criterion) {
+    // As nalgebra's, which uses one.
+    parallel::set_threads(NonZeroUsize::MIN);
     let mut group = c.benchmark_group("matmul");
     for [batch, inputs, outputs] in LAYERS {
         let (x, w, dy) =
@@ -55,6 +58,72 @@ fn matmul(c: &mut Criterion) {
         }
     }
     group.finish();
+}
+
+/// Products too small for a tile, and what a plain loop takes for them.
+fn small_matmul(c: &mut Criterion) {
+    let mut group = c.benchmark_group("small_matmul");
+    for [m, n, k] in [[1, 1, 1], [2, 3, 2], [5, 5, 5], [1, 33, 10], [3, 7, 33], [7, 33, 33], [16, 16, 16]] {
+        let (a, b) = (normal([m, k], 1), normal([k, n], 2));
+        let mut result = Tensor::zeros([m, n]).unwrap();
+        let size = format!("{m}x{n}x{k}");
+        group.throughput(Throughput::Elements(2 * (m * n * k) as u64));
+        group.bench_function(&size, |bencher| bencher.iter(|| matmul_into(&a, &b, 0.0, &mut result)));
+        group.bench_function(BenchmarkId::new("loop", &size), |bencher| {
+            bencher.iter(|| plain_loop(black_box(&a), black_box(&b), black_box(&mut result)));
+        });
+    }
+    group.finish();
+}
+
+fn plain_loop(a: &Tensor, b: &Tensor, c: &mut Tensor) {
+    c.fill(0.0);
+    for (a, c) in a.rows().zip(c.rows_mut()) {
+        for (&a, b) in a.iter().zip(b.rows()) {
+            for (c, &b) in c.iter_mut().zip(b) {
+                *c += a * b;
+            }
+        }
+    }
+}
+
+/// What the machine can do at most: multiplications and additions in registers, and bytes from memory.
+fn roofline(c: &mut Criterion) {
+    let mut group = c.benchmark_group("roofline");
+    group.throughput(Throughput::Elements(Fma::FLOP));
+    group.bench_function("fma_f32", |b| b.iter(|| simd::run(Fma(black_box(0.5)))));
+    // aᵢ = bᵢ + 3 cᵢ: 240 MB, more than any cache but one of a server.
+    let (x, y) = (normal([20_000, 1000], 1), normal([20_000, 1000], 2));
+    let mut z = Tensor::default();
+    group.sample_size(20);
+    group.throughput(Throughput::Bytes(3 * 4 * x.len() as u64));
+    group.bench_function("triad", |b| b.iter(|| z.zip_from(&x, &y, |x, y| x + 3.0 * y)));
+    group.finish();
+}
+
+struct Fma(f32);
+
+impl Fma {
+    const ROUNDS: usize = 1000;
+    /// As many as hide the time that one takes.
+    const CHAINS: usize = 10;
+    const FLOP: u64 = (2 * Self::ROUNDS * Self::CHAINS * 16) as u64;
+}
+
+impl Kernel for Fma {
+    type Output = f32;
+    #[inline(always)]
+    fn run<S: Simd>(self) -> f32 {
+        let mut chains = [[1.0; 16]; Self::CHAINS];
+        for _ in 0..Self::ROUNDS {
+            for chain in &mut chains {
+                for x in chain {
+                    *x = S::mul_add(*x, self.0, 0.25);
+                }
+            }
+        }
+        chains.as_flattened().iter().sum()
+    }
 }
 
 /// C = A·B by nalgebra: Cᵀ = Bᵀ·Aᵀ on column-major views of the same bytes.
@@ -106,5 +175,5 @@ fn wake(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, matmul, rows, wake);
+criterion_group!(benches, matmul, small_matmul, roofline, rows, wake);
 criterion_main!(benches);

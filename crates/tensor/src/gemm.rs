@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!              NR                      for each block of NC columns of B
-//!            ┌────┐                      for each block of KC terms of the sum
+//!            ┌────┐                      for each block of KC terms of the sum, or more if there are fewer columns
 //!            │    │ KC   packed B          pack B: panels of NR columns, row after row     (second-level cache)
 //!            └────┘                        for each MR rows of A
 //!       KC                                   pack A: MR rows, column after column          (first-level cache)
@@ -144,10 +144,12 @@ impl<T: Scalar> Product<'_, T> {
     fn blocks<S: Simd, const MR: usize, const AW: usize, const NR: usize>(self, buffer: &mut Vec<T>) {
         let Self { form, sizes: [m, n, k], first, a, b, start, c } = self;
         let rows = c.len() / n;
+        // A packed block holds NC · KC elements: for fewer columns, more terms.
+        let columns = NC.min(n.next_multiple_of(NR));
+        let depth = k.min(NC / columns * KC);
         // As much as this product needs, and never less than before. Panels begin at a cache line.
-        let depth = KC.min(k);
-        let b_len = NC.min(n.next_multiple_of(NR)) * depth;
-        let len = b_len + AW * depth + NR;
+        let (b_len, a_len) = (columns * depth, AW * depth);
+        let len = b_len + a_len + NR;
         if buffer.len() < len {
             buffer.resize(len, T::ZERO);
         }
@@ -157,13 +159,15 @@ impl<T: Scalar> Product<'_, T> {
         let (columns, _) = columns.as_chunks_mut::<AW>();
         for j in (0..n).step_by(NC) {
             let nc = NC.min(n - j);
-            for p in (0..k).step_by(KC) {
-                let kc = KC.min(k - p);
+            for p in (0..k).step_by(depth) {
+                let depth = depth.min(k - p);
                 let start = if p == 0 { start } else { Start::Scaled(T::ONE) };
-                for (j, panel) in (j..j + nc).step_by(NR).zip(panels.chunks_exact_mut(kc)) {
-                    match form {
-                        Form::Nt => pack_transposed::<T, S, NR>(&b[j * k + p..], k, NR.min(n - j), panel),
-                        Form::Nn | Form::Tn => pack(&b[p * n + j..], n, NR.min(n - j), panel),
+                for (j, panel) in (j..j + nc).step_by(NR).zip(panels.chunks_exact_mut(depth)) {
+                    for (p, block) in (p..).step_by(KC).zip(panel.chunks_mut(KC)) {
+                        match form {
+                            Form::Nt => pack_transposed::<T, S, NR>(&b[j * k + p..], k, NR.min(n - j), block),
+                            Form::Nn | Form::Tn => pack(&b[p * n + j..], n, NR.min(n - j), block),
+                        }
                     }
                 }
                 // Tiles of about the same height: 13 rows are 5, 4 and 4 rather than 6, 6 and 1.
@@ -171,7 +175,6 @@ impl<T: Scalar> Product<'_, T> {
                 let row = |tile: usize| tile * rows / tiles;
                 for tile in 0..tiles {
                     let (i, height) = (row(tile), row(tile + 1) - row(tile));
-                    let columns = &mut columns[..kc];
                     let (rows, row, term) = match form {
                         Form::Nn | Form::Nt => (&a[(first + i) * k + p..], k, 1),
                         Form::Tn => (&a[p * m + first + i..], 1, m),
@@ -179,13 +182,17 @@ impl<T: Scalar> Product<'_, T> {
                     let a = if n <= FEW_COLUMNS {
                         Strided { elements: rows, row, term, sorted: false }
                     } else {
-                        match form {
-                            Form::Nn | Form::Nt => pack_transposed::<T, S, AW>(rows, k, height, columns),
-                            Form::Tn => pack(rows, m, height, columns),
+                        for (p, block) in (0..).step_by(KC).zip(columns[..depth].chunks_mut(KC)) {
+                            match form {
+                                Form::Nn | Form::Nt => {
+                                    pack_transposed::<T, S, AW>(&rows[p..], k, height, block);
+                                }
+                                Form::Tn => pack(&rows[p * m..], m, height, block),
+                            }
                         }
                         Strided { elements: columns.as_flattened(), row: 1, term: AW, sorted: true }
                     };
-                    let tiles = Tiles::<'_, T, NR> { a, terms: kc, panels, start, n, j, nc };
+                    let tiles = Tiles::<'_, T, NR> { a, depth, panels, start, n, j, nc };
                     tiles.of_height::<S, MR>(height, &mut c[i * n..]);
                 }
             }
@@ -203,10 +210,10 @@ struct Strided<'a, T> {
     sorted: bool,
 }
 
-/// Rows of A and a packed block of B: their tiles are side by side in C, from column j on.
+/// Rows of A and a packed block of B, of `depth` terms: their tiles are side by side in C, from column j on.
 struct Tiles<'a, T, const NR: usize> {
     a: Strided<'a, T>,
-    terms: usize,
+    depth: usize,
     panels: &'a [[T; NR]],
     start: Start<'a, T>,
     n: usize,
@@ -232,17 +239,21 @@ impl<T: Scalar, const NR: usize> Tiles<'_, T, NR> {
 
     #[inline(always)]
     fn compute<S: Simd, const MR: usize>(self, c: &mut [T]) {
-        let Self { a, terms, panels, start, n, j, nc } = self;
-        for (j, panel) in (j..j + nc).step_by(NR).zip(panels.chunks_exact(terms)) {
+        let Self { a, depth, panels, start, n, j, nc } = self;
+        for (j, panel) in (j..j + nc).step_by(NR).zip(panels.chunks_exact(depth)) {
             let width = NR.min(n - j);
-            // No closures around vector instructions: one that isn't inlined would be compiled without them.
-            if width > T::Register::<S>::LEN {
-                for (i, sums) in sums::<T, S, MR, NR, 2>(a, panel).iter().enumerate() {
-                    write::<T, S, 2>(sums, start, &mut c[i * n..], j, width);
-                }
-            } else {
-                for (i, sums) in sums::<T, S, MR, NR, 1>(a, panel).iter().enumerate() {
-                    write::<T, S, 1>(sums, start, &mut c[i * n..], j, width);
+            for (p, b) in (0..).step_by(KC).zip(panel.chunks(KC)) {
+                let a = Strided { elements: &a.elements[p * a.term..], ..a };
+                let start = if p == 0 { start } else { Start::Scaled(T::ONE) };
+                // No closures around vector instructions: one that isn't inlined would be compiled without them.
+                if width > T::Register::<S>::LEN {
+                    for (i, sums) in sums::<T, S, MR, NR, 2>(a, b).iter().enumerate() {
+                        write::<T, S, 2>(sums, start, &mut c[i * n..], j, width);
+                    }
+                } else {
+                    for (i, sums) in sums::<T, S, MR, NR, 1>(a, b).iter().enumerate() {
+                        write::<T, S, 1>(sums, start, &mut c[i * n..], j, width);
+                    }
                 }
             }
         }

@@ -10,9 +10,13 @@ use backrule_peers::{
 use backrule_tensor::{Tensor, random};
 
 fn main() -> Outcome {
-    let report = Report::new(Args::from_env(), "backrule", "backrule-nn");
+    let args = Args::from_env();
+    let threads = args.threads;
+    let report = Report::new(args, "backrule", "backrule-nn");
     for row in TRAIN_STEP {
-        report.train_step(row, || train_step(*row))?;
+        // Large batches go in one part per thread: what a part computes is worth handing over as a whole.
+        let parts = if row.batch >= 512 { threads } else { 1 };
+        report.train_step(row, || train_step(*row, parts))?;
     }
     for row in PREDICT {
         report.predict(row, || prediction(*row))?;
@@ -36,12 +40,13 @@ fn network(sizes: &[usize]) -> Outcome<Sequential> {
     Ok(builder.build()?)
 }
 
-fn train_step(row: NetworkRow) -> Outcome<Step> {
+fn train_step(row: NetworkRow, parts: usize) -> Outcome<Step> {
     let mut net = network(row.sizes)?;
     let (x, labels) = (Tensor::from_vec([row.batch, row.inputs()], row.x())?, row.labels());
     let loss = CrossEntropy::new();
     let mut optimizer = Optimizer::new(Sgd::new(NetworkRow::LR)?.momentum(MOMENTUM)?, &net);
-    let (mut tape, mut grads, mut dy) = (Tape::new(), Grads::new(&net), Tensor::default());
+    let mut tape = Tape::new().parts(parts)?;
+    let (mut grads, mut dy) = (Grads::new(&net), Tensor::default());
     let mut step = 0;
     Ok(Box::new(move || {
         step += 1;
