@@ -3,10 +3,15 @@ mod check;
 mod options;
 mod row;
 
-use backrule_tensor::{Scalar, Tensor, simd};
+use backrule_tensor::{Scalar, Tensor, parallel, simd};
 
 use crate::{LossError, OptionError, Reduction, Target};
 use row::Rows;
+
+/// The most parts that a batch is cut into.
+const PARTS: usize = 64;
+/// Logits of a part: below, handing it to another thread takes longer than its exponentials.
+const WORTH_A_THREAD: usize = 1 << 15;
 
 /// Cross-entropy on logits: the softmax is folded in, so that the network's last layer must not have one.
 ///
@@ -63,7 +68,7 @@ use row::Rows;
 /// Only differences of logits enter, so that a constant added to a row changes nothing, and logits of any size are safe.
 /// NaN in a row makes the loss and the row's gradient NaN. A logit of −∞ is an impossible class: its gradient is 0 where
 /// a is; the loss is infinite when it is the label, and NaN when it has a 0 among *probabilities* (0·∞, as in PyTorch).
-/// Rows are added in double precision and in order: the same bits always.
+/// Rows are added in double precision and in a fixed order: the same bits always, on any number of threads.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(try_from = "options::Options", into = "options::Options"))]
@@ -158,9 +163,22 @@ impl CrossEntropy {
             dy.resize(prediction.shape());
             dy.as_mut_slice()
         });
-        let classes = prediction.shape().columns();
-        let rows = Rows { loss: self, z: prediction.as_slice(), classes, target, dz, scale: 1.0 / divisor };
-        Ok(T::from_f64(simd::run(rows) / divisor))
+        // Parts of a size that doesn't depend on the number of threads, so that neither does the sum.
+        let (rows, classes) = (prediction.shape().rows(), prediction.shape().columns());
+        let len = classes * rows.div_ceil(PARTS).max(WORTH_A_THREAD.div_ceil(classes));
+        let mut sums = [0.0; PARTS];
+        let part = |part: usize, z, dz| {
+            let (first, scale) = (part * len, 1.0 / divisor);
+            simd::run(Rows { loss: self, first, z, classes, target, dz, scale })
+        };
+        let parts = prediction.as_slice().chunks(len).zip(&mut sums).enumerate();
+        match dz {
+            Some(dz) => parallel::for_each(parts.zip(dz.chunks_mut(len)), |((i, (z, sum)), dz)| {
+                *sum = part(i, z, Some(dz));
+            }),
+            None => parallel::for_each(parts, |(i, (z, sum))| *sum = part(i, z, None)),
+        }
+        Ok(T::from_f64(sums.iter().sum::<f64>() / divisor))
     }
 
     /// w_c
@@ -264,6 +282,39 @@ mod tests {
             assert!(CrossEntropy::new().value(&z, target).unwrap().is_nan());
             let nan: Vec<bool> = dz.as_slice().iter().map(|dz| dz.is_nan()).collect();
             assert_eq!(nan, [false, false, true, true, true, true]);
+        }
+    }
+
+    /// Enough logits for several parts, of which the last is shorter.
+    #[test]
+    fn the_number_of_threads_changes_no_bit() {
+        let (rows, classes) = (83, 1500);
+        let z = Tensor::<f32>::from_fn([rows, classes], |at| (at[0] * 31 + at[1] * 17) as f32 % 7.0).unwrap();
+        let soft = Tensor::full([rows, classes], 1.0 / classes as f32).unwrap();
+        let labels: Vec<usize> = (0..rows).map(|i| i * 5 % classes).collect();
+        for target in [Target::Classes(&labels), Target::Probabilities(&soft)] {
+            let results = [1, 2, 3, 7].map(|threads| {
+                parallel::set_threads(threads.try_into().unwrap());
+                let mut dz = Tensor::default();
+                let l = CrossEntropy::new().value_and_grad(&z, target, &mut dz).unwrap();
+                assert_eq!(CrossEntropy::new().value(&z, target), Ok(l));
+                (l, dz)
+            });
+            assert!(results.iter().all(|result| *result == results[0]));
+            // Each row is what it is alone.
+            for i in [0, 20, 21, 22, 43, 82] {
+                let row = z.slice(i..i + 1).unwrap();
+                let target = match target {
+                    Target::Classes(labels) => Target::Classes(&labels[i..=i]),
+                    Target::Probabilities(_) => Target::Probabilities(&soft.slice(i..i + 1).unwrap()),
+                };
+                let mut dz = Tensor::default();
+                CrossEntropy::new().value_and_grad(&row, target, &mut dz).unwrap();
+                dz.scale(1.0 / rows as f32);
+                for (a, b) in dz.as_slice().iter().zip(results[0].1.row(i).unwrap()) {
+                    assert!((a - b).abs() <= 4.0 * f32::EPSILON * a.abs(), "row {i}: {a} {b}");
+                }
+            }
         }
     }
 

@@ -318,6 +318,43 @@ mod tests {
     }
 
     #[test]
+    fn a_bias_is_added_to_every_row() {
+        for [m, n, k] in [[1, 1, 1], [2, 5, 0], [3, 40, 7], [50, 33, 300]] {
+            let (x, w, b) = (whole::<f32>(m, k, 1), whole::<f32>(n, k, 2), whole::<f32>(1, n, 3));
+            let b = b.reshape([n]).unwrap();
+            let mut y = Tensor::full([m, n], f32::NAN).unwrap();
+            affine_into(&x, &w, &b, &mut y).unwrap();
+            let mut expected = x.matmul_nt(&w).unwrap();
+            expected.add_to_rows(&b).unwrap();
+            assert_eq!(y, expected);
+        }
+        let (x, w) = (whole::<f32>(2, 3, 1), whole::<f32>(4, 3, 2));
+        let mut y = whole::<f32>(2, 4, 3);
+        let before = y.clone();
+        let error = affine_into(&x, &w, &Tensor::from([1.0; 3]), &mut y).unwrap_err();
+        assert_eq!(error.to_string(), "matmul A·Bᵀ + b: expected a bias of [4], got [3]");
+        assert!(affine_into(&x, &w, &Tensor::from([[1.0; 4]]), &mut y).is_err());
+        assert!(affine_into(&w, &y, &Tensor::from([1.0; 2]), &mut y.clone()).is_err());
+        assert_eq!(y, before);
+    }
+
+    #[test]
+    fn the_number_of_threads_changes_no_bit() {
+        let number = |at: &[usize]| ((at[0] * 31 + at[1] * 17) % 101) as f32 / 7.0;
+        let a = Tensor::<f32>::from_fn([173, 160], number).unwrap();
+        let b = Tensor::from_fn([170, 160], number).unwrap();
+        let c = Tensor::from_fn([173, 170], number).unwrap();
+        let results = [1, 2, 3, 7].map(|threads| {
+            parallel::set_threads(threads.try_into().unwrap());
+            let (nt, nn) = (a.matmul_nt(&b).unwrap(), c.matmul(&b).unwrap());
+            let mut tn = b.clone();
+            matmul_tn_into(&c, &a, 0.5, &mut tn).unwrap();
+            (nt, nn, tn)
+        });
+        assert!(results.iter().all(|result| *result == results[0]));
+    }
+
+    #[test]
     fn leading_axes_are_rows() {
         let x = whole::<f32>(6, 4, 1).reshape([2, 3, 4]).unwrap();
         let w = whole::<f32>(7, 4, 2);

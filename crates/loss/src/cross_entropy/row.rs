@@ -14,10 +14,11 @@ use backrule_tensor::{Scalar, Tensor};
 use super::CrossEntropy;
 use crate::Target;
 
-/// The whole batch. Gives the sum of the rows' l, and writes their gradients, times the share `scale` that each has in
+/// A part of the batch, from logit number `first` on. Gives the sum of the rows' l, and writes their gradients, times the share `scale` that each has in
 /// the result. Everything must have been checked.
 pub(super) struct Rows<'a, T: Scalar> {
     pub(super) loss: &'a CrossEntropy,
+    pub(super) first: usize,
     pub(super) z: &'a [T],
     pub(super) classes: usize,
     pub(super) target: Target<'a, T>,
@@ -29,7 +30,7 @@ impl<T: Scalar> Kernel for Rows<'_, T> {
     type Output = f64;
     #[inline(always)]
     fn run<S: Simd>(self) -> f64 {
-        let Self { loss, z, classes: n, target, mut dz, scale } = self;
+        let Self { loss, first, z, classes: n, target, mut dz, scale } = self;
         let (w, epsilon) = (loss.class_weights.as_deref(), loss.label_smoothing);
         let narrow = n <= LANES;
         let (mut max, mut e) = ([T::ZERO; ROWS], [[T::ZERO; LANES]; ROWS]);
@@ -57,10 +58,10 @@ impl<T: Scalar> Kernel for Rows<'_, T> {
                 let row = Row { z, dz, n, max: max[i], e, sum: sum[i], ln_sum: ln_sum[i], w, epsilon, scale };
                 l += match target {
                     Target::Classes(labels) => {
-                        let y = labels[start / n];
+                        let y = labels[(first + start) / n];
                         if loss.ignore_index == Some(y) { row.ignore() } else { row.of_class(y) }
                     }
-                    Target::Probabilities(t) => row.of_probabilities(&t.as_slice()[start..]),
+                    Target::Probabilities(t) => row.of_probabilities(&t.as_slice()[first + start..]),
                 };
                 start += n;
             }
