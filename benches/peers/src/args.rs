@@ -16,6 +16,7 @@ const KNOBS: [&str; 3] = ["BACKRULE_THREADS", "RAYON_NUM_THREADS", "CANDLE_NUM_T
 pub struct Args {
     pub(crate) only: String,
     pub(crate) time: Duration,
+    /// How many threads a library may use.
     pub threads: usize,
 }
 

@@ -554,23 +554,17 @@ fn add_row<T: Scalar, S: Simd, const NR: usize>(
     width: usize,
     acc: [T::Register<S>; 2],
 ) -> [T::Register<S>; 2] {
-    let (a, b) = (T::Register::<S>::splat(a), columns::<T, NR>(b, width));
-    let halves = [T::Register::<S>::load(&b), T::Register::<S>::load(&b[T::Register::<S>::LEN..])];
+    let (len, a) = (T::Register::<S>::LEN, T::Register::<S>::splat(a));
+    // What is behind the row may be read as well: such columns are never stored.
+    let b = if b.len() < NR { &b[..width.min(NR)] } else { b };
+    let halves = [load_at_most::<T, S>(b), load_at_most::<T, S>(&b[len.min(b.len())..])];
     [a.mul_add(halves[0], acc[0]), a.mul_add(halves[1], acc[1])]
 }
 
-/// The first NR elements, of which only `width` matter.
+/// As many elements as there are, and zeros.
 #[inline(always)]
-fn columns<T: Scalar, const NR: usize>(b: &[T], width: usize) -> [T; NR] {
-    match b.first_chunk() {
-        Some(b) => *b,
-        None => {
-            let mut columns = [T::ZERO; NR];
-            let width = width.min(NR);
-            columns[..width].copy_from_slice(&b[..width]);
-            columns
-        }
-    }
+fn load_at_most<T: Scalar, S: Simd>(x: &[T]) -> T::Register<S> {
+    if x.len() >= T::Register::<S>::LEN { T::Register::<S>::load(x) } else { T::Register::<S>::load_part(x) }
 }
 
 #[cfg(test)]

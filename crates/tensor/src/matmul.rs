@@ -206,11 +206,16 @@ fn product<T: Scalar>(
     };
     let (m, n) = (shape.rows(), shape.columns());
     let (a, b, c) = (a.as_slice(), b.as_slice(), c.as_mut_slice());
+    let whole = Product { form, sizes: [m, n, k], first: 0, a, b, start, c };
     let tasks = (m.saturating_mul(n).saturating_mul(k) / WORTH_A_THREAD).clamp(1, parallel::threads().get());
+    if tasks == 1 {
+        T::product(whole);
+        return Ok(());
+    }
     // An element's bits don't depend on the split, so that it may follow the number of threads.
     let rows = m.div_ceil(tasks).max(1);
-    parallel::for_each(c.chunks_mut((rows * n).max(1)).enumerate(), |(task, c)| {
-        T::product(Product { form, sizes: [m, n, k], first: task * rows, a, b, start, c });
+    parallel::for_each(whole.c.chunks_mut((rows * n).max(1)).enumerate(), |(task, c)| {
+        T::product(Product { first: task * rows, c, ..whole });
     });
     Ok(())
 }

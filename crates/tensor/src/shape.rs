@@ -24,9 +24,9 @@ const MAX_ELEMENTS: usize = isize::MAX as usize / 8;
 /// assert!(Shape::new(&[usize::MAX, 2]).is_err());
 /// # Ok::<(), backrule_tensor::ShapeError>(())
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Eq)]
 pub struct Shape {
-    /// Sizes beyond `rank` are 0, so that equality can be derived.
+    /// Sizes beyond `rank` are 0.
     sizes: [usize; MAX_RANK],
     rank: usize,
 }
@@ -48,17 +48,22 @@ impl Shape {
             let expected = format!("at most {MAX_RANK} axes");
             return Err(ShapeError::new("shape", expected, format_args!("{sizes:?}")));
         };
-        kept.copy_from_slice(sizes);
+        kept.iter_mut().zip(sizes).for_each(|(kept, &size)| *kept = size);
         shape.rank = sizes.len();
+        shape.checked()
+    }
+
+    /// This shape, if there can be a tensor of it.
+    fn checked(self) -> Result<Self, ShapeError> {
         // Sizes of 0 are left out: the product of the others is what rows() and columns() may have to return.
-        let elements = (sizes.iter().filter(|&&size| size > 0))
+        let elements = (self.iter().filter(|&&size| size > 0))
             .try_fold(1_usize, |product, &size| product.checked_mul(size));
         match elements {
-            Some(elements) if elements <= MAX_ELEMENTS => Ok(shape),
+            Some(elements) if elements <= MAX_ELEMENTS => Ok(self),
             _ => Err(ShapeError::new(
                 "shape",
                 format_args!("at most {MAX_ELEMENTS} elements"),
-                format_args!("{sizes:?}"),
+                format_args!("{self:?}"),
             )),
         }
     }
@@ -97,7 +102,20 @@ impl Shape {
             return Err(ShapeError::new("shape", "at least one axis", self));
         }
         self.sizes[self.rank - 1] = columns;
-        Self::new(&self)
+        self.checked()
+    }
+}
+
+/// Not derived: comparing the few numbers takes less time than the call of `memcmp` that would become of it.
+impl PartialEq for Shape {
+    fn eq(&self, other: &Self) -> bool {
+        self.rank == other.rank && self.iter().zip(other.iter()).all(|(a, b)| a == b)
+    }
+}
+
+impl std::hash::Hash for Shape {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        (**self).hash(state);
     }
 }
 

@@ -89,15 +89,14 @@ pub fn run<K: Kernel>(kernel: K) -> K::Output {
     #[cfg(target_arch = "x86_64")]
     {
         // SAFETY: both functions are safe but for one condition: the processor must have the instructions that they were
-        // compiled for. Each is called just after the processor said that it has exactly these. What that pays:
+        // compiled for. Each is called only where the processor has said that it has exactly these. What that pays:
         // `cargo bench --bench tensor` takes two to seven times as long with `--cfg backrule_simd="baseline"`.
         #[expect(unsafe_code, reason = "the compiler can't know what the processor was asked")]
         unsafe {
-            if has_avx512() {
-                return avx512(kernel);
-            }
-            if has_avx2() {
-                return avx2(kernel);
+            match level::get() {
+                Level::Avx512 => return avx512(kernel),
+                Level::Avx2 => return avx2(kernel),
+                Level::Baseline => {}
             }
         }
     }
@@ -106,32 +105,77 @@ pub fn run<K: Kernel>(kernel: K) -> K::Output {
 
 /// What [`run`] chooses on this machine: `"avx512"`, `"avx2"` or `"baseline"`.
 pub fn level() -> &'static str {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if has_avx512() {
-            return "avx512";
-        }
-        if has_avx2() {
-            return "avx2";
+    match level::get() {
+        Level::Avx512 => "avx512",
+        Level::Avx2 => "avx2",
+        Level::Baseline => "baseline",
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Level {
+    Baseline,
+    Avx2,
+    Avx512,
+}
+
+/// What the processor has, asked once.
+mod level {
+    use std::sync::atomic::AtomicU8;
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use super::Level;
+
+    const UNKNOWN: u8 = 0;
+    static LEVEL: AtomicU8 = AtomicU8::new(UNKNOWN);
+
+    #[inline]
+    pub(super) fn get() -> Level {
+        match LEVEL.load(Relaxed) {
+            1 => Level::Baseline,
+            2 => Level::Avx2,
+            3 => Level::Avx512,
+            _ => ask(),
         }
     }
-    "baseline"
-}
 
-#[cfg(target_arch = "x86_64")]
-#[inline]
-fn has_avx512() -> bool {
-    !cfg!(any(backrule_simd = "avx2", backrule_simd = "baseline"))
-        && is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512dq")
-        && is_x86_feature_detected!("avx512vl")
-}
+    #[cold]
+    fn ask() -> Level {
+        #[cfg(target_arch = "x86_64")]
+        let level = if has_avx512() {
+            Level::Avx512
+        } else if has_avx2() {
+            Level::Avx2
+        } else {
+            Level::Baseline
+        };
+        #[cfg(not(target_arch = "x86_64"))]
+        let level = Level::Baseline;
+        let number = match level {
+            Level::Baseline => 1,
+            Level::Avx2 => 2,
+            Level::Avx512 => 3,
+        };
+        LEVEL.store(number, Relaxed);
+        level
+    }
 
-#[cfg(target_arch = "x86_64")]
-#[inline]
-fn has_avx2() -> bool {
-    !cfg!(backrule_simd = "baseline") && is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+    #[cfg(target_arch = "x86_64")]
+    fn has_avx512() -> bool {
+        has_avx2()
+            && !cfg!(backrule_simd = "avx2")
+            && is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn has_avx2() -> bool {
+        !cfg!(backrule_simd = "baseline")
+            && is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -155,11 +199,11 @@ pub(crate) fn run_at<K: Kernel>(level: &str, kernel: K) -> Option<K::Output> {
         #[cfg(target_arch = "x86_64")]
         #[expect(unsafe_code, reason = "as in `run`")]
         // SAFETY: as in `run`.
-        "avx2" if has_avx2() => Some(unsafe { avx2(kernel) }),
+        "avx2" if level::get() != Level::Baseline => Some(unsafe { avx2(kernel) }),
         #[cfg(target_arch = "x86_64")]
         #[expect(unsafe_code, reason = "as in `run`")]
         // SAFETY: as in `run`.
-        "avx512" if has_avx512() => Some(unsafe { avx512(kernel) }),
+        "avx512" if level::get() == Level::Avx512 => Some(unsafe { avx512(kernel) }),
         _ => None,
     }
 }
