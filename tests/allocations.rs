@@ -52,3 +52,30 @@ fn a_warm_epoch_allocates_nothing() {
         }
     }
 }
+
+#[test]
+fn the_second_prediction_allocates_nothing() {
+    let mut rng = random::rng(1);
+    let net = Sequential::builder()
+        .layer("fc1", Linear::new(300, 130, &mut rng).unwrap())
+        .layer("relu", Relu)
+        .layer("drop", Dropout::new(0.2).unwrap())
+        .layer("fc2", Linear::new(130, 70, &mut rng).unwrap())
+        .build()
+        .unwrap();
+    let batch = |rows| Tensor::<f32>::normal([rows, 300], 0.0, 1.0, &mut random::rng(2)).unwrap();
+    let (large, small, one) = (batch(100), batch(33), batch(1));
+    for parts in [1, 2] {
+        let mut tape = Tape::new().parts(parts).unwrap();
+        let mut predict = |x| tape.forward(&net, x, Mode::Eval).unwrap().into_output().as_slice()[0];
+        // A single sample isn't split, and has memory of its own.
+        predict(&large);
+        predict(&one);
+        let allocations = allocation_counter::measure(|| {
+            for x in [&large, &small, &one, &large] {
+                predict(x);
+            }
+        });
+        assert_eq!(allocations.count_total, 0, "{parts} parts");
+    }
+}
