@@ -91,7 +91,8 @@ fn plain_loop(a: &Tensor, b: &Tensor, c: &mut Tensor) {
 fn roofline(c: &mut Criterion) {
     let mut group = c.benchmark_group("roofline");
     group.throughput(Throughput::Elements(Fma::FLOP));
-    group.bench_function("fma_f32", |b| b.iter(|| simd::run(Fma(black_box(0.5)))));
+    let mut numbers = [1.0; 1024];
+    group.bench_function("fma_f32", |b| b.iter(|| simd::run(Fma(&mut numbers, black_box(0.5)))));
     // aᵢ = bᵢ + 3 cᵢ: 240 MB, more than any cache but one of a server.
     let (x, y) = (normal([20_000, 1000], 1), normal([20_000, 1000], 2));
     let mut z = Tensor::default();
@@ -101,28 +102,26 @@ fn roofline(c: &mut Criterion) {
     group.finish();
 }
 
-struct Fma(f32);
+/// Chains of multiplications and additions on numbers in the first-level cache, many of them at once.
+struct Fma<'a>(&'a mut [f32; 1024], f32);
 
-impl Fma {
-    const ROUNDS: usize = 1000;
-    /// As many as hide the time that one takes.
-    const CHAINS: usize = 10;
-    const FLOP: u64 = (2 * Self::ROUNDS * Self::CHAINS * 16) as u64;
+impl Fma<'_> {
+    const CHAIN: usize = 64;
+    const FLOP: u64 = (2 * 1024 * Self::CHAIN) as u64;
 }
 
-impl Kernel for Fma {
-    type Output = f32;
+impl Kernel for Fma<'_> {
+    type Output = ();
     #[inline(always)]
-    fn run<S: Simd>(self) -> f32 {
-        let mut chains = [[1.0; 16]; Self::CHAINS];
-        for _ in 0..Self::ROUNDS {
-            for chain in &mut chains {
-                for x in chain {
-                    *x = S::mul_add(*x, self.0, 0.25);
+    fn run<S: Simd>(self) {
+        let Self(numbers, a) = self;
+        for x in numbers.as_chunks_mut::<128>().0 {
+            for _ in 0..Self::CHAIN {
+                for x in &mut *x {
+                    *x = S::mul_add(*x, a, 0.25);
                 }
             }
         }
-        chains.as_flattened().iter().sum()
     }
 }
 
