@@ -15,15 +15,17 @@
 //! ```
 //!
 //! Packing is what makes A·B, A·Bᵀ and Aᵀ·B one loop: only the two packing functions know which operand is transposed.
-//! The buffer belongs to the thread and is reused, so that products allocate nothing (nalgebra's fast kernel allocates
-//! for each one, and its transposed products never reach that kernel: dimforge/nalgebra#717).
+//! Where C has few columns, rows of A are read in place instead, and a product with a few rows packs nothing. The buffer
+//! belongs to the thread and is reused, so that products allocate nothing (nalgebra's fast kernel allocates for each one,
+//! and its transposed products never reach that kernel: dimforge/nalgebra#717).
 //!
 //! **An element of C has the same bits in whatever product it is computed**: alone, in a batch of any size, at any
 //! place, by any number of threads. Its sum runs over blocks of [`KC`] terms, which are added in order; within a block of
 //! more than [`SHORT`] terms it runs in [`LANES`] interleaved partial sums, which are added in order, too. That is what
 //! lets a batch be split without anybody noticing.
 //!
-//! The code is plain Rust that the compiler turns into vector instructions, for each instruction set: see [`simd`](crate::simd).
+//! What must stay in registers is written in registers (`simd/registers.rs`), for each instruction set:
+//! see [`simd`](crate::simd). AVX2 and AVX-512 give the same bits, for both round a·b + c once.
 
 use crate::Scalar;
 use crate::simd::{Kernel, Quad, Register, Simd};
@@ -99,8 +101,8 @@ impl<T: Scalar> Kernel for Product<'_, T> {
 }
 
 impl<T: Scalar> Product<'_, T> {
-    /// Computes it in tiles of at most MR rows by NR columns, two vector registers, and AW is MR rounded up to a multiple
-    /// of 4.
+    /// Computes it in tiles of at most MR rows by NR columns, which are two vector registers. AW is MR rounded up to a
+    /// multiple of 4.
     #[inline(always)]
     pub(crate) fn compute<S: Simd, const MR: usize, const AW: usize, const NR: usize>(self) {
         let Self { form, sizes: [m, n, k], first, a, b, start, c } = self;
