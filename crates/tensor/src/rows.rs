@@ -290,30 +290,24 @@ impl<T: Scalar> Kernel for Softmax<'_, T> {
     #[inline(always)]
     fn run<S: Simd>(self) {
         let Self { columns, x, p } = self;
+        let mut start = 0;
         if columns <= LANES {
-            let (mut max, mut e) = ([T::ZERO; ROWS], [[T::ZERO; LANES]; ROWS]);
-            let mut start = 0;
+            let (mut turned, mut e) = ([[T::ZERO; ROWS]; LANES], [[T::ZERO; ROWS]; LANES]);
             while start < x.len() {
-                let rows = lanes::narrow(&x[start..], columns, &mut max, &mut e);
-                for e in &mut e[..rows] {
-                    let scale = T::ONE / lanes::sum(*e);
-                    e.iter_mut().for_each(|e| *e *= scale);
-                    lanes::store(*e, &mut p[start..]);
-                    start += columns;
+                let rows = lanes::turn::<T, S>(&x[start..], columns, &mut turned);
+                let max = lanes::max_each(&turned[..columns]);
+                let mut scale = lanes::exp_each(&turned[..columns], &max, &mut e, |e| e);
+                for scale in &mut scale {
+                    *scale = T::ONE / *scale;
                 }
+                lanes::turn_back::<T, S>(&e, &scale, columns, rows, &mut p[start..]);
+                start += rows * columns;
             }
-            return;
         }
-        for start in (0..x.len()).step_by(columns) {
+        for start in (start..x.len()).step_by(columns.max(1)) {
             let (x, p) = (&x[start..], &mut p[start..]);
             let max = lanes::max(x, columns);
-            let mut sums = [T::ZERO; LANES];
-            for (at, left) in lanes::chunks(columns) {
-                let e = lanes::exp(&x[at..], left, max);
-                sums.iter_mut().zip(e).for_each(|(sum, e)| *sum += e);
-                lanes::store(e, &mut p[at..]);
-            }
-            let scale = T::ONE / lanes::sum(sums);
+            let scale = T::ONE / lanes::exp_sum(x, columns, max, Some(&mut *p), |e| e);
             for (at, _) in lanes::chunks(columns) {
                 let mut e = lanes::read(&p[at..], T::ZERO);
                 e.iter_mut().for_each(|e| *e *= scale);
@@ -321,6 +315,12 @@ impl<T: Scalar> Kernel for Softmax<'_, T> {
             }
         }
     }
+}
+
+/// The logarithm of a sum of exponentials.
+#[inline(always)]
+fn ln<T: Scalar>(sum: T) -> T {
+    T::from_f64(lanes::ln(sum.to_f64()))
 }
 
 struct LogSoftmax<'a, T> {
@@ -334,30 +334,28 @@ impl<T: Scalar> Kernel for LogSoftmax<'_, T> {
     #[inline(always)]
     fn run<S: Simd>(self) {
         let Self { columns, x, y } = self;
+        let mut start = 0;
         if columns <= LANES {
-            let (mut max, mut e) = ([T::ZERO; ROWS], [[T::ZERO; LANES]; ROWS]);
-            let mut start = 0;
+            let (mut turned, mut e) = ([[T::ZERO; ROWS]; LANES], [[T::ZERO; ROWS]; LANES]);
             while start < x.len() {
-                let rows = lanes::narrow(&x[start..], columns, &mut max, &mut e);
-                for (&max, e) in max[..rows].iter().zip(&e) {
-                    let log_sum = lanes::sum(*e).ln();
+                let rows = lanes::turn::<T, S>(&x[start..], columns, &mut turned);
+                let max = lanes::max_each(&turned[..columns]);
+                let mut log_sum = lanes::exp_each(&turned[..columns], &max, &mut e, |e| e);
+                for log_sum in &mut log_sum {
+                    *log_sum = ln(*log_sum);
+                }
+                for (max, log_sum) in max.iter().zip(&log_sum).take(rows) {
                     let mut row = lanes::read(&x[start..], T::ZERO);
-                    row.iter_mut().for_each(|x| *x = (*x - max) - log_sum);
+                    row.iter_mut().for_each(|x| *x = (*x - *max) - *log_sum);
                     lanes::store(row, &mut y[start..]);
                     start += columns;
                 }
             }
-            return;
         }
-        for start in (0..x.len()).step_by(columns) {
+        for start in (start..x.len()).step_by(columns.max(1)) {
             let (x, y) = (&x[start..], &mut y[start..]);
             let max = lanes::max(x, columns);
-            let mut sums = [T::ZERO; LANES];
-            for (at, left) in lanes::chunks(columns) {
-                let e = lanes::exp(&x[at..], left, max);
-                sums.iter_mut().zip(e).for_each(|(sum, e)| *sum += e);
-            }
-            let log_sum = lanes::sum(sums).ln();
+            let log_sum = ln(lanes::exp_sum(x, columns, max, None, |e| e));
             for (at, _) in lanes::chunks(columns) {
                 let mut x = lanes::read(&x[at..], T::ZERO);
                 x.iter_mut().for_each(|x| *x = (*x - max) - log_sum);

@@ -119,13 +119,15 @@ pub(crate) mod sealed {
         type Quad<S: Simd>: Quad<Self>;
         /// a b + c with a single rounding.
         fn mul_add(self, b: Self, c: Self) -> Self;
+        /// eˣ for x ≤ 0; results below the normal numbers may be 0.
+        fn exp_of_negative(self) -> Self;
         /// This thread's memory for packed operands, kept from product to product.
         fn buffer() -> &'static LocalKey<Cell<Vec<Self>>>;
     }
 }
 
 macro_rules! scalar {
-    ($type:ident, $dtype:expr, $register:ident, $quad:ident, $exp:path, $tanh:path) => {
+    ($type:ident, $dtype:expr, $register:ident, $quad:ident, $exp:path, $exp_of_negative:path, $tanh:path) => {
         impl sealed::Gemm for $type {
             fn product(product: Product<'_, Self>) {
                 simd::run(product);
@@ -144,6 +146,10 @@ macro_rules! scalar {
             #[inline(always)]
             fn mul_add(self, b: Self, c: Self) -> Self {
                 self.mul_add(b, c)
+            }
+            #[inline(always)]
+            fn exp_of_negative(self) -> Self {
+                $exp_of_negative(self)
             }
             fn buffer() -> &'static LocalKey<Cell<Vec<Self>>> {
                 thread_local!(static BUFFER: Cell<Vec<$type>> = const { Cell::new(Vec::new()) });
@@ -219,8 +225,8 @@ macro_rules! scalar {
     };
 }
 
-scalar!(f32, DType::F32, F32, QuadF32, math::exp, math::tanh);
-scalar!(f64, DType::F64, F64, QuadF64, f64::exp, f64::tanh);
+scalar!(f32, DType::F32, F32, QuadF32, math::exp, math::exp_of_negative, math::tanh);
+scalar!(f64, DType::F64, F64, QuadF64, f64::exp, f64::exp, f64::tanh);
 
 #[cfg(test)]
 mod tests {

@@ -31,80 +31,147 @@ impl<T: Scalar> Kernel for Rows<'_, T> {
     #[inline(always)]
     fn run<S: Simd>(self) -> f64 {
         let Self { loss, first, z, classes: n, target, mut dz, scale } = self;
-        let (w, epsilon) = (loss.class_weights.as_deref(), loss.label_smoothing);
-        let narrow = n <= LANES;
-        let (mut max, mut e) = ([T::ZERO; ROWS], [[T::ZERO; LANES]; ROWS]);
-        let (mut sum, mut ln_sum) = ([0.0; ROWS], [0.0; ROWS]);
+        let mut short = Short::new(loss, n, scale);
         let (mut l, mut start) = (0.0, 0);
         while start < z.len() {
-            // Short rows are taken many at a time, for the reason that `narrow` gives.
-            let rows = if narrow {
-                let rows = lanes::narrow(&z[start..], n, &mut max, &mut e);
-                for (sum, e) in sum[..rows].iter_mut().zip(&e) {
-                    *sum = lanes::sum(e.map(T::to_f64));
-                }
-                rows
-            } else {
-                let dz = dz.as_deref_mut().map(|dz| &mut dz[start..]);
-                (max[0], sum[0]) = exponentials(&z[start..], n, dz);
-                1
-            };
-            for (ln_sum, sum) in ln_sum.iter_mut().zip(&sum[..rows]) {
-                *ln_sum = sum.ln();
-            }
-            for i in 0..rows {
-                let dz = dz.as_deref_mut().map(|dz| &mut dz[start..]);
-                let (z, e) = (&z[start..], narrow.then_some(&e[i]));
-                let row = Row { z, dz, n, max: max[i], e, sum: sum[i], ln_sum: ln_sum[i], w, epsilon, scale };
-                l += match target {
-                    Target::Classes(labels) => {
-                        let y = labels[(first + start) / n];
-                        if loss.ignore_index == Some(y) { row.ignore() } else { row.of_class(y) }
-                    }
-                    Target::Probabilities(t) => row.of_probabilities(&t.as_slice()[first + start..]),
-                };
+            let (z, mut dz) = (&z[start..], dz.as_deref_mut().map(|dz| &mut dz[start..]));
+            if n > LANES {
+                // A NaN is never the maximum, but it makes the sum NaN.
+                let max = lanes::max(z, n);
+                let sum = lanes::exp_sum(z, n, max, dz.as_deref_mut(), T::to_f64);
+                let row = Row { loss, z, dz, e: None, n, max, sum, ln_sum: lanes::ln(sum), scale };
+                l += row.of(target, first + start);
                 start += n;
+                continue;
             }
+            let rows = short.read::<S>(z);
+            l += match target {
+                Target::Classes(labels) if loss.label_smoothing == 0.0 => {
+                    let labels = &labels[(first + start) / n..][..rows];
+                    short.of_classes::<S>(z, dz, labels)
+                }
+                _ => short.of_any::<S>(z, dz, target, first + start, rows),
+            };
+            start += rows * n;
         }
         l
     }
 }
 
-/// max z and Σ_k exp(z_k − max z) of the first `n` logits; the exponentials stay in dz.
-#[inline(always)]
-fn exponentials<T: Scalar>(z: &[T], n: usize, mut dz: Option<&mut [T]>) -> (T, f64) {
-    // A NaN is never the maximum, but it makes the sum NaN.
-    let max = lanes::max(z, n);
-    let mut sums = [0.0; LANES];
-    for (at, left) in lanes::chunks(n) {
-        let e = lanes::exp(&z[at..], left, max);
-        sums.iter_mut().zip(e).for_each(|(sum, e)| *sum += e.to_f64());
-        if let Some(dz) = &mut dz {
-            lanes::store(e, &mut dz[at..]);
-        }
+/// Rows of up to sixteen logits, as many at a time as [`lanes::turn`] takes.
+struct Short<'a, T> {
+    loss: &'a CrossEntropy,
+    n: usize,
+    scale: f64,
+    z: lanes::Turned<T>,
+    /// exp(z − max z)
+    e: lanes::Turned<T>,
+    max: [T; ROWS],
+    sum: [f64; ROWS],
+    ln_sum: [f64; ROWS],
+}
+
+impl<'a, T: Scalar> Short<'a, T> {
+    fn new(loss: &'a CrossEntropy, n: usize, scale: f64) -> Self {
+        let (zeros, max) = ([[T::ZERO; ROWS]; LANES], [T::ZERO; ROWS]);
+        Self { loss, n, scale, z: zeros, e: zeros, max, sum: [0.0; ROWS], ln_sum: [0.0; ROWS] }
     }
-    (max, lanes::sum(sums))
+
+    /// What all targets need of the first rows of `z`. Gives their number.
+    #[inline(always)]
+    fn read<S: Simd>(&mut self, z: &[T]) -> usize {
+        let n = self.n;
+        let rows = lanes::turn::<T, S>(z, n, &mut self.z);
+        self.max = lanes::max_each(&self.z[..n]);
+        self.sum = lanes::exp_each(&self.z[..n], &self.max, &mut self.e, T::to_f64);
+        for i in 0..ROWS {
+            self.ln_sum[i] = lanes::ln(self.sum[i]);
+        }
+        rows
+    }
+
+    /// [`Row::of_class`] without smoothing, for all rows at once.
+    #[inline(always)]
+    fn of_classes<S: Simd>(&self, z: &[T], dz: Option<&mut [T]>, labels: &[usize]) -> f64 {
+        let Self { loss, n, scale, .. } = *self;
+        let (mut l, mut own) = (0.0, [0.0; ROWS]);
+        for (i, &y) in labels.iter().enumerate() {
+            if loss.ignore_index != Some(y) {
+                own[i] = loss.weight(y);
+                l += own[i] * (self.ln_sum[i] - (z[i * n + y] - self.max[i]).to_f64());
+            }
+        }
+        if let Some(dz) = dz {
+            let mut factor = [T::ZERO; ROWS];
+            for i in 0..ROWS {
+                factor[i] = T::from_f64(scale * own[i] / self.sum[i]);
+            }
+            lanes::turn_back::<T, S>(&self.e, &factor, n, labels.len(), dz);
+            for ((dz, &y), own) in dz.chunks_exact_mut(n).zip(labels).zip(own) {
+                if loss.ignore_index == Some(y) {
+                    dz.fill(T::ZERO);
+                } else {
+                    dz[y] -= T::from_f64(scale * own);
+                }
+            }
+        }
+        l
+    }
+
+    /// Row by row, for any target.
+    #[inline(always)]
+    fn of_any<S: Simd>(
+        &self,
+        z: &[T],
+        mut dz: Option<&mut [T]>,
+        target: Target<'_, T>,
+        first: usize,
+        rows: usize,
+    ) -> f64 {
+        let Self { loss, n, scale, .. } = *self;
+        let (mut l, mut e) = (0.0, [T::ZERO; ROWS * LANES]);
+        lanes::turn_back::<T, S>(&self.e, &[T::ONE; ROWS], n, rows, &mut e);
+        for i in 0..rows {
+            let start = i * n;
+            let (z, e) = (&z[start..], Some(&e[start..]));
+            let dz = dz.as_deref_mut().map(|dz| &mut dz[start..]);
+            let (max, sum, ln_sum) = (self.max[i], self.sum[i], self.ln_sum[i]);
+            l += Row { loss, z, dz, e, n, max, sum, ln_sum, scale }.of(target, first + start);
+        }
+        l
+    }
 }
 
 /// One row: its `n` logits and the place for its gradient are the first of what is left of the batch.
 struct Row<'a, T> {
+    loss: &'a CrossEntropy,
     z: &'a [T],
     dz: Option<&'a mut [T]>,
+    /// exp(z_k − max z), if they aren't in dz.
+    e: Option<&'a [T]>,
     n: usize,
     /// max z
     max: T,
-    /// exp(z_k − max z) of a narrow row. Those of others are in dz.
-    e: Option<&'a [T; LANES]>,
-    /// Their sum.
+    /// Σ exp(z_k − max z)
     sum: f64,
     /// Its logarithm.
     ln_sum: f64,
-    w: Option<&'a [f64]>,
-    epsilon: f64,
     scale: f64,
 }
 
 impl<T: Scalar> Row<'_, T> {
+    /// l of this row, which begins at logit number `at` of the batch.
+    #[inline(always)]
+    fn of(self, target: Target<'_, T>, at: usize) -> f64 {
+        match target {
+            Target::Classes(labels) => {
+                let y = labels[at / self.n];
+                if self.loss.ignore_index == Some(y) { self.ignore() } else { self.of_class(y) }
+            }
+            Target::Probabilities(t) => self.of_probabilities(&t.as_slice()[at..]),
+        }
+    }
+
     /// A row that doesn't count: l = 0, ∂l/∂z = 0.
     #[inline(always)]
     fn ignore(self) -> f64 {
@@ -114,25 +181,22 @@ impl<T: Scalar> Row<'_, T> {
         0.0
     }
 
+    /// The exponentials of the chunk at `at`.
+    #[inline(always)]
+    fn chunk(e: Option<&[T]>, dz: &[T], at: usize) -> [T; LANES] {
+        lanes::read(&e.unwrap_or(dz)[at..], T::ZERO)
+    }
+
     /// −ln p of a logit.
     #[inline(always)]
     fn minus_ln_p(&self, z: T) -> f64 {
         self.ln_sum - (z - self.max).to_f64()
     }
 
-    /// The exponentials of the chunk at `at`.
-    #[inline(always)]
-    fn chunk(e: Option<&[T; LANES]>, dz: &[T], at: usize) -> [T; LANES] {
-        match e {
-            Some(e) => *e,
-            None => lanes::read(&dz[at..], T::ZERO),
-        }
-    }
-
     /// w_c of the chunk at `at`, and 0 past the end of the row.
     #[inline(always)]
     fn weights(&self, at: usize, left: usize) -> [f64; LANES] {
-        match self.w {
+        match &self.loss.class_weights {
             None => lanes::load(&[1.0; LANES], left, 0.0),
             Some(w) => lanes::load(&w[at..], left, 0.0),
         }
@@ -141,10 +205,10 @@ impl<T: Scalar> Row<'_, T> {
     /// w_c t′_c with t′ = (1−ε) t + ε/C, and 0 past the end of the row.
     #[inline(always)]
     fn soft(&self, t: &[T], at: usize, left: usize) -> [f64; LANES] {
-        let spread = self.epsilon / self.n as f64;
+        let spread = self.loss.label_smoothing / self.n as f64;
         let (mut a, t) = (self.weights(at, left), lanes::load(&t[at..], left, T::ZERO));
         for (a, t) in a.iter_mut().zip(t) {
-            *a *= (1.0 - self.epsilon) * t.to_f64() + spread;
+            *a *= (1.0 - self.loss.label_smoothing) * t.to_f64() + spread;
         }
         a
     }
@@ -153,8 +217,9 @@ impl<T: Scalar> Row<'_, T> {
     /// impossible class elsewhere must not give 0·∞.
     #[inline(always)]
     fn of_class(mut self, y: usize) -> f64 {
-        let w_y = self.w.map_or(1.0, |w| w[y]);
-        let (own, spread) = ((1.0 - self.epsilon) * w_y, self.epsilon / self.n as f64);
+        let w_y = self.loss.weight(y);
+        let (own, spread) =
+            ((1.0 - self.loss.label_smoothing) * w_y, self.loss.label_smoothing / self.n as f64);
         let (mut others, mut all) = ([0.0; LANES], [0.0; LANES]);
         if spread > 0.0 {
             for (at, left) in lanes::chunks(self.n) {
@@ -169,7 +234,7 @@ impl<T: Scalar> Row<'_, T> {
         if let Some(dz) = self.dz.take() {
             // p Σ a = exp(d) · (Σ a / Σ exp(d))
             let factor = T::from_f64(self.scale * (spread * all + own) / self.sum);
-            let dz_y = self.e.map_or(dz[y], |e| e[y]) * factor;
+            let dz_y = self.e.unwrap_or(dz)[y] * factor;
             for (at, left) in lanes::chunks(self.n) {
                 let mut chunk = Self::chunk(self.e, dz, at);
                 chunk.iter_mut().for_each(|dz| *dz *= factor);

@@ -35,6 +35,8 @@ pub trait Register<T>: Copy {
     fn store_part(self, x: &mut [T]);
     /// self + b, element by element.
     fn plus(self, b: Self) -> Self;
+    /// self · b, element by element.
+    fn times(self, b: Self) -> Self;
     /// self · b + c, element by element.
     fn mul_add(self, b: Self, c: Self) -> Self;
 }
@@ -90,6 +92,13 @@ impl<T: Scalar, const N: usize> Register<T> for Plain<T, N> {
         self
     }
     #[inline(always)]
+    fn times(mut self, b: Self) -> Self {
+        for i in 0..N {
+            self.0[i] *= b.0[i];
+        }
+        self
+    }
+    #[inline(always)]
     fn mul_add(self, b: Self, mut c: Self) -> Self {
         for i in 0..N {
             c.0[i] = <Baseline as super::Simd>::mul_add(self.0[i], b.0[i], c.0[i]);
@@ -134,7 +143,7 @@ mod x86_64 {
     }
 
     macro_rules! register {
-        ($name:ident, $inner:ident: $len:literal $type:ident; $set1:ident $load:ident $store:ident $add:ident $fma:ident;
+        ($name:ident, $inner:ident: $len:literal $type:ident; $set1:ident $load:ident $store:ident $add:ident $mul:ident $fma:ident;
          |$x:ident, $n:ident| $load_part:expr, |$to:ident, $m:ident, $v:ident| $store_part:expr) => {
             #[derive(Clone, Copy)]
             pub(crate) struct $name($inner);
@@ -170,6 +179,10 @@ mod x86_64 {
                     Self(unsafe { $add(self.0, b.0) })
                 }
                 #[inline(always)]
+                fn times(self, b: Self) -> Self {
+                    Self(unsafe { $mul(self.0, b.0) })
+                }
+                #[inline(always)]
                 fn mul_add(self, b: Self, c: Self) -> Self {
                     Self(unsafe { $fma(self.0, b.0, c.0) })
                 }
@@ -181,19 +194,19 @@ mod x86_64 {
     static ONES_32: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
     static ONES_64: [i64; 8] = [-1, -1, -1, -1, 0, 0, 0, 0];
 
-    register!(F32x4, __m128: 4 f32; _mm_set1_ps _mm_loadu_ps _mm_storeu_ps _mm_add_ps _mm_fmadd_ps;
+    register!(F32x4, __m128: 4 f32; _mm_set1_ps _mm_loadu_ps _mm_storeu_ps _mm_add_ps _mm_mul_ps _mm_fmadd_ps;
         |x, n| _mm_maskload_ps(x, _mm_loadu_si128(ONES_32[8 - n..][..4].as_ptr().cast())),
         |x, n, v| _mm_maskstore_ps(x, _mm_loadu_si128(ONES_32[8 - n..][..4].as_ptr().cast()), v));
-    register!(F32x8, __m256: 8 f32; _mm256_set1_ps _mm256_loadu_ps _mm256_storeu_ps _mm256_add_ps _mm256_fmadd_ps;
+    register!(F32x8, __m256: 8 f32; _mm256_set1_ps _mm256_loadu_ps _mm256_storeu_ps _mm256_add_ps _mm256_mul_ps _mm256_fmadd_ps;
         |x, n| _mm256_maskload_ps(x, _mm256_loadu_si256(ONES_32[8 - n..][..8].as_ptr().cast())),
         |x, n, v| _mm256_maskstore_ps(x, _mm256_loadu_si256(ONES_32[8 - n..][..8].as_ptr().cast()), v));
-    register!(F64x4, __m256d: 4 f64; _mm256_set1_pd _mm256_loadu_pd _mm256_storeu_pd _mm256_add_pd _mm256_fmadd_pd;
+    register!(F64x4, __m256d: 4 f64; _mm256_set1_pd _mm256_loadu_pd _mm256_storeu_pd _mm256_add_pd _mm256_mul_pd _mm256_fmadd_pd;
         |x, n| _mm256_maskload_pd(x, _mm256_loadu_si256(ONES_64[4 - n..][..4].as_ptr().cast())),
         |x, n, v| _mm256_maskstore_pd(x, _mm256_loadu_si256(ONES_64[4 - n..][..4].as_ptr().cast()), v));
-    register!(F32x16, __m512: 16 f32; _mm512_set1_ps _mm512_loadu_ps _mm512_storeu_ps _mm512_add_ps _mm512_fmadd_ps;
+    register!(F32x16, __m512: 16 f32; _mm512_set1_ps _mm512_loadu_ps _mm512_storeu_ps _mm512_add_ps _mm512_mul_ps _mm512_fmadd_ps;
         |x, n| _mm512_maskz_loadu_ps(((1_u32 << n) - 1) as u16, x),
         |x, n, v| _mm512_mask_storeu_ps(x, ((1_u32 << n) - 1) as u16, v));
-    register!(F64x8, __m512d: 8 f64; _mm512_set1_pd _mm512_loadu_pd _mm512_storeu_pd _mm512_add_pd _mm512_fmadd_pd;
+    register!(F64x8, __m512d: 8 f64; _mm512_set1_pd _mm512_loadu_pd _mm512_storeu_pd _mm512_add_pd _mm512_mul_pd _mm512_fmadd_pd;
         |x, n| _mm512_maskz_loadu_pd(((1_u32 << n) - 1) as u8, x),
         |x, n, v| _mm512_mask_storeu_pd(x, ((1_u32 << n) - 1) as u8, v));
 
