@@ -63,6 +63,8 @@ impl<T: Scalar> Start<'_, T> {
 const LANES: usize = 4;
 /// Up to so many terms there is one sum: adding up four would take longer than the few terms of each.
 const SHORT: usize = 64;
+/// Products of up to so many multiplications are computed element by element.
+const TINY: usize = 64;
 /// Up to so many columns of C, rows of A are read where they are: packing them would take longer than it saves.
 const FEW_COLUMNS: usize = 256;
 /// Terms of the sum that a packed block holds: a panel of B fits the first-level cache.
@@ -110,7 +112,24 @@ impl<T: Scalar> Product<'_, T> {
             return;
         }
         let rows = c.len() / n;
-        if k == 0 {
+        if rows * n * k <= TINY {
+            // All that is done for larger products would take longer than this one.
+            let (a_row, a_term, b_column, b_term) = match form {
+                Form::Nn => (k, 1, 1, n),
+                Form::Nt => (k, 1, k, 1),
+                Form::Tn => (1, m, 1, n),
+            };
+            for (i, c) in c.chunks_exact_mut(n).enumerate() {
+                for j in 0..n {
+                    let mut sum = T::ZERO;
+                    for p in 0..k {
+                        let (a, b) = (a[(first + i) * a_row + p * a_term], b[j * b_column + p * b_term]);
+                        sum = S::mul_add(a, b, sum);
+                    }
+                    write_elements::<T, S>(&[T::ZERO + sum], start, &mut c[j..=j], j);
+                }
+            }
+        } else if k == 0 {
             for c in c.chunks_exact_mut(n) {
                 for j in 0..n {
                     write_elements::<T, S>(&[T::ZERO], start, &mut c[j..=j], j);

@@ -104,8 +104,8 @@ pub fn affine_into<T: Scalar>(
     b: &Tensor<T>,
     y: &mut Tensor<T>,
 ) -> Result<(), ShapeError> {
-    let outputs = Form::Nt.shape(x, w)?.columns();
-    if b.shape() != [outputs] {
+    if w.shape().rank() != 2 || b.shape() != w.shape()[..1] {
+        let outputs = Form::Nt.shape(x.shape(), w.shape())?.columns();
         let expected = format_args!("a bias of [{outputs}]");
         return Err(ShapeError::new("matmul A·Bᵀ + b", expected, b.shape()));
     }
@@ -157,8 +157,7 @@ impl Form {
     }
 
     /// The shape of the product of `a` and `b`.
-    fn shape<T: Scalar>(self, a: &Tensor<T>, b: &Tensor<T>) -> Result<Shape, ShapeError> {
-        let (a, b) = (a.shape(), b.shape());
+    fn shape(self, a: Shape, b: Shape) -> Result<Shape, ShapeError> {
         let refuse = |expected: String| Err(ShapeError::new(self.operation(), expected, a));
         match self {
             Self::Nn | Self::Nt => {
@@ -183,6 +182,33 @@ impl Form {
             }
         }
     }
+
+    /// m, n and k of C = A·B for matrices, if they fit: what there is to check in most products, without a shape that is
+    /// made to be compared and thrown away.
+    fn of_matrices(self, a: Shape, b: Shape, c: Shape) -> Option<[usize; 3]> {
+        let (&[a0, a1], &[b0, b1], &[m, n]) = (&a[..], &b[..], &c[..]) else { return None };
+        let [[rows, k], [terms, columns]] = match self {
+            Self::Nn => [[a0, a1], [b0, b1]],
+            Self::Nt => [[a0, a1], [b1, b0]],
+            Self::Tn => [[a1, a0], [b0, b1]],
+        };
+        (rows == m && columns == n && terms == k).then_some([m, n, k])
+    }
+
+    /// The same for any axes.
+    #[cold]
+    fn of_any(self, a: Shape, b: Shape, c: Shape) -> Result<[usize; 3], ShapeError> {
+        let shape = self.shape(a, b)?;
+        if c != shape {
+            let expected = format_args!("a result of {shape}");
+            return Err(ShapeError::new(self.operation(), expected, c));
+        }
+        let k = match self {
+            Self::Nn | Self::Nt => a.columns(),
+            Self::Tn => a.rows(),
+        };
+        Ok([shape.rows(), shape.columns(), k])
+    }
 }
 
 /// Products of fewer multiplications stay on one thread: waking another takes as long.
@@ -195,24 +221,20 @@ fn product<T: Scalar>(
     start: Start<'_, T>,
     c: &mut Tensor<T>,
 ) -> Result<(), ShapeError> {
-    let shape = form.shape(a, b)?;
-    if c.shape() != shape {
-        let expected = format_args!("a result of {shape}");
-        return Err(ShapeError::new(form.operation(), expected, c.shape()));
-    }
-    let k = match form {
-        Form::Nn | Form::Nt => a.shape().columns(),
-        Form::Tn => a.shape().rows(),
+    let shapes = (a.shape(), b.shape(), c.shape());
+    let sizes @ [m, n, k] = match form.of_matrices(shapes.0, shapes.1, shapes.2) {
+        Some(sizes) => sizes,
+        None => form.of_any(shapes.0, shapes.1, shapes.2)?,
     };
-    let (m, n) = (shape.rows(), shape.columns());
     let (a, b, c) = (a.as_slice(), b.as_slice(), c.as_mut_slice());
-    let whole = Product { form, sizes: [m, n, k], first: 0, a, b, start, c };
-    let tasks = (m.saturating_mul(n).saturating_mul(k) / WORTH_A_THREAD).clamp(1, parallel::threads().get());
-    if tasks == 1 {
+    let whole = Product { form, sizes, first: 0, a, b, start, c };
+    let work = m.saturating_mul(n).saturating_mul(k);
+    if work < 2 * WORTH_A_THREAD || parallel::threads().get() == 1 {
         T::product(whole);
         return Ok(());
     }
     // An element's bits don't depend on the split, so that it may follow the number of threads.
+    let tasks = (work / WORTH_A_THREAD).min(parallel::threads().get());
     let rows = m.div_ceil(tasks).max(1);
     parallel::for_each(whole.c.chunks_mut((rows * n).max(1)).enumerate(), |(task, c)| {
         T::product(Product { first: task * rows, c, ..whole });
@@ -221,7 +243,7 @@ fn product<T: Scalar>(
 }
 
 fn new_product<T: Scalar>(form: Form, a: &Tensor<T>, b: &Tensor<T>) -> Result<Tensor<T>, ShapeError> {
-    let mut c = Tensor::zeros(form.shape(a, b)?)?;
+    let mut c = Tensor::zeros(form.shape(a.shape(), b.shape())?)?;
     product(form, a, b, Start::Zero, &mut c)?;
     Ok(c)
 }
