@@ -47,7 +47,6 @@ impl Checkpoint {
     pub fn load(path: impl AsRef<Path>) -> Result<Self, LoadError> {
         let path = path.as_ref();
         file::open(path)
-            .map_err(LoadProblem::Io)
             .and_then(|(mut file, length)| Self::read(&mut file, length))
             .map_err(|problem| LoadError { file: Some(path.to_path_buf()), problem })
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use backrule_tensor::{DType, Shape};
 
 use crate::info::Name;
-use crate::{Group, TensorInfo};
+use crate::{FileKind, Group, SaveStep, TargetProblem, TensorInfo};
 
 /// More of something than a checkpoint can hold: see [`limits`](crate::limits).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -34,21 +34,31 @@ pub enum SaveError {
         /// The path they share.
         path: String,
     },
-    /// Writing failed: a file that was there before is unchanged, and the unfinished one was removed.
-    #[error("{}: not saved, an older file is unchanged: {source}", file.display())]
+    /// Nothing can be saved at this path. Nothing was written.
+    #[error("{}: not saved: {problem}", file.display())]
+    Target {
+        /// Where it was to be saved.
+        file: PathBuf,
+        /// What is wrong with that place.
+        problem: TargetProblem,
+    },
+    /// The system refused: a file that was there before is unchanged, and the unfinished one was removed.
+    #[error("{}: not saved, an older file is unchanged: {step} failed: {source}", file.display())]
     NotCommitted {
         /// Where it was to be saved.
         file: PathBuf,
-        /// What failed.
+        /// What was being done.
+        step: SaveStep,
+        /// Why it failed.
         source: io::Error,
     },
     /// The new file is in its place and complete, but the directory could not be synced: after a power cut now, the old
     /// one may be back. Save again to be sure.
     #[error(
-        "{}: saved, but a power cut could still undo it, because its directory can't be synced: {source}",
+        "{}: saved, but a power cut could still undo it, because its directory can't be synced: {source}; save again",
         file.display()
     )]
-    NotDurable {
+    DurabilityUncertain {
         /// Where it was saved.
         file: PathBuf,
         /// What failed.
@@ -118,6 +128,9 @@ pub enum LoadProblem {
     /// The checksums match, but what they cover makes no sense: not written by this crate.
     #[error("malformed: {0}")]
     Malformed(String),
+    /// Not a file: it was not read.
+    #[error("there is {0}, not a file")]
+    Special(FileKind),
     /// Reading failed.
     #[error("can't be read: {0}")]
     Io(#[from] io::Error),

@@ -27,6 +27,7 @@ pub use checkpoint::Checkpoint;
 pub use error::{
     LimitError, LoadError, LoadProblem, MetadataError, Mismatch, Misshapen, Part, RestoreError, SaveError,
 };
+pub use file::{FileKind, SaveStep, TargetProblem};
 pub use info::{Group, TensorInfo};
 pub use snapshot::Snapshot;
 

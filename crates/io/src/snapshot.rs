@@ -109,14 +109,17 @@ impl<'a, T: Scalar> Snapshot<'a, T> {
 
     /// Writes the file, so that at any time, even if the power fails, the old file or the new one is there, whole.
     ///
-    /// The bytes go to a file beside it (`.NAME.PID.COUNTER.tmp`), which is synced and renamed; then the directory is
-    /// synced, except on systems where that can't be done (those that are not Unix). A process that is killed may leave
-    /// the file beside it behind: nothing will ever read it, and you may delete it. An existing symbolic link is
-    /// followed: the file that it leads to is replaced.
+    /// The bytes go to a file beside it (`.NAME.PID.TIME.tmp`), which is synced and renamed; then the directory is
+    /// synced, except on systems where that can't be done (those that are not Unix). What a killed process has left
+    /// beside it is removed by the next save. Several processes may save to one path: the last one to finish wins.
+    ///
+    /// A symbolic link is followed: the file that it leads to is replaced, or created. A file that is replaced hands on
+    /// its mode and, where the system allows it, its owner and group; not its access control lists, and hard links to it
+    /// keep the old contents. A read-only file is not replaced.
     ///
     /// # Errors
-    /// [`SaveError::NotDurable`] when the new file is in place but the directory could not be synced; with any other, a
-    /// file that was there is unchanged.
+    /// [`SaveError::DurabilityUncertain`] when the new file is in place but the directory could not be synced; with any
+    /// other, a file that was there is unchanged.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), SaveError> {
         let head = self.head()?;
         file::replace(path.as_ref(), |out| {

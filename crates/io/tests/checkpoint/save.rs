@@ -1,12 +1,13 @@
 //! Saving to files: the old one or the new one, and nothing left over.
 
 use std::fs;
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use crate::common::{Named, Scratch, bits, network, spoil};
 use backrule_io::limits::{MAX_HEADER, MAX_METADATA, MAX_PATH, MAX_TENSORS};
 use backrule_io::tensor::Tensor;
-use backrule_io::{Checkpoint, Group, LoadProblem, MetadataError, SaveError};
+use backrule_io::{Checkpoint, FileKind, Group, LoadProblem, MetadataError, SaveError, TargetProblem};
 
 #[test]
 fn a_file_is_replaced_by_the_next() {
@@ -31,20 +32,21 @@ fn a_file_is_replaced_by_the_next() {
 fn what_can_not_be_saved_leaves_things_as_they_are() {
     let scratch = Scratch::new("not-committed");
     let net = network::<f32>();
-    let failing = |name: &str| {
-        let path = scratch.0.join(name);
-        let error = Checkpoint::of(&net).save(&path).unwrap_err();
-        let message = error.to_string();
-        assert!(message.starts_with(path.to_str().unwrap()), "{message}");
-        assert!(matches!(error, SaveError::NotCommitted { .. }), "{message}");
-    };
     fs::create_dir(scratch.0.join("directory")).unwrap();
     fs::write(scratch.0.join("directory/kept"), "kept").unwrap();
     fs::write(scratch.0.join("file"), "kept").unwrap();
-    failing("missing/model.brk");
-    failing("directory");
-    failing("file/model.brk");
-    failing("directory/..");
+    for (name, expected) in [
+        ("missing/model.brk", TargetProblem::NoFolder),
+        ("file/model.brk", TargetProblem::NoFolder),
+        ("directory", TargetProblem::Special(FileKind::Directory)),
+        ("directory/..", TargetProblem::Special(FileKind::Directory)),
+        ("new/", TargetProblem::NoName),
+    ] {
+        let path = scratch.0.join(name);
+        let error = Checkpoint::of(&net).save(&path).unwrap_err();
+        assert_eq!(error.to_string(), format!("{}: not saved: {expected}", path.display()));
+        assert!(matches!(error, SaveError::Target { problem, .. } if problem == expected), "{error}");
+    }
     assert_eq!(scratch.names(), ["directory", "file"]);
     assert_eq!(fs::read(scratch.0.join("directory/kept")).unwrap(), b"kept");
     assert_eq!(fs::read(scratch.0.join("file")).unwrap(), b"kept");
@@ -119,22 +121,64 @@ fn a_bare_file_name_is_saved_where_we_are() {
     assert_eq!(scratch.names(), ["model.brk"]);
 }
 
+/// What writer number `i` saves. Different lengths: a mixture of two would not even add up.
+fn state(i: u64) -> Named<f32> {
+    vec![("a", Tensor::full([50_000 + 1000 * i as usize], i as f32).unwrap())]
+}
+
+/// Loads again and again while others write, until `done`: each time one writer's state, whole.
+fn watch(path: &Path, writers: u64, mut done: impl FnMut() -> bool) {
+    let states: Vec<_> =
+        (0..writers).map(|i| (state(i), Checkpoint::of(&state(i)).epoch(i).to_bytes().unwrap())).collect();
+    let mut loads = 0;
+    while !done() || loads == 0 {
+        let checkpoint = Checkpoint::load(path).unwrap();
+        let (mut net, bytes) = states[checkpoint.epoch() as usize].clone();
+        spoil(&mut net);
+        checkpoint.restore(&mut net).unwrap();
+        assert_eq!(Checkpoint::of(&net).epoch(checkpoint.epoch()).to_bytes().unwrap(), bytes);
+        loads += 1;
+    }
+}
+
 #[test]
 fn threads_that_save_at_once_do_not_meet() {
     let scratch = Scratch::new("threads");
     let path = scratch.0.join("model.brk");
-    let net = vec![("a", Tensor::<f32>::zeros([100_000]).unwrap())];
+    Checkpoint::of(&state(0)).save(&path).unwrap();
     std::thread::scope(|scope| {
-        for epoch in 0..4 {
-            let (net, path) = (&net, &path);
-            scope.spawn(move || {
-                for _ in 0..5 {
-                    Checkpoint::of(net).epoch(epoch).save(path).unwrap();
-                    Checkpoint::load(path).unwrap();
-                }
-            });
-        }
+        let save = |i| (0..10).for_each(|_| Checkpoint::of(&state(i)).epoch(i).save(&path).unwrap());
+        let writers: Vec<_> = (0..4).map(|i| scope.spawn(move || save(i))).collect();
+        watch(&path, 4, || writers.iter().all(|writer| writer.is_finished()));
     });
+    assert_eq!(scratch.names(), ["model.brk"]);
+}
+
+#[test]
+fn processes_that_save_at_once_do_not_meet() {
+    const CHILD: &str = "BACKRULE_IO_TEST_WRITER";
+    if let Ok(i) = std::env::var(CHILD) {
+        let i: u64 = i.parse().unwrap();
+        (0..10).for_each(|_| Checkpoint::of(&state(i)).epoch(i).save("model.brk").unwrap());
+        return;
+    }
+    let scratch = Scratch::new("processes");
+    let path = scratch.0.join("model.brk");
+    Checkpoint::of(&state(0)).save(&path).unwrap();
+    let writer = |i: u64| {
+        Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "save::processes_that_save_at_once_do_not_meet"])
+            .env(CHILD, i.to_string())
+            .current_dir(&scratch.0)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    let mut writers: Vec<_> = (0..4).map(writer).collect();
+    watch(&path, 4, || writers.iter_mut().all(|writer| writer.try_wait().unwrap().is_some()));
+    for mut writer in writers {
+        assert!(writer.wait().unwrap().success());
+    }
     assert_eq!(scratch.names(), ["model.brk"]);
 }
 
@@ -146,7 +190,7 @@ fn loading_names_the_file() {
     assert!(matches!(error.problem, LoadProblem::Io(_)), "{error}");
     assert!(error.to_string().starts_with(path.to_str().unwrap()), "{error}");
     let error = Checkpoint::load(&scratch.0).unwrap_err();
-    assert!(matches!(error.problem, LoadProblem::Io(_)), "{error}");
+    assert!(matches!(error.problem, LoadProblem::Special(FileKind::Directory)), "{error}");
 
     let net: Named<f32> = network();
     Checkpoint::of(&net).save(&path).unwrap();
