@@ -2,10 +2,8 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use backrule_tensor::{DType, Shape};
-
 use crate::info::Name;
-use crate::{FileKind, Group, SaveStep, TargetProblem, TensorInfo};
+use crate::{FileKind, Group, Pair, SaveStep, TargetProblem, TensorInfo};
 
 /// More of something than a checkpoint can hold: see [`limits`](crate::limits).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -178,6 +176,38 @@ pub enum RestoreError {
          `.optimizer(..)`)"
     )]
     NoOptimizer,
+    /// Two tensors of the checkpoint would go to one place.
+    #[error(
+        "nothing restored: {} and `{}` of the checkpoint would both be called `{}`: rename one of them otherwise",
+        Name(*group, first), second.escape_debug(), path.escape_debug()
+    )]
+    Collision {
+        /// Whose tensors they are.
+        group: Group,
+        /// Where both would go.
+        path: String,
+        /// One of them, as the checkpoint calls it.
+        first: String,
+        /// The other.
+        second: String,
+    },
+    /// Something was to be renamed that the checkpoint doesn't have.
+    #[error(
+        "nothing restored: the checkpoint has nothing at or below `{from}`, which was to be renamed: see \
+         `Checkpoint::tensors` for what there is"
+    )]
+    UnknownRename {
+        /// What was given to [`rename`](crate::Restoring::rename).
+        from: String,
+    },
+    /// Something was to be restored alone that the network doesn't have.
+    #[error(
+        "nothing restored: the network has nothing at or below `{prefix}`, which alone was to be restored"
+    )]
+    UnknownOnly {
+        /// What was given to [`only`](crate::Restoring::only).
+        prefix: String,
+    },
 }
 
 /// All tensors that don't fit, one per line in the message.
@@ -188,13 +218,7 @@ pub struct Mismatch {
     /// What is in the checkpoint and has no place to go.
     pub unexpected: Vec<TensorInfo>,
     /// What is in both, with another shape or element type.
-    pub misshapen: Vec<Misshapen>,
-}
-
-impl Mismatch {
-    pub(crate) fn into_result(self) -> Result<(), RestoreError> {
-        if self == Self::default() { Ok(()) } else { Err(self.into()) }
-    }
+    pub misshapen: Vec<Pair>,
 }
 
 impl fmt::Display for Mismatch {
@@ -210,24 +234,6 @@ impl fmt::Display for Mismatch {
             write!(f, "\n  {misshapen}")?;
         }
         Ok(())
-    }
-}
-
-/// A tensor whose shape or element type is not that of the saved one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Misshapen {
-    /// What is in the checkpoint.
-    pub stored: TensorInfo,
-    /// The element type of what should be restored.
-    pub dtype: DType,
-    /// The shape of what should be restored.
-    pub shape: Shape,
-}
-
-impl fmt::Display for Misshapen {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { stored, dtype, shape } = self;
-        write!(f, "{stored} in the checkpoint, expected {dtype} {shape}")
     }
 }
 

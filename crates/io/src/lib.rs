@@ -20,15 +20,16 @@ mod info;
 pub mod limits;
 mod metadata;
 mod nested;
+mod report;
 mod restore;
 mod snapshot;
 
 pub use checkpoint::Checkpoint;
-pub use error::{
-    LimitError, LoadError, LoadProblem, MetadataError, Mismatch, Misshapen, Part, RestoreError, SaveError,
-};
+pub use error::{LimitError, LoadError, LoadProblem, MetadataError, Mismatch, Part, RestoreError, SaveError};
 pub use file::{FileKind, SaveStep, TargetProblem};
 pub use info::{Group, TensorInfo};
+pub use report::{Pair, Report};
+pub use restore::Restoring;
 pub use snapshot::Snapshot;
 
 // Part of this crate's interface: what is saved and restored are its named tensors.

@@ -1,14 +1,14 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use backrule_tensor::{NamedTensors, Path, Scalar, TrainingState};
 
-use crate::{Checkpoint, Group, Mismatch, Misshapen, RestoreError, TensorInfo};
+use crate::{Checkpoint, Group, Mismatch, Pair, Report, RestoreError, TensorInfo};
 
 impl Checkpoint {
     /// Puts the network's values back, bit for bit. An optimiser that was saved too is left alone.
     ///
     /// Each tensor is found by its path, wherever it stands. Either all of them are restored or none: the same paths,
-    /// shapes and element types have to be on both sides.
+    /// shapes and element types have to be on both sides. [`restoring`](Self::restoring) asks for less.
     ///
     /// ```
     /// # use backrule_io::Checkpoint;
@@ -33,12 +33,7 @@ impl Checkpoint {
         &self,
         network: &mut (impl NamedTensors<T> + ?Sized),
     ) -> Result<(), RestoreError> {
-        let stored = Stored::new(self, Group::Network);
-        let mut mismatch = Mismatch::default();
-        stored.compare(network, &mut mismatch);
-        mismatch.into_result()?;
-        stored.write(network);
-        Ok(())
+        self.restoring().into(network).map(drop)
     }
 
     /// Puts the network's and the optimiser's values back, bit for bit, and the optimiser's step count: both or none.
@@ -51,59 +46,355 @@ impl Checkpoint {
         network: &mut (impl NamedTensors<T> + ?Sized),
         optimizer: &mut (impl TrainingState<T> + ?Sized),
     ) -> Result<(), RestoreError> {
-        let steps = self.optimizer_steps().ok_or(RestoreError::NoOptimizer)?;
-        let net = Stored::new(self, Group::Network);
-        let state = Stored::new(self, Group::Optimizer);
-        let mut mismatch = Mismatch::default();
-        net.compare(network, &mut mismatch);
-        state.compare(optimizer, &mut mismatch);
-        mismatch.into_result()?;
+        self.restoring().into_with_optimizer(network, optimizer).map(drop)
+    }
+
+    /// Begins to restore into something that differs from what was saved: see [`Restoring`].
+    pub fn restoring(&self) -> Restoring<'_> {
+        Restoring {
+            checkpoint: self,
+            renames: Vec::new(),
+            froms: Vec::new(),
+            only: Vec::new(),
+            fit: Fit::Strict,
+        }
+    }
+}
+
+/// What a checkpoint's tensors are called elsewhere, and how much of it has to fit: made by [`Checkpoint::restoring`].
+///
+/// As long as nothing else is said, everything has to fit, as with [`Checkpoint::restore`]. Whatever is said, all is
+/// compared before anything is written, and on an error network and optimiser are as they were.
+///
+/// Fine-tuning takes the old body and a new head:
+///
+/// ```
+/// # use backrule_io::Checkpoint;
+/// # use backrule_io::tensor::Tensor;
+/// // What was trained: a body with an output for two classes.
+/// let old = vec![
+///     ("fc1.weight", Tensor::from([[1.0_f32, 2.0], [3.0, 4.0]])),
+///     ("fc1.bias", Tensor::from([5.0, 6.0])),
+///     ("fc2.weight", Tensor::from([[7.0, 8.0], [9.0, 10.0]])),
+/// ];
+/// let checkpoint = Checkpoint::from_bytes(&Checkpoint::of(&old).to_bytes()?)?;
+///
+/// // What is to be trained: the same body under another name, and three classes.
+/// let mut net = vec![
+///     ("body.fc1.weight", Tensor::from([[0.0_f32, 0.0], [0.0, 0.0]])),
+///     ("body.fc1.bias", Tensor::from([0.0, 0.0])),
+///     ("head.weight", Tensor::from([[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]])),
+/// ];
+/// let report = checkpoint.restoring().rename("fc1", "body.fc1").partial().into(&mut net)?;
+/// assert_eq!(
+///     report.to_string(),
+///     "\
+/// 2 restored, 1 missing, 1 unexpected, 0 skipped
+/// restored    network `body.fc1.weight` f32 [2, 2]  network `fc1.weight` f32 [2, 2]
+/// restored    network `body.fc1.bias` f32 [2]       network `fc1.bias` f32 [2]
+/// missing     network `head.weight` f32 [3, 2]
+/// unexpected                                        network `fc2.weight` f32 [2, 2]"
+/// );
+/// assert_eq!(net[1].1.as_slice(), [5.0, 6.0]);
+/// assert_eq!(net[2].1.as_slice(), [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]);
+///
+/// // Stricter: every tensor of the body has to be there, and no other one is touched.
+/// checkpoint.restoring().rename("fc1", "body.fc1").only("body").into(&mut net)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use = "nothing is restored before `into`"]
+pub struct Restoring<'c> {
+    checkpoint: &'c Checkpoint,
+    renames: Vec<Rename<'c>>,
+    /// What was given to `rename`.
+    froms: Vec<String>,
+    only: Vec<String>,
+    fit: Fit,
+}
+
+type Rename<'c> = Box<dyn Fn(&str) -> Option<String> + 'c>;
+
+/// How much has to fit.
+#[derive(Clone, Copy, PartialEq, PartialOrd)]
+enum Fit {
+    /// Everything.
+    Strict,
+    /// What is on both sides.
+    Partial,
+    /// Nothing in particular.
+    SkipMisshapen,
+}
+
+impl<'c> Restoring<'c> {
+    /// What is at or below `from` in the checkpoint goes to the same place at or below `to`.
+    ///
+    /// Paths are compared by whole names: `fc1` is not the beginning of `fc10.weight`. An empty `from` moves everything,
+    /// an empty `to` takes a name away. Each tensor is renamed once, by the first call that knows it, so that two calls
+    /// can swap names. An optimiser's state follows its parameter.
+    ///
+    /// ```
+    /// # use backrule_io::Checkpoint;
+    /// # use backrule_io::tensor::Tensor;
+    /// let net = vec![("a.weight", Tensor::from([1.0_f32])), ("b.weight", Tensor::from([2.0]))];
+    /// let checkpoint = Checkpoint::from_bytes(&Checkpoint::of(&net).to_bytes()?)?;
+    /// let mut swapped = net.clone();
+    /// checkpoint.restoring().rename("a", "b").rename("b", "a").into(&mut swapped)?;
+    /// assert_eq!((swapped[0].1.as_slice(), swapped[1].1.as_slice()), (&[2.0][..], &[1.0][..]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn rename(mut self, from: impl Into<String>, to: impl Into<String>) -> Self {
+        let (from, to) = (from.into(), to.into());
+        self.froms.push(from.clone());
+        self.rename_with(move |path| below(path, &from).map(|rest| join(&to, rest)))
+    }
+
+    /// The same as a function of the path in the checkpoint; `None` leaves it to the next call, or as it is.
+    ///
+    /// It is asked for the network's tensors only: an optimiser's state follows its parameter.
+    pub fn rename_with(mut self, rename: impl Fn(&str) -> Option<String> + 'c) -> Self {
+        self.renames.push(Box::new(rename));
+        self
+    }
+
+    /// Restores what is at or below `prefix` in the network, and leaves all else alone, on both sides. Several calls add
+    /// up. The path is that in the network: it has been renamed already.
+    pub fn only(mut self, prefix: impl Into<String>) -> Self {
+        self.only.push(prefix.into());
+        self
+    }
+
+    /// Tensors may be missing in the checkpoint, and keep their values; and it may have others. What is on both sides
+    /// has to have the same shape and element type. The [`Report`] tells what was restored; read it.
+    pub fn partial(mut self) -> Self {
+        if self.fit < Fit::Partial {
+            self.fit = Fit::Partial;
+        }
+        self
+    }
+
+    /// As [`partial`](Self::partial), and tensors with another shape or element type keep their values too, with the
+    /// optimiser's state for them.
+    pub fn skip_misshapen(mut self) -> Self {
+        self.fit = Fit::SkipMisshapen;
+        self
+    }
+
+    /// Restores the network.
+    ///
+    /// # Errors
+    /// - [`RestoreError::Mismatch`] with every tensor that should fit and doesn't, or when not one fits;
+    /// - [`RestoreError::Collision`] when two tensors were given one name;
+    /// - [`RestoreError::UnknownRename`] and [`RestoreError::UnknownOnly`] for a path that nothing has: a typing error
+    ///   must not pass for a partial success.
+    ///
+    /// Nothing has been changed then.
+    pub fn into<T: Scalar>(
+        self,
+        network: &mut (impl NamedTensors<T> + ?Sized),
+    ) -> Result<Report, RestoreError> {
+        let mut report = Report::default();
+        let plan = self.network(network, &mut report)?;
+        let report = self.accept(report)?;
+        plan.write(network);
+        Ok(report)
+    }
+
+    /// Restores the network and the optimiser with its step count: both or none.
+    ///
+    /// # Errors
+    /// [`RestoreError::NoOptimizer`] when none was saved, and those of [`into`](Self::into); nothing has been changed
+    /// then.
+    pub fn into_with_optimizer<T: Scalar>(
+        self,
+        network: &mut (impl NamedTensors<T> + ?Sized),
+        optimizer: &mut (impl TrainingState<T> + ?Sized),
+    ) -> Result<Report, RestoreError> {
+        let steps = self.checkpoint.optimizer_steps().ok_or(RestoreError::NoOptimizer)?;
+        let mut report = Report::default();
+        let net = self.network(network, &mut report)?;
+        let mut state = Plan::new(&self, Group::Optimizer)?;
+        // The state of a parameter that keeps its values belongs to other values, even where its shape fits.
+        let mut kept = BTreeSet::new();
+        if self.fit == Fit::SkipMisshapen {
+            kept.extend(report.skipped.iter().map(|pair| pair.target.path.clone()));
+        }
+        state.compare(optimizer, &mut report, |path| owner(path, |it| kept.contains(it)).is_none());
+        let report = self.accept(report)?;
         net.write(network);
         state.write(optimizer);
         optimizer.set_step_count(steps);
-        Ok(())
+        Ok(report)
+    }
+
+    /// What is going to be written to the network, after a look at whether all paths that were given mean something.
+    fn network<T: Scalar>(
+        &self,
+        network: &mut (impl NamedTensors<T> + ?Sized),
+        report: &mut Report,
+    ) -> Result<Plan<'_>, RestoreError> {
+        let stored = || self.checkpoint.group(Group::Network);
+        for from in &self.froms {
+            if !stored().any(|(info, _)| below(&info.path, from).is_some()) {
+                return Err(RestoreError::UnknownRename { from: from.clone() });
+            }
+        }
+        let mut unknown: BTreeSet<&String> = self.only.iter().collect();
+        network.visit_mut(Path::ROOT, &mut |path, _, _| {
+            unknown.retain(|prefix| below(&path.to_string(), prefix).is_none());
+        });
+        if let Some(&prefix) = unknown.first() {
+            return Err(RestoreError::UnknownOnly { prefix: prefix.clone() });
+        }
+        let mut plan = Plan::new(self, Group::Network)?;
+        plan.compare(network, report, |_| true);
+        Ok(plan)
+    }
+
+    /// Whether as much fits as was asked for.
+    fn accept(&self, report: Report) -> Result<Report, RestoreError> {
+        let Report { restored, missing, unexpected, skipped } = &report;
+        let all = missing.is_empty() && unexpected.is_empty() && skipped.is_empty();
+        let none = !restored.iter().any(|pair| pair.target.group == Group::Network);
+        let fits = match self.fit {
+            Fit::Strict => all,
+            Fit::Partial => skipped.is_empty(),
+            Fit::SkipMisshapen => true,
+        };
+        if all || fits && !none {
+            return Ok(report);
+        }
+        let mut mismatch = Mismatch { misshapen: report.skipped, ..Mismatch::default() };
+        if self.fit == Fit::Strict || none {
+            (mismatch.missing, mismatch.unexpected) = (report.missing, report.unexpected);
+        }
+        Err(mismatch.into())
+    }
+
+    fn includes(&self, path: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|prefix| below(path, prefix).is_some())
+    }
+
+    fn renamed(&self, path: &str) -> String {
+        self.renames.iter().find_map(|rename| rename(path)).unwrap_or_else(|| path.to_string())
     }
 }
 
-/// The tensors of one group by path.
-struct Stored<'c> {
+/// What is left of `path` when it is at or below `prefix`, without the dot between them.
+fn below<'p>(path: &'p str, prefix: &str) -> Option<&'p str> {
+    let rest = path.strip_prefix(prefix)?;
+    if prefix.is_empty() || rest.is_empty() { Some(rest) } else { rest.strip_prefix('.') }
+}
+
+fn join(path: &str, rest: &str) -> String {
+    let dot = if path.is_empty() || rest.is_empty() { "" } else { "." };
+    format!("{path}{dot}{rest}")
+}
+
+/// The longest path above or at `slot` that is a parameter's: of `fc1.weight.velocity`, `fc1.weight`.
+fn owner(slot: &str, is_parameter: impl Fn(&str) -> bool) -> Option<&str> {
+    let above = slot.rmatch_indices('.').filter_map(|(dot, _)| slot.get(..dot));
+    std::iter::once(slot).chain(above).chain([""]).find(|path| is_parameter(path))
+}
+
+/// What is going to be written to the network or the optimiser.
+struct Plan<'r> {
+    restoring: &'r Restoring<'r>,
     group: Group,
-    by_path: BTreeMap<&'c str, (&'c TensorInfo, &'c [u8])>,
+    /// What no tensor has asked for yet, by the path where it goes.
+    stored: BTreeMap<String, (&'r TensorInfo, &'r [u8])>,
+    /// What fits, by the path where it goes.
+    writes: BTreeMap<String, &'r [u8]>,
 }
 
-impl<'c> Stored<'c> {
-    fn new(checkpoint: &'c Checkpoint, group: Group) -> Self {
-        let tensors = checkpoint.group(group);
-        let by_path = tensors.map(|(info, bytes)| (info.path.as_str(), (info, bytes)));
-        Self { group, by_path: by_path.collect() }
+impl<'r> Plan<'r> {
+    fn new(restoring: &'r Restoring<'r>, group: Group) -> Result<Self, RestoreError> {
+        let checkpoint = restoring.checkpoint;
+        let parameters: BTreeSet<&str> =
+            checkpoint.group(Group::Network).map(|(info, _)| info.path.as_str()).collect();
+        let mut stored = BTreeMap::new();
+        for (info, bytes) in checkpoint.group(group) {
+            let parameter = match group {
+                Group::Optimizer => owner(&info.path, |path| parameters.contains(path)),
+                _ => None,
+            };
+            let path = match parameter {
+                Some(path) => join(&restoring.renamed(path), below(&info.path, path).unwrap_or_default()),
+                None => restoring.renamed(&info.path),
+            };
+            let (first, second) = match stored.insert(path.clone(), (info, bytes)) {
+                Some((first, _)) => (first.path.clone(), info.path.clone()),
+                None => continue,
+            };
+            return Err(RestoreError::Collision { group, path, first, second });
+        }
+        stored.retain(|path, _| restoring.includes(path));
+        Ok(Self { restoring, group, stored, writes: BTreeMap::new() })
     }
 
-    /// Adds everything that doesn't fit to `mismatch`, and changes nothing.
+    /// Decides for every tensor of `target`, notes it in `report`, and changes nothing.
     ///
     /// It visits as `write` will, for writing: what has been compared here is exactly what is going to be written.
-    fn compare<T: Scalar>(&self, target: &mut (impl NamedTensors<T> + ?Sized), mismatch: &mut Mismatch) {
-        let mut unused = self.by_path.clone();
+    fn compare<T: Scalar>(
+        &mut self,
+        target: &mut (impl NamedTensors<T> + ?Sized),
+        report: &mut Report,
+        wanted: impl Fn(&str) -> bool,
+    ) {
         target.visit_mut(Path::ROOT, &mut |path, _, tensor| {
             let path = path.to_string();
-            let (dtype, shape) = (T::DTYPE, tensor.shape());
+            if !self.restoring.includes(&path) {
+                return;
+            }
+            let target =
+                TensorInfo { group: self.group, path: path.clone(), dtype: T::DTYPE, shape: tensor.shape() };
             // Taken out, so that of two tensors with one name the second is missing.
-            match unused.remove(path.as_str()) {
-                None => mismatch.missing.push(TensorInfo { group: self.group, path, dtype, shape }),
-                Some((stored, _)) if (stored.dtype, stored.shape) != (dtype, shape) => {
-                    mismatch.misshapen.push(Misshapen { stored: stored.clone(), dtype, shape });
-                }
-                Some(_) => {}
+            let Some((stored, bytes)) = self.stored.remove(&path) else {
+                report.missing.push(target);
+                return;
+            };
+            let fits = (stored.dtype, stored.shape) == (target.dtype, target.shape);
+            let pair = Pair { stored: stored.clone(), target };
+            if fits && wanted(&path) {
+                self.writes.insert(path, bytes);
+                report.restored.push(pair);
+            } else {
+                report.skipped.push(pair);
             }
         });
-        mismatch.unexpected.extend(unused.into_values().map(|(info, _)| info.clone()));
+        report.unexpected.extend(self.stored.values().map(|(info, _)| (*info).clone()));
     }
 
-    /// Copies all values. It can't fail after `compare` has found nothing.
-    fn write<T: Scalar>(&self, target: &mut (impl NamedTensors<T> + ?Sized)) {
+    /// Copies all values. It can't fail after `compare`.
+    fn write<T: Scalar>(mut self, target: &mut (impl NamedTensors<T> + ?Sized)) {
         target.visit_mut(Path::ROOT, &mut |path, _, tensor| {
-            if let Some((_, bytes)) = self.by_path.get(path.to_string().as_str()) {
+            if let Some(bytes) = self.writes.remove(&path.to_string()) {
                 T::read_le(bytes, tensor.as_mut_slice());
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn below_goes_by_whole_names() {
+        assert_eq!(below("fc1.weight", "fc1"), Some("weight"));
+        assert_eq!(below("fc1.weight", "fc1.weight"), Some(""));
+        assert_eq!(below("fc1.weight", ""), Some("fc1.weight"));
+        assert_eq!(below("fc10.weight", "fc1"), None);
+        assert_eq!(below("fc1", "fc1.weight"), None);
+    }
+
+    #[test]
+    fn the_owner_is_the_nearest_parameter() {
+        let parameters = BTreeSet::from(["a", "a.b", "c"]);
+        let owner = |slot| owner(slot, |path| parameters.contains(path));
+        assert_eq!(owner("a.b.velocity"), Some("a.b"));
+        assert_eq!(owner("a.velocity"), Some("a"));
+        assert_eq!(owner("a"), Some("a"));
+        assert_eq!(owner("ab.velocity"), None);
+        assert_eq!(super::owner("velocity", str::is_empty), Some(""));
     }
 }

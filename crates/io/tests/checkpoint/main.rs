@@ -8,5 +8,6 @@ mod damage;
 mod layout;
 mod metadata;
 mod restore;
+mod restoring;
 mod round_trip;
 mod save;

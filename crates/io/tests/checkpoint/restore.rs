@@ -52,7 +52,7 @@ fn all_that_does_not_fit_is_listed_and_nothing_changes() {
     let counts = (list.missing.len(), list.unexpected.len(), list.misshapen.len());
     assert_eq!(counts, (2, 2, 2));
     assert_eq!(list.unexpected[1].group, Group::Optimizer);
-    assert_eq!(list.misshapen[0].shape, [3, 2]);
+    assert_eq!(list.misshapen[0].target.shape, [3, 2]);
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn another_element_type_is_misshapen() {
     let RestoreError::Mismatch(list) = error else {
         panic!("{error}");
     };
-    assert_eq!(list.misshapen[0].dtype, DType::F64);
+    assert_eq!(list.misshapen[0].target.dtype, DType::F64);
     assert_eq!(double[0].1, Tensor::zeros([3, 4]).unwrap());
 }
 

@@ -1,0 +1,63 @@
+use std::fmt;
+
+use crate::TensorInfo;
+
+/// What a partial restore did: every tensor of both sides is in one of the lists.
+///
+/// As text it is a table with the tensors of network and optimiser on the left, and those of the checkpoint on the right:
+/// see [`Restoring`](crate::Restoring).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// What has the checkpoint's values now.
+    pub restored: Vec<Pair>,
+    /// What has kept its values, because the checkpoint has none for it.
+    pub missing: Vec<TensorInfo>,
+    /// What is in the checkpoint and has no place to go.
+    pub unexpected: Vec<TensorInfo>,
+    /// What has kept its values, because those of the checkpoint have another shape or element type; and what the
+    /// optimiser has for such a parameter.
+    pub skipped: Vec<Pair>,
+}
+
+/// A tensor of the checkpoint, and the one whose values it is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pair {
+    /// What is in the checkpoint.
+    pub stored: TensorInfo,
+    /// What should be restored. Its path differs from the stored one if it was renamed.
+    pub target: TensorInfo,
+}
+
+/// What doesn't fit, for a list of errors.
+impl fmt::Display for Pair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { stored, target } = self;
+        write!(f, "{stored} in the checkpoint, expected ")?;
+        if stored.path == target.path {
+            write!(f, "{} {}", target.dtype, target.shape)
+        } else {
+            write!(f, "{target}")
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { restored, missing, unexpected, skipped } = self;
+        let counts = [restored.len(), missing.len(), unexpected.len(), skipped.len()];
+        let [a, b, c, d] = counts;
+        write!(f, "{a} restored, {b} missing, {c} unexpected, {d} skipped")?;
+        let pair = |what, pair: &Pair| (what, pair.target.to_string(), pair.stored.to_string());
+        let rows: Vec<(&str, String, String)> = (restored.iter().map(|it| pair("restored", it)))
+            .chain(missing.iter().map(|info| ("missing", info.to_string(), String::new())))
+            .chain(unexpected.iter().map(|info| ("unexpected", String::new(), info.to_string())))
+            .chain(skipped.iter().map(|it| pair("skipped", it)))
+            .collect();
+        let width = rows.iter().map(|(_, target, _)| target.chars().count()).max().unwrap_or(0);
+        for (what, target, stored) in rows {
+            let row = format!("{what:<10}  {target:<width$}  {stored}");
+            write!(f, "\n{}", row.trim_end())?;
+        }
+        Ok(())
+    }
+}
