@@ -163,6 +163,46 @@ impl fmt::Display for Part {
     }
 }
 
+/// Why a [`Rotation`](crate::Rotation) has not saved or found a checkpoint. Nothing has been removed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RotationError {
+    /// A run's name has to be the beginning of the name of a file.
+    #[error("no name for a run: {name:?}; it can't be empty, begin with a dot, or have one of / \\ : in it")]
+    Name {
+        /// The name.
+        name: String,
+    },
+    /// The folder can't be read.
+    #[error("{}: can't be read: {source}; create the folder first", folder.display())]
+    Folder {
+        /// The folder.
+        folder: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Saving failed.
+    #[error(transparent)]
+    Save(#[from] SaveError),
+    /// The largest number is taken.
+    #[error("{}: not saved: the numbers of its checkpoints are used up; choose another name", folder.display())]
+    Full {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// There are checkpoints, and all of them are damaged or can't be read.
+    #[error(
+        "{}: none of its {} checkpoints can be loaded; the first one: {}",
+        folder.display(), problems.len(), problems.first().map_or(String::new(), LoadError::to_string)
+    )]
+    NoneLoads {
+        /// The folder.
+        folder: PathBuf,
+        /// What is wrong with each of them.
+        problems: Vec<LoadError>,
+    },
+}
+
 /// Why a checkpoint was not restored. Nothing has been changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

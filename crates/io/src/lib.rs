@@ -22,14 +22,18 @@ mod metadata;
 mod nested;
 mod report;
 mod restore;
+mod rotation;
 mod snapshot;
 
 pub use checkpoint::Checkpoint;
-pub use error::{LimitError, LoadError, LoadProblem, MetadataError, Mismatch, Part, RestoreError, SaveError};
+pub use error::{
+    LimitError, LoadError, LoadProblem, MetadataError, Mismatch, Part, RestoreError, RotationError, SaveError,
+};
 pub use file::{FileKind, SaveStep, TargetProblem};
 pub use info::{Group, TensorInfo};
 pub use report::{Pair, Report};
 pub use restore::Restoring;
+pub use rotation::{Best, Found, Rotated, Rotation, RotationFile};
 pub use snapshot::Snapshot;
 
 // Part of this crate's interface: what is saved and restored are its named tensors.

@@ -9,5 +9,6 @@ mod layout;
 mod metadata;
 mod restore;
 mod restoring;
+mod rotation;
 mod round_trip;
 mod save;

@@ -1,0 +1,315 @@
+use std::cmp::Ordering;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use backrule_tensor::Scalar;
+
+use crate::{Checkpoint, LoadError, RotationError, Snapshot};
+
+/// The checkpoints of one run in a folder: the last few and the best, and what is older is removed.
+///
+/// ```
+/// use backrule_io::tensor::Tensor;
+/// use backrule_io::{Best, Checkpoint, Rotation};
+///
+/// # let folder = std::env::temp_dir().join(format!("backrule-rotation-{}", std::process::id()));
+/// # std::fs::create_dir_all(&folder)?;
+/// let rotation = Rotation::new(&folder, "digits")?.keep_last(2).keep_best(Best::Min);
+/// let mut net = vec![("weight", Tensor::from([0.0_f32]))];
+/// for (epoch, loss) in (1..).zip([0.9, 0.4, 0.5, 0.7, 0.6]) {
+///     net[0].1.fill(loss as f32);
+///     rotation.save(&Checkpoint::of(&net).epoch(epoch), loss)?;
+/// }
+/// let names: Vec<_> = rotation.files()?.iter().map(|file| file.path.file_name().unwrap().to_owned()).collect();
+/// assert_eq!(names, ["digits-00000005-6e-1.brk", "digits-00000004-7e-1.brk", "digits-00000002-4e-1.brk"]);
+///
+/// // After a crash: whatever was saved last, if there is anything yet.
+/// if let Some(found) = rotation.latest()? {
+///     found.checkpoint.restore(&mut net)?;
+///     assert_eq!(found.checkpoint.epoch(), 5);
+/// }
+/// assert_eq!(rotation.best()?.unwrap().file.metric, Some(0.4));
+/// # std::fs::remove_dir_all(&folder)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # What it relies on
+/// All that it knows stands in the names of the files, `NAME-NUMBER-METRIC.brk`: there is no index that could disagree
+/// with them. Only regular files are removed that are called just as it would have called them. The numbers go on from
+/// the largest that is there; one process at a time should save under one name.
+///
+/// The new file is on the disk, and its name is, before an old one is removed. A process that is killed in between leaves
+/// a file too many, which the next [`save`](Self::save) removes.
+#[derive(Clone, Debug)]
+pub struct Rotation {
+    folder: PathBuf,
+    name: String,
+    last: usize,
+    best: Option<Best>,
+}
+
+/// Which metric is the best one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Best {
+    /// The smallest, as of a loss.
+    Min,
+    /// The largest, as of an accuracy.
+    Max,
+}
+
+/// One file of a rotation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RotationFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its number; larger ones are newer.
+    pub number: u64,
+    /// The metric with which it was saved.
+    pub metric: Option<f64>,
+}
+
+/// What a rotation has saved and removed.
+#[derive(Debug)]
+pub struct Rotated {
+    /// The new file.
+    pub file: RotationFile,
+    /// What is gone.
+    pub removed: Vec<PathBuf>,
+    /// What should be gone and could not be removed. Nothing is lost by that; the next save tries again.
+    pub not_removed: Vec<(PathBuf, io::Error)>,
+}
+
+/// A checkpoint that was found in a folder.
+#[derive(Debug)]
+pub struct Found {
+    /// What was loaded.
+    pub checkpoint: Checkpoint,
+    /// Where it was.
+    pub file: RotationFile,
+    /// Those that would have come first and can't be loaded.
+    pub passed_over: Vec<LoadError>,
+}
+
+impl Rotation {
+    /// The checkpoints of the run `name` in a folder that exists. All are kept, as long as nothing else is said.
+    ///
+    /// # Errors
+    /// [`RotationError::Name`] if `name` can't begin the name of a file.
+    pub fn new(folder: impl Into<PathBuf>, name: impl Into<String>) -> Result<Self, RotationError> {
+        let name = name.into();
+        // A leading dot would hide the files, and is what temporary ones begin with.
+        if name.is_empty() || name.starts_with('.') || name.contains(['/', '\\', ':', '\0']) {
+            return Err(RotationError::Name { name });
+        }
+        Ok(Self { folder: folder.into(), name, last: usize::MAX, best: None })
+    }
+
+    /// Keeps the newest `count`; the newest one always.
+    pub fn keep_last(mut self, count: usize) -> Self {
+        self.last = count.max(1);
+        self
+    }
+
+    /// Keeps also the one with the best metric; of equal ones the first. NaN is never the best.
+    pub fn keep_best(mut self, best: Best) -> Self {
+        self.best = Some(best);
+        self
+    }
+
+    /// Saves a checkpoint, and then removes what needn't be kept any longer.
+    ///
+    /// The metric may be `None`.
+    ///
+    /// # Errors
+    /// When the folder can't be read, or the checkpoint was not saved, or not surely. Nothing has been removed then.
+    pub fn save<T: Scalar>(
+        &self,
+        snapshot: &Snapshot<'_, T>,
+        metric: impl Into<Option<f64>>,
+    ) -> Result<Rotated, RotationError> {
+        self.save_with(snapshot, metric.into(), |path| fs::remove_file(path))
+    }
+
+    fn save_with<T: Scalar>(
+        &self,
+        snapshot: &Snapshot<'_, T>,
+        metric: Option<f64>,
+        remove: impl Fn(&Path) -> io::Result<()>,
+    ) -> Result<Rotated, RotationError> {
+        let number = self.files()?.first().map_or(0, |newest| newest.number);
+        let number =
+            number.checked_add(1).ok_or_else(|| RotationError::Full { folder: self.folder.clone() })?;
+        let path = self.folder.join(file_name(&self.name, number, metric));
+        snapshot.save(&path)?;
+
+        let (mut removed, mut not_removed) = (Vec::new(), Vec::new());
+        let files = self.files()?;
+        let best = self.best.and_then(|best| by_merit(best, &files).first().map(|file| file.path.clone()));
+        // The oldest first: who is interrupted has the newest.
+        for old in files.into_iter().skip(self.last).rev().filter(|file| best.as_ref() != Some(&file.path)) {
+            match remove(&old.path) {
+                Ok(()) => removed.push(old.path),
+                Err(error) => not_removed.push((old.path, error)),
+            }
+        }
+        Ok(Rotated { file: RotationFile { path, number, metric }, removed, not_removed })
+    }
+
+    /// The files that are there, the newest first.
+    ///
+    /// # Errors
+    /// [`RotationError::Folder`] when the folder can't be read.
+    pub fn files(&self) -> Result<Vec<RotationFile>, RotationError> {
+        let failed = |source| RotationError::Folder { folder: self.folder.clone(), source };
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&self.folder).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let parsed = entry.file_name().to_str().and_then(|name| parse(&self.name, name));
+            // A link is not ours, wherever it leads.
+            if let Some((number, metric)) = parsed
+                && entry.file_type().map_err(failed)?.is_file()
+            {
+                files.push(RotationFile { path: entry.path(), number, metric });
+            }
+        }
+        files.sort_by(|a, b| (b.number, &b.path).cmp(&(a.number, &a.path)));
+        Ok(files)
+    }
+
+    /// The newest checkpoint that can be loaded; `None` if there are no files yet.
+    ///
+    /// # Errors
+    /// When the folder can't be read, or there are files and none of them can be loaded.
+    pub fn latest(&self) -> Result<Option<Found>, RotationError> {
+        self.first(self.files()?)
+    }
+
+    /// The best checkpoint that can be loaded; `None` if none has a metric, or [`keep_best`](Self::keep_best) has not
+    /// said which one is the best.
+    ///
+    /// # Errors
+    /// Those of [`latest`](Self::latest).
+    pub fn best(&self) -> Result<Option<Found>, RotationError> {
+        let files = self.files()?;
+        let best = self.best.map(|best| by_merit(best, &files).into_iter().cloned().collect());
+        self.first(best.unwrap_or_default())
+    }
+
+    fn first(&self, files: Vec<RotationFile>) -> Result<Option<Found>, RotationError> {
+        let mut passed_over = Vec::new();
+        for file in files {
+            match Checkpoint::load(&file.path) {
+                Ok(checkpoint) => return Ok(Some(Found { checkpoint, file, passed_over })),
+                Err(error) => passed_over.push(error),
+            }
+        }
+        if passed_over.is_empty() {
+            return Ok(None);
+        }
+        Err(RotationError::NoneLoads { folder: self.folder.clone(), problems: passed_over })
+    }
+}
+
+/// Those with a metric that is a number, the best first, and of equal ones the oldest.
+fn by_merit(best: Best, files: &[RotationFile]) -> Vec<&RotationFile> {
+    let mut ranked: Vec<_> =
+        files.iter().rev().filter(|file| file.metric.is_some_and(|it| !it.is_nan())).collect();
+    let order =
+        |a: &RotationFile, b: &RotationFile| a.metric.partial_cmp(&b.metric).unwrap_or(Ordering::Equal);
+    match best {
+        Best::Min => ranked.sort_by(|a, b| order(a, b)),
+        Best::Max => ranked.sort_by(|a, b| order(b, a)),
+    }
+    ranked
+}
+
+fn file_name(name: &str, number: u64, metric: Option<f64>) -> String {
+    let metric = metric.map_or(String::new(), |metric| format!("-{metric:e}"));
+    format!("{name}-{number:08}{metric}.brk")
+}
+
+/// The number and the metric of a file called exactly as [`file_name`] calls it.
+fn parse(name: &str, file: &str) -> Option<(u64, Option<f64>)> {
+    let rest = file.strip_prefix(name)?.strip_prefix('-')?.strip_suffix(".brk")?;
+    let (number, metric) = match rest.split_once('-') {
+        Some((number, metric)) => (number, Some(metric.parse().ok()?)),
+        None => (rest, None),
+    };
+    let number = number.parse().ok()?;
+    (file_name(name, number, metric) == file).then_some((number, metric))
+}
+
+#[cfg(test)]
+mod tests {
+    use backrule_tensor::Tensor;
+
+    use super::*;
+
+    #[test]
+    fn names_come_back_and_others_are_not_ours() {
+        for metric in [0.0, -0.0, -2.5, 0.1, 1e-300, f64::MAX, f64::INFINITY, f64::NEG_INFINITY, 5e-324] {
+            for number in [0, 1, 99_999_999, 100_000_000, u64::MAX] {
+                let file = file_name("run", number, Some(metric));
+                let (found, back) = parse("run", &file).unwrap();
+                assert_eq!((found, back.unwrap().to_bits()), (number, metric.to_bits()), "{file}");
+            }
+        }
+        assert_eq!(parse("run", "run-00000012.brk"), Some((12, None)));
+        assert!(parse("run", &file_name("run", 1, Some(f64::NAN))).unwrap().1.unwrap().is_nan());
+        for file in [
+            "run.brk",
+            "run-1.brk",
+            "run-000000012.brk",
+            "run-+0000012.brk",
+            "run-00000012-5.brk",
+            "run-00000012-0.5.brk",
+            "run-00000012-5E-1.brk",
+            "run-00000012-nan.brk",
+            "run-00000012-.brk",
+            "run-00000012-5e-1.brk~",
+            "run-00000012-5e-1.BRK",
+            "run-99999999999999999999.brk",
+            "run2-00000012.brk",
+            "run-2-00000012.brk",
+            "run-00000002-00000012.brk",
+            "run-00000002-00000012-5e-1.brk",
+            "my-run-00000012.brk",
+        ] {
+            assert_eq!(parse("run", file), None, "{file}");
+        }
+    }
+
+    /// As if the process were killed before each of the removals in turn, and then went on.
+    #[test]
+    fn an_interrupted_removal_is_made_up_for() {
+        let folder = std::env::temp_dir().join(format!("backrule-{}-interrupted", std::process::id()));
+        let net = vec![("weight", Tensor::from([1.0_f32]))];
+        let snapshot = Checkpoint::of(&net);
+        for removals in 0..=4_usize {
+            fs::create_dir_all(&folder).unwrap();
+            let all = Rotation::new(&folder, "run").unwrap();
+            for metric in [3.0, 1.0, 2.0, 5.0, 6.0] {
+                all.save(&snapshot, metric).unwrap();
+            }
+            let rotation = all.keep_last(2).keep_best(Best::Min);
+            let left = std::cell::Cell::new(removals);
+            let rotated = rotation.save_with(&snapshot, Some(4.0), |path| {
+                let rest = left.get().checked_sub(1).ok_or(io::ErrorKind::Interrupted)?;
+                left.set(rest);
+                fs::remove_file(path)
+            });
+            let rotated = rotated.unwrap();
+            let numbers = || rotation.files().unwrap().iter().map(|file| file.number).collect::<Vec<_>>();
+            // Of 1 to 6, the last two and the best one (2) are kept; the oldest goes first.
+            let kept = [&[6, 5, 4, 3, 2, 1][..], &[6, 5, 4, 3, 2], &[6, 5, 4, 2], &[6, 5, 2], &[6, 5, 2]];
+            assert_eq!(numbers(), kept[removals]);
+            assert_eq!(rotated.removed.len() + rotated.not_removed.len(), 3);
+            assert_eq!(rotation.latest().unwrap().unwrap().file, rotated.file);
+            assert_eq!(rotation.best().unwrap().unwrap().file.number, 2);
+            rotation.save(&snapshot, 7.0).unwrap();
+            assert_eq!(numbers(), [7, 6, 2]);
+            fs::remove_dir_all(&folder).unwrap();
+        }
+    }
+}

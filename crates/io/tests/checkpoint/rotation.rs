@@ -1,0 +1,162 @@
+//! The last few and the best, and never a file that is not ours.
+
+use std::fs;
+
+use crate::common::{Named, Scratch, network};
+use backrule_io::tensor::Tensor;
+use backrule_io::{Best, Checkpoint, LoadProblem, Rotation, RotationError};
+
+fn numbers(rotation: &Rotation) -> Vec<u64> {
+    rotation.files().unwrap().iter().map(|file| file.number).collect()
+}
+
+/// Against a list of all that was saved. Each save is by a rotation of its own, as by a program that was started again.
+#[test]
+fn the_last_and_the_best_are_kept() {
+    let metrics =
+        [0.5, f64::NAN, 0.25, 0.75, 0.25, f64::INFINITY, 0.3, f64::NEG_INFINITY, -1.0, f64::NAN, 2.0, 0.5];
+    for (best, last) in [(Best::Min, 1), (Best::Min, 3), (Best::Max, 1), (Best::Max, 4)] {
+        let scratch = Scratch::new(&format!("rotation-{best:?}-{last}"));
+        let rotation = || Rotation::new(&scratch.0, "run").unwrap().keep_last(last).keep_best(best);
+        for count in 1..=metrics.len() {
+            let metric = metrics[count - 1];
+            let rotated =
+                rotation().save(&Checkpoint::of(&network::<f32>()).epoch(count as u64), metric).unwrap();
+            assert_eq!(rotated.file.number, count as u64);
+            assert!(rotated.not_removed.is_empty());
+
+            let mut champion: Option<usize> = None;
+            for i in (0..count).filter(|&i| !metrics[i].is_nan()) {
+                let better = champion.is_none_or(|c| match best {
+                    Best::Min => metrics[i] < metrics[c],
+                    Best::Max => metrics[i] > metrics[c],
+                });
+                if better {
+                    champion = Some(i);
+                }
+            }
+            let champion = champion.map(|i| i as u64 + 1);
+            let kept = |number: &u64| *number + last as u64 > count as u64 || Some(*number) == champion;
+            let expected: Vec<u64> = (1..=count as u64).rev().filter(kept).collect();
+            assert_eq!(numbers(&rotation()), expected, "{best:?} {last}: after {count}");
+            assert_eq!(rotation().best().unwrap().map(|found| found.checkpoint.epoch()), champion);
+            assert_eq!(rotation().latest().unwrap().unwrap().checkpoint.epoch(), count as u64);
+        }
+    }
+}
+
+#[test]
+fn without_a_word_all_are_kept_and_the_newest_always() {
+    let scratch = Scratch::new("rotation-all");
+    let net = network::<f32>();
+    let all = Rotation::new(&scratch.0, "run").unwrap();
+    assert!(all.latest().unwrap().is_none() && all.best().unwrap().is_none());
+    for _ in 0..3 {
+        all.save(&Checkpoint::of(&net), None).unwrap();
+    }
+    assert_eq!(scratch.names(), ["run-00000001.brk", "run-00000002.brk", "run-00000003.brk"]);
+    let none = all.keep_last(0);
+    let rotated = none.save(&Checkpoint::of(&net), None).unwrap();
+    assert_eq!(scratch.names(), ["run-00000004.brk"]);
+    assert_eq!(rotated.removed, [1, 2, 3].map(|number| scratch.0.join(format!("run-0000000{number}.brk"))));
+    assert!(none.keep_best(Best::Max).best().unwrap().is_none());
+}
+
+#[test]
+fn only_files_of_this_rotation_are_removed() {
+    let scratch = Scratch::new("rotation-foreign");
+    let net = network::<f32>();
+    let foreign = [
+        "run.brk",
+        "run-1.brk",
+        "run-00000001.brk.bak",
+        "run-2-00000001.brk",
+        "notes.txt",
+        "run-00000002-x.brk",
+    ];
+    for name in foreign {
+        fs::write(scratch.0.join(name), "theirs").unwrap();
+    }
+    fs::create_dir(scratch.0.join("run-00000003.brk")).unwrap();
+    #[cfg(unix)]
+    std::os::unix::fs::symlink("notes.txt", scratch.0.join("run-00000004.brk")).unwrap();
+    let other = Rotation::new(&scratch.0, "run-2").unwrap();
+    other.save(&Checkpoint::of(&net), 1.0).unwrap();
+    let before = scratch.names();
+
+    let rotation = Rotation::new(&scratch.0, "run").unwrap().keep_last(1);
+    for number in 1..=3 {
+        let rotated = rotation.save(&Checkpoint::of(&net), f64::from(number)).unwrap();
+        assert_eq!(rotated.removed.len(), usize::from(number > 1));
+    }
+    let mut expected = before;
+    expected.push("run-00000003-3e0.brk".to_string());
+    expected.sort();
+    assert_eq!(scratch.names(), expected);
+    for name in foreign {
+        assert_eq!(fs::read(scratch.0.join(name)).unwrap(), b"theirs");
+    }
+}
+
+#[test]
+fn a_save_that_fails_removes_nothing() {
+    let scratch = Scratch::new("rotation-failing");
+    let all = Rotation::new(&scratch.0, "run").unwrap();
+    for metric in [1.0, 2.0, 3.0] {
+        all.save(&Checkpoint::of(&network::<f32>()), metric).unwrap();
+    }
+    let before = scratch.names();
+    let twice: Named<f32> = vec![("a", Tensor::from([1.0])), ("a", Tensor::from([2.0]))];
+    let error = all.keep_last(1).save(&Checkpoint::of(&twice), 4.0).unwrap_err();
+    assert!(matches!(error, RotationError::Save(_)), "{error}");
+    assert_eq!(scratch.names(), before);
+}
+
+#[test]
+fn damaged_files_are_passed_over_and_told() {
+    let scratch = Scratch::new("rotation-damaged");
+    let rotation = Rotation::new(&scratch.0, "run").unwrap().keep_best(Best::Max);
+    for metric in [2.0, 4.0, 3.0, 1.0] {
+        rotation.save(&Checkpoint::of(&network::<f32>()), metric).unwrap();
+    }
+    let path = |number: usize, metric| scratch.0.join(format!("run-0000000{number}-{metric}e0.brk"));
+    let cut = |path: &std::path::Path| {
+        let bytes = fs::read(path).unwrap();
+        fs::write(path, &bytes[..bytes.len() - 1]).unwrap();
+    };
+    cut(&path(4, 1));
+    cut(&path(2, 4));
+    let latest = rotation.latest().unwrap().unwrap();
+    assert_eq!((latest.file.number, latest.file.metric), (3, Some(3.0)));
+    assert_eq!(latest.passed_over.len(), 1);
+    assert_eq!(latest.passed_over[0].file, Some(path(4, 1)));
+    assert!(matches!(latest.passed_over[0].problem, LoadProblem::Truncated { .. }));
+    let best = rotation.best().unwrap().unwrap();
+    assert_eq!((best.file.number, best.passed_over.len()), (3, 1));
+
+    // Not the same as a run that has not begun.
+    cut(&path(3, 3));
+    cut(&path(1, 2));
+    let error = rotation.latest().unwrap_err();
+    assert!(matches!(&error, RotationError::NoneLoads { problems, .. } if problems.len() == 4), "{error}");
+    assert!(error.to_string().contains("none of its 4 checkpoints can be loaded"), "{error}");
+    assert!(rotation.best().is_err());
+}
+
+#[test]
+fn names_and_folders_that_can_not_be() {
+    let scratch = Scratch::new("rotation-names");
+    for name in ["", ".run", "a/b", "..", "a\\b", "c:run", "a\0"] {
+        assert!(matches!(Rotation::new(&scratch.0, name), Err(RotationError::Name { .. })), "{name:?}");
+    }
+    let missing = Rotation::new(scratch.0.join("missing"), "run").unwrap();
+    let error = missing.save(&Checkpoint::of(&network::<f32>()), 1.0).unwrap_err();
+    assert!(matches!(error, RotationError::Folder { .. }), "{error}");
+    assert!(missing.latest().is_err());
+
+    fs::write(scratch.0.join(format!("run-{}.brk", u64::MAX)), "the last number").unwrap();
+    let full = Rotation::new(&scratch.0, "run").unwrap().keep_last(1);
+    let error = full.save(&Checkpoint::of(&network::<f32>()), 1.0).unwrap_err();
+    assert!(matches!(error, RotationError::Full { .. }), "{error}");
+    assert_eq!(scratch.names().len(), 1);
+}
