@@ -1,0 +1,286 @@
+//! A fault at every system call that saving makes.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use crate::writer::{self, BEGIN, END, Found, NOT_SAVED, UNCERTAIN};
+
+const ERRORS: [&str; 5] = ["ENOSPC", "EIO", "EDQUOT", "EACCES", "EMFILE"];
+const OLD: u64 = 1;
+const NEW: u64 = 2;
+const NEXT: u64 = 3;
+const LEFTOVER: &str = ".model.brk.1.2.tmp";
+
+/// Not about files, though they may be given one.
+const IRRELEVANT: [&str; 4] = ["mmap", "munmap", "mprotect", "execve"];
+
+pub(crate) fn run(all: bool) {
+    if let Err(reason) = strace_works() {
+        println!("faults: skipped: {reason}");
+        return;
+    }
+    let began = Instant::now();
+    for (title, writer, replaces) in [
+        ("ours, replacing a file", "ours", true),
+        ("ours, a new file", "ours", false),
+        ("naive, replacing a file", "naive", true),
+    ] {
+        let tally = scenario(writer, replaces, all);
+        println!("{title}: {tally}");
+        if writer == "naive" {
+            assert!(tally.torn > 0, "no fault has torn the naive writer's file: this test can't fail");
+        } else {
+            assert!(tally.wrong.is_empty(), "{:#?}", tally.wrong);
+            assert!(tally.uncertain > 0 && tally.cleaned > 0 && tally.old > 0 && tally.new > 0);
+        }
+    }
+    println!("faults: ok, {:.1} s", began.elapsed().as_secs_f64());
+}
+
+fn strace_works() -> Result<(), String> {
+    let probe = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).output();
+    match probe {
+        Err(error) => Err(format!("strace can't be run: {error}")),
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(format!("strace: {}", String::from_utf8_lossy(&output.stderr).trim())),
+    }
+}
+
+#[derive(Default)]
+struct Tally {
+    calls: usize,
+    runs: usize,
+    old: usize,
+    new: usize,
+    torn: usize,
+    uncertain: usize,
+    cleaned: usize,
+    wrong: Vec<String>,
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { calls, runs, old, new, torn, uncertain, cleaned, .. } = self;
+        write!(
+            f,
+            "{calls} system calls, {runs} faults: {old} times the old one, {new} the new one ({uncertain} told as \
+             uncertain), {torn} torn; {cleaned} leftovers of kills"
+        )
+    }
+}
+
+/// A folder as saving finds it.
+struct Stage {
+    folder: PathBuf,
+    /// Where the checkpoint is. It is saved through a link when it replaces one.
+    real: PathBuf,
+    path: PathBuf,
+    replaces: bool,
+}
+
+impl Stage {
+    fn new(name: &str, replaces: bool) -> Self {
+        let folder = std::env::temp_dir().join(format!("backrule-faults-{}-{name}", std::process::id()));
+        let real = folder.join("model.brk");
+        let path = if replaces { folder.join("latest.brk") } else { real.clone() };
+        let stage = Self { folder, real, path, replaces };
+        stage.set();
+        stage
+    }
+
+    /// An old file of an unusual mode behind a link, and what a killed process has left; or an empty folder.
+    fn set(&self) {
+        let _ = fs::remove_dir_all(&self.folder);
+        fs::create_dir(&self.folder).unwrap();
+        if self.replaces {
+            fs::write(&self.real, writer::bytes(OLD)).unwrap();
+            fs::set_permissions(&self.real, fs::Permissions::from_mode(0o640)).unwrap();
+            symlink("model.brk", &self.path).unwrap();
+            fs::write(self.folder.join(LEFTOVER), "half of a che").unwrap();
+        }
+    }
+
+    /// Temporary files, without the one that was there before.
+    fn temporary(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(&self.folder).unwrap().map(|entry| entry.unwrap().path());
+        entries
+            .filter(|path| path.extension().is_some_and(|e| e == "tmp") && !path.ends_with(LEFTOVER))
+            .collect()
+    }
+
+    fn entries(&self) -> usize {
+        fs::read_dir(&self.folder).unwrap().count()
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn scenario(writer: &str, replaces: bool, all: bool) -> Tally {
+    let stage = Stage::new(&format!("{writer}-{replaces}"), replaces);
+    let (code, log) = strace(writer, &stage, None);
+    assert_eq!(code, Some(0), "without a fault, saving works");
+    assert_eq!(writer::look(&stage.real), Found::Whole(NEW));
+    let calls = calls(&log);
+    let mut tally = Tally { calls: calls.len(), ..Tally::default() };
+    for (i, Call { name, nth, can_fail }) in calls.iter().enumerate() {
+        let mut faults = vec![Fault::Kill];
+        if !can_fail {
+            // Only killed.
+        } else if all {
+            faults.extend(ERRORS.map(|error| Fault::Error { error, lasting: false }));
+            if name != "close" {
+                faults.extend(ERRORS.map(|error| Fault::Error { error, lasting: true }));
+            }
+        } else {
+            faults.push(Fault::Error { error: ERRORS[i % ERRORS.len()], lasting: false });
+        }
+        for fault in faults {
+            stage.set();
+            let (code, log) = strace(writer, &stage, Some(&fault.option(name, *nth)));
+            let mut wrong = judge(&stage, &fault, code, &log, &mut tally);
+            let matters = ["write", "fsync", "rename"].contains(&name.as_str());
+            if matters && matches!(fault, Fault::Error { .. }) && code == Some(0) {
+                wrong = Err("it reports success".to_string());
+            }
+            tally.wrong.extend(wrong.err().map(|wrong| format!("{fault:?} at {name} number {nth}: {wrong}")));
+        }
+    }
+    tally
+}
+
+/// What may be there after a fault.
+fn judge(
+    stage: &Stage,
+    fault: &Fault,
+    code: Option<i32>,
+    log: &str,
+    tally: &mut Tally,
+) -> Result<(), String> {
+    tally.runs += 1;
+    let before = if stage.replaces { Found::Whole(OLD) } else { Found::Nothing };
+    let found = writer::look(&stage.real);
+    if found == before {
+        tally.old += 1;
+    } else if found == Found::Whole(NEW) {
+        tally.new += 1;
+    } else {
+        tally.torn += 1;
+        return Err(format!("{found:?}"));
+    }
+    if matches!(fault, Fault::Kill) {
+        if code.is_some() {
+            return Err(format!("it was not killed, but exited with {code:?}"));
+        }
+        tally.cleaned += stage.temporary().len();
+        writer::save(&stage.path, NEXT).map_err(|error| error.to_string())?;
+        if writer::look(&stage.real) != Found::Whole(NEXT) {
+            return Err("the next save doesn't load".to_string());
+        }
+        let expected = if stage.replaces { 2 } else { 1 };
+        return if stage.entries() == expected {
+            Ok(())
+        } else {
+            Err("the next save did not clean".to_string())
+        };
+    }
+    if !log.contains("(INJECTED)") {
+        return Err("nothing was injected".to_string());
+    }
+    tally.uncertain += usize::from(code == Some(UNCERTAIN));
+    let expected = match code {
+        Some(0 | UNCERTAIN) => Found::Whole(NEW),
+        Some(NOT_SAVED) => before,
+        other => return Err(format!("exit code {other:?}")),
+    };
+    if found != expected {
+        return Err(format!("exit code {code:?}, but {found:?} is there"));
+    }
+    if stage.temporary().is_empty() { Ok(()) } else { Err("a temporary file was left".to_string()) }
+}
+
+#[derive(Debug)]
+enum Fault {
+    /// Killed on its way into the call, which is never made.
+    Kill,
+    /// The call is not made and fails; all later ones of that name, too, if it lasts.
+    Error { error: &'static str, lasting: bool },
+}
+
+impl Fault {
+    fn option(&self, call: &str, nth: usize) -> String {
+        match self {
+            Self::Kill => format!("inject={call}:signal=KILL:when={nth}"),
+            Self::Error { error, lasting } => {
+                format!("inject={call}:error={error}:when={nth}{}", if *lasting { "+" } else { "" })
+            }
+        }
+    }
+}
+
+/// Lets a child save under strace; gives its exit code (none if it was killed) and the trace.
+fn strace(writer: &str, stage: &Stage, inject: Option<&str>) -> (Option<i32>, String) {
+    let log = stage.folder.with_extension("log");
+    let mut command = Command::new("strace");
+    command.args(["-qq", "-e", "trace=%file,%desc", "-o"]).arg(&log);
+    command.args(inject.map(|inject| format!("--{inject}")));
+    let status = command
+        .arg(std::env::current_exe().unwrap())
+        .args(["save", writer])
+        .arg(&stage.path)
+        .arg(NEW.to_string())
+        .status()
+        .unwrap();
+    let trace = read(&log);
+    (status.code(), trace)
+}
+
+fn read(log: &Path) -> String {
+    let trace = String::from_utf8_lossy(&fs::read(log).unwrap()).into_owned();
+    fs::remove_file(log).unwrap();
+    trace
+}
+
+struct Call {
+    name: String,
+    /// The how manyth of this name in the whole process.
+    nth: usize,
+    can_fail: bool,
+}
+
+/// The relevant calls made while it saved.
+fn calls(trace: &str) -> Vec<Call> {
+    let mut counts = BTreeMap::<&str, usize>::new();
+    let mut calls = Vec::new();
+    let mut saving = false;
+    // Closing a directory that was listed has nothing to write back, and no way to fail; std panics if it does.
+    let mut listed = String::new();
+    for line in trace.lines() {
+        let Some((name, rest)) = line.split_once('(') else { continue };
+        let nth = *counts.entry(name).and_modify(|count| *count += 1).or_insert(1);
+        if line.contains(BEGIN) {
+            saving = true;
+        } else if line.contains(END) {
+            saving = false;
+        } else if saving && !IRRELEVANT.contains(&name) {
+            let can_fail = !(name == "close" && rest.starts_with(&listed) && !listed.is_empty());
+            if !can_fail {
+                listed.clear();
+            }
+            calls.push(Call { name: name.to_string(), nth, can_fail });
+        }
+        if let (true, Some((_, fd))) = (rest.contains("O_DIRECTORY"), line.rsplit_once(" = ")) {
+            listed = format!("{fd})");
+        }
+    }
+    assert!(!calls.is_empty() && !saving, "the marks are not in the trace:\n{trace}");
+    calls
+}

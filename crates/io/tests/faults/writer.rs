@@ -1,0 +1,95 @@
+//! The process that saves, and what it should have saved.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+use std::process;
+
+use backrule_io::tensor::Tensor;
+use backrule_io::{Checkpoint, SaveError};
+
+/// Exit codes of the child.
+pub(crate) const NOT_SAVED: i32 = 3;
+pub(crate) const UNCERTAIN: i32 = 4;
+
+/// Looked up by the child before and after it saves, so that a trace shows where saving begins and ends.
+pub(crate) const BEGIN: &str = "/backrule-faults-begin";
+pub(crate) const END: &str = "/backrule-faults-end";
+
+type Net = Vec<(String, Tensor)>;
+
+/// 300 KB: ten writes, so that there are points within the file to be killed at.
+fn state(epoch: u64) -> Net {
+    let value = |tensor: usize, i: usize| (epoch * 100_000) as f32 + (tensor * 30_000 + i) as f32;
+    let tensor = |k: usize| Tensor::from_vec([25_000], (0..25_000).map(|i| value(k, i)).collect()).unwrap();
+    (0..3).map(|k| (format!("fc{k}.weight"), tensor(k))).collect()
+}
+
+pub(crate) fn bytes(epoch: u64) -> Vec<u8> {
+    Checkpoint::of(&state(epoch)).epoch(epoch).to_bytes().unwrap()
+}
+
+pub(crate) fn save(path: &Path, epoch: u64) -> Result<(), SaveError> {
+    Checkpoint::of(&state(epoch)).epoch(epoch).save(path)
+}
+
+/// What many programs do.
+fn save_naively(path: &Path, epoch: u64) -> io::Result<()> {
+    let bytes = bytes(epoch);
+    let mut file = File::create(path)?;
+    bytes.chunks(32 << 10).try_for_each(|chunk| file.write_all(chunk))
+}
+
+/// What some do better: a file beside it, renamed, but never synced.
+fn save_without_sync(path: &Path, epoch: u64) -> io::Result<()> {
+    let beside = path.with_extension("tmp");
+    save_naively(&beside, epoch)?;
+    fs::rename(beside, path)
+}
+
+pub(crate) fn child(writer: &str, path: &str, epoch: u64) -> ! {
+    let path = Path::new(path);
+    // Made before: what is traced is the saving.
+    let net = state(epoch);
+    let _ = fs::metadata(BEGIN);
+    let code = match writer {
+        "ours" => match Checkpoint::of(&net).epoch(epoch).save(path) {
+            Ok(()) => 0,
+            Err(SaveError::DurabilityUncertain { .. }) => UNCERTAIN,
+            Err(_) => NOT_SAVED,
+        },
+        "naive" => save_naively(path, epoch).map_or(NOT_SAVED, |()| 0),
+        "unsynced" => save_without_sync(path, epoch).map_or(NOT_SAVED, |()| 0),
+        _ => panic!("no writer {writer}"),
+    };
+    let _ = fs::metadata(END);
+    process::exit(code)
+}
+
+/// What is at `path`.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Found {
+    Nothing,
+    /// A checkpoint that loads, restores, and is to the last bit that of this epoch.
+    Whole(u64),
+    Torn(String),
+}
+
+pub(crate) fn look(path: &Path) -> Found {
+    if !path.exists() {
+        return Found::Nothing;
+    }
+    let checkpoint = match Checkpoint::load(path) {
+        Err(error) => return Found::Torn(error.to_string()),
+        Ok(checkpoint) => checkpoint,
+    };
+    let epoch = checkpoint.epoch();
+    let mut net = state(99);
+    if let Err(error) = checkpoint.restore(&mut net) {
+        return Found::Torn(error.to_string());
+    }
+    if Checkpoint::of(&net).epoch(epoch).to_bytes().unwrap() != bytes(epoch) {
+        return Found::Torn("its values are not those that were saved".to_string());
+    }
+    Found::Whole(epoch)
+}
