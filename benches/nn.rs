@@ -6,10 +6,10 @@ mod common;
 
 use backrule_examples::digits::{Digits, PIXELS};
 use backrule_loss::CrossEntropy;
-use backrule_nn::{Dropout, Grads, Key, Layer, LogSoftmax, Mode, Relu, Sigmoid, Softmax, Tanh, Tape};
+use backrule_nn::{Grads, Key, Mode, Tape};
 use backrule_optim::{Optimizer, Sgd};
 use backrule_tensor::{Tensor, parallel, random};
-use common::{labels, mlp, name, normal, prediction_flop, training_flop};
+use common::{mlp, name, normal, prediction_flop, training, training_flop};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 /// Networks and batches of the tables in docs/performance.md: those that others are compared on, then odd ones.
@@ -45,24 +45,6 @@ fn train_step(c: &mut Criterion) {
 
 fn set_threads(threads: usize) {
     parallel::set_threads(threads.try_into().unwrap());
-}
-
-/// A training step, to be called again and again.
-fn training(sizes: &[usize], batch: usize, mut tape: Tape) -> impl FnMut() -> f32 {
-    let mut net = mlp(sizes);
-    let (x, labels) = (normal([batch, sizes[0]], 2), labels(batch, sizes[sizes.len() - 1]));
-    let loss = CrossEntropy::new();
-    // A small rate: the same batch again and again must not diverge.
-    let mut optimizer = Optimizer::new(Sgd::new(0.001).unwrap().momentum(0.9).unwrap(), &net);
-    let (mut grads, mut dy, mut step) = (Grads::new(&net), Tensor::default(), 0);
-    move || {
-        step += 1;
-        let pass = tape.forward(&net, &x, Mode::Train(Key::new(step))).unwrap();
-        let l = loss.value_and_grad(pass.output(), &labels, &mut dy).unwrap();
-        pass.backward(&dy, &mut grads).unwrap();
-        optimizer.step(&mut net, &mut grads).unwrap();
-        l
-    }
 }
 
 /// Fifty epochs of the handwritten digits from a new network, with the settings of the example, the data in memory.
@@ -122,15 +104,13 @@ fn predict(c: &mut Criterion) {
 /// Activations, forward and backward to the input.
 fn activations(c: &mut Criterion) {
     let mut group = c.benchmark_group("activation");
-    let dropout = Dropout::new(0.5).unwrap();
-    let layers: [&dyn Layer<f32>; 6] = [&Relu, &Sigmoid, &Tanh, &Softmax, &LogSoftmax, &dropout];
     let (x, dy) = (normal([256, 128], 1), normal([256, 128], 2));
     group.throughput(Throughput::Elements(x.len() as u64));
-    for layer in layers {
-        let (mut tape, mut grads, mut dx) = (Tape::new(), Grads::new(layer), Tensor::default());
+    for layer in common::activations() {
+        let (mut tape, mut grads, mut dx) = (Tape::new(), Grads::new(&*layer), Tensor::default());
         group.bench_function(BenchmarkId::new(layer.describe(), "256x128"), |b| {
             b.iter(|| {
-                let pass = tape.forward(layer, &x, Mode::Train(Key::new(1))).unwrap();
+                let pass = tape.forward(&*layer, &x, Mode::Train(Key::new(1))).unwrap();
                 pass.backward_to_input(&dy, &mut grads, &mut dx).unwrap();
             })
         });

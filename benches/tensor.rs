@@ -11,7 +11,7 @@ use std::time::Duration;
 use backrule_tensor::nalgebra::{DMatrixViewMut, Dyn, MatrixView};
 use backrule_tensor::simd::{self, Kernel, Simd};
 use backrule_tensor::{Tensor, matmul_into, matmul_nt_into, matmul_tn_into, parallel};
-use common::normal;
+use common::{Product, normal};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 /// Batch, inputs and outputs of dense layers: one sample, tiny, cache-sized, large.
@@ -26,7 +26,6 @@ const LAYERS: [[usize; 3]; 8] = [
     [256, 1024, 4096],
 ];
 
-type Product = fn(&Tensor, &Tensor, f32, &mut Tensor) -> Result<(), backrule_tensor::ShapeError>;
 /// Id, operands, which of them is transposed, our product, and the result's shape.
 type Case<'a> = (&'a str, &'a Tensor, &'a Tensor, [bool; 2], Product, [usize; 2]);
 

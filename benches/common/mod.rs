@@ -5,8 +5,15 @@
     reason = "each target uses a part of it, and a benchmark may fail loudly"
 )]
 
-use backrule_nn::{Linear, Relu, Sequential};
-use backrule_tensor::{Tensor, random};
+use backrule_loss::CrossEntropy;
+use backrule_nn::{
+    Dropout, Grads, Key, Layer, Linear, LogSoftmax, Mode, Relu, Sequential, Sigmoid, Softmax, Tanh, Tape,
+};
+use backrule_optim::{Optimizer, Sgd};
+use backrule_tensor::{ShapeError, Tensor, random};
+
+/// One of the three forms of a product.
+pub(crate) type Product = fn(&Tensor, &Tensor, f32, &mut Tensor) -> Result<(), ShapeError>;
 
 /// Dense layers of these sizes with ReLU between them.
 pub(crate) fn mlp(sizes: &[usize]) -> Sequential {
@@ -45,4 +52,35 @@ pub(crate) fn training_flop(sizes: &[usize], batch: usize) -> u64 {
 /// The same of a prediction.
 pub(crate) fn prediction_flop(sizes: &[usize], batch: usize) -> u64 {
     sizes.windows(2).map(|pair| 2 * (batch * pair[0] * pair[1]) as u64).sum()
+}
+
+/// A training step, to be called again and again.
+pub(crate) fn training(sizes: &[usize], batch: usize, mut tape: Tape) -> impl FnMut() -> f32 {
+    let mut net = mlp(sizes);
+    let (x, labels) = (normal([batch, sizes[0]], 2), labels(batch, sizes[sizes.len() - 1]));
+    let loss = CrossEntropy::new();
+    // A small rate: the same batch again and again must not diverge.
+    let mut optimizer = Optimizer::new(Sgd::new(0.001).unwrap().momentum(0.9).unwrap(), &net);
+    let (mut grads, mut dy, mut step) = (Grads::new(&net), Tensor::default(), 0);
+    move || {
+        step += 1;
+        let pass = tape.forward(&net, &x, Mode::Train(Key::new(step))).unwrap();
+        let l = loss.value_and_grad(pass.output(), &labels, &mut dy).unwrap();
+        pass.backward(&dy, &mut grads).unwrap();
+        optimizer.step(&mut net, &mut grads).unwrap();
+        l
+    }
+}
+
+/// The layers without parameters.
+pub(crate) fn activations() -> [Box<dyn Layer<f32>>; 6] {
+    let dropout = Dropout::new(0.5).unwrap();
+    [
+        Box::new(Relu),
+        Box::new(Sigmoid),
+        Box::new(Tanh),
+        Box::new(Softmax),
+        Box::new(LogSoftmax),
+        Box::new(dropout),
+    ]
 }

@@ -1,0 +1,38 @@
+use backrule_nn::{Grads, Key, Mode, Tape};
+use backrule_tensor::Tensor;
+
+use crate::Gate;
+use crate::common::{activations, mlp, name, normal, training};
+
+pub(crate) fn workloads(gate: &mut Gate) {
+    let networks: [(&[usize], usize, u32); 4] = [
+        (&[100, 50, 3], 1, 20),
+        (&[33, 33, 7], 7, 10),
+        (&[64, 32, 10], 32, 10),
+        (&[784, 128, 64, 10], 32, 1),
+    ];
+    for (sizes, batch, calls) in networks {
+        gate.workload(&format!("train_step/{}/{batch}", name(sizes)), calls, || {
+            let mut step = training(sizes, batch, Tape::new());
+            move || _ = step()
+        });
+        gate.workload(&format!("predict/{}/{batch}", name(sizes)), calls, || {
+            let (net, x, mut tape) = (mlp(sizes), normal([batch, sizes[0]], 2), Tape::new());
+            move || _ = tape.forward(&net, &x, Mode::Eval).unwrap()
+        });
+    }
+    gate.workload("train_step_2_parts/64-32-10/32", 10, || {
+        let mut step = training(&[64, 32, 10], 32, Tape::new().parts(2).unwrap());
+        move || _ = step()
+    });
+    for layer in activations() {
+        gate.workload(&format!("activation/{}/32x128", layer.describe()), 5, || {
+            let (x, dy) = (normal([32, 128], 1), normal([32, 128], 2));
+            let (mut tape, mut grads, mut dx) = (Tape::new(), Grads::new(&*layer), Tensor::default());
+            move || {
+                let pass = tape.forward(&*layer, &x, Mode::Train(Key::new(1))).unwrap();
+                pass.backward_to_input(&dy, &mut grads, &mut dx).unwrap();
+            }
+        });
+    }
+}

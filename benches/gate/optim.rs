@@ -1,0 +1,30 @@
+use backrule_optim::{Momentum, Optimizer, Sgd};
+
+use crate::Gate;
+use crate::common::{mlp, normal};
+
+pub(crate) fn workloads(gate: &mut Gate) {
+    let plain = Sgd::new(1e-6).unwrap();
+    let rules = [
+        ("sgd", plain),
+        ("sgd_momentum", plain.momentum(0.9).unwrap()),
+        ("sgd_nesterov", plain.momentum(Momentum::Nesterov { factor: 0.9 }).unwrap()),
+        ("sgd_decay", plain.weight_decay(0.01).unwrap()),
+    ];
+    for (name, rule) in rules {
+        for (parameters, calls) in [(10, 100), (100_000, 1)] {
+            gate.workload(&format!("{name}/{parameters}"), calls, || {
+                let (mut net, mut grads) = (normal([1, parameters], 1), [normal([1, parameters], 2)]);
+                let mut optimizer = Optimizer::new(rule, &net);
+                move || optimizer.step(&mut net, &mut grads).unwrap()
+            });
+        }
+    }
+    // Many small tensors: what walking over names costs.
+    gate.workload("sgd_momentum/64-32-10", 20, || {
+        let mut net = mlp(&[64, 32, 10]);
+        let mut grads = backrule_nn::Grads::new(&net);
+        let mut optimizer = Optimizer::new(plain.momentum(0.9).unwrap(), &net);
+        move || optimizer.step(&mut net, &mut grads).unwrap()
+    });
+}

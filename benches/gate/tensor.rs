@@ -1,0 +1,69 @@
+use backrule_tensor::{Shape, Tensor, affine_into, matmul_into, matmul_nt_into, matmul_tn_into, random};
+
+use crate::Gate;
+use crate::common::{Product, normal};
+
+pub(crate) fn workloads(gate: &mut Gate) {
+    let products: [(&str, Product, [bool; 2]); 3] = [
+        ("matmul_nt", matmul_nt_into, [false, true]),
+        ("matmul_nn", matmul_into, [false, false]),
+        ("matmul_tn", matmul_tn_into, [true, false]),
+    ];
+    for (name, product, [a_turned, b_turned]) in products {
+        for ([m, n, k], calls) in
+            [([3, 2, 3], 200), ([1, 128, 784], 20), ([32, 32, 64], 20), ([64, 128, 784], 1)]
+        {
+            gate.workload(&format!("{name}/{m}x{n}x{k}"), calls, || {
+                let turned = |shape: [usize; 2], turned| if turned { [shape[1], shape[0]] } else { shape };
+                let (a, b) = (normal(turned([m, k], a_turned), 1), normal(turned([k, n], b_turned), 2));
+                let mut c = Tensor::zeros([m, n]).unwrap();
+                move || product(&a, &b, 0.0, &mut c).unwrap()
+            });
+        }
+    }
+    gate.workload("affine/32x32x64", 20, || {
+        let (x, w, bias) =
+            (normal([32, 64], 1), normal([32, 64], 2), normal([1, 32], 3).reshape([32]).unwrap());
+        let mut y = Tensor::zeros([32, 32]).unwrap();
+        move || affine_into(&x, &w, &bias, &mut y).unwrap()
+    });
+    type Rows = fn(&mut Tensor, &Tensor);
+    let of_rows: [(&str, Rows); 3] = [
+        ("softmax", Tensor::softmax_from),
+        ("log_softmax", Tensor::log_softmax_from),
+        ("copy", Tensor::copy_from),
+    ];
+    for (name, operation) in of_rows {
+        for ([rows, columns], calls) in [([32, 10], 50), ([32, 1000], 5)] {
+            gate.workload(&format!("{name}/{rows}x{columns}"), calls, || {
+                let (x, mut y) = (normal([rows, columns], 1), Tensor::default());
+                move || operation(&mut y, &x)
+            });
+        }
+    }
+    gate.workload("map/32x128", 20, || {
+        let (x, mut y) = (normal([32, 128], 1), Tensor::default());
+        move || y.map_from(&x, |x| x.max(0.0))
+    });
+    gate.workload("zip/32x128", 20, || {
+        let (a, b, mut y) = (normal([32, 128], 1), normal([32, 128], 2), Tensor::default());
+        move || y.zip_from(&a, &b, |a, b| a * b).unwrap()
+    });
+    gate.workload("gather/32x64", 20, || {
+        let (data, mut batch) = (normal([1437, 64], 1), Tensor::default());
+        let indices: Vec<usize> = (0..32).map(|i| i * 37 % 1437).collect();
+        move || batch.gather(&data, &indices).unwrap()
+    });
+    gate.workload("sum_of_rows/32x128", 20, || {
+        let (x, mut sum) = (normal([32, 128], 1), Tensor::zeros([128]).unwrap());
+        move || sum.add_sum_of_rows(&x).unwrap()
+    });
+    gate.workload("shuffle/1437", 5, || {
+        let (mut order, mut rng) = ((0..1437).collect::<Vec<usize>>(), random::rng(1));
+        move || random::shuffle(&mut order, &mut rng)
+    });
+    gate.workload("zeros/32x128", 20, || {
+        let shape = Shape::new(&[32, 128]).unwrap();
+        move || drop(std::hint::black_box(Tensor::<f32>::zeros(shape).unwrap()))
+    });
+}

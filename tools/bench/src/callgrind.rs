@@ -1,0 +1,92 @@
+//! Counts of one program of workloads, by valgrind.
+//!
+//! The program (`benches/gate`) warms each workload up, counts its allocations, and then calls it several times in a function
+//! that is named `measured`. Callgrind counts in that function only, and writes its counts whenever it returns: one dump a
+//! workload, in the order in which the program prints them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::Result;
+use crate::costs::Cost;
+use crate::tree;
+
+/// Whether valgrind can be run here.
+pub(crate) fn version() -> Option<String> {
+    let output = Command::new("valgrind").arg("--version").stderr(Stdio::null()).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_string())
+}
+
+/// Costs by id of the workloads of one crate. `scratch` is a folder of its own.
+pub(crate) fn count(
+    program: &Path,
+    root: &Path,
+    scratch: &Path,
+    name: &str,
+    only: &str,
+) -> Result<BTreeMap<String, Cost>> {
+    if scratch.exists() {
+        fs::remove_dir_all(scratch)?;
+    }
+    fs::create_dir_all(scratch)?;
+    let file = scratch.join("out");
+    let mut command = Command::new("valgrind");
+    command.current_dir(root).env("BACKRULE_THREADS", "1");
+    command.args([
+        "--quiet",
+        "--tool=callgrind",
+        "--toggle-collect=gate::measured",
+        "--dump-after=gate::measured",
+    ]);
+    command.arg(format!("--callgrind-out-file={}", file.display()));
+    command.arg(program).args([name, only]);
+    let printed = tree::output(&mut command)?;
+    let mut costs = BTreeMap::new();
+    for (i, line) in printed.lines().enumerate() {
+        let dump = scratch.join(format!("out.{}", i + 1));
+        let dump = fs::read_to_string(&dump).map_err(|error| format!("{}: {error}", dump.display()))?;
+        let (id, cost) = combine(line, &dump)?;
+        costs.insert(id, cost);
+    }
+    // One dump more than workloads would mean that each one is another's.
+    let next = scratch.join(format!("out.{}", printed.lines().count() + 1));
+    if next.exists() {
+        return Err(format!("{}: callgrind wrote more dumps than there are workloads", next.display()).into());
+    }
+    Ok(costs)
+}
+
+/// A line that the program printed, and the dump of the same workload.
+fn combine(line: &str, dump: &str) -> Result<(String, Cost)> {
+    let line: Value = serde_json::from_str(line)?;
+    let number =
+        |name: &str| line[name].as_u64().ok_or_else(|| format!("the gate printed no `{name}`: {line}"));
+    let total = dump.lines().find_map(|line| line.strip_prefix("totals: "));
+    let total: u64 = total.ok_or("callgrind: a dump without `totals:`")?.trim().parse()?;
+    if total == 0 {
+        return Err(format!("callgrind counted nothing: is there a function `gate::measured`? {line}").into());
+    }
+    let id = line["id"].as_str().ok_or("the gate printed no id")?.to_string();
+    let instructions = total as f64 / number("calls")? as f64;
+    Ok((id, Cost { instructions, allocations: number("allocations")?, bytes: number("bytes")? }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_and_its_dump_make_a_cost() {
+        let line = r#"{"id":"nn/a","calls":4,"allocations":2,"bytes":64}"#;
+        let (id, cost) = combine(line, "events: Ir\nfn=(1) x\n1 400\n\ntotals: 402\n").unwrap();
+        assert_eq!((id.as_str(), cost.instructions, cost.allocations, cost.bytes), ("nn/a", 100.5, 2, 64));
+        // The name of the function is wrong, or it was inlined.
+        assert!(combine(line, "totals: 0\n").is_err());
+        assert!(combine(line, "events: Ir\n").is_err());
+        assert!(combine("{}", "totals: 402\n").is_err());
+    }
+}

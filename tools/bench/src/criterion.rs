@@ -1,0 +1,123 @@
+//! Runs criterion's programs, and reads the files that they leave.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::Result;
+
+pub(crate) struct Settings {
+    pub(crate) seconds: f64,
+    pub(crate) samples: usize,
+}
+
+/// Runs the benchmarks that `filter`, a regular expression, selects. `home` must not exist yet: what is found there
+/// afterwards was measured now.
+pub(crate) fn run(
+    program: &Path,
+    root: &Path,
+    home: &Path,
+    filter: Option<&str>,
+    settings: &Settings,
+) -> Result<BTreeMap<String, f64>> {
+    if home.exists() {
+        return Err(format!("{} has results already", home.display()).into());
+    }
+    fs::create_dir_all(home)?;
+    let mut command = Command::new(program);
+    command.current_dir(root).env("CRITERION_HOME", home).args([
+        "--bench",
+        "--noplot",
+        "--nresamples",
+        "1000",
+    ]);
+    command.args(["--measurement-time", &settings.seconds.to_string()]);
+    command.args(["--warm-up-time", &(settings.seconds / 3.0).to_string()]);
+    command.args(["--sample-size", &settings.samples.to_string()]);
+    command.args(filter);
+    // Criterion warns when a sample takes longer than asked for; the intervals will show it.
+    let done = command.stdout(Stdio::null()).stderr(Stdio::null()).status()?;
+    if !done.success() {
+        return Err(format!("{command:?}: {done}").into());
+    }
+    let mut medians = BTreeMap::new();
+    read(home, &mut medians)?;
+    Ok(medians)
+}
+
+/// Medians in ns by id, from `…/new/benchmark.json` and the `estimates.json` beside it.
+fn read(folder: &Path, medians: &mut BTreeMap<String, f64>) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if !path.is_dir() {
+            continue;
+        }
+        let benchmark = path.join("benchmark.json");
+        if path.ends_with("new") && benchmark.is_file() {
+            let benchmark: Value = serde_json::from_slice(&fs::read(&benchmark)?)?;
+            let estimates: Value = serde_json::from_slice(&fs::read(path.join("estimates.json"))?)?;
+            let id = benchmark["full_id"].as_str().ok_or("criterion: benchmark.json has no full_id")?;
+            let median = estimates["median"]["point_estimate"].as_f64();
+            medians.insert(id.to_string(), median.ok_or("criterion: estimates.json has no median")?);
+        } else {
+            read(&path, medians)?;
+        }
+    }
+    Ok(())
+}
+
+/// What `--list` prints: `ID: benchmark` lines.
+pub(crate) fn list(program: &Path, root: &Path) -> Result<BTreeSet<String>> {
+    let mut command = Command::new(program);
+    let text = crate::tree::output(command.current_dir(root).args(["--bench", "--list"]))?;
+    Ok(text.lines().filter_map(|line| line.strip_suffix(": benchmark")).map(str::to_string).collect())
+}
+
+/// A regular expression for exactly these ids.
+pub(crate) fn exactly(ids: &[&str]) -> String {
+    let ids: Vec<String> = ids.iter().map(|id| literally(id)).collect();
+    format!("^({})$", ids.join("|"))
+}
+
+/// A regular expression for a text in it.
+pub(crate) fn literally(text: &str) -> String {
+    let special = |c: char| !c.is_alphanumeric() && !matches!(c, '/' | '_' | ' ');
+    text.chars().flat_map(|c| special(c).then_some('\\').into_iter().chain([c])).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_taken_literally() {
+        assert_eq!(exactly(&["a/b(c)", "d/1.5"]), r"^(a/b\(c\)|d/1\.5)$");
+        assert_eq!(literally("relu 784-128"), r"relu 784\-128");
+    }
+
+    #[test]
+    fn estimates_are_found_by_the_full_id() {
+        let home = std::env::temp_dir().join(format!("backrule-bench-criterion-{}", std::process::id()));
+        let new = home.join("group").join("a_b").join("new");
+        fs::create_dir_all(&new).unwrap();
+        fs::write(new.join("benchmark.json"), r#"{"full_id":"group/a/b","throughput":null}"#).unwrap();
+        fs::write(
+            new.join("estimates.json"),
+            r#"{"mean":{"point_estimate":9},"median":{"point_estimate":7.5}}"#,
+        )
+        .unwrap();
+        // What criterion keeps of an earlier run is not of this one.
+        let base = home.join("group").join("a_b").join("base");
+        fs::create_dir_all(&base).unwrap();
+        fs::write(base.join("benchmark.json"), r#"{"full_id":"group/old"}"#).unwrap();
+        let mut medians = BTreeMap::new();
+        read(&home, &mut medians).unwrap();
+        assert_eq!(medians, BTreeMap::from([("group/a/b".to_string(), 7.5)]));
+        fs::write(new.join("estimates.json"), "{}").unwrap();
+        assert!(read(&home, &mut medians).is_err());
+        fs::remove_dir_all(&home).unwrap();
+    }
+}

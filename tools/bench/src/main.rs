@@ -1,0 +1,35 @@
+//! Compares two commits of a workspace by its benchmarks: `cargo run --release -p backrule-bench -- compare main`.
+//!
+//! Nothing here knows Backrule. It finds the bench targets of a workspace by `cargo metadata`, the ids that it expects in
+//! `docs/benchmarks.md`, and reads criterion's own files. docs/benchmarking.md says how to use it, here and elsewhere.
+
+mod accept;
+mod args;
+mod callgrind;
+mod compare;
+mod costs;
+mod criterion;
+mod gate;
+mod ids;
+mod machine;
+mod report;
+mod times;
+mod tree;
+
+use std::process::ExitCode;
+
+/// What goes wrong with the machine, the arguments or the files: a sentence for whoever called.
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// 0: nothing found. 1: a regression, or something that is missing. 2: it could not be tried.
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match args::run(&arguments) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(2)
+        }
+    }
+}

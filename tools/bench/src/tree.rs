@@ -1,0 +1,203 @@
+//! The working tree, a checkout of the base beside it, and the benchmark programs of both.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::Result;
+
+/// The bench target that counts instead of timing.
+pub(crate) const GATE: &str = "gate";
+
+/// Programs by the name of their bench target.
+pub(crate) type Programs = BTreeMap<String, PathBuf>;
+
+pub(crate) fn git(arguments: &[&str]) -> Result<String> {
+    output(Command::new("git").args(arguments))
+}
+
+/// What a command printed; its errors go to the terminal.
+pub(crate) fn output(command: &mut Command) -> Result<String> {
+    let done = command.stderr(Stdio::inherit()).output().map_err(|error| format!("{command:?}: {error}"))?;
+    if done.status.success() {
+        Ok(String::from_utf8_lossy(&done.stdout).trim_end().to_string())
+    } else {
+        Err(format!("{command:?}: {}", done.status).into())
+    }
+}
+
+fn cargo() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// A workspace: the working tree's, or the base's.
+pub(crate) struct Tree {
+    pub(crate) root: PathBuf,
+    pub(crate) target: PathBuf,
+    /// Folders of the packages that have benchmarks, and the names of their bench targets.
+    packages: Vec<(PathBuf, Vec<String>)>,
+}
+
+impl Tree {
+    pub(crate) fn here() -> Result<Self> {
+        Self::at(Path::new("."), None)
+    }
+
+    fn at(folder: &Path, target: Option<&Path>) -> Result<Self> {
+        let mut command = cargo();
+        command.args(["metadata", "--no-deps", "--format-version", "1"]).current_dir(folder);
+        if let Some(target) = target {
+            command.env("CARGO_TARGET_DIR", target);
+        }
+        let metadata: Value = serde_json::from_str(&output(&mut command)?)?;
+        let path =
+            |value: &Value| value.as_str().map(PathBuf::from).ok_or("cargo metadata: a path is missing");
+        let mut packages = Vec::new();
+        for package in list(&metadata["packages"]) {
+            let benches = list(&package["targets"])
+                .filter(|target| list(&target["kind"]).any(|kind| kind == "bench"))
+                .filter_map(|target| Some(target["name"].as_str()?.to_string()));
+            let (manifest, benches) = (path(&package["manifest_path"])?, benches.collect::<Vec<_>>());
+            if let (Some(folder), false) = (manifest.parent(), benches.is_empty()) {
+                packages.push((folder.to_path_buf(), benches));
+            }
+        }
+        Ok(Self {
+            root: path(&metadata["workspace_root"])?,
+            target: path(&metadata["target_directory"])?,
+            packages,
+        })
+    }
+
+    /// Names of the targets that time, or those of `chosen`, which must exist.
+    pub(crate) fn timed(&self, chosen: Option<&[String]>) -> Result<Vec<String>> {
+        let all = self.packages.iter().flat_map(|(_, names)| names).filter(|name| *name != GATE);
+        let all: Vec<String> = all.cloned().collect();
+        let Some(chosen) = chosen else { return Ok(all) };
+        match chosen.iter().find(|name| !all.contains(name)) {
+            Some(name) => {
+                Err(format!("--crates: no bench target `{name}`; there are: {}", all.join(", ")).into())
+            }
+            None => Ok(chosen.to_vec()),
+        }
+    }
+
+    /// Builds bench targets and says where they are.
+    pub(crate) fn build(&self, names: &[String]) -> Result<Programs> {
+        let mut command = cargo();
+        command.current_dir(&self.root).env("CARGO_TARGET_DIR", &self.target);
+        command.args(["bench", "--no-run", "--message-format", "json-render-diagnostics"]);
+        for name in names {
+            command.args(["--bench", name]);
+        }
+        let mut programs = Programs::new();
+        for line in output(&mut command)?.lines() {
+            let message: Value = serde_json::from_str(line)?;
+            let target = &message["target"];
+            if list(&target["kind"]).any(|kind| kind == "bench")
+                && let (Some(name), Some(program)) = (target["name"].as_str(), message["executable"].as_str())
+            {
+                programs.insert(name.to_string(), PathBuf::from(program));
+            }
+        }
+        match names.iter().find(|name| !programs.contains_key(*name)) {
+            Some(name) => Err(format!("cargo built no program for the bench target `{name}`").into()),
+            None => Ok(programs),
+        }
+    }
+
+    /// The merge base of `commit` and the working tree's commit.
+    pub(crate) fn merge_base(commit: &str) -> Result<String> {
+        git(&["merge-base", commit, "HEAD"]).map_err(|error| {
+            format!("`{commit}` and HEAD have no common commit that is here ({error})").into()
+        })
+    }
+}
+
+fn list(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+/// The base's programs, and whose benchmarks they are.
+pub(crate) struct Base {
+    pub(crate) root: PathBuf,
+    pub(crate) programs: Programs,
+    /// For the report, if it needs to be known.
+    pub(crate) note: Option<String>,
+}
+
+/// Builds the base with the working tree's benchmarks, so that both sides do the same work. If they don't fit it, because
+/// what they use is not there yet, then with its own. Its target folder is kept: next time little is built.
+pub(crate) fn base(head: &Tree, commit: &str, names: &[String]) -> Result<Base> {
+    let folder = head.target.join("bench-base");
+    let (root, target) = (folder.join("tree"), folder.join("target"));
+    checkout(&root, commit)?;
+    overlay(head, &root, names)?;
+    eprintln!("building {} of {commit:.12}", names.join(", "));
+    match Tree::at(&root, Some(&target)).and_then(|tree| tree.build(names)) {
+        Ok(programs) => Ok(Base { root, programs, note: None }),
+        Err(error) => {
+            eprintln!(
+                "the benchmarks of the working tree don't fit {commit:.12} ({error}): building its own"
+            );
+            checkout(&root, commit)?;
+            let tree = Tree::at(&root, Some(&target))?;
+            let there: BTreeSet<&String> = tree.packages.iter().flat_map(|(_, names)| names).collect();
+            let own: Vec<String> = names.iter().filter(|name| there.contains(name)).cloned().collect();
+            let programs = if own.is_empty() { Programs::new() } else { tree.build(&own)? };
+            let note = "The base was built with its own benchmarks: those of the working tree don't fit it. \
+                        What an id measures may have changed.";
+            Ok(Base { root, programs, note: Some(note.to_string()) })
+        }
+    }
+}
+
+/// A clone that borrows the repository's objects, so that nothing has to be cleaned up in it afterwards.
+fn checkout(root: &Path, commit: &str) -> Result<()> {
+    let path = root.to_string_lossy();
+    if !root.join(".git").exists() {
+        git(&["clone", "--quiet", "--shared", "--no-checkout", ".", &path])?;
+    }
+    git(&["-C", &path, "checkout", "--quiet", "--force", "--detach", commit])?;
+    git(&["-C", &path, "clean", "--quiet", "--force", "-d"])?;
+    Ok(())
+}
+
+/// Copies the folders `benches` of head's packages, and declares targets that the base doesn't know.
+fn overlay(head: &Tree, root: &Path, names: &[String]) -> Result<()> {
+    for (folder, targets) in
+        head.packages.iter().filter(|(_, targets)| targets.iter().any(|t| names.contains(t)))
+    {
+        let place = root.join(folder.strip_prefix(&head.root)?);
+        copy(&folder.join("benches"), &place.join("benches"))?;
+        let manifest = place.join("Cargo.toml");
+        let mut text = fs::read_to_string(&manifest)?;
+        for target in targets.iter().filter(|target| names.contains(target)) {
+            if !text.contains(&format!("name = \"{target}\"")) {
+                text += &format!("\n[[bench]]\nname = \"{target}\"\nharness = false\n");
+            }
+        }
+        fs::write(&manifest, text)?;
+    }
+    Ok(())
+}
+
+/// All files but those of nested workspaces and of build folders.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    for entry in fs::read_dir(from).map_err(|error| format!("{}: {error}", from.display()))? {
+        let (path, place) = {
+            let entry = entry?;
+            (entry.path(), to.join(entry.file_name()))
+        };
+        if path.is_file() {
+            fs::create_dir_all(to)?;
+            fs::copy(&path, &place)?;
+        } else if path.is_dir() && !path.join("Cargo.toml").exists() && !path.ends_with("target") {
+            copy(&path, &place)?;
+        }
+    }
+    Ok(())
+}
