@@ -1,13 +1,17 @@
 use std::fmt;
-use std::io::Read;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 
-use crc32fast::Hasher;
 use serde::de::DeserializeOwned;
 
-use crate::envelope::Envelope;
-use crate::header::{Entry, Header};
-use crate::{Group, LoadError, LoadProblem, MetadataError, Part, TensorInfo, file, metadata};
+use crate::header::{Header, OptimizerState};
+use crate::reader::{self, Checksums};
+use crate::{
+    Group, LoadError, LoadProblem, Section, SectionError, SectionProblem, TensorInfo, file, section,
+};
+
+/// So much of a file is read at a time.
+const BUFFER: usize = 256 << 10;
 
 /// A loaded checkpoint: verified from the first byte to the last.
 ///
@@ -38,8 +42,7 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Reads and verifies a file. Nothing in it can make this panic, or allocate more than a small multiple of the
-    /// file's length.
+    /// Reads and verifies a file. Nothing in it can make this panic, or take more memory than the file is long and 1 MiB.
     ///
     /// # Errors
     /// When the file can't be read, is no checkpoint, was written by a later version, or is damaged in any way. The
@@ -47,7 +50,9 @@ impl Checkpoint {
     pub fn load(path: impl AsRef<Path>) -> Result<Self, LoadError> {
         let path = path.as_ref();
         file::open(path)
-            .and_then(|(mut file, length)| Self::read(&mut file, length))
+            .and_then(|(file, length)| {
+                Self::read(&mut BufReader::with_capacity(BUFFER, file), length, Checksums::Compare)
+            })
             .map_err(|problem| LoadError { file: Some(path.to_path_buf()), problem })
     }
 
@@ -56,108 +61,121 @@ impl Checkpoint {
     /// # Errors
     /// Those of [`load`](Self::load).
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, LoadError> {
-        Self::read(&mut &bytes[..], bytes.len() as u64).map_err(|problem| LoadError { file: None, problem })
+        Self::read(&mut &bytes[..], bytes.len() as u64, Checksums::Compare)
+            .map_err(|problem| LoadError { file: None, problem })
     }
 
-    /// Reads `length` bytes, which must be all. Every length is compared with that before memory is taken for it.
-    fn read(input: &mut impl Read, length: u64) -> Result<Self, LoadProblem> {
-        let mut fixed = Vec::new();
-        input.by_ref().take(Envelope::SIZE).read_to_end(&mut fixed)?;
-        let envelope = Envelope::decode(&fixed, length)?;
+    /// The same without comparing checksums, so that a fuzzer gets past them. Never for files that matter.
+    ///
+    /// # Errors
+    /// Those of [`load`](Self::load).
+    #[cfg(feature = "fuzzing")]
+    #[doc(hidden)]
+    pub fn from_bytes_ignoring_checksums(bytes: &[u8]) -> Result<Self, LoadError> {
+        Self::read(&mut &bytes[..], bytes.len() as u64, Checksums::Ignore)
+            .map_err(|problem| LoadError { file: None, problem })
+    }
 
-        let header = read_exactly(input, envelope.header)?;
-        if crc32fast::hash(&header) != envelope.header_crc {
-            return Err(LoadProblem::Checksum(Part::Header));
-        }
-        let mut whole = Hasher::new();
-        whole.update(&fixed);
-        whole.update(&header);
-        let header = Header::decode(&header)?;
-        if let Some(bytes) = &header.metadata {
-            metadata::verify(bytes)
-                .map_err(|reason| LoadProblem::Malformed(format!("its metadata: {reason}")))?;
-        }
-        let size = header
-            .tensors
-            .iter()
-            .try_fold(0_u64, |sum, entry| sum.checked_add(u64::try_from(entry.info.size()).ok()?));
-        if size != Some(envelope.payload) {
-            let reason = format!("its tensors don't add up to the {} bytes of its payload", envelope.payload);
-            return Err(LoadProblem::Malformed(reason));
-        }
-
-        let payload = read_exactly(input, envelope.payload)?;
-        let checkpoint = Self { header, payload };
-        for (Entry { info, crc }, bytes) in checkpoint.entries() {
-            let mut hasher = Hasher::new();
-            hasher.update(bytes);
-            // The checksum of the whole follows from those of the parts: the elements are read once.
-            whole.combine(&hasher);
-            if hasher.finalize() != *crc {
-                return Err(LoadProblem::Checksum(Part::Tensor {
-                    group: info.group,
-                    path: info.path.clone(),
-                }));
-            }
-        }
-        if read_exactly(input, Envelope::END)? != whole.finalize().to_le_bytes() {
-            return Err(LoadProblem::Checksum(Part::Whole));
-        }
-        if input.read(&mut [0])? > 0 {
-            return Err(LoadProblem::Malformed("it grew while it was read".to_string()));
-        }
-        Ok(checkpoint)
+    fn read(input: &mut impl BufRead, length: u64, checksums: Checksums) -> Result<Self, LoadProblem> {
+        let begin = |size| {
+            let mut payload = Vec::new();
+            reader::reserve(&mut payload, size)?;
+            Ok(payload)
+        };
+        let keep = |payload: &mut Vec<u8>, piece: &[u8]| payload.extend_from_slice(piece);
+        let (header, payload) = reader::read(input, length, checksums, begin, keep)?;
+        Ok(Self { header, payload })
     }
 
     /// The number of epochs that was saved, 0 if none was given.
     pub fn epoch(&self) -> u64 {
-        self.header.epoch
+        self.header.run.epoch
     }
 
     /// The number of steps that was saved, 0 if none was given.
     pub fn step(&self) -> u64 {
-        self.header.step
+        self.header.run.step
+    }
+
+    /// The position in the data that was saved, 0 if none was given.
+    pub fn position(&self) -> u64 {
+        self.header.run.position
     }
 
     /// The seed, if one was saved.
     pub fn seed(&self) -> Option<u64> {
-        self.header.seed
+        self.header.run.seed
+    }
+
+    /// The version of the program that saved it, if it was given.
+    pub fn program(&self) -> Option<&str> {
+        self.header.run.program.as_deref()
     }
 
     /// The number of steps that the optimiser had made, if it was saved.
     pub fn optimizer_steps(&self) -> Option<u64> {
-        self.header.optimizer_steps
+        self.optimizer_state().map(|optimizer| optimizer.steps)
     }
 
-    /// The value that was given to [`Snapshot::metadata`](crate::Snapshot::metadata). Fields that the type has gained
-    /// since then need `#[serde(default)]`; any self-describing type, such as `serde_json::Value`, shows what there is.
+    pub(crate) fn optimizer_state(&self) -> Option<&OptimizerState> {
+        self.header.run.optimizer.as_ref()
+    }
+
+    /// The value that was given to [`Snapshot::metadata`](crate::Snapshot::metadata).
     ///
     /// # Errors
-    /// When none was saved, or it is not an `M`.
-    pub fn metadata<M: DeserializeOwned>(&self) -> Result<M, MetadataError> {
-        let bytes = (self.header.metadata.as_deref()).ok_or(MetadataError::Missing)?;
-        metadata::decode(bytes)
-            .map_err(|reason| MetadataError::Deserialize { expected: std::any::type_name::<M>(), reason })
+    /// Those of [`section`](Self::section).
+    pub fn metadata<M: DeserializeOwned>(&self) -> Result<M, SectionError> {
+        self.section(Section::Metadata)
+    }
+
+    /// The value that was given to [`Snapshot::metrics`](crate::Snapshot::metrics).
+    ///
+    /// # Errors
+    /// Those of [`section`](Self::section).
+    pub fn metrics<M: DeserializeOwned>(&self) -> Result<M, SectionError> {
+        self.section(Section::Metrics)
+    }
+
+    /// The value that was given to [`Snapshot::schedule`](crate::Snapshot::schedule).
+    ///
+    /// # Errors
+    /// Those of [`section`](Self::section).
+    pub fn schedule<M: DeserializeOwned>(&self) -> Result<M, SectionError> {
+        self.section(Section::Schedule)
+    }
+
+    /// The value of a section. Fields that its type has gained since it was saved need `#[serde(default)]`; any
+    /// self-describing type, such as `serde_json::Value`, shows what there is.
+    ///
+    /// # Errors
+    /// When it was not saved, or is not an `M`.
+    pub fn section<M: DeserializeOwned>(&self, section: Section) -> Result<M, SectionError> {
+        let content = self.header.sections().find(|(other, _)| *other == section);
+        let read = content.ok_or(SectionProblem::Missing).and_then(|(_, bytes)| {
+            let expected = std::any::type_name::<M>();
+            section::decode(bytes).map_err(|reason| SectionProblem::Deserialize { expected, reason })
+        });
+        read.map_err(|problem| SectionError { section, problem })
+    }
+
+    /// The sections that there are.
+    pub fn sections(&self) -> impl Iterator<Item = Section> {
+        self.header.sections().map(|(section, _)| section)
     }
 
     /// What tensors there are, in the order in which they were visited: first the network's, then the optimiser's.
-    pub fn tensors(&self) -> impl Iterator<Item = &TensorInfo> {
-        self.header.tensors.iter().map(|entry| &entry.info)
+    pub fn tensors(&self) -> impl Iterator<Item = TensorInfo> {
+        self.header.entries().map(|entry| entry.info())
     }
 
-    /// Every entry with its elements' bytes. `read` has checked that the sizes add up.
-    fn entries(&self) -> impl Iterator<Item = (&Entry, &[u8])> {
+    /// Every tensor of a group with its elements' bytes. The sizes add up: that was checked when they were read.
+    pub(crate) fn group(&self, group: Group) -> impl Iterator<Item = (TensorInfo, &[u8])> {
         let mut payload = self.payload.as_slice();
-        (self.header.tensors.iter()).map(move |entry| {
-            let bytes = payload.split_off(..entry.info.size()).unwrap_or_default();
-            (entry, bytes)
-        })
-    }
-
-    /// Every tensor of a group with its elements' bytes.
-    pub(crate) fn group(&self, group: Group) -> impl Iterator<Item = (&TensorInfo, &[u8])> {
-        (self.entries().map(|(entry, bytes)| (&entry.info, bytes)))
-            .filter(move |(info, _)| info.group == group)
+        (self.header.entries())
+            .map(move |entry| (entry, payload.split_off(..entry.size()).unwrap_or_default()))
+            .filter(move |(entry, _)| entry.group == group)
+            .map(|(entry, bytes)| (entry.info(), bytes))
     }
 }
 
@@ -165,25 +183,10 @@ impl Checkpoint {
 impl fmt::Debug for Checkpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Checkpoint")
-            .field("epoch", &self.epoch())
-            .field("step", &self.step())
-            .field("seed", &self.seed())
-            .field("optimizer_steps", &self.optimizer_steps())
-            .field("tensors", &self.header.tensors.len())
+            .field("run", &self.header.run)
+            .field("tensors", &self.header.entries().count())
             .finish_non_exhaustive()
     }
-}
-
-/// The next `size` bytes. The caller has compared `size` with the length of what is there.
-fn read_exactly(input: &mut impl Read, size: u64) -> Result<Vec<u8>, LoadProblem> {
-    let mut bytes = Vec::new();
-    let capacity = usize::try_from(size).unwrap_or(usize::MAX);
-    (bytes.try_reserve_exact(capacity)).map_err(|error| LoadProblem::Io(error.into()))?;
-    input.by_ref().take(size).read_to_end(&mut bytes)?;
-    if bytes.len() < capacity {
-        return Err(LoadProblem::Malformed("it shrank while it was read".to_string()));
-    }
-    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -191,19 +194,22 @@ mod tests {
     use backrule_tensor::Tensor;
 
     use super::*;
+    use crate::Malformed;
 
     #[test]
     fn a_file_that_changes_its_length_is_refused() {
         let net = vec![("a", Tensor::from([1.0_f32, 2.0]))];
         let bytes = Checkpoint::of(&net).to_bytes().unwrap();
-        let read = |bytes: &[u8], length: usize| Checkpoint::read(&mut &bytes[..], length as u64);
+        let read = |bytes: &[u8], length: usize| {
+            Checkpoint::read(&mut &bytes[..], length as u64, Checksums::Compare)
+        };
         assert!(read(&bytes, bytes.len()).is_ok());
         for cut in 40..bytes.len() {
             let problem = read(&bytes[..cut], bytes.len()).unwrap_err();
-            assert!(problem.to_string().contains("shrank"), "{cut}: {problem}");
+            assert!(matches!(problem, LoadProblem::Malformed(Malformed::Shrank)), "{cut}: {problem}");
         }
         let grown = [&bytes[..], &[0]].concat();
         let problem = read(&grown, bytes.len()).unwrap_err();
-        assert!(problem.to_string().contains("grew"), "{problem}");
+        assert!(matches!(problem, LoadProblem::Malformed(Malformed::Grew)), "{problem}");
     }
 }

@@ -1,15 +1,18 @@
-//! The fixed part: the first 40 bytes, which say what the rest is. README.md has the table of offsets.
+//! The fixed part: the first 40 bytes, which say what the rest is. docs/checkpoint-format.md has the table of offsets.
 
 use crate::limits::{self, MAX_HEADER};
-use crate::{LoadProblem, Part};
+use crate::reader::Checksums;
+use crate::{LoadProblem, Malformed, Part};
 
 /// Not ASCII, then the name, then what a transfer in text mode changes: CR LF, the end-of-file mark of DOS, LF.
 pub(crate) const MAGIC: [u8; 8] = *b"\x8bBRK\r\n\x1a\n";
-const VERSION: u32 = 1;
+/// The version that is written. All up to this one are read.
+pub(crate) const VERSION: u32 = 2;
 const FLAGS: u32 = 0;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Envelope {
+    pub(crate) version: u32,
     pub(crate) header: u64,
     pub(crate) payload: u64,
     pub(crate) header_crc: u32,
@@ -23,7 +26,7 @@ impl Envelope {
 
     pub(crate) fn encode(self) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
-        bytes.extend(VERSION.to_le_bytes());
+        bytes.extend(self.version.to_le_bytes());
         bytes.extend(FLAGS.to_le_bytes());
         bytes.extend(self.header.to_le_bytes());
         bytes.extend(self.payload.to_le_bytes());
@@ -33,7 +36,7 @@ impl Envelope {
     }
 
     /// Reads the first bytes of something that is `length` bytes long, and checks that the parts add up to that.
-    pub(crate) fn decode(bytes: &[u8], length: u64) -> Result<Self, LoadProblem> {
+    pub(crate) fn decode(bytes: &[u8], length: u64, checksums: Checksums) -> Result<Self, LoadProblem> {
         let shortest = Self::SIZE.saturating_add(Self::END);
         let truncated = |expected| LoadProblem::Truncated { expected, found: length };
         // As much of the magic number as there is decides: a file cut short within it is cut short, not foreign.
@@ -59,27 +62,24 @@ impl Envelope {
         // The checksum comes before the version: the fixed part is the same in every version to come, and so a damaged
         // version number is not taken for a new one.
         let covered = bytes.get(..36).unwrap_or_default();
-        if crc32fast::hash(covered) != crc {
-            return Err(LoadProblem::Checksum(Part::Envelope));
-        }
+        checksums.check(crc32fast::hash(covered), crc, || Part::Envelope)?;
         if version == 0 {
-            return Err(LoadProblem::Malformed("there is no version 0".to_string()));
+            return Err(Malformed::Version.into());
         }
-        if (version, flags) != (VERSION, FLAGS) {
+        if version > VERSION || flags != FLAGS {
             return Err(LoadProblem::Newer { version, flags });
         }
         limits::check("bytes of the header", usize::try_from(header).unwrap_or(usize::MAX), MAX_HEADER)?;
         let expected = (shortest.checked_add(header))
             .and_then(|sum| sum.checked_add(payload))
-            .ok_or_else(|| LoadProblem::Malformed("its lengths overflow".to_string()))?;
+            .ok_or(Malformed::LengthsOverflow)?;
         if length < expected {
             return Err(truncated(expected));
         }
         if length > expected {
-            let reason = format!("it should end after {expected} bytes, but has {length}");
-            return Err(LoadProblem::Malformed(reason));
+            return Err(Malformed::TrailingBytes { expected, found: length }.into());
         }
-        Ok(Self { header, payload, header_crc })
+        Ok(Self { version, header, payload, header_crc })
     }
 }
 
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     fn sample() -> Vec<u8> {
-        let envelope = Envelope { header: 5, payload: 7, header_crc: 9 };
+        let envelope = Envelope { version: VERSION, header: 5, payload: 7, header_crc: 9 };
         envelope.encode()
     }
 
@@ -111,14 +111,16 @@ mod tests {
     #[test]
     fn reads_what_it_writes() {
         assert_eq!(sample().len() as u64, Envelope::SIZE);
-        let envelope = Envelope::decode(&sample(), 40 + 5 + 7 + 4).unwrap();
-        assert_eq!((envelope.header, envelope.payload, envelope.header_crc), (5, 7, 9));
+        let envelope = Envelope::decode(&sample(), 40 + 5 + 7 + 4, Checksums::Compare).unwrap();
+        assert_eq!((envelope.version, envelope.header), (VERSION, 5));
+        assert_eq!((envelope.payload, envelope.header_crc), (7, 9));
     }
 
     #[test]
     fn tells_what_is_wrong() {
         use LoadProblem as P;
-        let found = |bytes: &[u8], length| Envelope::decode(bytes, length).unwrap_err();
+        use Malformed as M;
+        let found = |bytes: &[u8], length| Envelope::decode(bytes, length, Checksums::Compare).unwrap_err();
         assert!(matches!(found(b"PK\x03\x04", 4), P::NotACheckpoint));
         for cut in [0, 4, 8, 12, 39] {
             let problem = found(&sample()[..cut], cut as u64);
@@ -127,15 +129,15 @@ mod tests {
         let mangled = [&sample()[..4], b"\n", &sample()[6..]].concat();
         assert!(matches!(found(&mangled, 55), P::NotACheckpoint));
         assert!(matches!(found(&sample(), 55), P::Truncated { expected: 56, found: 55 }));
-        assert!(matches!(found(&sample(), 57), P::Malformed(_)));
+        assert!(matches!(found(&sample(), 57), P::Malformed(M::TrailingBytes { expected: 56, found: 57 })));
         let mut flipped = sample();
         flipped[8] ^= 1 << 1;
         assert!(matches!(found(&flipped, 56), P::Checksum(Part::Envelope)));
-        assert!(matches!(found(&patched(8, &[2]), 56), P::Newer { version: 2, flags: 0 }));
-        assert!(matches!(found(&patched(12, &[4]), 56), P::Newer { version: 1, flags: 4 }));
-        assert!(matches!(found(&patched(8, &[0]), 56), P::Malformed(_)));
+        assert!(matches!(found(&patched(8, &[3]), 56), P::Newer { version: 3, flags: 0 }));
+        assert!(matches!(found(&patched(12, &[4]), 56), P::Newer { version: 2, flags: 4 }));
+        assert!(matches!(found(&patched(8, &[0]), 56), P::Malformed(M::Version)));
         assert!(matches!(found(&patched(19, &[1]), 56), P::Limit(_)));
         // A sum that wraps around to just this length.
-        assert!(matches!(found(&patched(24, &[255; 8]), 48), P::Malformed(_)));
+        assert!(matches!(found(&patched(24, &[255; 8]), 48), P::Malformed(M::LengthsOverflow)));
     }
 }

@@ -2,8 +2,11 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use backrule_tensor::OptionsError;
+
+use crate::envelope::VERSION;
 use crate::info::Name;
-use crate::{FileKind, Group, Pair, SaveStep, TargetProblem, TensorInfo};
+use crate::{FileKind, Group, Pair, SaveStep, Section, TargetProblem, TensorInfo};
 
 /// More of something than a checkpoint can hold: see [`limits`](crate::limits).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,6 +34,12 @@ pub enum SaveError {
         group: Group,
         /// The path they share.
         path: String,
+    },
+    /// Two options of the optimiser have the same name. Nothing was written.
+    #[error("not saved: two options are called `{}`: give them different names", name.escape_debug())]
+    DuplicateOption {
+        /// The name they share.
+        name: String,
     },
     /// Nothing can be saved at this path. Nothing was written.
     #[error("{}: not saved: {problem}", file.display())]
@@ -101,7 +110,7 @@ pub enum LoadProblem {
     NotACheckpoint,
     /// Written by a later version of this crate.
     #[error(
-        "written by a later version (format {version}, flags {flags:#x}; this one reads format 1): update backrule-io"
+        "written by a later version (format {version}, flags {flags:#x}; this one reads formats up to {VERSION}): update backrule-io"
     )]
     Newer {
         /// Its format version.
@@ -125,7 +134,7 @@ pub enum LoadProblem {
     Limit(#[from] LimitError),
     /// The checksums match, but what they cover makes no sense: not written by this crate.
     #[error("malformed: {0}")]
-    Malformed(String),
+    Malformed(#[from] Malformed),
     /// Not a file: it was not read.
     #[error("there is {0}, not a file")]
     Special(FileKind),
@@ -134,12 +143,139 @@ pub enum LoadProblem {
     Io(#[from] io::Error),
 }
 
+/// What makes no sense in a checkpoint whose checksums match, so that it wasn't written by this crate.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Malformed {
+    /// The format's version is 0.
+    #[error("there is no version 0")]
+    Version,
+    /// The lengths in its first bytes don't fit a 64-bit number together.
+    #[error("the lengths in its first bytes overflow")]
+    LengthsOverflow,
+    /// There are bytes behind its end.
+    #[error("it should end after {expected} bytes, but has {found}")]
+    TrailingBytes {
+        /// How long it should be.
+        expected: u64,
+        /// How long it is.
+        found: u64,
+    },
+    /// The file became shorter while it was read.
+    #[error("it shrank while it was read: is somebody writing to it?")]
+    Shrank,
+    /// The file became longer while it was read.
+    #[error("it grew while it was read: is somebody writing to it?")]
+    Grew,
+    /// The header ends where this field should be, or within it.
+    #[error("its header has no room for {field}")]
+    HeaderEnds {
+        /// The field.
+        field: &'static str,
+    },
+    /// A byte that says whether something is there, or true, is neither 0 nor 1.
+    #[error("{field} has a mark that is neither 0 nor 1")]
+    Tag {
+        /// The field.
+        field: &'static str,
+    },
+    /// A text is not UTF-8.
+    #[error("{field} is not UTF-8")]
+    Utf8 {
+        /// The field.
+        field: &'static str,
+    },
+    /// A section that this version doesn't have.
+    #[error("there is no section {code}")]
+    UnknownSection {
+        /// Its code.
+        code: u8,
+    },
+    /// A section stands twice, or behind one that it should stand before.
+    #[error("the {section} are out of order")]
+    SectionOrder {
+        /// The section that stands at the wrong place.
+        section: Section,
+    },
+    /// A section is not one value of MessagePack, or one that is nested too deeply.
+    #[error("the {section} can't be decoded: {reason}")]
+    SectionContent {
+        /// The section.
+        section: Section,
+        /// What the decoder says.
+        reason: String,
+    },
+    /// An option is neither a number nor a flag.
+    #[error("option `{}` is of kind {code}, which doesn't exist", name.escape_debug())]
+    OptionKind {
+        /// Its name.
+        name: String,
+        /// Its kind.
+        code: u8,
+    },
+    /// Two options have the same name.
+    #[error("it has the option `{}` twice", name.escape_debug())]
+    DuplicateOption {
+        /// The name.
+        name: String,
+    },
+    /// A tensor has elements of a type that doesn't exist.
+    #[error("{} has elements of type {code}, which doesn't exist", Name(*group, path))]
+    ElementType {
+        /// Whose tensor it is.
+        group: Group,
+        /// Its path.
+        path: String,
+        /// The type's code.
+        code: u8,
+    },
+    /// There can be no tensor of this shape.
+    #[error("{}: {reason}", Name(*group, path))]
+    Shape {
+        /// Whose tensor it is.
+        group: Group,
+        /// Its path.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Two tensors have the same path.
+    #[error("it has {} twice", Name(*group, path))]
+    DuplicatePath {
+        /// Whose tensors they are.
+        group: Group,
+        /// Their path.
+        path: String,
+    },
+    /// The header goes on behind its last field.
+    #[error("its header has {count} spare bytes")]
+    SpareBytes {
+        /// How many.
+        count: usize,
+    },
+    /// The header would be written with other bytes.
+    #[error("its header is not in canonical form")]
+    NotCanonical,
+    /// The sizes of the tensors don't add up to that of the payload.
+    #[error("its payload has {claimed} bytes, but its tensors don't add up to that{}", tensors_need(tensors))]
+    PayloadSize {
+        /// Bytes of the payload.
+        claimed: u64,
+        /// Bytes that the tensors need; `None` when that is more than a 64-bit number.
+        tensors: Option<u64>,
+    },
+}
+
+fn tensors_need(tensors: &Option<u64>) -> String {
+    tensors.map_or(String::new(), |bytes| format!(": they need {bytes}"))
+}
+
 /// The part of a checkpoint that a checksum covers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
     /// The first 40 bytes.
     Envelope,
-    /// Everything that is said about the tensors, and the metadata.
+    /// Everything that is said about the run and the tensors.
     Header,
     /// One tensor's elements.
     Tensor {
@@ -216,6 +352,9 @@ pub enum RestoreError {
          `.optimizer(..)`)"
     )]
     NoOptimizer,
+    /// The optimiser can't have the options that were saved.
+    #[error("nothing restored, because the optimizer doesn't fit: {0}")]
+    Options(#[from] OptionsError),
     /// Two tensors of the checkpoint would go to one place.
     #[error(
         "nothing restored: {} and `{}` of the checkpoint would both be called `{}`: rename one of them otherwise",
@@ -277,19 +416,29 @@ impl fmt::Display for Mismatch {
     }
 }
 
-/// Why metadata could not be saved or read.
+/// Why a [`Section`] could not be saved or read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{section}: {problem}")]
+pub struct SectionError {
+    /// Which one.
+    pub section: Section,
+    /// What is wrong with it.
+    pub problem: SectionProblem,
+}
+
+/// What is wrong with a value that should be saved in a section, or read from it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum MetadataError {
-    /// None were saved.
-    #[error("the checkpoint has no metadata: save some with `.metadata(..)`")]
+pub enum SectionProblem {
+    /// It was not saved.
+    #[error("the checkpoint has none: save them with the method of this name")]
     Missing,
     /// The value refuses to be serialised.
-    #[error("metadata can't be serialized: {0}")]
+    #[error("can't be serialized: {0}")]
     Serialize(String),
     /// `Some(None)`, `Some(())` or the like, which would come back as `None`.
     #[error(
-        "metadata would come back changed: {}a `Some` that holds `None` or `()`; use an enum that says what it means",
+        "would come back changed: {}a `Some` that holds `None` or `()`; use an enum that says what it means",
         at(field)
     )]
     NestedOption {
@@ -298,13 +447,13 @@ pub enum MetadataError {
     },
     /// The value can be written but would not be accepted by the same type: its `Serialize` and `Deserialize` differ, or
     /// serde can't do it (a map with keys other than strings below `flatten`, for instance).
-    #[error("metadata would be written but could not be read back: {0}")]
+    #[error("would be written but could not be read back: {0}")]
     OneWay(String),
     /// There is too much of it.
     #[error("{0}")]
     Limit(#[from] LimitError),
     /// What was saved is not of the type asked for.
-    #[error("metadata is not a `{expected}`: {reason}")]
+    #[error("not a `{expected}`: {reason}")]
     Deserialize {
         /// The type asked for.
         expected: &'static str,

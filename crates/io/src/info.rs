@@ -20,6 +20,50 @@ impl fmt::Display for Group {
     }
 }
 
+/// A part of a checkpoint that serde writes and reads: something that only the program which saves it understands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Section {
+    /// The user's own: [`Snapshot::metadata`](crate::Snapshot::metadata).
+    Metadata,
+    /// Losses, accuracies and the like up to now: [`Snapshot::metrics`](crate::Snapshot::metrics).
+    Metrics,
+    /// What the learning rate is going to be: [`Snapshot::schedule`](crate::Snapshot::schedule).
+    Schedule,
+    /// What layers the network is made of.
+    Architecture,
+}
+
+impl Section {
+    /// In the order of their codes.
+    const ALL: [Self; 4] = [Self::Metadata, Self::Metrics, Self::Schedule, Self::Architecture];
+
+    /// How it is called in files.
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Self::Metadata => 1,
+            Self::Metrics => 2,
+            Self::Schedule => 3,
+            Self::Architecture => 4,
+        }
+    }
+
+    pub(crate) fn of(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|section| section.code() == code)
+    }
+}
+
+impl fmt::Display for Section {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Metadata => "metadata",
+            Self::Metrics => "metrics",
+            Self::Schedule => "schedule",
+            Self::Architecture => "architecture",
+        })
+    }
+}
+
 /// What a checkpoint says about one tensor, short of its elements.
 ///
 /// ```
@@ -42,13 +86,6 @@ pub struct TensorInfo {
     pub dtype: DType,
     /// The sizes of its axes.
     pub shape: Shape,
-}
-
-impl TensorInfo {
-    /// Bytes of all elements. A [`Shape`] is proof that eight bytes per element fit the address space.
-    pub(crate) fn size(&self) -> usize {
-        self.shape.elements().saturating_mul(self.dtype.size())
-    }
 }
 
 impl fmt::Display for TensorInfo {

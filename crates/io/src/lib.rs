@@ -18,19 +18,21 @@ mod file;
 mod header;
 mod info;
 pub mod limits;
-mod metadata;
 mod nested;
+mod reader;
 mod report;
 mod restore;
 mod rotation;
+mod section;
 mod snapshot;
 
 pub use checkpoint::Checkpoint;
 pub use error::{
-    LimitError, LoadError, LoadProblem, MetadataError, Mismatch, Part, RestoreError, RotationError, SaveError,
+    LimitError, LoadError, LoadProblem, Malformed, Mismatch, Part, RestoreError, RotationError, SaveError,
+    SectionError, SectionProblem,
 };
 pub use file::{FileKind, SaveStep, TargetProblem};
-pub use info::{Group, TensorInfo};
+pub use info::{Group, Section, TensorInfo};
 pub use report::{Pair, Report};
 pub use restore::Restoring;
 pub use rotation::{Best, Found, Rotated, Rotation, RotationFile};

@@ -5,10 +5,10 @@ use std::fmt::Display;
 
 use serde::ser::{self, Serialize, Serializer};
 
-use crate::MetadataError;
+use crate::SectionProblem;
 
 /// Refuses a value with a `Some(None)`, `Some(())` or the like in it.
-pub(crate) fn check(value: &impl Serialize) -> Result<(), MetadataError> {
+pub(crate) fn check(value: &impl Serialize) -> Result<(), SectionProblem> {
     match value.serialize(Check) {
         Ok(_) => Ok(()),
         Err(Stop(error)) => Err(error),
@@ -24,16 +24,16 @@ const SOMETHING: Result<bool, Stop> = Ok(false);
 
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
-struct Stop(MetadataError);
+struct Stop(SectionProblem);
 
 impl Stop {
     fn within(self, name: &str) -> Self {
         Self(match self.0 {
-            MetadataError::NestedOption { field } if field.is_empty() => {
-                MetadataError::NestedOption { field: name.to_string() }
+            SectionProblem::NestedOption { field } if field.is_empty() => {
+                SectionProblem::NestedOption { field: name.to_string() }
             }
-            MetadataError::NestedOption { field } => {
-                MetadataError::NestedOption { field: format!("{name}.{field}") }
+            SectionProblem::NestedOption { field } => {
+                SectionProblem::NestedOption { field: format!("{name}.{field}") }
             }
             other => other,
         })
@@ -42,7 +42,7 @@ impl Stop {
 
 impl ser::Error for Stop {
     fn custom<T: Display>(message: T) -> Self {
-        Self(MetadataError::Serialize(message.to_string()))
+        Self(SectionProblem::Serialize(message.to_string()))
     }
 }
 
@@ -103,7 +103,7 @@ impl Serializer for Check {
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<bool, Stop> {
         if value.serialize(self)? {
             let field = String::new();
-            return Err(Stop(MetadataError::NestedOption { field }));
+            return Err(Stop(SectionProblem::NestedOption { field }));
         }
         SOMETHING
     }

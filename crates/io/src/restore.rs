@@ -36,11 +36,14 @@ impl Checkpoint {
         self.restoring().into(network).map(drop)
     }
 
-    /// Puts the network's and the optimiser's values back, bit for bit, and the optimiser's step count: both or none.
+    /// Puts the network's and the optimiser's values back, bit for bit, and the optimiser's step count and options: all
+    /// or nothing. A learning rate that should be another one from now on is set afterwards. Where no options were saved
+    /// (a file of version 1, an optimiser without any), they stay as they are.
     ///
     /// # Errors
-    /// [`RestoreError::NoOptimizer`] when none was saved, or [`RestoreError::Mismatch`] with every tensor of both that
-    /// doesn't fit; nothing has been changed then.
+    /// [`RestoreError::NoOptimizer`] when none was saved, [`RestoreError::Mismatch`] with every tensor of both that
+    /// doesn't fit, or [`RestoreError::Options`] when the optimiser can't have those that were saved; nothing has been
+    /// changed then.
     pub fn restore_with_optimizer<T: Scalar>(
         &self,
         network: &mut (impl NamedTensors<T> + ?Sized),
@@ -199,17 +202,17 @@ impl<'c> Restoring<'c> {
         Ok(report)
     }
 
-    /// Restores the network and the optimiser with its step count: both or none.
+    /// Restores the network and the optimiser with its step count and options: both or none.
     ///
     /// # Errors
-    /// [`RestoreError::NoOptimizer`] when none was saved, and those of [`into`](Self::into); nothing has been changed
-    /// then.
+    /// [`RestoreError::NoOptimizer`] when none was saved, [`RestoreError::Options`] when the optimiser can't have the
+    /// options that were saved, and those of [`into`](Self::into); nothing has been changed then.
     pub fn into_with_optimizer<T: Scalar>(
         self,
         network: &mut (impl NamedTensors<T> + ?Sized),
         optimizer: &mut (impl TrainingState<T> + ?Sized),
     ) -> Result<Report, RestoreError> {
-        let steps = self.checkpoint.optimizer_steps().ok_or(RestoreError::NoOptimizer)?;
+        let saved = self.checkpoint.optimizer_state().ok_or(RestoreError::NoOptimizer)?;
         let mut report = Report::default();
         let net = self.network(network, &mut report)?;
         let mut state = Plan::new(&self, Group::Optimizer)?;
@@ -220,9 +223,13 @@ impl<'c> Restoring<'c> {
         }
         state.compare(optimizer, &mut report, |path| owner(path, |it| kept.contains(it)).is_none());
         let report = self.accept(report)?;
+        if !saved.options.is_empty() {
+            optimizer.set_options(saved.options.clone())?;
+        }
+        // From here on nothing can fail.
         net.write(network);
         state.write(optimizer);
-        optimizer.set_step_count(steps);
+        optimizer.set_step_count(saved.steps);
         Ok(report)
     }
 
@@ -301,7 +308,7 @@ struct Plan<'r> {
     restoring: &'r Restoring<'r>,
     group: Group,
     /// What no tensor has asked for yet, by the path where it goes.
-    stored: BTreeMap<String, (&'r TensorInfo, &'r [u8])>,
+    stored: BTreeMap<String, (TensorInfo, &'r [u8])>,
     /// What fits, by the path where it goes.
     writes: BTreeMap<String, &'r [u8]>,
 }
@@ -309,8 +316,8 @@ struct Plan<'r> {
 impl<'r> Plan<'r> {
     fn new(restoring: &'r Restoring<'r>, group: Group) -> Result<Self, RestoreError> {
         let checkpoint = restoring.checkpoint;
-        let parameters: BTreeSet<&str> =
-            checkpoint.group(Group::Network).map(|(info, _)| info.path.as_str()).collect();
+        let parameters: BTreeSet<String> =
+            checkpoint.group(Group::Network).map(|(info, _)| info.path).collect();
         let mut stored = BTreeMap::new();
         for (info, bytes) in checkpoint.group(group) {
             let parameter = match group {
@@ -321,11 +328,10 @@ impl<'r> Plan<'r> {
                 Some(path) => join(&restoring.renamed(path), below(&info.path, path).unwrap_or_default()),
                 None => restoring.renamed(&info.path),
             };
-            let (first, second) = match stored.insert(path.clone(), (info, bytes)) {
-                Some((first, _)) => (first.path.clone(), info.path.clone()),
-                None => continue,
-            };
-            return Err(RestoreError::Collision { group, path, first, second });
+            let second = info.path.clone();
+            if let Some((first, _)) = stored.insert(path.clone(), (info, bytes)) {
+                return Err(RestoreError::Collision { group, path, first: first.path, second });
+            }
         }
         stored.retain(|path, _| restoring.includes(path));
         Ok(Self { restoring, group, stored, writes: BTreeMap::new() })
@@ -353,7 +359,7 @@ impl<'r> Plan<'r> {
                 return;
             };
             let fits = (stored.dtype, stored.shape) == (target.dtype, target.shape);
-            let pair = Pair { stored: stored.clone(), target };
+            let pair = Pair { stored, target };
             if fits && wanted(&path) {
                 self.writes.insert(path, bytes);
                 report.restored.push(pair);
@@ -361,7 +367,7 @@ impl<'r> Plan<'r> {
                 report.skipped.push(pair);
             }
         });
-        report.unexpected.extend(self.stored.values().map(|(info, _)| (*info).clone()));
+        report.unexpected.extend(self.stored.values().map(|(info, _)| info.clone()));
     }
 
     /// Copies all values. It can't fail after `compare`.

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
@@ -6,9 +7,9 @@ use crc32fast::Hasher;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::envelope::Envelope;
-use crate::header::{Entry, Header};
-use crate::{Checkpoint, Group, MetadataError, SaveError, TensorInfo, file, metadata};
+use crate::envelope::{Envelope, VERSION};
+use crate::header::{self, Entry, OptimizerState, Run};
+use crate::{Checkpoint, Group, SaveError, Section, SectionError, file, section};
 
 /// So many elements are converted and written at a time: 32 or 64 KiB, which stay in the cache.
 const CHUNK: usize = 8192;
@@ -29,11 +30,10 @@ const CHUNK: usize = 8192;
 pub struct Snapshot<'a, T: Scalar> {
     /// Paths as text: the header will need them.
     network: Named<'a, T>,
-    optimizer: Option<(u64, Named<'a, T>)>,
-    epoch: u64,
-    step: u64,
-    seed: Option<u64>,
-    metadata: Option<Vec<u8>>,
+    /// Empty without an optimiser.
+    optimizer: Named<'a, T>,
+    run: Run,
+    sections: BTreeMap<Section, Vec<u8>>,
 }
 
 type Named<'a, T> = Vec<(String, &'a Tensor<T>)>;
@@ -43,38 +43,50 @@ impl Checkpoint {
     pub fn of<'a, T: Scalar>(network: &'a (impl NamedTensors<T> + ?Sized)) -> Snapshot<'a, T> {
         Snapshot {
             network: network.tensors(),
-            optimizer: None,
-            epoch: 0,
-            step: 0,
-            seed: None,
-            metadata: None,
+            optimizer: Vec::new(),
+            run: Run::default(),
+            sections: BTreeMap::new(),
         }
     }
 }
 
 impl<'a, T: Scalar> Snapshot<'a, T> {
-    /// Includes the optimiser's state: its tensors and how many steps it has made.
+    /// Includes the optimiser's state: its tensors, how many steps it has made, and its options.
     pub fn optimizer(mut self, optimizer: &'a (impl TrainingState<T> + ?Sized)) -> Self {
-        self.optimizer = Some((optimizer.step_count(), optimizer.tensors()));
+        let (steps, options) = (optimizer.step_count(), optimizer.options());
+        self.run.optimizer = Some(OptimizerState { steps, options });
+        self.optimizer = optimizer.tensors();
         self
     }
 
     /// The number of epochs completed; 0 unless given.
     pub fn epoch(mut self, epoch: u64) -> Self {
-        self.epoch = epoch;
+        self.run.epoch = epoch;
         self
     }
 
-    /// The number of steps, of the run or of the current epoch: what tells you where to go on in the data. 0 unless
-    /// given; the optimiser's own count is saved with it.
+    /// The number of steps, of the run or of the current epoch. 0 unless given; the optimiser's own count is saved with
+    /// it.
     pub fn step(mut self, step: u64) -> Self {
-        self.step = step;
+        self.run.step = step;
+        self
+    }
+
+    /// Where to go on in the data, in samples, batches or bytes as you like. 0 unless given.
+    pub fn position(mut self, position: u64) -> Self {
+        self.run.position = position;
         self
     }
 
     /// The seed of the run, from which random numbers go on.
     pub fn seed(mut self, seed: u64) -> Self {
-        self.seed = Some(seed);
+        self.run.seed = Some(seed);
+        self
+    }
+
+    /// The version of your program, such as `env!("CARGO_PKG_VERSION")` or a commit.
+    pub fn program(mut self, version: impl Into<String>) -> Self {
+        self.run.program = Some(version.into());
         self
     }
 
@@ -102,8 +114,38 @@ impl<'a, T: Scalar> Snapshot<'a, T> {
     /// # Errors
     /// When the value can't be written, or would not come back: both are tried here. Not noticed is what a type does
     /// to itself, such as an untagged enum whose first variant accepts the values of its second.
-    pub fn metadata<M: Serialize + DeserializeOwned>(mut self, metadata: &M) -> Result<Self, MetadataError> {
-        self.metadata = Some(metadata::encode(metadata)?);
+    pub fn metadata<M: Serialize + DeserializeOwned>(self, metadata: &M) -> Result<Self, SectionError> {
+        self.section(Section::Metadata, metadata)
+    }
+
+    /// The metrics up to now, of a type of your own as for [`metadata`](Self::metadata). [`Checkpoint::metrics`] reads
+    /// them.
+    ///
+    /// # Errors
+    /// Those of [`metadata`](Self::metadata).
+    pub fn metrics<M: Serialize + DeserializeOwned>(self, metrics: &M) -> Result<Self, SectionError> {
+        self.section(Section::Metrics, metrics)
+    }
+
+    /// The learning rate's schedule, of a type of your own as for [`metadata`](Self::metadata).
+    /// [`Checkpoint::schedule`] reads it.
+    ///
+    /// # Errors
+    /// Those of [`metadata`](Self::metadata).
+    pub fn schedule<M: Serialize + DeserializeOwned>(self, schedule: &M) -> Result<Self, SectionError> {
+        self.section(Section::Schedule, schedule)
+    }
+
+    /// The value of a section; one that was given before is replaced. [`Checkpoint::section`] reads it.
+    ///
+    /// # Errors
+    /// Those of [`metadata`](Self::metadata).
+    pub fn section<M: Serialize + DeserializeOwned>(
+        mut self,
+        section: Section,
+        value: &M,
+    ) -> Result<Self, SectionError> {
+        self.sections.insert(section, section::encode(section, value)?);
         Ok(self)
     }
 
@@ -147,14 +189,7 @@ impl<'a, T: Scalar> Snapshot<'a, T> {
     /// The envelope's fixed part and the header. The tensors are read once here, for their checksums, and a second time
     /// when they are written: a third buffer of their size would cost more than that.
     fn head(&self) -> Result<Vec<u8>, SaveError> {
-        let mut header = Header {
-            epoch: self.epoch,
-            step: self.step,
-            seed: self.seed,
-            metadata: self.metadata.clone(),
-            optimizer_steps: self.optimizer.as_ref().map(|(steps, _)| *steps),
-            tensors: Vec::new(),
-        };
+        let mut entries = Vec::new();
         let mut payload = 0_u64;
         for (group, path, tensor) in self.tensors() {
             let mut crc = Hasher::new();
@@ -162,14 +197,14 @@ impl<'a, T: Scalar> Snapshot<'a, T> {
                 crc.update(bytes);
                 Ok::<_, SaveError>(())
             })?;
-            let info = TensorInfo { group, path: path.to_string(), dtype: T::DTYPE, shape: tensor.shape() };
-            payload = payload.saturating_add(info.size() as u64);
-            let crc = crc.finalize();
-            header.tensors.push(Entry { info, crc });
+            let (dtype, shape, crc) = (T::DTYPE, tensor.shape(), crc.finalize());
+            let entry = Entry { group, path, dtype, shape, crc };
+            payload = payload.saturating_add(entry.size() as u64);
+            entries.push(entry);
         }
-        let header = header.encode()?;
-        let envelope =
-            Envelope { header: header.len() as u64, payload, header_crc: crc32fast::hash(&header) };
+        let header = header::encode(&self.run, &self.sections, &entries)?;
+        let header_crc = crc32fast::hash(&header);
+        let envelope = Envelope { version: VERSION, header: header.len() as u64, payload, header_crc };
         let mut head = envelope.encode();
         head.extend(header);
         Ok(head)
@@ -191,10 +226,9 @@ impl<'a, T: Scalar> Snapshot<'a, T> {
 
     /// All tensors in the order of the file.
     fn tensors(&self) -> impl Iterator<Item = (Group, &str, &'a Tensor<T>)> {
-        let optimizer = self.optimizer.iter().flat_map(|(_, tensors)| tensors);
         let network = self.network.iter().map(|tensor| (Group::Network, tensor));
         network
-            .chain(optimizer.map(|tensor| (Group::Optimizer, tensor)))
+            .chain(self.optimizer.iter().map(|tensor| (Group::Optimizer, tensor)))
             .map(|(group, (path, tensor))| (group, path.as_str(), *tensor))
     }
 }

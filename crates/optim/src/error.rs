@@ -1,4 +1,4 @@
-use backrule_tensor::{Role, ShapeError};
+use backrule_tensor::{OptionsError, Role, ShapeError};
 
 /// Why a step was not made. Nothing is changed then: no parameter, no gradient, no state, no step count.
 ///
@@ -92,6 +92,12 @@ pub struct OptionError {
     pub value: f64,
     /// What would be allowed.
     pub allowed: &'static str,
+}
+
+impl From<OptionError> for OptionsError {
+    fn from(OptionError { option, value, allowed }: OptionError) -> Self {
+        Self::invalid(option, value, allowed)
+    }
 }
 
 impl OptionError {

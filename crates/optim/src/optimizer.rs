@@ -1,6 +1,9 @@
 use std::mem::take;
 
-use backrule_tensor::{NamedTensors, Path, Role, Scalar, Shape, ShapeError, Tensor, TrainingState, parallel};
+use backrule_tensor::{
+    NamedTensors, Options, OptionsError, Path, Role, Scalar, Shape, ShapeError, Tensor, TrainingState,
+    parallel,
+};
 
 use crate::{OptionError, Rule, StepError};
 
@@ -33,7 +36,7 @@ use crate::{OptionError, Rule, StepError};
 ///
 /// # The state
 /// It is visited like a network: `fc1.weight.velocity`, in the network's order. With the number of steps, which the rule
-/// may need, that is all there is to save; see [`TrainingState`]. Save the options next to it: they are not in it.
+/// may need, and the rule's options, that is all there is to save; see [`TrainingState`].
 ///
 /// The optimizer belongs to the network as it was: tensors that were renamed, added, lost, reordered or reshaped since
 /// then are an error in [`step`](Self::step).
@@ -231,12 +234,20 @@ impl<T: Scalar, R> NamedTensors<T> for Optimizer<R, T> {
     }
 }
 
-impl<T: Scalar, R> TrainingState<T> for Optimizer<R, T> {
+impl<T: Scalar, R: Rule<T>> TrainingState<T> for Optimizer<R, T> {
     fn step_count(&self) -> u64 {
         self.steps
     }
 
     fn set_step_count(&mut self, steps: u64) {
         self.steps = steps;
+    }
+
+    fn options(&self) -> Options {
+        self.rule.options()
+    }
+
+    fn set_options(&mut self, options: Options) -> Result<(), OptionsError> {
+        self.rule.set_options(options)
     }
 }

@@ -1,4 +1,4 @@
-use backrule_tensor::Scalar;
+use backrule_tensor::{Options, OptionsError, Scalar};
 
 use crate::OptionError;
 
@@ -71,6 +71,23 @@ pub trait Rule<T: Scalar>: Send + Sync {
     /// # Errors
     /// When it isn't finite or is negative; it stays as it was then.
     fn set_learning_rate(&mut self, rate: f64) -> Result<(), OptionError>;
+
+    /// All options, so that a checkpoint can hold them. The default is the learning rate: a rule that has more must
+    /// implement this, or a run that is resumed is another run.
+    fn options(&self) -> Options {
+        Options::new().with("learning_rate", self.learning_rate())
+    }
+
+    /// Changes all options to those that [`options`](Self::options) has given before.
+    ///
+    /// # Errors
+    /// When one is unknown, missing or impossible, or would change the [`slots`](Self::slots). They stay as they were
+    /// then.
+    fn set_options(&mut self, mut options: Options) -> Result<(), OptionsError> {
+        let rate = options.number("learning_rate")?;
+        options.finish()?;
+        Ok(self.set_learning_rate(rate)?)
+    }
 }
 
 /// A rule that is chosen while the program runs: `Optimizer<Box<dyn Rule<f32>>>`.
@@ -93,5 +110,13 @@ impl<T: Scalar, R: Rule<T> + ?Sized> Rule<T> for Box<R> {
 
     fn set_learning_rate(&mut self, rate: f64) -> Result<(), OptionError> {
         (**self).set_learning_rate(rate)
+    }
+
+    fn options(&self) -> Options {
+        (**self).options()
+    }
+
+    fn set_options(&mut self, options: Options) -> Result<(), OptionsError> {
+        (**self).set_options(options)
     }
 }

@@ -1,7 +1,7 @@
 use std::mem::take;
 
 use backrule_tensor::simd::{self, Kernel, Simd};
-use backrule_tensor::{DType, Scalar};
+use backrule_tensor::{DType, Options, OptionsError, Scalar};
 
 use crate::{OptionError, Rule};
 
@@ -40,7 +40,7 @@ use crate::{OptionError, Rule};
 /// precision), which moves nothing any more, becomes 0.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(try_from = "Options", into = "Options"))]
+#[cfg_attr(feature = "serde", serde(try_from = "Written", into = "Written"))]
 pub struct Sgd {
     learning_rate: f64,
     momentum: Momentum,
@@ -146,6 +146,43 @@ impl<T: Scalar> Rule<T> for Sgd {
         self.learning_rate = OptionError::check_not_negative("learning_rate", rate)?;
         Ok(())
     }
+
+    /// Under PyTorch's names.
+    fn options(&self) -> Options {
+        let (momentum, dampening, nesterov) = match self.momentum {
+            Momentum::None => (0.0, 0.0, false),
+            Momentum::Classic { factor, dampening } => (factor, dampening, false),
+            Momentum::Nesterov { factor } => (factor, 0.0, true),
+        };
+        Options::new()
+            .with("learning_rate", self.learning_rate)
+            .with("momentum", momentum)
+            .with("dampening", dampening)
+            .with("nesterov", nesterov)
+            .with("weight_decay", self.weight_decay)
+    }
+
+    fn set_options(&mut self, mut options: Options) -> Result<(), OptionsError> {
+        let new = Self::new(options.number("learning_rate")?)?;
+        let (factor, dampening) = (options.number("momentum")?, options.number("dampening")?);
+        let momentum = match options.flag("nesterov")? {
+            true if dampening != 0.0 => {
+                return Err(OptionsError::invalid("dampening", dampening, "0 with Nesterov momentum"));
+            }
+            true => Momentum::Nesterov { factor },
+            false if (factor, dampening) == (0.0, 0.0) => Momentum::None,
+            false => Momentum::Classic { factor, dampening },
+        };
+        let new = new.momentum(momentum)?.weight_decay(options.number("weight_decay")?)?;
+        options.finish()?;
+        if new.remembers() != self.remembers() {
+            let allowed = if self.remembers() { "above 0" } else { "0" };
+            let allowed = format!("{allowed}, as when this optimizer was made: it has the tensors for that");
+            return Err(OptionsError::invalid("momentum", factor, &allowed));
+        }
+        *self = new;
+        Ok(())
+    }
 }
 
 struct Update<'a, 'b, T> {
@@ -209,7 +246,7 @@ fn smallest_normal<T: Scalar>() -> T {
 #[cfg(feature = "serde")]
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, rename = "Sgd")]
-struct Options {
+struct Written {
     learning_rate: f64,
     #[serde(default)]
     momentum: Momentum,
@@ -218,16 +255,16 @@ struct Options {
 }
 
 #[cfg(feature = "serde")]
-impl TryFrom<Options> for Sgd {
+impl TryFrom<Written> for Sgd {
     type Error = OptionError;
 
-    fn try_from(options: Options) -> Result<Self, OptionError> {
+    fn try_from(options: Written) -> Result<Self, OptionError> {
         Self::new(options.learning_rate)?.momentum(options.momentum)?.weight_decay(options.weight_decay)
     }
 }
 
 #[cfg(feature = "serde")]
-impl From<Sgd> for Options {
+impl From<Sgd> for Written {
     fn from(sgd: Sgd) -> Self {
         let Sgd { learning_rate, momentum, weight_decay } = sgd;
         Self { learning_rate, momentum, weight_decay }

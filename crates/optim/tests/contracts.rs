@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use backrule_optim::tensor::{
-    NamedTensors, Path, Role, Scalar, Shape, Tensor, TrainingState, parallel, random,
+    NamedTensors, OptionValue, Options, OptionsError, Path, Role, Scalar, Shape, Tensor, TrainingState,
+    parallel, random,
 };
 use backrule_optim::{Momentum, Optimizer, OptionError, Rule, Sgd, StepError};
 
@@ -499,6 +500,65 @@ fn everything_can_be_shared_between_threads() {
     check::<Optimizer<Sgd>>();
     check::<StepError>();
     check::<OptionError>();
+}
+
+/// What a checkpoint holds of a rule makes another one of its kind the same, and nothing else is accepted.
+#[test]
+fn options_come_back_and_wrong_ones_change_nothing() {
+    fn contract<T: Scalar>(rule: usize) {
+        let net = Net::<T>::new();
+        let saved = optimizer(rule, &net).options();
+        // Another learning rate and another decay, but the same state tensors.
+        let mut other = optimizer(rule, &net);
+        other.set_learning_rate(0.5).unwrap();
+        assert_ne!(other.options(), saved, "rule {rule}");
+        other.set_options(saved.clone()).unwrap();
+        assert_eq!(other.options(), saved, "rule {rule}");
+        let (mut a, mut b, mut same) = (net.clone(), net.clone(), optimizer(rule, &net));
+        for seed in 0..3 {
+            step(&mut other, &mut a, seed);
+            step(&mut same, &mut b, seed);
+        }
+        assert_eq!(bits(&a), bits(&b), "rule {rule}");
+
+        let rebuilt = |change: &dyn Fn(usize, OptionValue) -> Option<OptionValue>| {
+            let kept = saved.iter().enumerate().filter_map(|(i, (name, v))| Some((name, change(i, v)?)));
+            kept.fold(Options::new(), |all, (name, value)| all.with(name, value))
+        };
+        for (i, (name, value)) in saved.iter().enumerate() {
+            let other_kind = match value {
+                OptionValue::Number(_) => OptionValue::Flag(true),
+                OptionValue::Flag(_) => OptionValue::Number(1.0),
+            };
+            let error = other.set_options(rebuilt(&|j, v| (i != j).then_some(v))).unwrap_err();
+            assert_eq!(error, OptionsError::Missing { name: name.to_string() }, "rule {rule}");
+            for wrong in [other_kind, OptionValue::Number(f64::NAN)] {
+                let error = other.set_options(rebuilt(&|j, v| Some(if i == j { wrong } else { v })));
+                assert!(matches!(error, Err(OptionsError::Invalid { .. })), "rule {rule}, {name}: {error:?}");
+            }
+        }
+        let error = other.set_options(saved.clone().with("color", 1.0)).unwrap_err();
+        assert_eq!(error, OptionsError::Unknown { name: "color".to_string() });
+        assert_eq!(other.options(), saved, "rule {rule}");
+    }
+    each_rule(contract::<f32>, contract::<f64>);
+}
+
+#[test]
+fn options_do_not_change_what_state_there_is() {
+    let with = |momentum: Momentum| Sgd::new(0.1).unwrap().momentum(momentum).unwrap();
+    let mut plain: Box<dyn Rule<f32>> = Box::new(with(Momentum::None));
+    let mut heavy: Box<dyn Rule<f32>> = Box::new(with(0.9.into()));
+    let (light, full) = (plain.options(), heavy.options());
+    assert!(plain.set_options(full.clone()).unwrap_err().to_string().contains("`momentum` is 0.9"));
+    assert!(heavy.set_options(light.clone()).unwrap_err().to_string().contains("must be above 0"));
+    assert_eq!((plain.options(), heavy.options()), (light, full));
+    // Dampening has no meaning for Nesterov's.
+    let nesterov = Rule::<f32>::options(&with(Momentum::Nesterov { factor: 0.9 }));
+    let damped = nesterov.iter().fold(Options::new(), |all, (name, value)| {
+        all.with(name, if name == "dampening" { 0.5.into() } else { value })
+    });
+    assert!(heavy.set_options(damped).unwrap_err().to_string().contains("`dampening` is 0.5"));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use backrule_io::tensor::{NamedTensors, Path, Role, Scalar, Tensor, TrainingState};
+use backrule_io::tensor::{NamedTensors, Options, OptionsError, Path, Role, Scalar, Tensor, TrainingState};
 
 pub(crate) type Named<T> = Vec<(&'static str, Tensor<T>)>;
 
@@ -12,6 +12,7 @@ pub(crate) type Named<T> = Vec<(&'static str, Tensor<T>)>;
 pub(crate) struct Momentum<T> {
     pub(crate) velocities: Named<T>,
     pub(crate) steps: u64,
+    pub(crate) options: Options,
 }
 
 impl<T: Scalar> NamedTensors<T> for Momentum<T> {
@@ -36,6 +37,16 @@ impl<T: Scalar> TrainingState<T> for Momentum<T> {
     fn set_step_count(&mut self, steps: u64) {
         self.steps = steps;
     }
+
+    fn options(&self) -> Options {
+        self.options.clone()
+    }
+
+    /// Any: a test that wants them checked has a state of its own.
+    fn set_options(&mut self, options: Options) -> Result<(), OptionsError> {
+        self.options = options;
+        Ok(())
+    }
 }
 
 /// A network with a tensor of every kind: a matrix, a number without axes, an empty one, six axes; with all odd values.
@@ -53,6 +64,7 @@ pub(crate) fn optimizer<T: Scalar>() -> Momentum<T> {
     Momentum {
         velocities: vec![("fc1.weight", Tensor::full([2, 3], T::from_f64(0.75)).unwrap())],
         steps: 450,
+        options: Options::new(),
     }
 }
 

@@ -1,9 +1,9 @@
-//! The bytes of version 1, written by hand from README.md, without bincode and without this crate's writer; and a file
-//! that was written once and must be readable for ever.
+//! The bytes of version 2, written by hand from docs/checkpoint-format.md, without bincode and without this crate's writer; and a file
+//! of every version, written once, that must be readable for ever.
 
 use crate::common::{Momentum, Named, bits};
-use backrule_io::tensor::Tensor;
-use backrule_io::{Checkpoint, Group};
+use backrule_io::tensor::{Options, Tensor};
+use backrule_io::{Checkpoint, Group, Section};
 
 /// CRC-32 bit by bit, as the polynomial says.
 fn crc32(bytes: &[u8]) -> u32 {
@@ -22,7 +22,7 @@ fn entry(path: &str, dtype: u8, sizes: &[u64], elements: &[u8]) -> Vec<u8> {
 
 fn file(header: &[u8], payload: &[u8]) -> Vec<u8> {
     let mut file = vec![0x8b, 0x42, 0x52, 0x4b, 0x0d, 0x0a, 0x1a, 0x0a];
-    file.extend([1, 0, 0, 0, 0, 0, 0, 0]);
+    file.extend([2, 0, 0, 0, 0, 0, 0, 0]);
     file.extend((header.len() as u64).to_le_bytes());
     file.extend((payload.len() as u64).to_le_bytes());
     file.extend(crc32(header).to_le_bytes());
@@ -41,12 +41,14 @@ fn a_file_without_anything_optional() {
     let header = [
         &7_u64.to_le_bytes()[..],
         &9_u64.to_le_bytes(),
-        &[0],
-        &[0],
+        &0_u64.to_le_bytes(), // position
+        &[0],                 // seed
+        &[0],                 // program
+        &0_u32.to_le_bytes(), // sections
+        &[0],                 // optimiser
         &2_u32.to_le_bytes(),
         &entry("w", 2, &[1, 2], &w),
         &entry("s", 2, &[], &s),
-        &[0],
     ]
     .concat();
     let by_hand = file(&header, &[&w[..], &s].concat());
@@ -56,41 +58,65 @@ fn a_file_without_anything_optional() {
     assert_eq!((checkpoint.epoch(), checkpoint.step()), (7, 9));
 }
 
+/// A text, or bytes, with their length.
+fn sized(bytes: &[u8]) -> Vec<u8> {
+    [&(bytes.len() as u64).to_le_bytes()[..], bytes].concat()
+}
+
 #[test]
 fn a_file_with_everything() {
     let net = vec![("w", Tensor::from([1.5_f32]))];
     let velocities = vec![("w", Tensor::from([0.25_f32])), ("", Tensor::zeros([1, 0]).unwrap())];
-    let optim = Momentum { velocities, steps: 5 };
+    let options = Options::new().with("rate", 0.1).with("nesterov", true);
+    let optim = Momentum { velocities, steps: 5, options };
     let (w, v) = (1.5_f32.to_le_bytes(), 0.25_f32.to_le_bytes());
     // {"loss": 0.5} in MessagePack.
     let metadata = [&b"\x81\xa4loss\xcb"[..], &0.5_f64.to_be_bytes()].concat();
     let header = [
-        &0_u64.to_le_bytes()[..],
-        &0_u64.to_le_bytes(),
+        &1_u64.to_le_bytes()[..], // epoch
+        &2_u64.to_le_bytes(),     // step
+        &3_u64.to_le_bytes(),     // position
         &[1],
-        &42_u64.to_le_bytes(),
+        &42_u64.to_le_bytes(), // seed
         &[1],
-        &(metadata.len() as u64).to_le_bytes(),
-        &metadata,
-        &1_u32.to_le_bytes(),
+        &sized(b"digits 1.2"), // program
+        &4_u32.to_le_bytes(),  // sections
+        &[1],
+        &sized(&metadata),
+        &[2],
+        &sized(b"\x93\x03\x02\x01"), // [3, 2, 1]
+        &[3],
+        &sized(b"\xa6cosine"),
+        &[4],
+        &sized(b"\xc3"), // true
+        &[1],
+        &5_u64.to_le_bytes(), // the optimiser's steps
+        &2_u32.to_le_bytes(), // options
+        &sized(b"rate"),
+        &[1],
+        &0.1_f64.to_le_bytes(),
+        &sized(b"nesterov"),
+        &[2, 1],
+        &1_u32.to_le_bytes(), // tensors of the network
         &entry("w", 1, &[1], &w),
-        &[1],
-        &5_u64.to_le_bytes(),
-        &2_u32.to_le_bytes(),
+        &2_u32.to_le_bytes(), // and of the optimiser
         &entry("w", 1, &[1], &v),
         &entry("", 1, &[1, 0], &[]),
     ]
     .concat();
     let by_hand = file(&header, &[w, v].concat());
-    let loss = serde_json::json!({"loss": 0.5});
-    let snapshot = Checkpoint::of(&net).optimizer(&optim).seed(42);
-    let snapshot = snapshot.metadata(&loss).unwrap();
+    let snapshot = Checkpoint::of(&net).optimizer(&optim).epoch(1).step(2).position(3).seed(42);
+    // In any order.
+    let snapshot = snapshot.program("digits 1.2").section(Section::Architecture, &true).unwrap();
+    let snapshot = snapshot.schedule(&"cosine".to_string()).unwrap().metrics(&[3, 2, 1]).unwrap();
+    let snapshot = snapshot.metadata(&serde_json::json!({"loss": 0.5})).unwrap();
     assert_eq!(snapshot.to_bytes().unwrap(), by_hand);
 }
 
-/// Made by `golden/v1.py` from README.md, and never to be made again: when a test below fails, the format has changed, and
-/// files that people have can't be read.
-const GOLDEN: &[u8] = include_bytes!("../golden/v1.brk");
+/// Made by `golden/v1.py` and `golden/v2.py` from the specification, and never to be made again: when a test below fails,
+/// the format has changed, and files that people have can't be read.
+const GOLDEN_1: &[u8] = include_bytes!("../golden/v1.brk");
+const GOLDEN_2: &[u8] = include_bytes!("../golden/v2.brk");
 
 fn golden_network() -> Named<f32> {
     vec![
@@ -106,7 +132,8 @@ fn golden_optimizer() -> Momentum<f32> {
         ("encoder.fc1.weight.velocity", Tensor::from([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])),
         ("encoder.fc1.bias.velocity", Tensor::from([-1.0, -2.0])),
     ];
-    Momentum { velocities, steps: 1875 }
+    let options = Options::new().with("learning_rate", 0.1).with("momentum", 0.9).with("nesterov", false);
+    Momentum { velocities, steps: 1875, options }
 }
 
 #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -127,27 +154,44 @@ fn golden_metadata() -> GoldenMetadata {
 }
 
 #[test]
-fn the_first_file_ever_written_is_still_read() {
-    let checkpoint = Checkpoint::from_bytes(GOLDEN).unwrap();
-    let (mut net, mut optim) = (golden_network(), golden_optimizer());
-    let expected = (bits(&net), bits(&optim));
-    crate::common::spoil(&mut net);
-    crate::common::spoil(&mut optim);
-    optim.steps = 0;
-    checkpoint.restore_with_optimizer(&mut net, &mut optim).unwrap();
-    assert_eq!((bits(&net), bits(&optim)), expected);
-    assert_eq!((optim.steps, checkpoint.optimizer_steps()), (1875, Some(1875)));
-    let position = (checkpoint.epoch(), checkpoint.step(), checkpoint.seed());
-    assert_eq!(position, (3, 5625, Some(0x5eed)));
-    assert_eq!(checkpoint.metadata::<GoldenMetadata>().unwrap(), golden_metadata());
-    let groups: Vec<_> = checkpoint.tensors().map(|info| info.group).collect();
-    assert_eq!(groups[3..5], [Group::Network, Group::Optimizer]);
+fn files_of_every_version_are_still_read() {
+    for (version, golden) in [(1, GOLDEN_1), (2, GOLDEN_2)] {
+        let checkpoint = Checkpoint::from_bytes(golden).unwrap();
+        let (mut net, mut optim) = (golden_network(), golden_optimizer());
+        let expected = (bits(&net), bits(&optim));
+        crate::common::spoil(&mut net);
+        crate::common::spoil(&mut optim);
+        optim.steps = 0;
+        optim.options = Options::new().with("learning_rate", 0.5);
+        checkpoint.restore_with_optimizer(&mut net, &mut optim).unwrap();
+        assert_eq!((bits(&net), bits(&optim)), expected);
+        assert_eq!((optim.steps, checkpoint.optimizer_steps()), (1875, Some(1875)));
+        let position = (checkpoint.epoch(), checkpoint.step(), checkpoint.seed());
+        assert_eq!(position, (3, 5625, Some(0x5eed)));
+        assert_eq!(checkpoint.metadata::<GoldenMetadata>().unwrap(), golden_metadata());
+        let groups: Vec<_> = checkpoint.tensors().map(|info| info.group).collect();
+        assert_eq!(groups[3..5], [Group::Network, Group::Optimizer]);
+
+        // Version 1 had none of these.
+        let learning_rate = optim.options.number("learning_rate").unwrap();
+        let sections: Vec<_> = checkpoint.sections().collect();
+        let later = (checkpoint.position(), checkpoint.program(), learning_rate);
+        if version == 1 {
+            assert_eq!((later, sections), ((0, None, 0.5), vec![Section::Metadata]));
+        } else {
+            assert_eq!(later, (40_000, Some("ziffern 0.3"), 0.1));
+            assert_eq!(sections, [Section::Metadata, Section::Metrics, Section::Schedule]);
+            assert_eq!(checkpoint.metrics::<Vec<f64>>().unwrap(), [2.25, 0.75]);
+            assert_eq!(checkpoint.schedule::<String>().unwrap(), "cosine");
+        }
+    }
 }
 
 #[test]
-fn the_first_file_ever_written_is_still_what_we_write() {
+fn the_latest_version_is_what_we_write() {
     let (net, optim) = (golden_network(), golden_optimizer());
-    let snapshot = Checkpoint::of(&net).optimizer(&optim).epoch(3).step(5625);
-    let snapshot = snapshot.seed(0x5eed).metadata(&golden_metadata()).unwrap();
-    assert!(snapshot.to_bytes().unwrap() == GOLDEN);
+    let snapshot = Checkpoint::of(&net).optimizer(&optim).epoch(3).step(5625).position(40_000);
+    let snapshot = snapshot.seed(0x5eed).program("ziffern 0.3").metadata(&golden_metadata()).unwrap();
+    let snapshot = snapshot.metrics(&[2.25, 0.75]).unwrap().schedule(&"cosine".to_string()).unwrap();
+    assert!(snapshot.to_bytes().unwrap() == GOLDEN_2);
 }

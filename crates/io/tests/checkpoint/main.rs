@@ -7,6 +7,7 @@ mod common;
 mod damage;
 mod layout;
 mod metadata;
+mod options;
 mod restore;
 mod restoring;
 mod rotation;

@@ -6,11 +6,11 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use backrule_io::{Checkpoint, LoadError, MetadataError};
+use backrule_io::{Checkpoint, LoadError, Section, SectionError, SectionProblem};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-fn saved<M: Serialize + DeserializeOwned>(value: &M) -> Result<Checkpoint, MetadataError> {
+fn saved<M: Serialize + DeserializeOwned>(value: &M) -> Result<Checkpoint, SectionError> {
     let net = crate::common::network::<f32>();
     let bytes = Checkpoint::of(&net).metadata(value)?.to_bytes();
     Ok(Checkpoint::from_bytes(&bytes.unwrap()).unwrap())
@@ -24,9 +24,9 @@ fn comes_back<M: Serialize + DeserializeOwned + Debug>(value: M) {
 }
 
 #[track_caller]
-fn refused<M: Serialize + DeserializeOwned>(value: M) -> MetadataError {
+fn refused<M: Serialize + DeserializeOwned>(value: M) -> SectionProblem {
     match saved(&value) {
-        Err(error) => error,
+        Err(error) => error.problem,
         Ok(_) => panic!("it was accepted"),
     }
 }
@@ -158,10 +158,10 @@ fn values_of_json_come_back() {
 fn what_serde_can_not_read_is_refused_when_saved() {
     // serde's buffer behind `flatten` has no 128 bits.
     let error = refused(FlatKeys { a: 1, rest: BTreeMap::from([("k".to_string(), u128::MAX)]) });
-    assert!(matches!(error, MetadataError::OneWay(_)), "{error}");
+    assert!(matches!(error, SectionProblem::OneWay(_)), "{error}");
     // A key that is also a field.
     let error = refused(FlatKeys { a: 1, rest: BTreeMap::from([("a".to_string(), 2_u8)]) });
-    assert!(matches!(error, MetadataError::OneWay(_)), "{error}");
+    assert!(matches!(error, SectionProblem::OneWay(_)), "{error}");
     // A type whose two halves don't fit.
     #[derive(Serialize, Deserialize)]
     struct Lopsided {
@@ -169,13 +169,13 @@ fn what_serde_can_not_read_is_refused_when_saved() {
         field: u8,
     }
     let error = refused(Lopsided { field: 1 });
-    assert!(matches!(error, MetadataError::OneWay(_)), "{error}");
+    assert!(matches!(error, SectionProblem::OneWay(_)), "{error}");
     // A value that refuses itself: not every path is text.
     #[cfg(unix)]
     {
         use std::os::unix::ffi::OsStringExt;
         let error = refused(PathBuf::from(std::ffi::OsString::from_vec(vec![0xff])));
-        assert!(matches!(error, MetadataError::Serialize(_)), "{error}");
+        assert!(matches!(error, SectionProblem::Serialize(_)), "{error}");
     }
 }
 
@@ -193,7 +193,7 @@ fn an_option_that_would_collapse_is_refused() {
     saved(&run(None)).unwrap();
     saved(&run(Some(Some(3)))).unwrap();
     let error = refused(run(Some(None)));
-    let MetadataError::NestedOption { field } = &error else {
+    let SectionProblem::NestedOption { field } = &error else {
         panic!("{error}");
     };
     assert_eq!(field, "best.epoch");
@@ -209,6 +209,29 @@ fn an_option_that_would_collapse_is_refused() {
 }
 
 #[test]
+fn sections_do_not_meet() {
+    let net = crate::common::network::<f32>();
+    let snapshot = Checkpoint::of(&net).schedule(&Schedule::Step(3)).unwrap();
+    let snapshot = snapshot.metrics(&BTreeMap::from([("loss".to_string(), vec![2.5, 0.5])])).unwrap();
+    let checkpoint = Checkpoint::from_bytes(&snapshot.to_bytes().unwrap()).unwrap();
+    assert_eq!(checkpoint.sections().collect::<Vec<_>>(), [Section::Metrics, Section::Schedule]);
+    assert!(matches!(checkpoint.schedule().unwrap(), Schedule::Step(3)));
+    let metrics: BTreeMap<String, Vec<f64>> = checkpoint.metrics().unwrap();
+    assert_eq!(metrics["loss"], [2.5, 0.5]);
+    let error = checkpoint.metadata::<u8>().unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "metadata: the checkpoint has none: save them with the method of this name"
+    );
+    let error = checkpoint.schedule::<u8>().unwrap_err();
+    assert!(error.to_string().starts_with("schedule: not a `u8`: "), "{error}");
+    // The last value given counts.
+    let snapshot = Checkpoint::of(&net).metrics(&1).unwrap().metrics(&2).unwrap();
+    let checkpoint = Checkpoint::from_bytes(&snapshot.to_bytes().unwrap()).unwrap();
+    assert_eq!(checkpoint.metrics::<u8>().unwrap(), 2);
+}
+
+#[test]
 fn nesting_has_an_end() {
     #[derive(Serialize, Deserialize)]
     enum List {
@@ -218,7 +241,7 @@ fn nesting_has_an_end() {
     let list = |length| (0..length).fold(List::End, |tail, _| List::Cons(Box::new(tail)));
     saved(&list(100)).unwrap().metadata::<List>().unwrap();
     let error = refused(list(200));
-    assert!(matches!(error, MetadataError::OneWay(_)), "{error}");
+    assert!(matches!(error, SectionProblem::OneWay(_)), "{error}");
 }
 
 #[test]
@@ -232,14 +255,15 @@ fn another_type_is_an_error_and_a_newer_one_is_not() -> Result<(), LoadError> {
     let checkpoint = saved(&Inner { p: 0.5, q: Some(1) }).unwrap();
     let newer: Newer = checkpoint.metadata().unwrap();
     assert_eq!(newer, Newer { p: 0.5, added: vec![] });
-    let error = checkpoint.metadata::<Vec<u8>>().unwrap_err();
-    let MetadataError::Deserialize { expected, .. } = &error else {
+    let error = checkpoint.metadata::<Vec<u8>>().unwrap_err().problem;
+    let SectionProblem::Deserialize { expected, .. } = &error else {
         panic!("{error}");
     };
     assert!(expected.contains("Vec<u8>"));
 
     let net = crate::common::network::<f32>();
     let without = Checkpoint::from_bytes(&Checkpoint::of(&net).to_bytes().unwrap())?;
-    assert_eq!(without.metadata::<u8>(), Err(MetadataError::Missing));
+    let (section, problem) = (Section::Metadata, SectionProblem::Missing);
+    assert_eq!(without.metadata::<u8>(), Err(SectionError { section, problem }));
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! A checkpoint that doesn't fit is listed whole, and changes nothing.
 
 use crate::common::{Momentum, Named, bits, network, optimizer, spoil};
-use backrule_io::tensor::{DType, Tensor};
+use backrule_io::tensor::{DType, Options, Tensor};
 use backrule_io::{Checkpoint, Group, RestoreError};
 
 fn saved(net: &Named<f32>, optim: Option<&Momentum<f32>>) -> Checkpoint {
@@ -20,7 +20,11 @@ fn ones<const N: usize>(shape: [usize; N]) -> Tensor {
 #[test]
 fn all_that_does_not_fit_is_listed_and_nothing_changes() {
     let net = vec![("fits", ones([4])), ("rotated", ones([2, 3])), ("gone", ones([5]))];
-    let optim = Momentum { velocities: vec![("fits", ones([4])), ("extra", ones([1]))], steps: 9 };
+    let optim = Momentum {
+        velocities: vec![("fits", ones([4])), ("extra", ones([1]))],
+        steps: 9,
+        options: Options::new(),
+    };
     let checkpoint = saved(&net, Some(&optim));
 
     let mut other = vec![
@@ -29,7 +33,8 @@ fn all_that_does_not_fit_is_listed_and_nothing_changes() {
         ("rotated", ones([3, 2])),
         ("new.bias", ones([7])),
     ];
-    let mut other_optim = Momentum { velocities: vec![("fits", ones([8]))], steps: 1 };
+    let mut other_optim =
+        Momentum { velocities: vec![("fits", ones([8]))], steps: 1, options: Options::new() };
     spoil(&mut other);
     spoil(&mut other_optim);
     let before = (bits(&other), bits(&other_optim));
@@ -111,9 +116,9 @@ fn the_network_alone_and_no_optimizer() {
 
 #[test]
 fn an_optimizer_without_tensors_still_counts_its_steps() {
-    let plain = Momentum { velocities: Vec::new(), steps: 77 };
+    let plain = Momentum { velocities: Vec::new(), steps: 77, options: Options::new() };
     let checkpoint = saved(&network(), Some(&plain));
-    let mut fresh: Momentum<f32> = Momentum { velocities: Vec::new(), steps: 0 };
+    let mut fresh: Momentum<f32> = Momentum { velocities: Vec::new(), steps: 0, options: Options::new() };
     checkpoint.restore_with_optimizer(&mut network(), &mut fresh).unwrap();
     assert_eq!(fresh.steps, 77);
 }

@@ -1,7 +1,7 @@
 //! Restoring into something else than what was saved.
 
 use crate::common::{Momentum, Named, bits, spoil};
-use backrule_io::tensor::{Tensor, TrainingState};
+use backrule_io::tensor::{Options, Tensor, TrainingState};
 use backrule_io::{Checkpoint, Group, Mismatch, Pair, Report, RestoreError};
 
 fn full<const N: usize>(shape: [usize; N], value: f32) -> Tensor {
@@ -20,7 +20,7 @@ fn trained() -> Checkpoint {
         ("fc1.bias.velocity", full([2], 20.0)),
         ("fc2.weight.velocity", full([4, 2], 30.0)),
     ];
-    let optim = Momentum { velocities, steps: 450 };
+    let optim = Momentum { velocities, steps: 450, options: Options::new() };
     Checkpoint::from_bytes(&Checkpoint::of(&net).optimizer(&optim).to_bytes().unwrap()).unwrap()
 }
 
@@ -36,7 +36,7 @@ fn tuned() -> (Named<f32>, Momentum<f32>) {
         ("body.bias.velocity", full([2], 0.0)),
         ("fc2.weight.velocity", full([5, 2], 0.0)),
     ];
-    let mut optim = Momentum { velocities, steps: 7 };
+    let mut optim = Momentum { velocities, steps: 7, options: Options::new() };
     spoil(&mut net);
     spoil(&mut optim);
     (net, optim)
@@ -215,7 +215,7 @@ fn without_an_optimizer_in_the_file_nothing_is_restored() {
 fn the_state_of_a_skipped_parameter_is_skipped_though_it_fits() {
     let net = vec![("head.weight", full([4, 2], 1.0)), ("head.bias", full([4], 2.0))];
     let velocities = vec![("head.weight.columns", full([2], 3.0)), ("head.bias.columns", full([1], 4.0))];
-    let snapshot = Momentum { velocities, steps: 9 };
+    let snapshot = Momentum { velocities, steps: 9, options: Options::new() };
     let bytes = Checkpoint::of(&net).optimizer(&snapshot).to_bytes().unwrap();
     let checkpoint = Checkpoint::from_bytes(&bytes).unwrap();
 

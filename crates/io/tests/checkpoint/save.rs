@@ -5,9 +5,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::common::{Named, Scratch, bits, network, spoil};
-use backrule_io::limits::{MAX_HEADER, MAX_METADATA, MAX_PATH, MAX_TENSORS};
+use backrule_io::limits::{MAX_HEADER, MAX_PATH, MAX_PROGRAM, MAX_SECTION, MAX_TENSORS};
 use backrule_io::tensor::Tensor;
-use backrule_io::{Checkpoint, FileKind, Group, LoadProblem, MetadataError, SaveError, TargetProblem};
+use backrule_io::{Checkpoint, FileKind, Group, LoadProblem, SaveError, SectionProblem, TargetProblem};
 
 #[test]
 fn a_file_is_replaced_by_the_next() {
@@ -94,10 +94,15 @@ fn the_limits_hold_when_writing() {
     // A string of MessagePack has five bytes before its text.
     let net = network::<f32>();
     let text = |length| Checkpoint::of(&net).metadata(&"x".repeat(length));
-    let bytes = text(MAX_METADATA - 5).unwrap().to_bytes().unwrap();
+    let bytes = text(MAX_SECTION - 5).unwrap().to_bytes().unwrap();
     Checkpoint::from_bytes(&bytes).unwrap();
-    let error = text(MAX_METADATA - 4).unwrap_err();
-    assert!(matches!(error, MetadataError::Limit(_)), "{error}");
+    let error = text(MAX_SECTION - 4).unwrap_err();
+    assert!(matches!(error.problem, SectionProblem::Limit(_)), "{error}");
+
+    let program = |length| Checkpoint::of(&net).program("x".repeat(length)).to_bytes();
+    Checkpoint::from_bytes(&program(MAX_PROGRAM).unwrap()).unwrap();
+    let error = program(MAX_PROGRAM + 1).unwrap_err();
+    assert!(matches!(error, SaveError::Limit(_)), "{error}");
 }
 
 /// A bare file name has no directory in it. The current directory belongs to the whole process: hence another one.

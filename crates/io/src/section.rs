@@ -1,7 +1,7 @@
-//! The user's own metadata, as MessagePack: structs are maps with the fields' names, enum variants go by name, and types
+//! What the program says of itself, as MessagePack: structs are maps with the fields' names, enum variants go by name, and types
 //! with a form for humans (an IP address, a UUID) use it.
 //!
-//! Why MessagePack. Metadata outlive the program that wrote them (fields are added, removed, defaulted), so the format
+//! Why MessagePack. Such values outlive the program that wrote them (fields are added, removed, defaulted), so the format
 //! has to describe itself; and what was put in must come out. Compared on the values of `tests/checkpoint/metadata.rs`:
 //!
 //! * `serde_json` writes NaN and infinities as null: `Some(NaN)` comes back as `None`, and `NaN` not at all, which would
@@ -17,17 +17,27 @@
 use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
-use crate::limits::{self, MAX_METADATA, MAX_METADATA_DEPTH};
-use crate::{MetadataError, nested};
+use crate::limits::{self, MAX_SECTION, MAX_SECTION_DEPTH};
+use crate::{Section, SectionError, SectionProblem, nested};
 
 /// Serialises `value`, and makes sure now, while it can still be helped, that it can be read back.
-pub(crate) fn encode<M: Serialize + DeserializeOwned>(value: &M) -> Result<Vec<u8>, MetadataError> {
+pub(crate) fn encode<M: Serialize + DeserializeOwned>(
+    section: Section,
+    value: &M,
+) -> Result<Vec<u8>, SectionError> {
+    try_encode(section, value).map_err(|problem| SectionError { section, problem })
+}
+
+fn try_encode<M: Serialize + DeserializeOwned>(
+    section: Section,
+    value: &M,
+) -> Result<Vec<u8>, SectionProblem> {
     nested::check(value)?;
     let mut bytes = Vec::new();
     let mut serializer = rmp_serde::Serializer::new(&mut bytes).with_struct_map().with_human_readable();
-    (value.serialize(&mut serializer)).map_err(|e| MetadataError::Serialize(e.to_string()))?;
-    limits::check("bytes of metadata", bytes.len(), MAX_METADATA)?;
-    verify(&bytes).and_then(|()| decode::<M>(&bytes)).map_err(MetadataError::OneWay)?;
+    (value.serialize(&mut serializer)).map_err(|e| SectionProblem::Serialize(e.to_string()))?;
+    limits::check(&format!("bytes of {section}"), bytes.len(), MAX_SECTION)?;
+    verify(&bytes).and_then(|()| decode::<M>(&bytes)).map_err(SectionProblem::OneWay)?;
     Ok(bytes)
 }
 
@@ -41,7 +51,7 @@ pub(crate) fn verify(bytes: &[u8]) -> Result<(), String> {
 
 pub(crate) fn decode<M: DeserializeOwned>(mut bytes: &[u8]) -> Result<M, String> {
     let mut deserializer = rmp_serde::Deserializer::new(&mut bytes).with_human_readable();
-    deserializer.set_max_depth(MAX_METADATA_DEPTH);
+    deserializer.set_max_depth(MAX_SECTION_DEPTH);
     let value = M::deserialize(&mut deserializer).map_err(|error| error.to_string())?;
     if bytes.is_empty() { Ok(value) } else { Err(format!("{} bytes are left over", bytes.len())) }
 }

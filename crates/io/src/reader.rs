@@ -1,0 +1,125 @@
+//! Reading a file from the first byte to the last, and verifying all of it on the way.
+
+use std::io::{BufRead, Read};
+
+use crc32fast::Hasher;
+
+use crate::envelope::Envelope;
+use crate::header::{Entry, Header};
+use crate::{LoadProblem, Malformed, Part, section};
+
+/// So many bytes are hashed and copied at a time: they are still in the cache for the second.
+const PIECE: usize = 64 << 10;
+
+/// Whether checksums are compared. Whatever they say, nothing in a file may do harm: a forger computes them, too, and so
+/// does a fuzzer without having to guess them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Checksums {
+    Compare,
+    #[cfg(feature = "fuzzing")]
+    Ignore,
+}
+
+impl Checksums {
+    pub(crate) fn check(
+        self,
+        computed: u32,
+        stored: u32,
+        part: impl FnOnce() -> Part,
+    ) -> Result<(), LoadProblem> {
+        let same = match self {
+            Self::Compare => computed == stored,
+            #[cfg(feature = "fuzzing")]
+            Self::Ignore => true,
+        };
+        if same { Ok(()) } else { Err(LoadProblem::Checksum(part())) }
+    }
+}
+
+/// Reads `length` bytes, which must be all, and gives the elements to `keep`, piece by piece. Every length is compared
+/// with what is there before memory is taken for it; `begin` is told the payload's, once it is known to be right.
+pub(crate) fn read<K>(
+    input: &mut impl BufRead,
+    length: u64,
+    checksums: Checksums,
+    begin: impl FnOnce(u64) -> Result<K, LoadProblem>,
+    keep: impl FnMut(&mut K, &[u8]),
+) -> Result<(Header, K), LoadProblem> {
+    let mut fixed = Vec::new();
+    input.by_ref().take(Envelope::SIZE).read_to_end(&mut fixed)?;
+    let envelope = Envelope::decode(&fixed, length, checksums)?;
+
+    let header = read_exactly(input, envelope.header)?;
+    checksums.check(crc32fast::hash(&header), envelope.header_crc, || Part::Header)?;
+    let mut whole = Hasher::new();
+    whole.update(&fixed);
+    whole.update(&header);
+    let header = Header::decode(envelope.version, header)?;
+    for (section, content) in header.sections() {
+        section::verify(content).map_err(|reason| Malformed::SectionContent { section, reason })?;
+    }
+    let size =
+        (header.entries()).try_fold(0_u64, |sum, entry| sum.checked_add(u64::try_from(entry.size()).ok()?));
+    if size != Some(envelope.payload) {
+        return Err(Malformed::PayloadSize { claimed: envelope.payload, tensors: size }.into());
+    }
+
+    let mut kept = begin(envelope.payload)?;
+    elements(input, &header, checksums, &mut whole, &mut kept, keep)?;
+    let end = read_exactly(input, Envelope::END)?;
+    let stored = end.first_chunk().map_or(0, |end| u32::from_le_bytes(*end));
+    checksums.check(whole.finalize(), stored, || Part::Whole)?;
+    if !input.fill_buf()?.is_empty() {
+        return Err(Malformed::Grew.into());
+    }
+    Ok((header, kept))
+}
+
+/// The only loop over the elements: every tensor's are read, hashed while they are in the cache, and handed on.
+fn elements<K>(
+    input: &mut impl BufRead,
+    header: &Header,
+    checksums: Checksums,
+    whole: &mut Hasher,
+    kept: &mut K,
+    mut keep: impl FnMut(&mut K, &[u8]),
+) -> Result<(), LoadProblem> {
+    for entry in header.entries() {
+        let mut hasher = Hasher::new();
+        let mut left = entry.size();
+        while left > 0 {
+            let there = input.fill_buf()?;
+            let piece = there.get(..left.min(PIECE)).unwrap_or(there);
+            if piece.is_empty() {
+                return Err(Malformed::Shrank.into());
+            }
+            hasher.update(piece);
+            keep(kept, piece);
+            let used = piece.len();
+            input.consume(used);
+            left = left.saturating_sub(used);
+        }
+        // The checksum of the whole follows from those of the parts: the elements are hashed once.
+        whole.combine(&hasher);
+        let Entry { group, path, crc, .. } = entry;
+        checksums.check(hasher.finalize(), crc, || Part::Tensor { group, path: path.to_string() })?;
+    }
+    Ok(())
+}
+
+/// The next `size` bytes. The caller has compared `size` with the length of what is there.
+fn read_exactly(input: &mut impl Read, size: u64) -> Result<Vec<u8>, LoadProblem> {
+    let mut bytes = Vec::new();
+    reserve(&mut bytes, size)?;
+    input.by_ref().take(size).read_to_end(&mut bytes)?;
+    if (bytes.len() as u64) < size {
+        return Err(Malformed::Shrank.into());
+    }
+    Ok(bytes)
+}
+
+/// Memory for `size` bytes and no more, or the error that there is none.
+pub(crate) fn reserve(bytes: &mut Vec<u8>, size: u64) -> Result<(), LoadProblem> {
+    let size = usize::try_from(size).unwrap_or(usize::MAX);
+    bytes.try_reserve_exact(size).map_err(|error| LoadProblem::Io(error.into()))
+}
