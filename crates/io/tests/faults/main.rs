@@ -14,6 +14,10 @@
 #[cfg(target_os = "linux")]
 mod calls;
 #[cfg(target_os = "linux")]
+mod disk;
+#[cfg(target_os = "linux")]
+mod power;
+#[cfg(target_os = "linux")]
 mod writer;
 
 #[cfg(target_os = "linux")]
@@ -23,6 +27,7 @@ fn main() {
     match arguments[..] {
         ["save", writer, path, epoch] => writer::child(writer, path, epoch.parse().unwrap()),
         ["--all"] => calls::run(true),
+        ["--power"] => power::run(),
         // What `cargo test` hands to all test programs, such as `--quiet` or the name of another test.
         [] => calls::run(false),
         _ if arguments.iter().all(|argument| ["-q", "--quiet", "--nocapture"].contains(argument)) => {

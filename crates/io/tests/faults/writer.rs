@@ -47,6 +47,16 @@ fn save_without_sync(path: &Path, epoch: u64) -> io::Result<()> {
     fs::rename(beside, path)
 }
 
+/// By one of the writers, which has to work.
+pub(crate) fn save_as(writer: &str, path: &Path, epoch: u64) {
+    match writer {
+        "ours" => save(path, epoch).unwrap(),
+        "naive" => save_naively(path, epoch).unwrap(),
+        "unsynced" => save_without_sync(path, epoch).unwrap(),
+        _ => panic!("no writer {writer}"),
+    }
+}
+
 pub(crate) fn child(writer: &str, path: &str, epoch: u64) -> ! {
     let path = Path::new(path);
     // Made before: what is traced is the saving.
@@ -59,7 +69,6 @@ pub(crate) fn child(writer: &str, path: &str, epoch: u64) -> ! {
             Err(_) => NOT_SAVED,
         },
         "naive" => save_naively(path, epoch).map_or(NOT_SAVED, |()| 0),
-        "unsynced" => save_without_sync(path, epoch).map_or(NOT_SAVED, |()| 0),
         _ => panic!("no writer {writer}"),
     };
     let _ = fs::metadata(END);
