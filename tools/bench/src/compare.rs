@@ -109,16 +109,16 @@ impl Sides<'_> {
         series: &mut Series,
     ) -> Result<()> {
         eprintln!("{part} series, round {}: {name}", round + 1);
-        let mut medians = [None, None];
+        let mut measured = [None, None];
         for i in [round % 2, 1 - round % 2] {
             let (side, (root, programs)) = [("base", self.base), ("head", self.head)][i];
             // The base may not have this target.
             if let Some(program) = programs.get(name) {
                 let home = self.raw.join(part).join((round + 1).to_string()).join(side).join(name);
-                medians[i] = Some(criterion::run(program, root, &home, filter, &self.settings)?);
+                measured[i] = Some(criterion::run(program, root, &home, filter, &self.settings)?);
             }
         }
-        let [base, head] = medians.map(Option::unwrap_or_default);
+        let [base, head] = measured.map(Option::unwrap_or_default);
         // What only the base has is found by the lists of ids.
         for (id, &time) in &head {
             let times: &mut Times = series.entry(format!("{name}/{id}")).or_default();

@@ -43,13 +43,16 @@ pub(crate) fn run(
     if !done.success() {
         return Err(format!("{command:?}: {done}").into());
     }
-    let mut medians = BTreeMap::new();
-    read(home, &mut medians)?;
-    Ok(medians)
+    let mut times = BTreeMap::new();
+    read(home, &mut times)?;
+    Ok(times)
 }
 
-/// Medians in ns by id, from `…/new/benchmark.json` and the `estimates.json` beside it.
-fn read(folder: &Path, medians: &mut BTreeMap<String, f64>) -> Result<()> {
+/// The fastest sample of each id, in ns a call, from `…/new/benchmark.json` and the `sample.json` beside it.
+///
+/// Not criterion's mean or median: what disturbs a measurement only ever adds time. On a machine that also compiled something,
+/// the ratios of two runs of the same code scattered four times less (docs/benchmarking.md).
+fn read(folder: &Path, times: &mut BTreeMap<String, f64>) -> Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         if !path.is_dir() {
@@ -58,15 +61,22 @@ fn read(folder: &Path, medians: &mut BTreeMap<String, f64>) -> Result<()> {
         let benchmark = path.join("benchmark.json");
         if path.ends_with("new") && benchmark.is_file() {
             let benchmark: Value = serde_json::from_slice(&fs::read(&benchmark)?)?;
-            let estimates: Value = serde_json::from_slice(&fs::read(path.join("estimates.json"))?)?;
+            let sample: Value = serde_json::from_slice(&fs::read(path.join("sample.json"))?)?;
             let id = benchmark["full_id"].as_str().ok_or("criterion: benchmark.json has no full_id")?;
-            let median = estimates["median"]["point_estimate"].as_f64();
-            medians.insert(id.to_string(), median.ok_or("criterion: estimates.json has no median")?);
+            let fastest =
+                fastest(&sample).ok_or_else(|| format!("criterion: sample.json of {id} has no time"))?;
+            times.insert(id.to_string(), fastest);
         } else {
-            read(&path, medians)?;
+            read(&path, times)?;
         }
     }
     Ok(())
+}
+
+fn fastest(sample: &Value) -> Option<f64> {
+    let numbers = |name: &str| sample[name].as_array().into_iter().flatten().filter_map(Value::as_f64);
+    let per_call = numbers("times").zip(numbers("iters")).map(|(time, calls)| time / calls);
+    per_call.filter(|time| time.is_finite()).min_by(f64::total_cmp)
 }
 
 /// What `--list` prints: `ID: benchmark` lines.
@@ -99,25 +109,22 @@ mod tests {
     }
 
     #[test]
-    fn estimates_are_found_by_the_full_id() {
+    fn times_are_found_by_the_full_id() {
         let home = std::env::temp_dir().join(format!("backrule-bench-criterion-{}", std::process::id()));
         let new = home.join("group").join("a_b").join("new");
         fs::create_dir_all(&new).unwrap();
         fs::write(new.join("benchmark.json"), r#"{"full_id":"group/a/b","throughput":null}"#).unwrap();
-        fs::write(
-            new.join("estimates.json"),
-            r#"{"mean":{"point_estimate":9},"median":{"point_estimate":7.5}}"#,
-        )
-        .unwrap();
+        let sample = r#"{"iters":[10.0,20.0,30.0],"times":[80.0,150.0,270.0]}"#;
+        fs::write(new.join("sample.json"), sample).unwrap();
         // What criterion keeps of an earlier run is not of this one.
         let base = home.join("group").join("a_b").join("base");
         fs::create_dir_all(&base).unwrap();
         fs::write(base.join("benchmark.json"), r#"{"full_id":"group/old"}"#).unwrap();
-        let mut medians = BTreeMap::new();
-        read(&home, &mut medians).unwrap();
-        assert_eq!(medians, BTreeMap::from([("group/a/b".to_string(), 7.5)]));
-        fs::write(new.join("estimates.json"), "{}").unwrap();
-        assert!(read(&home, &mut medians).is_err());
+        let mut times = BTreeMap::new();
+        read(&home, &mut times).unwrap();
+        assert_eq!(times, BTreeMap::from([("group/a/b".to_string(), 7.5)]));
+        fs::write(new.join("sample.json"), "{}").unwrap();
+        assert!(read(&home, &mut times).is_err());
         fs::remove_dir_all(&home).unwrap();
     }
 }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::accept::{Accepted, Kind};
 
-/// Medians of one id, in ns a call, one for each round that measured it on both sides.
+/// Fastest samples of one id, in ns a call, one for each round that measured it on both sides.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Times {
     pub(crate) base: Vec<f64>,
