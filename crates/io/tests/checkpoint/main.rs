@@ -8,6 +8,7 @@ mod damage;
 mod layout;
 mod metadata;
 mod options;
+mod python;
 mod restore;
 mod restoring;
 mod rotation;
