@@ -1,26 +1,29 @@
 //! `cargo bench --bench nn`: whole training steps and predictions, and single layers. Throughput counts floating-point
-//! operations of the products for networks, and elements for activations.
+//! operations of the products for networks and dense layers, elements for activations, and samples for `digits`.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark may fail loudly")]
 
 mod common;
 
 use backrule_examples::digits::{Digits, PIXELS};
 use backrule_loss::CrossEntropy;
-use backrule_nn::{Grads, Key, Mode, Tape};
+use backrule_nn::{Grads, Key, Layer, Linear, Mode, Tape};
 use backrule_optim::{Optimizer, Sgd};
 use backrule_tensor::{Tensor, parallel, random};
-use common::{mlp, name, normal, prediction_flop, training, training_flop};
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use common::{bench, mlp, name, normal, prediction_flop, training, training_flop};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 /// Networks and batches of the tables in docs/performance.md: those that others are compared on, then odd ones.
-const STEPS: [(&[usize], usize); 7] = [
+const STEPS: [(&[usize], usize); 9] = [
+    (&[64, 32, 10], 1),
     (&[64, 32, 10], 32),
+    (&[784, 128, 64, 10], 1),
     (&[784, 128, 64, 10], 64),
     (&[784, 128, 64, 10], 1024),
-    (&[1024, 4096, 4096, 1000], 256),
     (&[33, 33, 7], 7),
     (&[100, 50, 3], 1),
     (&[200, 300, 17], 50),
+    // The last one, because it changes the number of samples.
+    (&[1024, 4096, 4096, 1000], 256),
 ];
 
 /// Forward, loss, backward and update, as a training loop has them: on one thread; on two, where each product is split;
@@ -33,10 +36,13 @@ fn train_step(c: &mut Criterion) {
         let mut group = c.benchmark_group(group);
         for (sizes, batch) in STEPS {
             // A step of a third of a second.
-            group.sample_size(if sizes[0] > 1000 { 10 } else { 100 });
+            if sizes[0] > 1000 {
+                group.sample_size(10);
+            }
             group.throughput(Throughput::Elements(training_flop(sizes, batch)));
-            let mut step = training(sizes, batch, Tape::new().parts(parts).unwrap());
-            group.bench_function(BenchmarkId::new(name(sizes), batch), |b| b.iter(&mut step));
+            bench(&mut group, format!("{}/{batch}", name(sizes)), || {
+                training(sizes, batch, Tape::new().parts(parts).unwrap())
+            });
         }
         group.finish();
     }
@@ -53,6 +59,7 @@ fn digits(c: &mut Criterion) {
     let images = Tensor::from_vec([train.rows(), PIXELS], train.pixels.clone()).unwrap();
     let mut group = c.benchmark_group("digits");
     group.sample_size(10);
+    group.throughput(Throughput::Elements(50 * train.rows() as u64));
     group.bench_function("50-epochs", |b| {
         b.iter(|| {
             let mut net = mlp(&[PIXELS, 32, 10]);
@@ -89,11 +96,11 @@ fn predict(c: &mut Criterion) {
             (&[784, 128, 64, 10], 1024),
             (&[33, 33, 7], 5),
         ] {
-            let (net, x) = (mlp(sizes), normal([batch, sizes[0]], 2));
-            let mut tape = Tape::new().parts(parts).unwrap();
             group.throughput(Throughput::Elements(prediction_flop(sizes, batch)));
-            group.bench_function(BenchmarkId::new(name(sizes), batch), |b| {
-                b.iter(|| tape.forward(&net, &x, Mode::Eval).unwrap().into_output().as_slice()[0])
+            bench(&mut group, format!("{}/{batch}", name(sizes)), || {
+                let (net, x) = (mlp(sizes), normal([batch, sizes[0]], 2));
+                let mut tape = Tape::new().parts(parts).unwrap();
+                move || tape.forward(&net, &x, Mode::Eval).unwrap().into_output().as_slice()[0]
             });
         }
         group.finish();
@@ -101,22 +108,43 @@ fn predict(c: &mut Criterion) {
     set_threads(1);
 }
 
-/// Activations, forward and backward to the input.
+/// Forward and backward to the input of a layer alone.
+fn pass_of(layer: Box<dyn Layer<f32>>, shape: [usize; 2], outputs: usize) -> impl FnMut() {
+    let (x, dy) = (normal(shape, 1), normal([shape[0], outputs], 2));
+    let (mut tape, mut grads, mut dx) = (Tape::new(), Grads::new(&*layer), Tensor::default());
+    move || {
+        let pass = tape.forward(&*layer, &x, Mode::Train(Key::new(1))).unwrap();
+        pass.backward_to_input(&dy, &mut grads, &mut dx).unwrap();
+    }
+}
+
 fn activations(c: &mut Criterion) {
     let mut group = c.benchmark_group("activation");
-    let (x, dy) = (normal([256, 128], 1), normal([256, 128], 2));
-    group.throughput(Throughput::Elements(x.len() as u64));
-    for layer in common::activations() {
-        let (mut tape, mut grads, mut dx) = (Tape::new(), Grads::new(&*layer), Tensor::default());
-        group.bench_function(BenchmarkId::new(layer.describe(), "256x128"), |b| {
-            b.iter(|| {
-                let pass = tape.forward(&*layer, &x, Mode::Train(Key::new(1))).unwrap();
-                pass.backward_to_input(&dy, &mut grads, &mut dx).unwrap();
-            })
-        });
+    for (i, layer) in common::activations().iter().enumerate() {
+        for rows in [1, 32, 256] {
+            group.throughput(Throughput::Elements(rows as u64 * 128));
+            bench(&mut group, format!("{}/{rows}x128", layer.describe()), || {
+                pass_of(common::activations().into_iter().nth(i).unwrap(), [rows, 128], 128)
+            });
+        }
     }
     group.finish();
 }
 
-criterion_group!(benches, train_step, digits, predict, activations);
+/// Dense layers alone, with both gradients.
+fn dense(c: &mut Criterion) {
+    let mut group = c.benchmark_group("linear");
+    for [inputs, outputs] in [[64, 32], [784, 128]] {
+        for batch in [1, 32, 1024] {
+            group.throughput(Throughput::Elements(6 * (batch * inputs * outputs) as u64));
+            bench(&mut group, format!("{inputs}-{outputs}/{batch}"), || {
+                let layer = Linear::new(inputs, outputs, &mut random::rng(1)).unwrap();
+                pass_of(Box::new(layer), [batch, inputs], outputs)
+            });
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, train_step, digits, predict, activations, dense);
 criterion_main!(benches);

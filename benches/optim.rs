@@ -1,24 +1,35 @@
 //! `cargo bench --bench optim`: one update of all parameters. Throughput counts bytes: a parameter, its gradient and its
-//! velocity are read, and a parameter and a velocity written. `sgd` is on one thread, `sgd_momentum` on all.
+//! velocity are read, and a parameter and a velocity written. `sgd` and `network` are on one thread, `sgd_momentum` on all.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark may fail loudly")]
+
+mod common;
 
 use std::num::NonZeroUsize;
 
-use backrule_optim::{Optimizer, Sgd};
-use backrule_tensor::{Tensor, parallel, random};
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use backrule_nn::Grads;
+use backrule_optim::{Momentum, Optimizer, Sgd};
+use backrule_tensor::parallel;
+use common::{bench, mlp, name, normal};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+
+/// An update of one tensor.
+fn update(rule: Sgd, parameters: usize) -> impl FnMut() {
+    let (mut net, mut grads) = (normal([1, parameters], 1), [normal([1, parameters], 2)]);
+    let mut optimizer = Optimizer::new(rule, &net);
+    move || optimizer.step(&mut net, &mut grads).unwrap()
+}
+
+/// A small rate: parameters must not diverge.
+fn plain() -> Sgd {
+    Sgd::new(1e-6).unwrap()
+}
 
 /// Before [`sgd`], which sets the number of threads.
 fn sgd_momentum(c: &mut Criterion) {
     let mut group = c.benchmark_group("sgd_momentum");
     for parameters in [100_000_usize, 10_000_000] {
-        let normal = |seed| Tensor::<f32>::normal([parameters], 0.0, 1.0, &mut random::rng(seed)).unwrap();
-        let (mut net, mut grads) = (normal(1), [normal(2)]);
-        let mut optimizer = Optimizer::new(Sgd::new(1e-6).unwrap().momentum(0.9).unwrap(), &net);
         group.throughput(Throughput::Bytes(20 * parameters as u64));
-        group.bench_function(BenchmarkId::from_parameter(parameters), |b| {
-            b.iter(|| optimizer.step(&mut net, &mut grads).unwrap())
-        });
+        bench(&mut group, parameters.to_string(), || update(plain().momentum(0.9).unwrap(), parameters));
     }
     group.finish();
 }
@@ -26,21 +37,36 @@ fn sgd_momentum(c: &mut Criterion) {
 fn sgd(c: &mut Criterion) {
     parallel::set_threads(NonZeroUsize::MIN);
     let mut group = c.benchmark_group("sgd");
-    for parameters in [2_410_usize, 100_000, 10_000_000] {
-        let normal = |seed| Tensor::normal([parameters], 0.0, 1.0, &mut random::rng(seed)).unwrap();
-        let (mut net, mut grads): (Vec<(&str, Tensor)>, Vec<Tensor>) =
-            (vec![("w", normal(1))], vec![normal(2)]);
-        let plain = Sgd::new(1e-6).unwrap();
-        for (name, rule, bytes) in [("plain", plain, 12), ("momentum", plain.momentum(0.9).unwrap(), 20)] {
-            let mut optimizer = Optimizer::new(rule, &net);
+    let rules = [
+        ("plain", plain(), 12),
+        ("momentum", plain().momentum(0.9).unwrap(), 20),
+        ("nesterov", plain().momentum(Momentum::Nesterov { factor: 0.9 }).unwrap(), 20),
+        ("decay", plain().weight_decay(0.01).unwrap(), 12),
+    ];
+    for parameters in [10_usize, 2_410, 100_000, 10_000_000] {
+        for (name, rule, bytes) in rules {
             group.throughput(Throughput::Bytes(bytes * parameters as u64));
-            group.bench_function(BenchmarkId::new(name, parameters), |b| {
-                b.iter(|| optimizer.step(&mut net, &mut grads).unwrap())
-            });
+            bench(&mut group, format!("{name}/{parameters}"), || update(rule, parameters));
         }
     }
     group.finish();
 }
 
-criterion_group!(benches, sgd_momentum, sgd);
+/// As many tensors as a network has: what walking over names costs.
+fn network(c: &mut Criterion) {
+    let mut group = c.benchmark_group("network");
+    for sizes in [&[3, 4, 2][..], &[64, 32, 10], &[784, 128, 64, 10]] {
+        let parameters: usize = sizes.windows(2).map(|pair| (pair[0] + 1) * pair[1]).sum();
+        group.throughput(Throughput::Bytes(20 * parameters as u64));
+        bench(&mut group, name(sizes), || {
+            let mut net = mlp(sizes);
+            let mut grads = Grads::new(&net);
+            let mut optimizer = Optimizer::new(plain().momentum(0.9).unwrap(), &net);
+            move || optimizer.step(&mut net, &mut grads).unwrap()
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, sgd_momentum, sgd, network);
 criterion_main!(benches);

@@ -1,5 +1,6 @@
-//! `cargo bench --bench tensor`: matrix products in the three forms of a dense layer, and nalgebra's beside them. Throughput
-//! counts floating-point operations, 2 m n k each.
+//! `cargo bench --bench tensor`: matrix products in the three forms of a dense layer, and nalgebra's beside them; operations on
+//! elements and rows; the pool of threads. Throughput counts floating-point operations of products, 2 m n k each, and
+//! bytes of what memory bounds.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark may fail loudly")]
 
 mod common;
@@ -11,47 +12,46 @@ use std::time::Duration;
 use backrule_tensor::nalgebra::{DMatrixViewMut, Dyn, MatrixView};
 use backrule_tensor::simd::{self, Kernel, Simd};
 use backrule_tensor::{Tensor, matmul_into, matmul_nt_into, matmul_tn_into, parallel};
-use common::{Product, normal};
-use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use common::{Product, bench, normal};
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 
 /// Batch, inputs and outputs of dense layers: one sample, tiny, cache-sized, large.
-const LAYERS: [[usize; 3]; 8] = [
+const LAYERS: [[usize; 3]; 9] = [
     [1, 784, 128],
     [32, 64, 32],
     [32, 32, 10],
     [64, 64, 10],
     [7, 33, 33],
+    [32, 784, 128],
     [64, 784, 128],
     [1024, 784, 128],
     [256, 1024, 4096],
 ];
-
-/// Id, operands, which of them is transposed, our product, and the result's shape.
-type Case<'a> = (&'a str, &'a Tensor, &'a Tensor, [bool; 2], Product, [usize; 2]);
 
 fn matmul(c: &mut Criterion) {
     // As nalgebra's, which uses one.
     parallel::set_threads(NonZeroUsize::MIN);
     let mut group = c.benchmark_group("matmul");
     for [batch, inputs, outputs] in LAYERS {
-        let (x, w, dy) =
-            (normal([batch, inputs], 1), normal([outputs, inputs], 2), normal([batch, outputs], 3));
         group.throughput(Throughput::Elements(2 * (batch * inputs * outputs) as u64));
-        let products: [Case<'_>; 3] = [
-            ("forward_nt", &x, &w, [false, true], matmul_nt_into, [batch, outputs]),
-            ("dx_nn", &dy, &w, [false, false], matmul_into, [batch, inputs]),
-            ("dw_tn", &dy, &x, [true, false], matmul_tn_into, [outputs, inputs]),
-        ];
-        for (name, a, b, transposed, product, shape) in products {
+        let (x, w, dy) = ([batch, inputs], [outputs, inputs], [batch, outputs]);
+        // Operands, which of them is transposed, and the result.
+        for (name, a, b, transposed, product, result) in [
+            ("forward_nt", x, w, [false, true], matmul_nt_into as Product, dy),
+            ("dx_nn", dy, w, [false, false], matmul_into, x),
+            ("dw_tn", dy, x, [true, false], matmul_tn_into, w),
+        ] {
             let size = format!("{batch}x{inputs}x{outputs}");
-            let mut result = Tensor::zeros(shape).unwrap();
-            group.bench_function(BenchmarkId::new(name, &size), |bencher| {
-                bencher.iter(|| product(a, b, 0.0, &mut result))
+            let operands = || (normal(a, 1), normal(b, 2), Tensor::zeros(result).unwrap());
+            bench(&mut group, format!("{name}/{size}"), || {
+                let (a, b, mut result) = operands();
+                move || product(&a, &b, 0.0, &mut result)
             });
             // With fewer rows nalgebra leaves its fast kernel, and that path is not one to compare with or rely on.
             if batch > 5 {
-                group.bench_function(BenchmarkId::new(format!("{name}_nalgebra"), &size), |bencher| {
-                    bencher.iter(|| nalgebra_product(a, b, transposed, &mut result))
+                bench(&mut group, format!("{name}_nalgebra/{size}"), || {
+                    let (a, b, mut result) = operands();
+                    move || nalgebra_product(&a, &b, transposed, &mut result)
                 });
             }
         }
@@ -63,16 +63,51 @@ fn matmul(c: &mut Criterion) {
 fn small_matmul(c: &mut Criterion) {
     let mut group = c.benchmark_group("small_matmul");
     for [m, n, k] in [[1, 1, 1], [2, 3, 2], [5, 5, 5], [1, 33, 10], [3, 7, 33], [7, 33, 33], [16, 16, 16]] {
-        let (a, b) = (normal([m, k], 1), normal([k, n], 2));
-        let mut result = Tensor::zeros([m, n]).unwrap();
+        let operands = || (normal([m, k], 1), normal([k, n], 2), Tensor::zeros([m, n]).unwrap());
         let size = format!("{m}x{n}x{k}");
         group.throughput(Throughput::Elements(2 * (m * n * k) as u64));
-        group.bench_function(&size, |bencher| bencher.iter(|| matmul_into(&a, &b, 0.0, &mut result)));
-        group.bench_function(BenchmarkId::new("loop", &size), |bencher| {
-            bencher.iter(|| plain_loop(black_box(&a), black_box(&b), black_box(&mut result)));
+        bench(&mut group, &size, || {
+            let (a, b, mut result) = operands();
+            move || matmul_into(&a, &b, 0.0, &mut result)
+        });
+        bench(&mut group, format!("loop/{size}"), || {
+            let (a, b, mut result) = operands();
+            move || plain_loop(black_box(&a), black_box(&b), black_box(&mut result))
         });
     }
     group.finish();
+}
+
+/// Operations on elements and rows, on one thread: a bias's gradient, an activation, a prediction's class. Bytes are those
+/// that are read and written.
+fn elements(c: &mut Criterion) {
+    type Operation = fn(&mut Tensor, &Tensor, &Tensor);
+    let operations: [(&str, usize, Operation); 7] = [
+        ("copy", 2, |y, a, _| y.copy_from(a)),
+        ("relu", 2, |y, a, _| y.map_from(a, |a| a.max(0.0))),
+        ("product", 3, |y, a, b| y.zip_from(a, b, |a, b| a * b).unwrap()),
+        ("softmax", 2, |y, a, _| y.softmax_from(a)),
+        ("log_softmax", 2, |y, a, _| y.log_softmax_from(a)),
+        ("sum_of_rows", 1, |sum, a, _| {
+            if sum.is_empty() {
+                *sum = Tensor::zeros([a.shape().columns()]).unwrap();
+            }
+            sum.add_sum_of_rows(a).unwrap();
+        }),
+        ("argmax", 1, |_, a, _| _ = black_box(a.argmax_rows().sum::<usize>())),
+    ];
+    for (name, tensors, operation) in operations {
+        let mut group = c.benchmark_group(name);
+        for shape in [[1, 128], [32, 128], [1024, 128], [1024, 8192]] {
+            let elements = shape[0] * shape[1];
+            group.throughput(Throughput::Bytes((tensors * 4 * elements) as u64));
+            bench(&mut group, format!("{}x{}", shape[0], shape[1]), || {
+                let (a, b, mut y) = (normal(shape, 1), normal(shape, 2), Tensor::default());
+                move || operation(&mut y, &a, &b)
+            });
+        }
+        group.finish();
+    }
 }
 
 fn plain_loop(a: &Tensor, b: &Tensor, c: &mut Tensor) {
@@ -93,11 +128,13 @@ fn roofline(c: &mut Criterion) {
     let mut numbers = [1.0; 1024];
     group.bench_function("fma_f32", |b| b.iter(|| simd::run(Fma(&mut numbers, black_box(0.5)))));
     // aᵢ = bᵢ + 3 cᵢ: 240 MB, more than any cache but one of a server.
-    let (x, y) = (normal([20_000, 1000], 1), normal([20_000, 1000], 2));
-    let mut z = Tensor::default();
+    let shape = [20_000, 1000];
     group.sample_size(20);
-    group.throughput(Throughput::Bytes(3 * 4 * x.len() as u64));
-    group.bench_function("triad", |b| b.iter(|| z.zip_from(&x, &y, |x, y| x + 3.0 * y)));
+    group.throughput(Throughput::Bytes(3 * 4 * (shape[0] * shape[1]) as u64));
+    bench(&mut group, "triad", || {
+        let (x, y, mut z) = (normal(shape, 1), normal(shape, 2), Tensor::default());
+        move || z.zip_from(&x, &y, |x, y| x + 3.0 * y)
+    });
     group.finish();
 }
 
@@ -144,19 +181,24 @@ fn strided(t: &Tensor, transposed: bool) -> MatrixView<'_, f32, Dyn, Dyn, Dyn, D
     )
 }
 
+/// A mini-batch from 1,437 rows.
 fn rows(c: &mut Criterion) {
-    let data = normal([1437, 64], 1);
-    let indices: Vec<usize> = (0..32).map(|i| i * 37 % 1437).collect();
-    let mut batch = Tensor::default();
     let mut group = c.benchmark_group("rows");
-    group.throughput(Throughput::Bytes(2 * 32 * 64 * 4));
-    group.bench_function("gather/32x64", |b| b.iter(|| batch.gather(&data, &indices)));
+    for [count, columns] in [[1, 64], [32, 64], [1024, 784]] {
+        group.throughput(Throughput::Bytes(2 * 4 * (count * columns) as u64));
+        bench(&mut group, format!("gather/{count}x{columns}"), || {
+            let (data, mut batch) = (normal([1437, columns], 1), Tensor::default());
+            let indices: Vec<usize> = (0..count).map(|i| i * 37 % 1437).collect();
+            move || batch.gather(&data, &indices)
+        });
+    }
     group.finish();
 }
 
 /// What it costs to hand out two empty tasks: to a worker that is awake, to one that sleeps, and to a thread made for it.
 fn wake(c: &mut Criterion) {
     let mut group = c.benchmark_group("parallel");
+    group.throughput(Throughput::Elements(2));
     parallel::set_threads(NonZeroUsize::MIN.saturating_add(1));
     let two_tasks = || parallel::run(2, |task| _ = black_box(task));
     group.bench_function("awake", |b| b.iter(two_tasks));
@@ -173,5 +215,5 @@ fn wake(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, matmul, small_matmul, roofline, rows, wake);
+criterion_group!(benches, matmul, small_matmul, elements, roofline, rows, wake);
 criterion_main!(benches);

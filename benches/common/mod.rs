@@ -11,9 +11,27 @@ use backrule_nn::{
 };
 use backrule_optim::{Optimizer, Sgd};
 use backrule_tensor::{ShapeError, Tensor, random};
+use criterion::BenchmarkGroup;
+use criterion::measurement::WallTime;
 
 /// One of the three forms of a product.
 pub(crate) type Product = fn(&Tensor, &Tensor, f32, &mut Tensor) -> Result<(), ShapeError>;
+
+/// A benchmark of the work that `make` gives. Inputs are made once, outside of the timed part, and not at all if a filter
+/// leaves the benchmark out.
+pub(crate) fn bench<O, F: FnMut() -> O>(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    id: impl Into<String>,
+    make: impl FnOnce() -> F,
+) {
+    let (mut make, mut work) = (Some(make), None);
+    group.bench_function(id.into(), |bencher| {
+        if let Some(make) = make.take() {
+            work = Some(make());
+        }
+        bencher.iter(work.as_mut().unwrap());
+    });
+}
 
 /// Dense layers of these sizes with ReLU between them.
 pub(crate) fn mlp(sizes: &[usize]) -> Sequential {
