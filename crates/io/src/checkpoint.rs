@@ -6,12 +6,7 @@ use serde::de::DeserializeOwned;
 
 use crate::header::{Header, OptimizerState};
 use crate::reader::{self, Checksums};
-use crate::{
-    Group, LoadError, LoadProblem, Section, SectionError, SectionProblem, TensorInfo, file, section,
-};
-
-/// So much of a file is read at a time.
-const BUFFER: usize = 256 << 10;
+use crate::{Group, LoadError, LoadProblem, Section, SectionError, TensorInfo, file};
 
 /// A loaded checkpoint: verified from the first byte to the last.
 ///
@@ -51,7 +46,7 @@ impl Checkpoint {
         let path = path.as_ref();
         file::open(path)
             .and_then(|(file, length)| {
-                Self::read(&mut BufReader::with_capacity(BUFFER, file), length, Checksums::Compare)
+                Self::read(&mut BufReader::with_capacity(reader::BUFFER, file), length, Checksums::Compare)
             })
             .map_err(|problem| LoadError { file: Some(path.to_path_buf()), problem })
     }
@@ -151,12 +146,7 @@ impl Checkpoint {
     /// # Errors
     /// When it was not saved, or is not an `M`.
     pub fn section<M: DeserializeOwned>(&self, section: Section) -> Result<M, SectionError> {
-        let content = self.header.sections().find(|(other, _)| *other == section);
-        let read = content.ok_or(SectionProblem::Missing).and_then(|(_, bytes)| {
-            let expected = std::any::type_name::<M>();
-            section::decode(bytes).map_err(|reason| SectionProblem::Deserialize { expected, reason })
-        });
-        read.map_err(|problem| SectionError { section, problem })
+        self.header.value(section)
     }
 
     /// The sections that there are.

@@ -16,12 +16,16 @@ use backrule_tensor::{DType, MAX_RANK, OptionValue, Options, Shape};
 use bincode::config::{Configuration, Fixint, Limit, LittleEndian};
 use bincode::error::DecodeError;
 use bincode::{BorrowDecode, Encode};
+use serde::de::DeserializeOwned;
 
 use crate::envelope::VERSION;
 use crate::limits::{
     self, MAX_HEADER, MAX_OPTION_NAME, MAX_OPTIONS, MAX_PATH, MAX_PROGRAM, MAX_SECTION, MAX_TENSORS,
 };
-use crate::{Group, LimitError, LoadProblem, Malformed, SaveError, Section, TensorInfo};
+use crate::{
+    Group, LimitError, LoadProblem, Malformed, SaveError, Section, SectionError, SectionProblem, TensorInfo,
+    section,
+};
 
 /// The limit bounds what one value may claim; everything decoded here is borrowed or a number, so that a claim never
 /// becomes an allocation.
@@ -125,6 +129,16 @@ impl Header {
 
     pub(crate) fn sections(&self) -> impl ExactSizeIterator<Item = (Section, &[u8])> {
         self.sections.iter().map(|(section, at)| (*section, self.bytes.get(at.clone()).unwrap_or_default()))
+    }
+
+    /// The value of a section.
+    pub(crate) fn value<M: DeserializeOwned>(&self, section: Section) -> Result<M, SectionError> {
+        let content = self.sections().find(|(other, _)| *other == section);
+        let read = content.ok_or(SectionProblem::Missing).and_then(|(_, bytes)| {
+            let expected = std::any::type_name::<M>();
+            section::decode(bytes).map_err(|reason| SectionProblem::Deserialize { expected, reason })
+        });
+        read.map_err(|problem| SectionError { section, problem })
     }
 
     /// Every tensor, in the order of their elements in the payload: first the network's, then the optimiser's.

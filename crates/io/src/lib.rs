@@ -12,6 +12,7 @@
 )]
 
 mod checkpoint;
+mod contents;
 mod envelope;
 mod error;
 mod file;
@@ -24,9 +25,11 @@ mod report;
 mod restore;
 mod rotation;
 mod section;
+mod show;
 mod snapshot;
 
 pub use checkpoint::Checkpoint;
+pub use contents::{Contents, StoredTensor};
 pub use error::{
     LimitError, LoadError, LoadProblem, Malformed, Mismatch, Part, RestoreError, RotationError, SaveError,
     SectionError, SectionProblem,

@@ -8,6 +8,8 @@ use crate::envelope::Envelope;
 use crate::header::{Entry, Header};
 use crate::{LoadProblem, Malformed, Part, section};
 
+/// So much of a file is read at a time.
+pub(crate) const BUFFER: usize = 256 << 10;
 /// So many bytes are hashed and copied at a time: they are still in the cache for the second.
 const PIECE: usize = 64 << 10;
 

@@ -14,10 +14,13 @@
 //!   `Some(())`: `nested` refuses these. Its maintainer keeps it alive but would like a successor
 //!   (3Hren/msgpack-rust#255): hence one private file, and a format for which there are many readers.
 
+use std::fmt;
+
 use serde::Serialize;
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::{DeserializeOwned, DeserializeSeed, IgnoredAny};
 
 use crate::limits::{self, MAX_SECTION, MAX_SECTION_DEPTH};
+use crate::show::Show;
 use crate::{Section, SectionError, SectionProblem, nested};
 
 /// Serialises `value`, and makes sure now, while it can still be helped, that it can be read back.
@@ -54,4 +57,14 @@ pub(crate) fn decode<M: DeserializeOwned>(mut bytes: &[u8]) -> Result<M, String>
     deserializer.set_max_depth(MAX_SECTION_DEPTH);
     let value = M::deserialize(&mut deserializer).map_err(|error| error.to_string())?;
     if bytes.is_empty() { Ok(value) } else { Err(format!("{} bytes are left over", bytes.len())) }
+}
+
+/// Writes a value for people. What was verified can be shown, short of numbers of MessagePack's extensions.
+pub(crate) fn show(mut bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let mut deserializer = rmp_serde::Deserializer::new(&mut bytes).with_human_readable();
+    deserializer.set_max_depth(MAX_SECTION_DEPTH);
+    match Show(&mut *f).deserialize(&mut deserializer) {
+        Ok(()) => Ok(()),
+        Err(error) => write!(f, " (can't be shown: {})", error.to_string().escape_debug()),
+    }
 }

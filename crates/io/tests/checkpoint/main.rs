@@ -5,6 +5,7 @@
 mod common;
 
 mod damage;
+mod inspect;
 mod layout;
 mod metadata;
 mod options;
