@@ -12,7 +12,7 @@ use crate::{Checkpoint, LoadError, Section, SectionError, TensorInfo, file, sect
 /// What is in a file, short of the elements: made by [`Checkpoint::inspect`].
 ///
 /// As text it is a list of everything, for people: `cargo run --example inspect -- FILE` prints it.
-#[derive(Clone, PartialEq)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct Contents {
     /// The version of the format.

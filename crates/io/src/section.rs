@@ -16,8 +16,9 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use rmp_serde::decode::Error;
 use serde::de::{DeserializeOwned, DeserializeSeed, IgnoredAny};
+use serde::{Deserialize, Serialize};
 
 use crate::limits::{self, MAX_SECTION, MAX_SECTION_DEPTH};
 use crate::show::Show;
@@ -52,16 +53,21 @@ pub(crate) fn verify(bytes: &[u8]) -> Result<(), String> {
     decode::<IgnoredAny>(bytes).map(drop)
 }
 
-pub(crate) fn decode<M: DeserializeOwned>(mut bytes: &[u8]) -> Result<M, String> {
-    let mut deserializer = rmp_serde::Deserializer::new(&mut bytes).with_human_readable();
+pub(crate) fn decode<M: DeserializeOwned>(bytes: &[u8]) -> Result<M, String> {
+    // Reads texts where they are: a reader of a stream copies each one first, and needs its memory once more.
+    let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes).with_human_readable();
     deserializer.set_max_depth(MAX_SECTION_DEPTH);
     let value = M::deserialize(&mut deserializer).map_err(|error| error.to_string())?;
-    if bytes.is_empty() { Ok(value) } else { Err(format!("{} bytes are left over", bytes.len())) }
+    // It doesn't tell how far it is, but it tells when there is nothing any more.
+    match <()>::deserialize(&mut deserializer) {
+        Err(Error::InvalidMarkerRead(_)) => Ok(value),
+        _ => Err("bytes are left over".to_string()),
+    }
 }
 
 /// Writes a value for people. What was verified can be shown, short of numbers of MessagePack's extensions.
-pub(crate) fn show(mut bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let mut deserializer = rmp_serde::Deserializer::new(&mut bytes).with_human_readable();
+pub(crate) fn show(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes).with_human_readable();
     deserializer.set_max_depth(MAX_SECTION_DEPTH);
     match Show(&mut *f).deserialize(&mut deserializer) {
         Ok(()) => Ok(()),

@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // in helpers of tests too
 
 mod common;
+mod forge;
 
 mod damage;
 mod inspect;
 mod layout;
+mod malformed;
 mod metadata;
 mod options;
 mod python;
