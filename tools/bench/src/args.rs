@@ -1,9 +1,9 @@
 //! The command line.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::{Result, compare, gate, ids};
+use crate::{Result, compare, gate, history, ids, page};
 
 const USAGE: &str = "\
 backrule-bench compare BASE     times of the working tree against those of BASE (their merge base)
@@ -18,6 +18,8 @@ backrule-bench gate BASE        instructions and allocations of the workloads in
     --crates, --only, --out     as above
     --threshold PERCENT         (default: 2)
 backrule-bench check            the ids in docs/benchmarks.md are those that the benchmarks have
+backrule-bench history FILE RESULT...   appends results of compare and gate to a file of JSON lines
+backrule-bench page FILE OUT    builds a page from that file
 ";
 
 /// Positional arguments and `--name value`.
@@ -104,6 +106,18 @@ pub(crate) fn run(arguments: &[String]) -> Result<bool> {
             Args::parse(rest, &[])?.the(0)?;
             ids::check()
         }
+        "history" => {
+            let args = Args::parse(rest, &[])?;
+            match args.positional.split_first() {
+                Some((file, results)) if !results.is_empty() => history::append(Path::new(file), results),
+                _ => Err(USAGE.into()),
+            }
+        }
+        "page" => {
+            let args = Args::parse(rest, &[])?;
+            let files = args.the(2)?;
+            page::write(Path::new(&files[0]), Path::new(&files[1]))
+        }
         _ => Err(USAGE.into()),
     }
 }
@@ -129,6 +143,8 @@ mod tests {
             "compare main --threshold much",
             "compare main --threshold -1",
             "compare main --seconds NaN",
+            "history file",
+            "page file",
             "check it",
         ] {
             assert!(run(&words(line)).is_err(), "{line}");
