@@ -94,7 +94,8 @@ pub struct Product<'a, T> {
     pub(crate) c: &'a mut [T],
 }
 
-impl<T: Scalar> Kernel for Product<'_, T> {
+/// By reference: a copy of what has just been written, in wider steps than it was written in, would wait for it.
+impl<T: Scalar> Kernel for &mut Product<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self) {
@@ -102,34 +103,59 @@ impl<T: Scalar> Kernel for Product<'_, T> {
     }
 }
 
+/// A product that is computed element by element. A kernel of its own, for it is compiled to little code: entering that of
+/// the tiles takes longer than such a product.
+pub(crate) struct Tiny<'a, 'b, T>(pub(crate) &'a mut Product<'b, T>);
+
+impl<T: Scalar> Kernel for Tiny<'_, '_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let &mut Product { form, sizes: [m, n, k], first, a, b, start, ref mut c } = self.0;
+        let (a_row, a_term, b_column, b_term) = match form {
+            Form::Nn => (k, 1, 1, n),
+            Form::Nt => (k, 1, k, 1),
+            Form::Tn => (1, m, 1, n),
+        };
+        let (mut i, mut j) = (first * a_row, 0);
+        for c in c.iter_mut() {
+            let mut sum = T::ZERO;
+            for p in 0..k {
+                sum = S::mul_add(a[i + p * a_term], b[j * b_column + p * b_term], sum);
+            }
+            // Sums begin at 0 everywhere: −0 becomes 0.
+            sum = T::ZERO + sum;
+            *c = match start {
+                Start::Zero => sum,
+                Start::Row(row) => sum + row[j],
+                Start::Scaled(beta) => S::mul_add(beta, *c, sum),
+            };
+            j += 1;
+            if j == n {
+                (i, j) = (i + a_row, 0);
+            }
+        }
+    }
+}
+
 impl<T: Scalar> Product<'_, T> {
+    /// Whether it is computed element by element.
+    #[inline]
+    pub(crate) fn is_tiny(&self) -> bool {
+        let work = self.c.len().saturating_mul(self.sizes[2]);
+        work <= TINY && work > 0
+    }
+
     /// Computes it in tiles of at most MR rows by NR columns, which are two vector registers. AW is MR rounded up to a
     /// multiple of 4.
     #[inline(always)]
-    pub(crate) fn compute<S: Simd, const MR: usize, const AW: usize, const NR: usize>(self) {
-        let Self { form, sizes: [m, n, k], first, a, b, start, c } = self;
+    pub(crate) fn compute<S: Simd, const MR: usize, const AW: usize, const NR: usize>(&mut self) {
+        let &mut Self { form, sizes: [m, n, k], first, a, b, start, ref mut c } = self;
         if c.is_empty() {
             return;
         }
         let rows = c.len() / n;
-        if rows * n * k <= TINY {
-            // All that is done for larger products would take longer than this one.
-            let (a_row, a_term, b_column, b_term) = match form {
-                Form::Nn => (k, 1, 1, n),
-                Form::Nt => (k, 1, k, 1),
-                Form::Tn => (1, m, 1, n),
-            };
-            for (i, c) in c.chunks_exact_mut(n).enumerate() {
-                for j in 0..n {
-                    let mut sum = T::ZERO;
-                    for p in 0..k {
-                        let (a, b) = (a[(first + i) * a_row + p * a_term], b[j * b_column + p * b_term]);
-                        sum = S::mul_add(a, b, sum);
-                    }
-                    write_elements::<T, S>(&[T::ZERO + sum], start, &mut c[j..=j], j);
-                }
-            }
-        } else if k == 0 {
+        if k == 0 {
             for c in c.chunks_exact_mut(n) {
                 for j in 0..n {
                     write_elements::<T, S>(&[T::ZERO], start, &mut c[j..=j], j);
@@ -155,15 +181,15 @@ impl<T: Scalar> Product<'_, T> {
         } else {
             // Taken out while it is in use, so that no borrow can be outstanding.
             let mut buffer = T::buffer().take();
-            Self { form, sizes: [m, n, k], first, a, b, start, c }.blocks::<S, MR, AW, NR>(&mut buffer);
+            self.blocks::<S, MR, AW, NR>(&mut buffer);
             T::buffer().set(buffer);
         }
     }
 
     /// The loops of the picture above.
     #[inline(always)]
-    fn blocks<S: Simd, const MR: usize, const AW: usize, const NR: usize>(self, buffer: &mut Vec<T>) {
-        let Self { form, sizes: [m, n, k], first, a, b, start, c } = self;
+    fn blocks<S: Simd, const MR: usize, const AW: usize, const NR: usize>(&mut self, buffer: &mut Vec<T>) {
+        let &mut Self { form, sizes: [m, n, k], first, a, b, start, ref mut c } = self;
         let rows = c.len() / n;
         // A packed block holds NC · KC elements: for fewer columns, more terms.
         let columns = NC.min(n.next_multiple_of(NR));
@@ -606,7 +632,7 @@ mod tests {
     }
 
     fn gemm<T: Scalar>(form: Form, sizes: [usize; 3], a: &[T], b: &[T], start: Start<'_, T>, c: &mut [T]) {
-        simd::run(Product { form, sizes, first: 0, a, b, start, c });
+        T::product(&mut Product { form, sizes, first: 0, a, b, start, c });
     }
 
     /// C for A and B that are given row-major and untransposed.
@@ -679,7 +705,7 @@ mod tests {
                     let with = |level| {
                         let mut c = c.clone();
                         let kernel =
-                            Product { form, sizes: [m, n, k], first: 0, a: &a, b: &b, start, c: &mut c };
+                            &mut Product { form, sizes: [m, n, k], first: 0, a: &a, b: &b, start, c: &mut c };
                         simd::run_at(level, kernel).map(|()| c)
                     };
                     if let (Some(wide), Some(narrow)) = (with("avx512"), with("avx2")) {
@@ -706,7 +732,7 @@ mod tests {
             gemm(form, [m, n, k], &a, &b, Start::Zero, &mut whole);
             for (part, c) in parts.chunks_mut(5 * n).enumerate() {
                 let (first, start) = (5 * part, Start::Zero);
-                simd::run(Product { form, sizes: [m, n, k], first, a: &a, b: &b, start, c });
+                simd::run(&mut Product { form, sizes: [m, n, k], first, a: &a, b: &b, start, c });
             }
             assert_eq!(whole, parts, "{form:?}");
         }
@@ -765,7 +791,8 @@ mod tests {
                 let b = if let Form::Nt = form { transposed(&b, k, n) } else { b.clone() };
                 let mut c = vec![f32::NAN; m * n];
                 let sizes = [m, n, k];
-                let kernel = Product { form, sizes, first: 0, a: &a, b: &b, start: Start::Zero, c: &mut c };
+                let kernel =
+                    &mut Product { form, sizes, first: 0, a: &a, b: &b, start: Start::Zero, c: &mut c };
                 simd::run_at("baseline", kernel).unwrap();
                 assert_eq!(c, expected, "{form:?} {m} {n} {k}");
             }

@@ -185,7 +185,8 @@ impl Form {
 
     /// m, n and k of C = A·B for matrices, if they fit: what there is to check in most products, without a shape that is
     /// made to be compared and thrown away.
-    fn of_matrices(self, a: Shape, b: Shape, c: Shape) -> Option<[usize; 3]> {
+    #[inline(always)]
+    fn of_matrices(self, a: &Shape, b: &Shape, c: &Shape) -> Option<[usize; 3]> {
         let (&[a0, a1], &[b0, b1], &[m, n]) = (&a[..], &b[..], &c[..]) else { return None };
         let [[rows, k], [terms, columns]] = match self {
             Self::Nn => [[a0, a1], [b0, b1]],
@@ -197,7 +198,8 @@ impl Form {
 
     /// The same for any axes.
     #[cold]
-    fn of_any(self, a: Shape, b: Shape, c: Shape) -> Result<[usize; 3], ShapeError> {
+    fn of_any(self, a: &Shape, b: &Shape, c: &Shape) -> Result<[usize; 3], ShapeError> {
+        let (a, b, c) = (*a, *b, *c);
         let shape = self.shape(a, b)?;
         if c != shape {
             let expected = format_args!("a result of {shape}");
@@ -221,23 +223,23 @@ fn product<T: Scalar>(
     start: Start<'_, T>,
     c: &mut Tensor<T>,
 ) -> Result<(), ShapeError> {
-    let shapes = (a.shape(), b.shape(), c.shape());
-    let sizes @ [m, n, k] = match form.of_matrices(shapes.0, shapes.1, shapes.2) {
+    let shapes = [a.axes(), b.axes(), c.axes()];
+    let sizes @ [m, n, k] = match form.of_matrices(shapes[0], shapes[1], shapes[2]) {
         Some(sizes) => sizes,
-        None => form.of_any(shapes.0, shapes.1, shapes.2)?,
+        None => form.of_any(shapes[0], shapes[1], shapes[2])?,
     };
     let (a, b, c) = (a.as_slice(), b.as_slice(), c.as_mut_slice());
-    let whole = Product { form, sizes, first: 0, a, b, start, c };
+    let mut whole = Product { form, sizes, first: 0, a, b, start, c };
     let work = m.saturating_mul(n).saturating_mul(k);
     if work < 2 * WORTH_A_THREAD || parallel::threads().get() == 1 {
-        T::product(whole);
+        T::product(&mut whole);
         return Ok(());
     }
     // An element's bits don't depend on the split, so that it may follow the number of threads.
     let tasks = (work / WORTH_A_THREAD).min(parallel::threads().get());
     let rows = m.div_ceil(tasks).max(1);
     parallel::for_each(whole.c.chunks_mut((rows * n).max(1)).enumerate(), |(task, c)| {
-        T::product(Product { first: task * rows, c, ..whole });
+        T::product(&mut Product { form, sizes, first: task * rows, a, b, start, c });
     });
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::iter::Sum;
 use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAssign};
 use std::thread::LocalKey;
 
-use crate::gemm::Product;
+use crate::gemm::{Product, Tiny};
 use crate::math;
 use crate::simd::{self, Simd};
 
@@ -110,9 +110,9 @@ pub(crate) mod sealed {
     /// Seals [`super::Scalar`], and keeps nalgebra's traits out of it: their methods would clash with ours.
     pub trait Gemm: Sized {
         /// A matrix product. Not generic, so that the kernels are compiled with this crate and not with each of its users.
-        fn product(product: Product<'_, Self>);
+        fn product(product: &mut Product<'_, Self>);
         /// The same with the tiles that suit this type and the registers.
-        fn tiles<S: Simd>(product: Product<'_, Self>);
+        fn tiles<S: Simd>(product: &mut Product<'_, Self>);
         /// A register full of this type.
         type Register<S: Simd>: Register<Self>;
         /// Four of this type.
@@ -129,11 +129,11 @@ pub(crate) mod sealed {
 macro_rules! scalar {
     ($type:ident, $dtype:expr, $register:ident, $quad:ident, $exp:path, $exp_of_negative:path, $tanh:path) => {
         impl sealed::Gemm for $type {
-            fn product(product: Product<'_, Self>) {
-                simd::run(product);
+            fn product(product: &mut Product<'_, Self>) {
+                if product.is_tiny() { simd::run(Tiny(product)) } else { simd::run(product) }
             }
             #[inline(always)]
-            fn tiles<S: Simd>(product: Product<'_, Self>) {
+            fn tiles<S: Simd>(product: &mut Product<'_, Self>) {
                 const SIZE: usize = size_of::<$type>();
                 match S::BYTES {
                     64 => product.compute::<S, 8, 8, { 128 / SIZE }>(),

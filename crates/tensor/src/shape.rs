@@ -122,6 +122,7 @@ impl std::hash::Hash for Shape {
 impl Deref for Shape {
     type Target = [usize];
 
+    #[inline]
     fn deref(&self) -> &[usize] {
         &self.sizes[..self.rank]
     }

@@ -120,6 +120,12 @@ impl<T: Scalar> Tensor<T> {
         self.shape
     }
 
+    /// The shape where it is: not copied to be compared.
+    #[inline]
+    pub(crate) fn axes(&self) -> &Shape {
+        &self.shape
+    }
+
     /// The number of elements.
     pub fn len(&self) -> usize {
         self.storage.len()
