@@ -102,9 +102,11 @@ fn section(text: &mut String, entries: &[Entry], name: &str, ids: &[&str]) -> st
         if with.is_empty() {
             continue;
         }
+        // Hundreds of times are for those who look for one.
+        let open = if what.class == "count" { " open" } else { "" };
         writeln!(
             text,
-            "<details open><summary>{} of {} ids</summary><div class=\"cards\">",
+            "<details{open}><summary>{} of {} ids</summary><div class=\"cards\">",
             what.title,
             with.len()
         )?;
@@ -114,7 +116,9 @@ fn section(text: &mut String, entries: &[Entry], name: &str, ids: &[&str]) -> st
             let (Some(first), Some(last)) = (first, last) else { continue };
             let made = entries.iter().rev().find_map(|entry| entry.allocations.get(*id).copied());
             let made = made.filter(|&count| what.class == "count" && count > 0.0);
-            let made = made.map_or(String::new(), |count| format!(", {count} allocations"));
+            let made = made.map_or(String::new(), |count| {
+                format!(", {count} allocation{}", if count == 1.0 { "" } else { "s" })
+            });
             let short = id.split_once('/').map_or(*id, |(_, rest)| rest);
             write!(
                 text,
@@ -178,6 +182,7 @@ fn plot(
     if !(low.is_finite() && high.is_finite()) {
         return Ok(());
     }
+    let labels = [high, low];
     let room = (0.05 * high - (high - low)).max(0.0) / 2.0;
     (low, high) = (low - room, high + room);
     let margin = 5.0;
@@ -186,11 +191,23 @@ fn plot(
         margin + (width - 2.0 * margin) * if entries.len() == 1 { 0.5 } else { i as f64 / steps }
     };
     let span = if high > low { high - low } else { 1.0 };
-    let y = |value: f64| margin + (height - 2.0 * margin) * (high - value) / span;
+    let top = if width > 500.0 { 22.0 } else { margin };
+    let y = |value: f64| top + (height - top - margin) * (high - value) / span;
     write!(text, "<svg viewBox=\"0 0 {width} {height}\" role=\"img\">")?;
     write!(text, "<line class=\"grid\" x1=\"0\" x2=\"{width}\" y1=\"{0:.1}\" y2=\"{0:.1}\"/>", height - 0.5)?;
     if low <= 1.0 && 1.0 <= high {
         write!(text, "<line class=\"grid\" x1=\"0\" x2=\"{width}\" y1=\"{0:.1}\" y2=\"{0:.1}\"/>", y(1.0))?;
+    }
+    // Small plots say their last value in the caption.
+    if width > 500.0 && high > low {
+        for value in labels {
+            write!(
+                text,
+                "<text x=\"{width}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
+                y(value) - 6.0,
+                show(value)
+            )?;
+        }
     }
     for &i in marks {
         write!(text, "<line class=\"machine\" x1=\"{0:.1}\" x2=\"{0:.1}\" y1=\"0\" y2=\"{height}\"/>", x(i))?;
