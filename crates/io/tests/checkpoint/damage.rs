@@ -82,7 +82,9 @@ const BITS: [u8; 8] = [1, 2, 4, 8, 16, 32, 64, 128];
 fn every_flipped_bit_of_64_kib_is_noticed() {
     let bytes = real(51, 1);
     assert!((62 << 10..66 << 10).contains(&bytes.len()), "{}", bytes.len());
-    assert_eq!(sweep(&bytes, &BITS), 8 * bytes.len());
+    let noticed = sweep(&bytes, &BITS);
+    println!("{} bytes: {noticed} flips, all noticed", bytes.len());
+    assert_eq!(noticed, 8 * bytes.len());
 }
 
 /// Minutes: `cargo test --release -p backrule-io --test checkpoint 800_kb -- --ignored --nocapture`.
@@ -101,7 +103,9 @@ fn every_flipped_bit_of_800_kb_is_noticed() {
 fn every_other_value_of_every_byte_is_noticed() {
     let masks: Vec<u8> = (1..=255).collect();
     let bytes = Forged::new().file();
-    assert_eq!(sweep(&bytes, &masks), 255 * bytes.len());
+    let noticed = sweep(&bytes, &masks);
+    println!("{} bytes: {noticed} other values, all noticed", bytes.len());
+    assert_eq!(noticed, 255 * bytes.len());
 }
 
 #[test]
@@ -115,6 +119,7 @@ fn every_cut_is_noticed() {
         assert_eq!(found, cut as u64);
         assert_eq!(expected, if cut < 40 { 44 } else { bytes.len() as u64 });
     }
+    println!("{} bytes: as many cuts, all noticed", bytes.len());
 }
 
 #[test]
@@ -158,7 +163,8 @@ fn spliced_files_are_noticed() {
             refused(&[&a[..start], &a[end..next], &a[start..end], &a[next..]].concat());
         }
     }
-    assert!(tried > a.len() / 2, "{tried}");
+    println!("{} bytes: {tried} spliced files, all noticed", a.len());
+    assert!(tried > a.len() / 2);
 }
 
 #[test]

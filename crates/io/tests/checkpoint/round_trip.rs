@@ -95,6 +95,18 @@ fn equal_states_are_equal_bytes() {
 }
 
 #[test]
+fn checkpoints_are_equal_when_their_files_are() {
+    let net = network::<f32>();
+    let load = |bytes: Vec<u8>| Checkpoint::from_bytes(&bytes).unwrap();
+    let save = |epoch| load(Checkpoint::of(&net).epoch(epoch).to_bytes().unwrap());
+    assert!(save(1) == save(1));
+    assert!(save(1) != save(2));
+    let mut other = network::<f32>();
+    other[1].1.fill(0.25);
+    assert!(save(1) != load(Checkpoint::of(&other).epoch(1).to_bytes().unwrap()));
+}
+
+#[test]
 fn saving_makes_no_second_copy_of_the_tensors() {
     let net = vec![("a", Tensor::<f32>::zeros([1 << 20]).unwrap())];
     let scratch = crate::common::Scratch::new("no-copy");
