@@ -158,6 +158,11 @@ pub(crate) fn base(head: &Tree, commit: &str, names: &[String]) -> Result<Base> 
 /// A clone that borrows the repository's objects, so that nothing has to be cleaned up in it afterwards.
 fn checkout(root: &Path, commit: &str) -> Result<()> {
     let path = root.to_string_lossy();
+    // It may borrow from a repository that has moved, or from another one that shares this target folder.
+    let has = |commit: &str| git(&["-C", &path, "cat-file", "-e", &format!("{commit}^{{tree}}")]).is_ok();
+    if root.join(".git").exists() && !has(commit) {
+        fs::remove_dir_all(root)?;
+    }
     if !root.join(".git").exists() {
         git(&["clone", "--quiet", "--shared", "--no-checkout", ".", &path])?;
     }
