@@ -1,10 +1,13 @@
 use std::fmt;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
+use crate::envelope::Envelope;
 use crate::header::{Header, OptimizerState};
+use crate::payload::{self, Elements, Payload, Stamp};
 use crate::reader::{self, Checksums};
 use crate::{Group, LoadError, LoadProblem, Section, SectionError, TensorInfo, file};
 
@@ -29,26 +32,45 @@ use crate::{Group, LoadError, LoadProblem, Section, SectionError, TensorInfo, fi
 /// assert_eq!(net[0].1.as_slice(), [1.0, 2.0]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, PartialEq)]
+#[derive(Clone)]
 pub struct Checkpoint {
     header: Header,
-    /// All tensors' elements, without gaps, in the order of the header's entries.
-    payload: Vec<u8>,
+    /// All tensors' elements, in the order of the header's entries.
+    payload: Payload,
 }
 
 impl Checkpoint {
     /// Reads and verifies a file. Nothing in it can make this panic, or take more memory than the file is long and 1 MiB.
     ///
+    /// More than 32 MiB of elements are not kept in memory, but in the file, which stays open: restoring reads them once
+    /// more, straight into the tensors. Saving to the same path in the meantime does no harm, since it puts another file
+    /// in its place; one that is written to, or can't be read any more, is an error of `restore`.
+    ///
     /// # Errors
     /// When the file can't be read, is no checkpoint, was written by a later version, or is damaged in any way. The
     /// message names the file.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, LoadError> {
-        let path = path.as_ref();
-        file::open(path)
-            .and_then(|(file, length)| {
-                Self::read(&mut BufReader::with_capacity(reader::BUFFER, file), length, Checksums::Compare)
-            })
-            .map_err(|problem| LoadError { file: Some(path.to_path_buf()), problem })
+        Self::load_keeping(path.as_ref(), payload::KEPT)
+    }
+
+    /// A payload larger than `most` stays in the file.
+    pub(crate) fn load_keeping(path: &Path, most: u64) -> Result<Self, LoadError> {
+        let read = || {
+            let (file, length) = file::open(path)?;
+            let verified = Stamp::of(&file.metadata()?);
+            let file = Arc::new(file);
+            let mut input = BufReader::with_capacity(reader::BUFFER, &*file);
+            let begin = |size: u64| {
+                if size <= most || !payload::CAN_STAY {
+                    return in_memory(size);
+                }
+                // The lengths add up: that was checked.
+                let start = length.saturating_sub(size).saturating_sub(Envelope::END);
+                Ok(Payload::Stored { file: Arc::clone(&file), start, verified })
+            };
+            Self::read(&mut input, length, Checksums::Compare, begin)
+        };
+        read().map_err(|problem| LoadError { file: Some(path.to_path_buf()), problem })
     }
 
     /// The same for a file's bytes in memory. The elements are copied.
@@ -56,7 +78,7 @@ impl Checkpoint {
     /// # Errors
     /// Those of [`load`](Self::load).
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, LoadError> {
-        Self::read(&mut &bytes[..], bytes.len() as u64, Checksums::Compare)
+        Self::read(&mut &bytes[..], bytes.len() as u64, Checksums::Compare, in_memory)
             .map_err(|problem| LoadError { file: None, problem })
     }
 
@@ -67,17 +89,21 @@ impl Checkpoint {
     #[cfg(feature = "fuzzing")]
     #[doc(hidden)]
     pub fn from_bytes_ignoring_checksums(bytes: &[u8]) -> Result<Self, LoadError> {
-        Self::read(&mut &bytes[..], bytes.len() as u64, Checksums::Ignore)
+        Self::read(&mut &bytes[..], bytes.len() as u64, Checksums::Ignore, in_memory)
             .map_err(|problem| LoadError { file: None, problem })
     }
 
-    fn read(input: &mut impl BufRead, length: u64, checksums: Checksums) -> Result<Self, LoadProblem> {
-        let begin = |size| {
-            let mut payload = Vec::new();
-            reader::reserve(&mut payload, size)?;
-            Ok(payload)
+    fn read(
+        input: &mut impl BufRead,
+        length: u64,
+        checksums: Checksums,
+        begin: impl FnOnce(u64) -> Result<Payload, LoadProblem>,
+    ) -> Result<Self, LoadProblem> {
+        let keep = |payload: &mut Payload, piece: &[u8]| {
+            if let Payload::Memory(bytes) = payload {
+                bytes.extend_from_slice(piece);
+            }
         };
-        let keep = |payload: &mut Vec<u8>, piece: &[u8]| payload.extend_from_slice(piece);
         let (header, payload) = reader::read(input, length, checksums, begin, keep)?;
         Ok(Self { header, payload })
     }
@@ -159,14 +185,28 @@ impl Checkpoint {
         self.header.entries().map(|entry| entry.info())
     }
 
-    /// Every tensor of a group with its elements' bytes. The sizes add up: that was checked when they were read.
-    pub(crate) fn group(&self, group: Group) -> impl Iterator<Item = (TensorInfo, &[u8])> {
-        let mut payload = self.payload.as_slice();
+    /// Every tensor of a group with its elements. The sizes add up: that was checked when they were read.
+    pub(crate) fn group(&self, group: Group) -> impl Iterator<Item = (TensorInfo, Elements<'_>)> {
+        let mut end = 0_usize;
         (self.header.entries())
-            .map(move |entry| (entry, payload.split_off(..entry.size()).unwrap_or_default()))
+            .map(move |entry| {
+                let (offset, size) = (end, entry.size());
+                end = end.saturating_add(size);
+                (entry, Elements { payload: &self.payload, offset, size, crc: entry.crc })
+            })
             .filter(move |(entry, _)| entry.group == group)
-            .map(|(entry, bytes)| (entry.info(), bytes))
+            .map(|(entry, elements)| (entry.info(), elements))
     }
+
+    pub(crate) fn payload(&self) -> &Payload {
+        &self.payload
+    }
+}
+
+fn in_memory(size: u64) -> Result<Payload, LoadProblem> {
+    let mut bytes = Vec::new();
+    reader::reserve(&mut bytes, size)?;
+    Ok(Payload::Memory(bytes))
 }
 
 /// A summary: the elements would be too many.
@@ -191,7 +231,7 @@ mod tests {
         let net = vec![("a", Tensor::from([1.0_f32, 2.0]))];
         let bytes = Checkpoint::of(&net).to_bytes().unwrap();
         let read = |bytes: &[u8], length: usize| {
-            Checkpoint::read(&mut &bytes[..], length as u64, Checksums::Compare)
+            Checkpoint::read(&mut &bytes[..], length as u64, Checksums::Compare, in_memory)
         };
         assert!(read(&bytes, bytes.len()).is_ok());
         for cut in 40..bytes.len() {

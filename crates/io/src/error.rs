@@ -339,7 +339,7 @@ pub enum RotationError {
     },
 }
 
-/// Why a checkpoint was not restored. Nothing has been changed.
+/// Why a checkpoint was not restored. Nothing has been changed, except by [`Interrupted`](Self::Interrupted).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RestoreError {
@@ -386,6 +386,27 @@ pub enum RestoreError {
     UnknownOnly {
         /// What was given to [`only`](crate::Restoring::only).
         prefix: String,
+    },
+    /// The elements had stayed in the file, as they do when there are many, and it is not as it was when it was loaded.
+    #[error("nothing restored, because the file has changed since it was loaded ({reason}): load it again")]
+    Changed {
+        /// What has become of it.
+        reason: String,
+    },
+    /// The one exception to all or nothing: the file, in which many elements stay, was written to or became unreadable
+    /// **while** they were restored. Network and optimiser now hold values of both: restore them from another file. Where
+    /// that must not happen, give the file's bytes to [`Checkpoint::from_bytes`](crate::Checkpoint::from_bytes).
+    #[error(
+        "restored in part only: reading {} again failed: {reason}; restore all from another file",
+        Name(*group, path)
+    )]
+    Interrupted {
+        /// Whose tensor could not be read.
+        group: Group,
+        /// Its path.
+        path: String,
+        /// Why.
+        reason: String,
     },
 }
 

@@ -160,23 +160,23 @@ fn for_reading() -> OpenOptions {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::io::Write;
     use std::process;
 
     use super::*;
 
     /// An empty directory that is removed at the end.
-    pub(super) struct Scratch(pub(super) PathBuf);
+    pub(crate) struct Scratch(pub(crate) PathBuf);
 
     impl Scratch {
-        pub(super) fn new(name: &str) -> Self {
+        pub(crate) fn new(name: &str) -> Self {
             let path = std::env::temp_dir().join(format!("backrule-{}-{name}", process::id()));
             fs::create_dir_all(&path).unwrap();
             Self(path)
         }
 
-        pub(super) fn names(&self) -> Vec<String> {
+        pub(crate) fn names(&self) -> Vec<String> {
             let entries = fs::read_dir(&self.0).unwrap();
             let mut names: Vec<_> =
                 entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();

@@ -2,6 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use backrule_tensor::{NamedTensors, Path, Scalar, TrainingState};
 
+use crate::payload::Elements;
 use crate::{Checkpoint, Group, Mismatch, Pair, Report, RestoreError, TensorInfo};
 
 impl Checkpoint {
@@ -198,7 +199,8 @@ impl<'c> Restoring<'c> {
         let mut report = Report::default();
         let plan = self.network(network, &mut report)?;
         let report = self.accept(report)?;
-        plan.write(network);
+        self.source()?;
+        plan.write(network)?;
         Ok(report)
     }
 
@@ -223,12 +225,13 @@ impl<'c> Restoring<'c> {
         }
         state.compare(optimizer, &mut report, |path| owner(path, |it| kept.contains(it)).is_none());
         let report = self.accept(report)?;
+        self.source()?;
         if !saved.options.is_empty() {
             optimizer.set_options(saved.options.clone())?;
         }
-        // From here on nothing can fail.
-        net.write(network);
-        state.write(optimizer);
+        // From here on only the file can fail, if the elements are still there.
+        net.write(network)?;
+        state.write(optimizer)?;
         optimizer.set_step_count(saved.steps);
         Ok(report)
     }
@@ -255,6 +258,15 @@ impl<'c> Restoring<'c> {
         let mut plan = Plan::new(self, Group::Network)?;
         plan.compare(network, report, |_| true);
         Ok(plan)
+    }
+
+    /// Whether the elements are still those that were verified: the last look before anything is written.
+    fn source(&self) -> Result<(), RestoreError> {
+        match self.checkpoint.payload().unchanged() {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(RestoreError::Changed { reason: "it was written to".to_string() }),
+            Err(error) => Err(RestoreError::Changed { reason: error.to_string() }),
+        }
     }
 
     /// Whether as much fits as was asked for.
@@ -308,9 +320,9 @@ struct Plan<'r> {
     restoring: &'r Restoring<'r>,
     group: Group,
     /// What no tensor has asked for yet, by the path where it goes.
-    stored: BTreeMap<String, (TensorInfo, &'r [u8])>,
+    stored: BTreeMap<String, (TensorInfo, Elements<'r>)>,
     /// What fits, by the path where it goes.
-    writes: BTreeMap<String, &'r [u8]>,
+    writes: BTreeMap<String, Elements<'r>>,
 }
 
 impl<'r> Plan<'r> {
@@ -319,7 +331,7 @@ impl<'r> Plan<'r> {
         let parameters: BTreeSet<String> =
             checkpoint.group(Group::Network).map(|(info, _)| info.path).collect();
         let mut stored = BTreeMap::new();
-        for (info, bytes) in checkpoint.group(group) {
+        for (info, elements) in checkpoint.group(group) {
             let parameter = match group {
                 Group::Optimizer => owner(&info.path, |path| parameters.contains(path)),
                 _ => None,
@@ -329,7 +341,7 @@ impl<'r> Plan<'r> {
                 None => restoring.renamed(&info.path),
             };
             let second = info.path.clone();
-            if let Some((first, _)) = stored.insert(path.clone(), (info, bytes)) {
+            if let Some((first, _)) = stored.insert(path.clone(), (info, elements)) {
                 return Err(RestoreError::Collision { group, path, first: first.path, second });
             }
         }
@@ -354,14 +366,14 @@ impl<'r> Plan<'r> {
             let target =
                 TensorInfo { group: self.group, path: path.clone(), dtype: T::DTYPE, shape: tensor.shape() };
             // Taken out, so that of two tensors with one name the second is missing.
-            let Some((stored, bytes)) = self.stored.remove(&path) else {
+            let Some((stored, elements)) = self.stored.remove(&path) else {
                 report.missing.push(target);
                 return;
             };
             let fits = (stored.dtype, stored.shape) == (target.dtype, target.shape);
             let pair = Pair { stored, target };
             if fits && wanted(&path) {
-                self.writes.insert(path, bytes);
+                self.writes.insert(path, elements);
                 report.restored.push(pair);
             } else {
                 report.skipped.push(pair);
@@ -370,13 +382,19 @@ impl<'r> Plan<'r> {
         report.unexpected.extend(self.stored.values().map(|(info, _)| info.clone()));
     }
 
-    /// Copies all values. It can't fail after `compare`.
-    fn write<T: Scalar>(mut self, target: &mut (impl NamedTensors<T> + ?Sized)) {
+    /// Copies all values. After `compare` and `source` it can only fail while a file is being read.
+    fn write<T: Scalar>(mut self, target: &mut (impl NamedTensors<T> + ?Sized)) -> Result<(), RestoreError> {
+        let mut outcome = Ok(());
         target.visit_mut(Path::ROOT, &mut |path, _, tensor| {
-            if let Some(bytes) = self.writes.remove(&path.to_string()) {
-                T::read_le(bytes, tensor.as_mut_slice());
-            }
+            let path = path.to_string();
+            let Some(elements) = self.writes.remove(&path).filter(|_| outcome.is_ok()) else { return };
+            outcome = elements.copy_to(tensor.as_mut_slice()).map_err(|lost| RestoreError::Interrupted {
+                group: self.group,
+                path,
+                reason: lost.to_string(),
+            });
         });
+        outcome
     }
 }
 

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
-use std::io::{BufWriter, Write};
-use std::path::Path;
+use std::io::{self, BufWriter, Cursor, Seek, Write};
+use std::path::{Path, PathBuf};
 
 use backrule_tensor::{NamedTensors, Scalar, Tensor, TrainingState};
 use crc32fast::Hasher;
@@ -9,10 +9,10 @@ use serde::de::DeserializeOwned;
 
 use crate::envelope::{Envelope, VERSION};
 use crate::header::{self, Entry, OptimizerState, Run};
-use crate::{Checkpoint, Group, SaveError, Section, SectionError, file, section};
+use crate::{Checkpoint, Group, SaveError, SaveStep, Section, SectionError, file, section};
 
-/// So many elements are converted and written at a time: 32 or 64 KiB, which stay in the cache.
-const CHUNK: usize = 8192;
+/// So many elements are converted and written at a time: 64 or 128 KiB, which stay in the cache.
+const CHUNK: usize = 16_384;
 
 /// What is going to be saved: made by [`Checkpoint::of`], completed, and then [saved](Self::save).
 ///
@@ -163,11 +163,11 @@ impl<'a, T: Scalar> Snapshot<'a, T> {
     /// [`SaveError::DurabilityUncertain`] when the new file is in place but the directory could not be synced; with any
     /// other, a file that was there is unchanged.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), SaveError> {
-        let head = self.head()?;
+        let (entries, head) = self.plan()?;
         file::replace(path.as_ref(), |out| {
             // Gathers small tensors; what is larger than its buffer passes by.
             let mut out = BufWriter::new(out);
-            self.write(&head, |bytes| out.write_all(bytes))?;
+            self.write(entries, &head, &mut out)?;
             out.flush()
         })
     }
@@ -177,32 +177,33 @@ impl<'a, T: Scalar> Snapshot<'a, T> {
     /// # Errors
     /// When there is more of something than a checkpoint can hold, or two tensors have the same path.
     pub fn to_bytes(&self) -> Result<Vec<u8>, SaveError> {
-        let head = self.head()?;
-        let mut bytes = Vec::new();
-        self.write(&head, |part| {
-            bytes.extend_from_slice(part);
-            Ok::<_, SaveError>(())
+        let (entries, head) = self.plan()?;
+        let mut out = Cursor::new(Vec::new());
+        // Writing to memory can't fail.
+        self.write(entries, &head, &mut out).map_err(|source| SaveError::NotCommitted {
+            file: PathBuf::new(),
+            step: SaveStep::Write,
+            source,
         })?;
-        Ok(bytes)
+        Ok(out.into_inner())
     }
 
-    /// The envelope's fixed part and the header. The tensors are read once here, for their checksums, and a second time
-    /// when they are written: a third buffer of their size would cost more than that.
-    fn head(&self) -> Result<Vec<u8>, SaveError> {
-        let mut entries = Vec::new();
-        let mut payload = 0_u64;
-        for (group, path, tensor) in self.tensors() {
-            let mut crc = Hasher::new();
-            chunks(tensor, |bytes| {
-                crc.update(bytes);
-                Ok::<_, SaveError>(())
-            })?;
-            let (dtype, shape, crc) = (T::DTYPE, tensor.shape(), crc.finalize());
-            let entry = Entry { group, path, dtype, shape, crc };
-            payload = payload.saturating_add(entry.size() as u64);
-            entries.push(entry);
-        }
-        let header = header::encode(&self.run, &self.sections, &entries)?;
+    /// What there is to save, and how the file will begin, without the checksums: those are computed while the tensors
+    /// are written, so that they are read once.
+    fn plan(&self) -> Result<(Vec<Entry<'_>>, Vec<u8>), SaveError> {
+        let entry = |(group, path, tensor): (_, _, &Tensor<T>)| {
+            let (dtype, shape) = (T::DTYPE, tensor.shape());
+            Entry { group, path, dtype, shape, crc: 0 }
+        };
+        let entries: Vec<_> = self.tensors().map(entry).collect();
+        let head = self.head(&entries)?;
+        Ok((entries, head))
+    }
+
+    /// The envelope's fixed part and the header: as long with any checksums.
+    fn head(&self, entries: &[Entry<'_>]) -> Result<Vec<u8>, SaveError> {
+        let payload = entries.iter().fold(0_u64, |sum, entry| sum.saturating_add(entry.size() as u64));
+        let header = header::encode(&self.run, &self.sections, entries)?;
         let header_crc = crc32fast::hash(&header);
         let envelope = Envelope { version: VERSION, header: header.len() as u64, payload, header_crc };
         let mut head = envelope.encode();
@@ -210,18 +211,32 @@ impl<'a, T: Scalar> Snapshot<'a, T> {
         Ok(head)
     }
 
-    /// Gives `out` the whole file, piece by piece.
-    fn write<E>(&self, head: &[u8], mut out: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
-        let mut crc = Hasher::new();
-        let mut put = |bytes: &[u8]| {
-            crc.update(bytes);
-            out(bytes)
-        };
-        put(head)?;
-        for (_, _, tensor) in self.tensors() {
-            chunks(tensor, &mut put)?;
+    /// Writes the whole file: the beginning first as it is planned, and in the end as it is.
+    fn write(
+        &self,
+        mut entries: Vec<Entry<'_>>,
+        planned: &[u8],
+        out: &mut (impl Write + Seek),
+    ) -> io::Result<()> {
+        out.write_all(planned)?;
+        let mut payload = Hasher::new();
+        for (entry, (_, _, tensor)) in entries.iter_mut().zip(self.tensors()) {
+            let mut crc = Hasher::new();
+            chunks(tensor, |bytes| {
+                crc.update(bytes);
+                out.write_all(bytes)
+            })?;
+            payload.combine(&crc);
+            entry.crc = crc.finalize();
         }
-        out(&crc.finalize().to_le_bytes())
+        // It was accepted without the checksums.
+        let head = self.head(&entries).map_err(io::Error::other)?;
+        let mut whole = Hasher::new();
+        whole.update(&head);
+        whole.combine(&payload);
+        out.write_all(&whole.finalize().to_le_bytes())?;
+        out.rewind()?;
+        out.write_all(&head)
     }
 
     /// All tensors in the order of the file.
@@ -234,7 +249,7 @@ impl<'a, T: Scalar> Snapshot<'a, T> {
 }
 
 /// Gives `take` a tensor's elements as little-endian bytes, piece by piece.
-fn chunks<T: Scalar, E>(tensor: &Tensor<T>, mut take: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+fn chunks<T: Scalar>(tensor: &Tensor<T>, mut take: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
     let size = |elements: usize| elements.saturating_mul(T::DTYPE.size());
     let mut bytes = vec![0; size(tensor.len().min(CHUNK))];
     for values in tensor.as_slice().chunks(CHUNK) {
