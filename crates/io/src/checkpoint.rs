@@ -209,6 +209,17 @@ fn in_memory(size: u64) -> Result<Payload, LoadProblem> {
     Ok(Payload::Memory(bytes))
 }
 
+/// Of elements that stay in a file the checksums are compared.
+impl PartialEq for Checkpoint {
+    fn eq(&self, other: &Self) -> bool {
+        let elements = match (&self.payload, &other.payload) {
+            (Payload::Memory(a), Payload::Memory(b)) => a == b,
+            _ => true,
+        };
+        elements && self.header == other.header
+    }
+}
+
 /// A summary: the elements would be too many.
 impl fmt::Debug for Checkpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
