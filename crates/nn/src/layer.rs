@@ -1,6 +1,6 @@
 use backrule_tensor::{NamedTensors, Path, Scalar, Shape, Tensor};
 
-use crate::{Cache, LayerError, Mode, Summary};
+use crate::{Architecture, ArchitectureError, Cache, LayerError, Mode, Summary};
 
 /// A formula y = f(x; θ) and its derivative.
 ///
@@ -89,6 +89,14 @@ pub trait Layer<T: Scalar>: NamedTensors<T> + Send + Sync {
         name.rsplit("::").next().unwrap_or(name).to_string()
     }
 
+    /// What this layer is, as plain data from which it can be built again.
+    ///
+    /// # Errors
+    /// When it is not a built-in layer, or has one in it that is not: that is the default.
+    fn architecture(&self) -> Result<Architecture, ArchitectureError> {
+        Err(ArchitectureError::Custom { place: String::new(), layer: self.describe() })
+    }
+
     /// Adds this layer to a summary: one line. Containers hand on to their children instead.
     ///
     /// # Errors
@@ -160,6 +168,10 @@ impl<T: Scalar> Layer<T> for Box<dyn Layer<T>> {
 
     fn describe(&self) -> String {
         (**self).describe()
+    }
+
+    fn architecture(&self) -> Result<Architecture, ArchitectureError> {
+        (**self).architecture()
     }
 
     fn summarize(&self, path: Path<'_>, input: Shape, summary: &mut Summary) -> Result<Shape, LayerError> {

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod architecture;
 mod cache;
 mod error;
 mod gradcheck;
@@ -12,6 +13,7 @@ mod parts;
 mod summary;
 mod tape;
 
+pub use architecture::{Architecture, ArchitectureError, LayerKind, LayerSpec};
 pub use cache::Cache;
 pub use error::{LayerError, OptionError};
 pub use gradcheck::{Element, Gradcheck, GradcheckError, GradcheckReport, gradcheck};

@@ -105,6 +105,32 @@ fn the_rule_is_the_derivative() {
     });
 }
 
+/// From its architecture alone, as a file would have it, and then its values: the same layer.
+#[test]
+fn it_is_built_again_from_its_architecture() {
+    every::<f32>(|name, layer, shape| {
+        let architecture = layer.architecture().unwrap_or_else(|error| panic!("{name}: {error}"));
+        let mut parameters = 0;
+        layer.visit(Path::ROOT, &mut |_, _, tensor| parameters += tensor.len());
+        assert_eq!(architecture.parameters(), parameters, "{name}");
+        let mut again = architecture.build::<f32>(parameters).unwrap();
+        assert_eq!(again.architecture().unwrap(), architecture, "{name}");
+        let values = layer.tensors();
+        let mut left = values.iter();
+        again.visit_mut(Path::ROOT, &mut |path, _, tensor| {
+            let (expected, value) = left.next().unwrap();
+            assert_eq!((path.to_string(), tensor.shape()), (expected.clone(), value.shape()), "{name}");
+            assert!(tensor.as_slice().iter().all(|&x| x == 0.0), "{name}");
+            tensor.copy_from(value);
+        });
+        assert!(left.next().is_none(), "{name}");
+        let x = normal(shape, 7);
+        let (mut one, mut two) = (Grads::new(&*layer), Grads::new(&*again));
+        assert_eq!(pass(&*again, &x, TRAIN, &mut two), pass(&*layer, &x, TRAIN, &mut one), "{name}");
+        assert_eq!(one.iter().collect::<Vec<_>>(), two.iter().collect::<Vec<_>>(), "{name}");
+    });
+}
+
 #[test]
 fn output_shape_tells_the_truth() {
     every::<f32>(|name, layer, shape| {

@@ -1,6 +1,6 @@
 use backrule_tensor::{NamedTensors, Scalar, Tensor, random};
 
-use crate::{At, Cache, Layer, LayerError, Mode, OptionError};
+use crate::{Architecture, ArchitectureError, At, Cache, Layer, LayerError, LayerKind, Mode, OptionError};
 
 /// Sets a random part of its inputs to 0 while training, and scales the others up so that their expectation stays:
 /// y = m x, where m is 0 with probability `rate` and 1/(1 − rate) otherwise (N. Srivastava et al., 2014, inverted).
@@ -98,6 +98,10 @@ impl<T: Scalar> Layer<T> for Dropout {
 
     fn describe(&self) -> String {
         format!("Dropout({})", self.rate)
+    }
+
+    fn architecture(&self) -> Result<Architecture, ArchitectureError> {
+        Ok(Architecture::leaf(LayerKind::Dropout { rate: self.rate }))
     }
 }
 

@@ -4,7 +4,7 @@ use backrule_tensor::{
     named_tensors,
 };
 
-use crate::{At, Cache, Init, Layer, LayerError, Mode};
+use crate::{Architecture, ArchitectureError, At, Cache, Init, Layer, LayerError, LayerKind, Mode};
 
 /// A dense layer: y = x Wᵀ + b for x of shape `[.., in]`, W `[out, in]`, b `[out]`, y `[.., out]`.
 ///
@@ -138,6 +138,12 @@ impl<T: Scalar> Layer<T> for Linear<T> {
         let shape = self.weight.shape();
         let bias = if self.bias.is_some() { "" } else { ", no bias" };
         format!("Linear({} → {}{bias})", shape.columns(), shape.rows())
+    }
+
+    fn architecture(&self) -> Result<Architecture, ArchitectureError> {
+        let [out_features, in_features] = matrix(self.weight.shape())?;
+        let bias = self.bias.is_some();
+        Ok(Architecture::leaf(LayerKind::Linear { in_features, out_features, bias }))
     }
 }
 

@@ -2,7 +2,7 @@ use backrule_tensor::lanes::{self, LANES};
 use backrule_tensor::simd::{self, Kernel, Simd};
 use backrule_tensor::{NamedTensors, Scalar, ShapeError, Tensor};
 
-use crate::{At, Cache, Layer, LayerError, Mode};
+use crate::{Architecture, ArchitectureError, At, Cache, Layer, LayerError, LayerKind, Mode};
 
 /// Logarithms of probabilities from logits, row by row: yⱼ = xⱼ − ln Σₖ e^xₖ along the last axis.
 ///
@@ -52,6 +52,10 @@ impl<T: Scalar> Layer<T> for LogSoftmax {
             simd::run(Backward { columns, y: at.y.as_slice(), dy: dy.as_slice(), dx: dx.as_mut_slice() });
         }
         Ok(())
+    }
+
+    fn architecture(&self) -> Result<Architecture, ArchitectureError> {
+        Ok(Architecture::leaf(LayerKind::LogSoftmax))
     }
 }
 

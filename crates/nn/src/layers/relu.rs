@@ -1,6 +1,6 @@
 use backrule_tensor::{NamedTensors, Scalar, Tensor};
 
-use crate::{At, Cache, Layer, LayerError, Mode};
+use crate::{Architecture, ArchitectureError, At, Cache, Layer, LayerError, LayerKind, Mode};
 
 /// The rectifier: y = max(0, x), element by element.
 ///
@@ -43,5 +43,9 @@ impl<T: Scalar> Layer<T> for Relu {
             dx.zip_from(at.y, dy, |y, dy| if y <= T::ZERO { T::ZERO } else { dy })?;
         }
         Ok(())
+    }
+
+    fn architecture(&self) -> Result<Architecture, ArchitectureError> {
+        Ok(Architecture::leaf(LayerKind::Relu))
     }
 }

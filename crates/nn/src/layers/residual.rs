@@ -1,6 +1,6 @@
 use backrule_tensor::{NamedTensors, Path, Role, Scalar, Shape, ShapeError, Tensor};
 
-use crate::{At, Cache, Layer, LayerError, Mode, Summary};
+use crate::{Architecture, ArchitectureError, At, Cache, Layer, LayerError, LayerKind, Mode, Summary};
 
 /// A way past a layer: y = x + f(x), where f keeps the shape (K. He et al., 2015).
 ///
@@ -88,6 +88,10 @@ impl<T: Scalar, L: Layer<T>> Layer<T> for Residual<L> {
 
     fn describe(&self) -> String {
         format!("Residual({})", self.f.describe())
+    }
+
+    fn architecture(&self) -> Result<Architecture, ArchitectureError> {
+        Architecture::container(LayerKind::Residual, [("", self.f.architecture()?)])
     }
 
     fn summarize(&self, path: Path<'_>, input: Shape, summary: &mut Summary) -> Result<Shape, LayerError> {

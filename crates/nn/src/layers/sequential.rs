@@ -1,8 +1,12 @@
+use std::collections::BTreeSet;
 use std::fmt;
 
 use backrule_tensor::{IntoShape, NamedTensors, Path, Role, Scalar, Shape, ShapeError, Tensor};
 
-use crate::{At, Cache, Layer, LayerError, Mode, OptionError, Summary, summary};
+use crate::{
+    Architecture, ArchitectureError, At, Cache, Layer, LayerError, LayerKind, Mode, OptionError, Summary,
+    summary,
+};
 
 /// Layers one after the other, each with a name: y = fₙ(… f₂(f₁(x))).
 ///
@@ -81,13 +85,14 @@ impl<T: Scalar> SequentialBuilder<T> {
     /// # Errors
     /// When a name is empty, holds a dot (which separates the names of a path), or stands for two children.
     pub fn build(self) -> Result<Sequential<T>, OptionError> {
-        for (i, Child { name, .. }) in self.children.iter().enumerate() {
+        let mut names = BTreeSet::new();
+        for Child { name, .. } in &self.children {
             let refuse =
                 |expected| Err(OptionError::new("name of a child", expected, format_args!("{name:?}")));
             if name.is_empty() || name.contains('.') {
                 return refuse("a name without dots");
             }
-            if self.children[..i].iter().any(|other| other.name == *name) {
+            if !names.insert(name) {
                 return refuse("a name that no other child has");
             }
         }
@@ -208,6 +213,15 @@ impl<T: Scalar> Layer<T> for Sequential<T> {
 
     fn describe(&self) -> String {
         format!("Sequential({} layers)", self.children.len())
+    }
+
+    fn architecture(&self) -> Result<Architecture, ArchitectureError> {
+        let children = self.children.iter().map(|child| {
+            let inner = child.layer.architecture().map_err(|error| error.within(&child.name))?;
+            Ok((child.name.as_str(), inner))
+        });
+        let children = children.collect::<Result<Vec<_>, ArchitectureError>>()?;
+        Architecture::container(LayerKind::Sequential { children: children.len() }, children)
     }
 
     fn summarize(&self, path: Path<'_>, input: Shape, summary: &mut Summary) -> Result<Shape, LayerError> {

@@ -1,6 +1,6 @@
 use backrule_tensor::{NamedTensors, Scalar, Tensor};
 
-use crate::{At, Cache, Layer, LayerError, Mode};
+use crate::{Architecture, ArchitectureError, At, Cache, Layer, LayerError, LayerKind, Mode};
 
 /// The logistic function: y = 1 / (1 + e⁻ˣ), element by element, from 0 to 1.
 ///
@@ -41,5 +41,9 @@ impl<T: Scalar> Layer<T> for Sigmoid {
             dx.zip_from(at.y, dy, |y, dy| dy * (y * (T::ONE - y)))?;
         }
         Ok(())
+    }
+
+    fn architecture(&self) -> Result<Architecture, ArchitectureError> {
+        Ok(Architecture::leaf(LayerKind::Sigmoid))
     }
 }

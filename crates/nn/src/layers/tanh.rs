@@ -1,6 +1,6 @@
 use backrule_tensor::{NamedTensors, Scalar, Tensor};
 
-use crate::{At, Cache, Layer, LayerError, Mode};
+use crate::{Architecture, ArchitectureError, At, Cache, Layer, LayerError, LayerKind, Mode};
 
 /// The hyperbolic tangent: y = tanh x, element by element, from −1 to 1.
 ///
@@ -42,5 +42,9 @@ impl<T: Scalar> Layer<T> for Tanh {
             dx.zip_from(at.y, dy, |y, dy| dy * (T::ONE - y * y))?;
         }
         Ok(())
+    }
+
+    fn architecture(&self) -> Result<Architecture, ArchitectureError> {
+        Ok(Architecture::leaf(LayerKind::Tanh))
     }
 }
