@@ -166,6 +166,24 @@ impl Checkpoint {
         self.section(Section::Schedule)
     }
 
+    /// The value that was given to [`Snapshot::architecture`](crate::Snapshot::architecture).
+    ///
+    /// It is data and may be anybody's. Where it claims sizes, compare them with
+    /// [`element_count`](Self::element_count) before memory is taken for them; `Architecture::build` of backrule-nn
+    /// asks for that number.
+    ///
+    /// # Errors
+    /// Those of [`section`](Self::section).
+    pub fn architecture<M: DeserializeOwned>(&self) -> Result<M, SectionError> {
+        self.section(Section::Architecture)
+    }
+
+    /// How many numbers all of the network's tensors hold together. The file holds as many: that was checked.
+    pub fn element_count(&self) -> usize {
+        let network = self.tensors().filter(|info| info.group == Group::Network);
+        network.fold(0, |sum, info| sum.saturating_add(info.shape.elements()))
+    }
+
     /// The value of a section. Fields that its type has gained since it was saved need `#[serde(default)]`; any
     /// self-describing type, such as `serde_json::Value`, shows what there is.
     ///

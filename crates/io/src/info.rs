@@ -30,7 +30,7 @@ pub enum Section {
     Metrics,
     /// What the learning rate is going to be: [`Snapshot::schedule`](crate::Snapshot::schedule).
     Schedule,
-    /// What layers the network is made of.
+    /// What layers the network is made of: [`Snapshot::architecture`](crate::Snapshot::architecture).
     Architecture,
 }
 

@@ -136,6 +136,18 @@ impl<'a, T: Scalar> Snapshot<'a, T> {
         self.section(Section::Schedule, schedule)
     }
 
+    /// What layers the network is made of, from which it can be built again: the `Architecture` of backrule-nn, or a
+    /// type of your own as for [`metadata`](Self::metadata). [`Checkpoint::architecture`] reads it.
+    ///
+    /// # Errors
+    /// Those of [`metadata`](Self::metadata).
+    pub fn architecture<M: Serialize + DeserializeOwned>(
+        self,
+        architecture: &M,
+    ) -> Result<Self, SectionError> {
+        self.section(Section::Architecture, architecture)
+    }
+
     /// The value of a section; one that was given before is replaced. [`Checkpoint::section`] reads it.
     ///
     /// # Errors

@@ -38,8 +38,7 @@ use crate::{
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(try_from = "Vec<LayerSpec>", into = "Vec<LayerSpec>"))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(transparent))]
 pub struct Architecture {
     /// Each container before what is in it. A list, because a file with a tree could be nested until the stack ends.
     layers: Vec<LayerSpec>,
@@ -151,8 +150,8 @@ impl Architecture {
     pub const MAX_DEPTH: usize = 32;
 
     /// A layer without others in it.
-    pub(crate) fn leaf(kind: LayerKind) -> Self {
-        Self { layers: vec![LayerSpec { name: String::new(), kind }] }
+    pub(crate) fn leaf(kind: LayerKind) -> Result<Self, ArchitectureError> {
+        vec![LayerSpec { name: String::new(), kind }].try_into()
     }
 
     /// A container with what is in it.
@@ -160,7 +159,7 @@ impl Architecture {
         kind: LayerKind,
         children: impl IntoIterator<Item = (&'a str, Self)>,
     ) -> Result<Self, ArchitectureError> {
-        let mut layers = Self::leaf(kind).layers;
+        let mut layers = vec![LayerSpec { name: String::new(), kind }];
         for (name, child) in children {
             let start = layers.len();
             layers.extend(child.layers);
@@ -229,18 +228,24 @@ fn build<T: Scalar>(specs: &mut &[LayerSpec]) -> Result<Box<dyn Layer<T>>, Archi
     })
 }
 
+fn too_many(layers: impl fmt::Display) -> ArchitectureError {
+    let most = Architecture::MAX_LAYERS;
+    ArchitectureError::Malformed(format!("{layers} layers, and the limit is {most}"))
+}
+
 fn unfinished() -> ArchitectureError {
     ArchitectureError::Malformed("it ends within a container".to_string())
 }
 
-/// Checks that the containers hold what they say, and no name stands where none belongs.
+/// Checks that the containers hold what they say, no name stands where none belongs, and no layer has a size of 0: with
+/// sizes of at least 1, none is larger than the number of parameters, and with it none of a network's results for a row.
 impl TryFrom<Vec<LayerSpec>> for Architecture {
     type Error = ArchitectureError;
 
     fn try_from(layers: Vec<LayerSpec>) -> Result<Self, ArchitectureError> {
         let refuse = |reason: String| Err(ArchitectureError::Malformed(reason));
         if layers.len() > Self::MAX_LAYERS {
-            return refuse(format!("{} layers, and the limit is {}", layers.len(), Self::MAX_LAYERS));
+            return Err(too_many(layers.len()));
         }
         // Where layers are still to come: how many, whether they have names, and in how many containers they are.
         let mut open = vec![(1, false, 0)];
@@ -256,6 +261,10 @@ impl TryFrom<Vec<LayerSpec>> for Architecture {
                     "layer {i} has the name {name:?}, which only layers of a Sequential have"
                 ));
             }
+            if let LayerKind::Linear { in_features: 0, .. } | LayerKind::Linear { out_features: 0, .. } = kind
+            {
+                return refuse(format!("layer {i} has a size of 0"));
+            }
             let names = matches!(kind, LayerKind::Sequential { .. });
             let places = [(left - 1, named, depth), (kind.children(), names, depth + 1)];
             open.extend(places.into_iter().filter(|(left, ..)| *left > 0));
@@ -264,9 +273,32 @@ impl TryFrom<Vec<LayerSpec>> for Architecture {
     }
 }
 
-impl From<Architecture> for Vec<LayerSpec> {
-    fn from(architecture: Architecture) -> Self {
-        architecture.layers
+/// By hand, so that reading ends at the limit: a list in a file may be much longer in memory than it is there.
+#[cfg(feature = "serde")]
+impl<'de> serde::Deserialize<'de> for Architecture {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        use serde::de::{Error, SeqAccess, Visitor};
+
+        struct Layers;
+        impl<'de> Visitor<'de> for Layers {
+            type Value = Vec<LayerSpec>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of layers")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                let mut layers = Vec::new();
+                while let Some(layer) = list.next_element()? {
+                    if layers.len() == Architecture::MAX_LAYERS {
+                        return Err(Error::custom(too_many("more")));
+                    }
+                    layers.push(layer);
+                }
+                Ok(layers)
+            }
+        }
+        Self::try_from(deserializer.deserialize_seq(Layers)?).map_err(Error::custom)
     }
 }
 
@@ -420,13 +452,14 @@ mod tests {
         wide(Architecture::MAX_LAYERS).unwrap().build::<f32>(0).unwrap();
         let error = wide(Architecture::MAX_LAYERS + 1).unwrap_err();
         assert_eq!(error.to_string(), "no architecture: 65537 layers, and the limit is 65536");
+        assert!(refusal(vec![spec("", LayerKind::Relu); 65_537]).contains("65537 layers"));
     }
 
     /// Nothing is allocated for it: these sizes could not be.
     #[test]
     fn claims_are_checked_before_memory_is_taken() {
         let linear = |in_features, out_features, bias| {
-            Architecture::leaf(LayerKind::Linear { in_features, out_features, bias })
+            Architecture::leaf(LayerKind::Linear { in_features, out_features, bias }).unwrap()
         };
         let refused = |it: &Architecture, most| it.build::<f64>(most).err().unwrap().to_string();
         assert_eq!(
@@ -435,11 +468,15 @@ mod tests {
         );
         assert_eq!(linear(usize::MAX, usize::MAX, true).parameters(), usize::MAX);
         assert!(refused(&linear(usize::MAX, usize::MAX, true), usize::MAX).contains("elements"));
-        assert!(refused(&linear(usize::MAX, 0, true), 0).contains("elements"));
         let (exact, layer) = (3 * 4 + 4, linear(3, 4, true));
         assert_eq!(layer.build::<f64>(exact).unwrap().tensor_count(), 2);
         assert_eq!(refused(&layer, exact - 1), "an architecture of 16 parameters, where 15 are allowed");
-        let dropout = Architecture::leaf(LayerKind::Dropout { rate: f64::NAN });
+        let dropout = Architecture::leaf(LayerKind::Dropout { rate: f64::NAN }).unwrap();
+        // Without parameters a layer could claim any size, and a prediction would take memory for its results.
+        for (in_features, out_features) in [(0, usize::MAX), (usize::MAX, 0)] {
+            let kind = LayerKind::Linear { in_features, out_features, bias: false };
+            assert_eq!(refusal(vec![spec("", kind)]), "no architecture: layer 0 has a size of 0");
+        }
         assert_eq!(refused(&dropout, 0), "dropout rate: expected a number from 0 to 1, got NaN");
     }
 
@@ -458,13 +495,22 @@ mod tests {
         assert_eq!(serde_json::from_str::<Architecture>(&json).unwrap(), architecture);
         for (from, to) in [
             ("\"children\":2", "\"children\":3"),
-            ("relu", "os_command"),
-            ("dropout", "drop_table"),
+            ("dropout", "os_command"),
+            ("linear", "backrule_nn::Linear"),
             ("\"bias\"", "\"code\""),
+            ("\"bias\":false", "\"bias\":false,\"code\":1"),
+            ("\"kind\":{\"d", "\"type\":\"x\",\"kind\":{\"d"),
+            ("\"in_features\":2", "\"in_features\":-2"),
+            ("\"in_features\":2", "\"in_features\":0"),
         ] {
             let changed = json.replace(from, to);
-            let accepted = serde_json::from_str::<Architecture>(&changed).is_ok();
-            assert_eq!(accepted, changed == json, "{changed}");
+            assert_ne!(changed, json);
+            assert!(serde_json::from_str::<Architecture>(&changed).is_err(), "{changed}");
         }
+        // Reading ends at the limit: what stands behind it is not even looked at.
+        let layer = r#"{"name":"","kind":"relu"}"#;
+        let long = format!("[{}?", [layer, ","].concat().repeat(Architecture::MAX_LAYERS + 1));
+        let error = serde_json::from_str::<Architecture>(&long).unwrap_err().to_string();
+        assert!(error.contains("more layers, and the limit is 65536"), "{error}");
     }
 }

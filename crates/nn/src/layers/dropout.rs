@@ -101,7 +101,7 @@ impl<T: Scalar> Layer<T> for Dropout {
     }
 
     fn architecture(&self) -> Result<Architecture, ArchitectureError> {
-        Ok(Architecture::leaf(LayerKind::Dropout { rate: self.rate }))
+        Architecture::leaf(LayerKind::Dropout { rate: self.rate })
     }
 }
 

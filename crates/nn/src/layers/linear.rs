@@ -143,7 +143,7 @@ impl<T: Scalar> Layer<T> for Linear<T> {
     fn architecture(&self) -> Result<Architecture, ArchitectureError> {
         let [out_features, in_features] = matrix(self.weight.shape())?;
         let bias = self.bias.is_some();
-        Ok(Architecture::leaf(LayerKind::Linear { in_features, out_features, bias }))
+        Architecture::leaf(LayerKind::Linear { in_features, out_features, bias })
     }
 }
 

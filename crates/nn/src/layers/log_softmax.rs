@@ -55,7 +55,7 @@ impl<T: Scalar> Layer<T> for LogSoftmax {
     }
 
     fn architecture(&self) -> Result<Architecture, ArchitectureError> {
-        Ok(Architecture::leaf(LayerKind::LogSoftmax))
+        Architecture::leaf(LayerKind::LogSoftmax)
     }
 }
 

@@ -46,6 +46,6 @@ impl<T: Scalar> Layer<T> for Relu {
     }
 
     fn architecture(&self) -> Result<Architecture, ArchitectureError> {
-        Ok(Architecture::leaf(LayerKind::Relu))
+        Architecture::leaf(LayerKind::Relu)
     }
 }

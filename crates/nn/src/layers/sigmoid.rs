@@ -44,6 +44,6 @@ impl<T: Scalar> Layer<T> for Sigmoid {
     }
 
     fn architecture(&self) -> Result<Architecture, ArchitectureError> {
-        Ok(Architecture::leaf(LayerKind::Sigmoid))
+        Architecture::leaf(LayerKind::Sigmoid)
     }
 }

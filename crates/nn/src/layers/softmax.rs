@@ -55,7 +55,7 @@ impl<T: Scalar> Layer<T> for Softmax {
     }
 
     fn architecture(&self) -> Result<Architecture, ArchitectureError> {
-        Ok(Architecture::leaf(LayerKind::Softmax))
+        Architecture::leaf(LayerKind::Softmax)
     }
 }
 

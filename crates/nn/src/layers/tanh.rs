@@ -45,6 +45,6 @@ impl<T: Scalar> Layer<T> for Tanh {
     }
 
     fn architecture(&self) -> Result<Architecture, ArchitectureError> {
-        Ok(Architecture::leaf(LayerKind::Tanh))
+        Architecture::leaf(LayerKind::Tanh)
     }
 }

@@ -1,0 +1,116 @@
+//! A network from a file alone: what it is made of and its values, and nothing that the file could not know.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use backrule_io::{Checkpoint, Section};
+use backrule_nn::{
+    Architecture, At, Cache, Dropout, Layer, LayerError, Linear, LinearConfig, LogSoftmax, Mode, Relu,
+    Residual, Sequential, Sigmoid, Softmax, Tanh, predict,
+};
+use backrule_tensor::{NamedTensors, Scalar, Tensor, random};
+
+/// One of every built-in layer, containers in containers.
+fn network<T: Scalar>() -> Sequential<T> {
+    let rng = &mut random::rng(3);
+    let block = Sequential::builder()
+        .layer("fc", LinearConfig { bias: false, ..LinearConfig::new(6, 6) }.build(rng).unwrap())
+        .layer("tanh", Tanh)
+        .layer("inner", Residual::new(Linear::new(6, 6, rng).unwrap()))
+        .layer("softmax", Softmax)
+        .build()
+        .unwrap();
+    Sequential::builder()
+        .layer("fc1", Linear::new(5, 6, rng).unwrap())
+        .layer("relu", Relu)
+        .layer("block", Residual::new(block))
+        .layer("drop", Dropout::new(0.25).unwrap())
+        .layer("sigmoid", Sigmoid)
+        .layer("fc2", Linear::new(6, 3, rng).unwrap())
+        .layer("log_softmax", LogSoftmax)
+        .build()
+        .unwrap()
+}
+
+fn saved<T: Scalar>(net: &Sequential<T>) -> Vec<u8> {
+    Checkpoint::of(net).architecture(&net.architecture().unwrap()).unwrap().to_bytes().unwrap()
+}
+
+fn from_the_file_alone<T: Scalar>() {
+    let (bytes, x, expected) = {
+        let net = network::<T>();
+        let x = Tensor::normal([4, 5], 0.0, 1.0, &mut random::rng(9)).unwrap();
+        let y = predict(&net, &x).unwrap();
+        (saved(&net), x, y)
+    };
+    let checkpoint = Checkpoint::from_bytes(&bytes).unwrap();
+    assert!(checkpoint.sections().eq([Section::Architecture]));
+    let architecture = checkpoint.architecture::<Architecture>().unwrap();
+    assert_eq!(architecture.parameters(), checkpoint.element_count());
+    let mut net = architecture.build::<T>(checkpoint.element_count()).unwrap();
+    assert_ne!(predict(&net, &x).unwrap(), expected, "before the values are restored");
+    checkpoint.restore(&mut net).unwrap();
+    assert_eq!(predict(&net, &x).unwrap(), expected);
+    let again = Checkpoint::of(&net).architecture(&net.architecture().unwrap()).unwrap();
+    assert_eq!(again.to_bytes().unwrap(), bytes);
+}
+
+#[test]
+fn a_network_is_built_again_from_the_file_alone() {
+    from_the_file_alone::<f32>();
+    from_the_file_alone::<f64>();
+}
+
+/// Twice as much, and no parameters: a layer that only this program knows.
+struct Double;
+
+impl NamedTensors<f32> for Double {}
+
+impl Layer<f32> for Double {
+    fn forward(&self, x: &Tensor, y: &mut Tensor, _: &mut Cache<f32>, _: Mode) -> Result<(), LayerError> {
+        y.map_from(x, |x| 2.0 * x);
+        Ok(())
+    }
+
+    fn backward(
+        &self,
+        _: At<'_, f32>,
+        dy: &Tensor,
+        dx: Option<&mut Tensor>,
+        _: &mut [Tensor],
+    ) -> Result<(), LayerError> {
+        if let Some(dx) = dx {
+            dx.map_from(dy, |dy| 2.0 * dy);
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn with_a_layer_of_ones_own_the_program_builds_the_network() {
+    let build = |seed| {
+        let fc = Linear::new(2, 2, &mut random::rng(seed)).unwrap();
+        Sequential::<f32>::builder().layer("fc", fc).layer("double", Double).build().unwrap()
+    };
+    let net = build(1);
+    let error = net.architecture().unwrap_err().to_string();
+    assert!(error.starts_with("double: Double is not a built-in layer"), "{error}");
+
+    let checkpoint = Checkpoint::from_bytes(&Checkpoint::of(&net).to_bytes().unwrap()).unwrap();
+    let error = checkpoint.architecture::<Architecture>().unwrap_err().to_string();
+    assert!(error.contains("architecture"), "{error}");
+    let mut own = build(2);
+    checkpoint.restore(&mut own).unwrap();
+    let x = Tensor::from([[1.0, -2.0]]);
+    assert_eq!(predict(&own, &x).unwrap(), predict(&net, &x).unwrap());
+}
+
+#[test]
+fn a_file_that_claims_more_than_it_holds_is_refused() {
+    let small = vec![("weight", Tensor::from([[1.0_f32, 2.0]]))];
+    let large = network::<f32>().architecture().unwrap();
+    let bytes = Checkpoint::of(&small).architecture(&large).unwrap().to_bytes().unwrap();
+    let checkpoint = Checkpoint::from_bytes(&bytes).unwrap();
+    assert_eq!(checkpoint.element_count(), 2);
+    let built = checkpoint.architecture::<Architecture>().unwrap().build::<f32>(checkpoint.element_count());
+    let error = built.err().unwrap().to_string();
+    assert_eq!(error, format!("an architecture of {} parameters, where 2 are allowed", large.parameters()));
+}
