@@ -1,4 +1,5 @@
 use std::fmt;
+use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::sync::Arc;
@@ -55,22 +56,14 @@ impl Checkpoint {
 
     /// A payload larger than `most` stays in the file.
     pub(crate) fn load_keeping(path: &Path, most: u64) -> Result<Self, LoadError> {
-        let read = || {
-            let (file, length) = file::open(path)?;
-            let verified = Stamp::of(&file.metadata()?);
-            let file = Arc::new(file);
-            let mut input = BufReader::with_capacity(reader::BUFFER, &*file);
-            let begin = |size: u64| {
-                if size <= most || !payload::CAN_STAY {
-                    return in_memory(size);
-                }
-                // The lengths add up: that was checked.
-                let start = length.saturating_sub(size).saturating_sub(Envelope::END);
-                Ok(Payload::Stored { file: Arc::clone(&file), start, verified })
-            };
-            Self::read(&mut input, length, Checksums::Compare, begin)
-        };
-        read().map_err(|problem| LoadError { file: Some(path.to_path_buf()), problem })
+        load_with(path, most, Envelope::END, |input, length, begin| {
+            Self::read(input, length, Checksums::Compare, begin)
+        })
+    }
+
+    #[cfg(feature = "safetensors")]
+    pub(crate) fn new(header: Header, payload: Payload) -> Self {
+        Self { header, payload }
     }
 
     /// The same for a file's bytes in memory. The elements are copied.
@@ -99,12 +92,7 @@ impl Checkpoint {
         checksums: Checksums,
         begin: impl FnOnce(u64) -> Result<Payload, LoadProblem>,
     ) -> Result<Self, LoadProblem> {
-        let keep = |payload: &mut Payload, piece: &[u8]| {
-            if let Payload::Memory(bytes) = payload {
-                bytes.extend_from_slice(piece);
-            }
-        };
-        let (header, payload) = reader::read(input, length, checksums, begin, keep)?;
+        let (header, payload) = reader::read(input, length, checksums, begin, Payload::keep)?;
         Ok(Self { header, payload })
     }
 
@@ -221,7 +209,36 @@ impl Checkpoint {
     }
 }
 
-fn in_memory(size: u64) -> Result<Payload, LoadProblem> {
+/// Opens a file for `read`, and gives it what begins a payload of a size: one that is larger than `most` stays in the file,
+/// `tail` bytes before its end.
+pub(crate) fn load_with(
+    path: &Path,
+    most: u64,
+    tail: u64,
+    read: impl FnOnce(
+        &mut BufReader<&File>,
+        u64,
+        &dyn Fn(u64) -> Result<Payload, LoadProblem>,
+    ) -> Result<Checkpoint, LoadProblem>,
+) -> Result<Checkpoint, LoadError> {
+    let load = || {
+        let (file, length) = file::open(path)?;
+        let verified = Stamp::of(&file.metadata()?);
+        let file = Arc::new(file);
+        let begin = |size: u64| {
+            if size <= most || !payload::CAN_STAY {
+                return in_memory(size);
+            }
+            // The lengths add up: that was checked.
+            let start = length.saturating_sub(size).saturating_sub(tail);
+            Ok(Payload::Stored { file: Arc::clone(&file), start, verified: verified.clone() })
+        };
+        read(&mut BufReader::with_capacity(reader::BUFFER, &*file), length, &begin)
+    };
+    load().map_err(|problem| LoadError { file: Some(path.to_path_buf()), problem })
+}
+
+pub(crate) fn in_memory(size: u64) -> Result<Payload, LoadProblem> {
     let mut bytes = Vec::new();
     reader::reserve(&mut bytes, size)?;
     Ok(Payload::Memory(bytes))

@@ -41,6 +41,13 @@ pub enum SaveError {
         /// The name they share.
         name: String,
     },
+    /// A safetensors file keeps this name for itself. Nothing was written.
+    #[cfg(feature = "safetensors")]
+    #[error("not saved: a safetensors file can't have a tensor called `{path}`: give it another name")]
+    Reserved {
+        /// The name.
+        path: String,
+    },
     /// Nothing can be saved at this path. Nothing was written.
     #[error("{}: not saved: {problem}", file.display())]
     Target {
@@ -135,6 +142,10 @@ pub enum LoadProblem {
     /// The checksums match, but what they cover makes no sense: not written by this crate.
     #[error("malformed: {0}")]
     Malformed(#[from] Malformed),
+    /// Not a safetensors file, or one that can't be read.
+    #[cfg(feature = "safetensors")]
+    #[error("safetensors: {0}")]
+    Safetensors(#[from] crate::safetensors::Problem),
     /// Not a file: it was not read.
     #[error("there is {0}, not a file")]
     Special(FileKind),

@@ -25,6 +25,8 @@ mod reader;
 mod report;
 mod restore;
 mod rotation;
+#[cfg(feature = "safetensors")]
+pub mod safetensors;
 mod section;
 mod show;
 mod snapshot;

@@ -40,6 +40,13 @@ impl Stamp {
 }
 
 impl Payload {
+    /// Takes the next bytes, unless they stay where they are.
+    pub(crate) fn keep(&mut self, piece: &[u8]) {
+        if let Self::Memory(bytes) = self {
+            bytes.extend_from_slice(piece);
+        }
+    }
+
     /// Whether the file is as it was when it was verified.
     pub(crate) fn unchanged(&self) -> io::Result<bool> {
         match self {

@@ -77,7 +77,7 @@ pub(crate) fn read<K>(
     Ok((header, kept))
 }
 
-/// The only loop over the elements: every tensor's are read, hashed while they are in the cache, and handed on.
+/// Every tensor's elements are read, hashed, and handed on.
 fn elements<K>(
     input: &mut impl BufRead,
     header: &Header,
@@ -87,20 +87,7 @@ fn elements<K>(
     mut keep: impl FnMut(&mut K, &[u8]),
 ) -> Result<(), LoadProblem> {
     for entry in header.entries() {
-        let mut hasher = Hasher::new();
-        let mut left = entry.size();
-        while left > 0 {
-            let there = input.fill_buf()?;
-            let piece = there.get(..left.min(PIECE)).unwrap_or(there);
-            if piece.is_empty() {
-                return Err(Malformed::Shrank.into());
-            }
-            hasher.update(piece);
-            keep(kept, piece);
-            let used = piece.len();
-            input.consume(used);
-            left = left.saturating_sub(used);
-        }
+        let hasher = pieces(input, entry.size(), |piece| keep(kept, piece))?;
         // The checksum of the whole follows from those of the parts: the elements are hashed once.
         whole.combine(&hasher);
         let Entry { group, path, crc, .. } = entry;
@@ -109,8 +96,31 @@ fn elements<K>(
     Ok(())
 }
 
+/// The only loop over elements: `size` bytes are hashed and handed on while they are in the cache.
+pub(crate) fn pieces(
+    input: &mut impl BufRead,
+    size: usize,
+    mut keep: impl FnMut(&[u8]),
+) -> Result<Hasher, LoadProblem> {
+    let mut hasher = Hasher::new();
+    let mut left = size;
+    while left > 0 {
+        let there = input.fill_buf()?;
+        let piece = there.get(..left.min(PIECE)).unwrap_or(there);
+        if piece.is_empty() {
+            return Err(Malformed::Shrank.into());
+        }
+        hasher.update(piece);
+        keep(piece);
+        let used = piece.len();
+        input.consume(used);
+        left = left.saturating_sub(used);
+    }
+    Ok(hasher)
+}
+
 /// The next `size` bytes. The caller has compared `size` with the length of what is there.
-fn read_exactly(input: &mut impl Read, size: u64) -> Result<Vec<u8>, LoadProblem> {
+pub(crate) fn read_exactly(input: &mut impl Read, size: u64) -> Result<Vec<u8>, LoadProblem> {
     let mut bytes = Vec::new();
     reserve(&mut bytes, size)?;
     input.by_ref().take(size).read_to_end(&mut bytes)?;

@@ -261,7 +261,10 @@ impl<'a, T: Scalar> Snapshot<'a, T> {
 }
 
 /// Gives `take` a tensor's elements as little-endian bytes, piece by piece.
-fn chunks<T: Scalar>(tensor: &Tensor<T>, mut take: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+pub(crate) fn chunks<T: Scalar>(
+    tensor: &Tensor<T>,
+    mut take: impl FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<()> {
     let size = |elements: usize| elements.saturating_mul(T::DTYPE.size());
     let mut bytes = vec![0; size(tensor.len().min(CHUNK))];
     for values in tensor.as_slice().chunks(CHUNK) {

@@ -16,4 +16,6 @@ mod restore;
 mod restoring;
 mod rotation;
 mod round_trip;
+#[cfg(feature = "safetensors")]
+mod safetensors;
 mod save;

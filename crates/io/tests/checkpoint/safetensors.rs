@@ -1,0 +1,369 @@
+//! The safetensors format: to the byte, from and to Python, and whatever else a file may hold.
+
+use std::process::Command;
+
+use crate::common::{Scratch, bits, network, spoil};
+use backrule_io::safetensors::{Problem, from_bytes, load, save, to_bytes};
+use backrule_io::tensor::{Scalar, Tensor};
+use backrule_io::{LoadProblem, RestoreError, SaveError, limits};
+
+/// Written by the program beside it.
+const GOLDEN: &[u8] = include_bytes!("../golden/from_torch.safetensors");
+
+/// A file with this header, and so many bytes behind it.
+fn file(header: &str, data: usize) -> Vec<u8> {
+    [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &vec![0; data]].concat()
+}
+
+#[track_caller]
+fn problem(bytes: &[u8]) -> LoadProblem {
+    from_bytes(bytes).unwrap_err().problem
+}
+
+#[test]
+fn the_file_to_the_byte() {
+    let net = vec![("fc.weight", Tensor::from([[1.0_f32, -2.0]])), ("q\"\n\\", Tensor::scalar(0.5))];
+    let header = concat!(
+        r#"{"__metadata__":{"format":"pt"},"fc.weight":{"dtype":"F32","shape":[1,2],"data_offsets":[0,8]},"#,
+        r#""q\"\u000a\\":{"dtype":"F32","shape":[],"data_offsets":[8,12]}}"#,
+        "  "
+    );
+    assert_eq!(header.len() % 8, 0);
+    let elements = [0, 0, 128, 63, 0, 0, 0, 192, 0, 0, 0, 63];
+    assert_eq!(to_bytes(&net).unwrap(), [file(header, 0), elements.to_vec()].concat());
+}
+
+fn round_trip<T: Scalar>() {
+    let scratch = Scratch::new(&format!("safetensors-{}", T::DTYPE));
+    let path = scratch.0.join("model.safetensors");
+    let mut net = network::<T>();
+    net.push(("a \"quoted\"\u{1}\\name", Tensor::scalar(T::ONE)));
+    save(&net, &path).unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), to_bytes(&net).unwrap());
+    assert_eq!(scratch.names(), ["model.safetensors"]);
+    let mut restored = net.clone();
+    spoil(&mut restored);
+    load(&path).unwrap().restore(&mut restored).unwrap();
+    assert_eq!(bits(&restored), bits(&net));
+}
+
+#[test]
+fn every_bit_comes_back() {
+    round_trip::<f32>();
+    round_trip::<f64>();
+}
+
+/// Above what is kept in memory: 32 MiB.
+#[test]
+fn a_large_file_is_restored_from_the_disk() {
+    let scratch = Scratch::new("safetensors-large");
+    let path = scratch.0.join("model.safetensors");
+    let values = (0..(9 << 20)).map(|i| i as f32).collect();
+    let net = vec![("a", Tensor::from([3.0, 4.0])), ("b", Tensor::from_vec([9 << 20], values).unwrap())];
+    save(&net, &path).unwrap();
+    let mut loaded = None;
+    let measured = allocation_counter::measure(|| loaded = Some(load(&path).unwrap()));
+    assert!(measured.bytes_max < 1 << 20, "{} bytes", measured.bytes_max);
+    let mut restored = net.clone();
+    spoil(&mut restored);
+    loaded.unwrap().restore(&mut restored).unwrap();
+    assert!(restored == net);
+}
+
+#[test]
+fn it_is_restored_as_strictly_as_a_checkpoint() {
+    let file = from_bytes(&to_bytes(&network::<f32>()).unwrap()).unwrap();
+    let mut other = vec![("fc1.weight", Tensor::from([[1.0_f32, 2.0]]))];
+    let before = other.clone();
+    let Err(RestoreError::Mismatch(mismatch)) = file.restore(&mut other) else { panic!("restored") };
+    assert_eq!((mismatch.unexpected.len(), mismatch.misshapen.len()), (3, 1));
+    assert_eq!(other, before);
+    // Elements are not converted.
+    let error = file.restore(&mut network::<f64>()).unwrap_err().to_string();
+    assert!(
+        error.contains("network `fc1.weight` f32 [2, 3] in the checkpoint, expected f64 [2, 3]"),
+        "{error}"
+    );
+}
+
+#[test]
+fn what_python_has_written_long_ago() {
+    let tensors: Vec<_> = from_bytes(GOLDEN).unwrap().tensors().map(|info| info.to_string()).collect();
+    assert_eq!(
+        tensors,
+        [
+            "network `x64` f64 [5, 3]",
+            "network `0.bias` f32 [4]",
+            "network `0.weight` f32 [4, 3]",
+            "network `2.bias` f32 [2]",
+            "network `2.weight` f32 [2, 4]",
+            "network `x` f32 [5, 3]",
+            "network `y` f32 [5, 2]",
+        ]
+    );
+}
+
+#[test]
+fn what_cannot_be_saved() {
+    let one = |name| vec![(name, Tensor::from([1.0_f32]))];
+    assert!(
+        matches!(to_bytes(&one("__metadata__")), Err(SaveError::Reserved { path }) if path == "__metadata__")
+    );
+    let twice = [one("a"), one("a")].concat();
+    assert!(matches!(to_bytes(&twice), Err(SaveError::Duplicate { path, .. }) if path == "a"));
+    let long = "x".repeat(limits::MAX_PATH + 1);
+    assert!(matches!(to_bytes(&one(&long)), Err(SaveError::Limit(_))));
+}
+
+/// Any order, white space, escapes and empty tensors: what the format allows.
+#[test]
+fn other_spellings_are_read() {
+    let header = r#"{ "b" : {"data_offsets":[ 4, 8 ],"shape":[1],"dtype":"F32"} ,
+        "\u0061\ud83d\ude00\/\n":{"dtype":"F32","shape":[ ],"data_offsets":[0,4]},"__metadata__":{"a":"","b":"{"},
+        "e":{"dtype":"F64","shape":[0,9],"data_offsets":[4,4]}}   "#;
+    let tensors: Vec<_> = from_bytes(&file(header, 8)).unwrap().tensors().map(|info| info.path).collect();
+    assert_eq!(tensors, ["a😀/\n", "e", "b"]);
+    assert_eq!(from_bytes(&file("{}", 0)).unwrap().tensors().count(), 0);
+}
+
+#[test]
+fn malformed_files_say_what_is_wrong() {
+    let one = |fields: &str| format!(r#"{{"w":{{{fields}}}}}"#);
+    let w =
+        |shape: &str, place: &str| one(&format!(r#""dtype":"F32","shape":{shape},"data_offsets":{place}"#));
+    let a = r#""a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}"#;
+    let b = |place: &str| format!(r#"{{{a},"b":{{"dtype":"F32","shape":[1],"data_offsets":{place}}}}}"#);
+    let deep = format!("{}{}", r#"{"__metadata__":"#, "{\"a\":".repeat(100_000));
+    let fields = "`w` should have one `dtype`, one `shape`, one `data_offsets`, and nothing else";
+    let cases: &[(&str, usize, &str)] = &[
+        ("", 0, "byte 0 of its header: `{` expected"),
+        (" {}", 0, "byte 0 of its header: `{` expected"),
+        ("[]", 0, "byte 0 of its header: `{` expected"),
+        ("{", 0, "byte 1 of its header: a text expected"),
+        ("{}x", 0, "byte 2 of its header: its end expected"),
+        ("{}\0", 0, "byte 2 of its header: its end expected"),
+        ("{,}", 0, "byte 1 of its header: a text expected"),
+        (r#"{"w"}"#, 0, "byte 4 of its header: `:` expected"),
+        (r#"{"w":1}"#, 0, "byte 5 of its header: `{` expected"),
+        (r#"{"w"#, 0, "byte 3 of its header: the end of a text expected"),
+        ("{\"w\n\":", 0, "byte 3 of its header: the end of a text expected"),
+        (r#"{"\x":"#, 0, "byte 3 of its header: an escaped character expected"),
+        (r#"{"\u00g0":"#, 0, "byte 3 of its header: an escaped character expected"),
+        (r#"{"\ud800\u0041":"#, 0, "byte 3 of its header: an escaped character expected"),
+        (r#"{"\udc00":"#, 0, "byte 3 of its header: an escaped character expected"),
+        (r#"{"\u00é":"#, 0, "byte 3 of its header: an escaped character expected"),
+        (&deep, 0, "byte 21 of its header: a text expected"),
+        (r#"{"__metadata__":{"a":1}}"#, 0, "byte 21 of its header: a text expected"),
+        (r#"{"__metadata__":{},"__metadata__":{}}"#, 0, "`__metadata__` is there twice"),
+        (&format!("{{{a},{a}}}"), 4, "`a` is there twice"),
+        (&format!("{{{a},}}"), 4, "byte 54 of its header: a text expected"),
+        (&format!("{{{a} {a}}}"), 4, "byte 54 of its header: `,` or `}` expected"),
+        (&one(""), 0, fields),
+        (&one(r#""dtype":"F32","shape":[]"#), 4, fields),
+        (&one(r#""shape":[],"data_offsets":[0,4]"#), 4, fields),
+        (&one(r#""dtype":"F32","data_offsets":[0,4]"#), 4, fields),
+        (&one(r#""dtype":"F32","dtype":"F32","shape":[],"data_offsets":[0,4]"#), 4, fields),
+        (&one(r#""dtype":"F32","shape":[],"data_offsets":[0,4],"strides":[]"#), 4, fields),
+        (
+            &one(r#""dtype":"BF16","shape":[2],"data_offsets":[0,4]"#),
+            4,
+            "`w` has elements of type `BF16`, and only F32 and F64 can be read: convert it, or leave it out",
+        ),
+        (
+            &one(r#""dtype":"I64\u001b567890123456789","shape":[2],"data_offsets":[0,4]"#),
+            4,
+            "`w` has elements of type `I64\\u{1b}567890123456`, and only F32 and F64 can be read: convert it, or leave it out",
+        ),
+        (&w("[1,1,1,1,1,1,1]", "[0,4]"), 4, "`w`: more than 6 axes"),
+        (&w("[1.0]", "[0,4]"), 4, "byte 30 of its header: `,` or `]` expected"),
+        (&w("[01]", "[0,4]"), 4, "byte 29 of its header: a whole number of 64 bits expected"),
+        (&w("[-1]", "[0,4]"), 4, "byte 29 of its header: a whole number of 64 bits expected"),
+        (
+            &w("[18446744073709551616]", "[0,4]"),
+            4,
+            "byte 29 of its header: a whole number of 64 bits expected",
+        ),
+        (&w("[1]", "[0]"), 4, "byte 49 of its header: `,` expected"),
+        (&w("[1]", "[0,4,4]"), 4, "byte 51 of its header: `]` expected"),
+        (&w("[2]", "[0,4]"), 4, "`w` stands from byte 0 to 4, but its elements need 8"),
+        (&w("[1]", "[4,0]"), 4, "`w` stands from byte 4 to 0, but its elements need 4"),
+        (&w("[1]", "[4,8]"), 8, "`w` begins at byte 4, but what stands before it ends at 0"),
+        (&b("[0,4]"), 4, "`b` begins at byte 0, but what stands before it ends at 4"),
+        (&b("[3,7]"), 7, "`b` begins at byte 3, but what stands before it ends at 4"),
+        (&b("[5,9]"), 9, "`b` begins at byte 5, but what stands before it ends at 4"),
+        (&b("[4,8]"), 7, "its tensors need 8 bytes, but 7 follow its header; copy it again"),
+        (&b("[4,8]"), 9, "its tensors need 8 bytes, but 9 follow its header; copy it again"),
+        ("{}", 1, "its tensors need 0 bytes, but 1 follow its header; copy it again"),
+    ];
+    for (header, data, expected) in cases {
+        let found = problem(&file(header, *data));
+        assert!(matches!(found, LoadProblem::Safetensors(_)), "{header:.200}: {found}");
+        assert_eq!(found.to_string(), format!("safetensors: {expected}"), "{header:.200}");
+    }
+}
+
+#[test]
+fn lengths_are_compared_before_memory_is_taken() {
+    let small = |bytes: &[u8]| {
+        let mut found = None;
+        let measured = allocation_counter::measure(|| found = Some(problem(bytes)));
+        assert!(measured.bytes_max < 1 << 20, "{} bytes", measured.bytes_max);
+        found.unwrap()
+    };
+    let short = Problem::Short { found: 7 };
+    assert!(matches!(small(&[0; 7]), LoadProblem::Safetensors(it) if it == short));
+    for claimed in [3, 1 << 40, u64::MAX] {
+        let bytes = [&claimed.to_le_bytes()[..], b"{}"].concat();
+        let expected = Problem::HeaderLength { claimed, there: 2 };
+        assert!(matches!(small(&bytes), LoadProblem::Safetensors(it) if it == expected));
+    }
+    let huge =
+        r#"{"w":{"dtype":"F32","shape":[1152921504606846975],"data_offsets":[0,4611686018427387900]}}"#;
+    assert!(matches!(small(&file(huge, 4)), LoadProblem::Safetensors(Problem::Length { .. })));
+    let overflow = r#"{"w":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,0]}}"#;
+    assert!(
+        matches!(small(&file(overflow, 0)), LoadProblem::Safetensors(Problem::Shape { name, .. }) if name == "w")
+    );
+    let bytes = file(&format!("{{}}{}", " ".repeat(limits::MAX_HEADER)), 0);
+    assert!(matches!(small(&bytes), LoadProblem::Limit(_)));
+    let long = format!(r#"{{"{}":"#, "x".repeat(limits::MAX_PATH + 1));
+    assert!(matches!(small(&file(&long, 0)), LoadProblem::Limit(_)));
+    assert!(matches!(
+        small(&[&2_u64.to_le_bytes()[..], b"{\xff"].concat()),
+        LoadProblem::Safetensors(Problem::Json { at: 1, expected: "UTF-8" })
+    ));
+}
+
+/// What the documentation of `load` promises; the worst is a header of many tensors without elements.
+#[test]
+fn memory_is_bounded() {
+    let tensor = |i: usize| format!(r#""{i:x}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}"#);
+    for count in [1_000, 33_000, limits::MAX_TENSORS, limits::MAX_TENSORS + 1] {
+        let header = format!("{{{}}}", (0..count).map(tensor).collect::<Vec<_>>().join(","));
+        let bytes = file(&header, 0);
+        let mut found = None;
+        let measured = allocation_counter::measure(|| found = Some(from_bytes(&bytes).is_ok()));
+        assert_eq!(found, Some(count <= limits::MAX_TENSORS));
+        let limit = bytes.len() + 12 * header.len() + (1 << 20);
+        println!(
+            "{count}: {} bytes, {:.1} headers",
+            measured.bytes_max,
+            measured.bytes_max as f64 / header.len() as f64
+        );
+        assert!(measured.bytes_max <= limit as u64, "{count}: {} bytes of {limit}", measured.bytes_max);
+    }
+}
+
+/// Nothing panics, nothing takes much; a file that is cut is never accepted.
+#[test]
+fn every_cut_and_every_bit_of_the_header() {
+    let header = GOLDEN.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes)) as usize;
+    let accepted = |bytes: &[u8]| {
+        let mut accepted = false;
+        let measured = allocation_counter::measure(|| accepted = from_bytes(bytes).is_ok());
+        assert!(measured.bytes_max < 1 << 20, "{} bytes", measured.bytes_max);
+        accepted
+    };
+    assert!(accepted(GOLDEN));
+    for length in 0..GOLDEN.len() {
+        assert!(!accepted(&GOLDEN[..length]), "cut to {length} bytes");
+    }
+    let mut bytes = GOLDEN.to_vec();
+    let mut unnoticed = 0;
+    for bit in 0..8 * (8 + header) {
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        unnoticed += usize::from(accepted(&bytes));
+        bytes[bit / 8] ^= 1 << (bit % 8);
+    }
+    // There are no checksums: names and metadata can change, and little else.
+    let texts = ["format", "pt", "x64", "0.bias", "0.weight", "2.bias", "2.weight", "x", "y", "__metadata__"];
+    let limit = 8 * texts.iter().map(|text| text.len()).sum::<usize>();
+    assert!((1..limit).contains(&unnoticed), "{unnoticed} of {limit}");
+}
+
+/// A Python with the packages, or a message that there is none.
+fn python(packages: &str) -> Option<String> {
+    let python = std::env::var("BACKRULE_PYTHON").unwrap_or_else(|_| "python3".to_string());
+    let works = Command::new(&python).args(["-c", &format!("import {packages}")]).output();
+    if works.is_ok_and(|out| out.status.success()) {
+        return Some(python);
+    }
+    eprintln!("skipped: {python} can't import {packages} (set BACKRULE_PYTHON to one that can)");
+    None
+}
+
+/// Reads the first file, prints its tensors, and writes them to the second one.
+const SCRIPT: &str = r"
+import sys
+import numpy
+from safetensors.numpy import load_file, save_file
+tensors = load_file(sys.argv[1])
+for name in sorted(tensors):
+    x = tensors[name]
+    print(name, x.dtype, list(x.shape), x.tobytes().hex())
+save_file(tensors, sys.argv[2], metadata={'from': 'Python'})
+";
+
+/// The same with PyTorch, with a module that gets our weights by its own names.
+const TORCH: &str = r"
+import sys
+import torch
+from safetensors.torch import load_file, save_file
+net = torch.nn.Sequential(torch.nn.Linear(2, 3))
+net.load_state_dict(load_file(sys.argv[1]), strict=True)
+print(net(torch.tensor([[1.0, 10.0]])).tolist())
+save_file(net.state_dict(), sys.argv[2])
+";
+
+fn run(python: &str, script: &str, scratch: &Scratch) -> String {
+    let (ours, theirs) = (scratch.0.join("ours.safetensors"), scratch.0.join("theirs.safetensors"));
+    let out = Command::new(python)
+        .args(["-c", script])
+        .args([ours, theirs])
+        .env("PYTHONUTF8", "1")
+        .output()
+        .unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).unwrap().replace("\r\n", "\n")
+}
+
+fn to_python_and_back<T: Scalar>(python: &str) {
+    let scratch = Scratch::new(&format!("safetensors-python-{}", T::DTYPE));
+    let net = network::<T>();
+    save(&net, scratch.0.join("ours.safetensors")).unwrap();
+    let printed = run(python, SCRIPT, &scratch);
+    let mut expected: Vec<_> = (bits(&net).into_iter())
+        .map(|(path, shape, bytes)| {
+            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("{path} float{} {shape:?} {hex}", 8 * T::DTYPE.size())
+        })
+        .collect();
+    expected.sort();
+    assert_eq!(printed.lines().collect::<Vec<_>>(), expected);
+    let mut restored = net.clone();
+    spoil(&mut restored);
+    load(scratch.0.join("theirs.safetensors")).unwrap().restore(&mut restored).unwrap();
+    assert_eq!(bits(&restored), bits(&net));
+}
+
+#[test]
+fn python_reads_ours_and_its_own_are_read() {
+    let Some(python) = python("numpy, safetensors") else { return };
+    to_python_and_back::<f32>(&python);
+    to_python_and_back::<f64>(&python);
+}
+
+#[test]
+fn python_torch_takes_names_and_layouts_as_they_are() {
+    let Some(python) = python("torch, safetensors") else { return };
+    let scratch = Scratch::new("safetensors-torch");
+    let weight = Tensor::from([[1.0_f32, 2.0], [3.0, 4.0], [5.0, 6.0]]);
+    let net = vec![("0.weight", weight), ("0.bias", Tensor::from([100.0, 200.0, 300.0]))];
+    save(&net, scratch.0.join("ours.safetensors")).unwrap();
+    // [out, in]: 1 + 20 + 100 and so on.
+    assert_eq!(run(&python, TORCH, &scratch), "[[121.0, 243.0, 365.0]]\n");
+    let mut restored = net.clone();
+    spoil(&mut restored);
+    load(scratch.0.join("theirs.safetensors")).unwrap().restore(&mut restored).unwrap();
+    assert_eq!(restored, net);
+}
