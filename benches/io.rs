@@ -1,12 +1,19 @@
 //! `cargo bench --bench io`: checkpoints of a 784-128-64-10 network with its optimiser (0.9 MB), and of a tiny one.
 //! Throughput counts bytes of the file. `save` includes syncing the disk; `bytes` and `verify` are what the format itself costs.
+//!
+//! `large` is a checkpoint of 64 MiB beside a raw write and fsync, and a raw read, of the same bytes. `BACKRULE_LARGE_MIB=1024
+//! cargo bench --bench io -- large` tries another size.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark may fail loudly")]
 
 mod common;
 
+use std::fs::{self, File};
+use std::io::Write;
+
 use backrule_io::Checkpoint;
 use backrule_optim::{Optimizer, Sgd};
-use common::mlp;
+use backrule_tensor::Tensor;
+use common::{bench, mlp};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 fn checkpoint(c: &mut Criterion) {
@@ -41,5 +48,43 @@ fn checkpoint_of(c: &mut Criterion, name: &str, sizes: &[usize]) {
     std::fs::remove_dir_all(&folder).unwrap();
 }
 
-criterion_group!(benches, checkpoint);
+/// As large as the disk is slow: what is asked for is the speed of the disk.
+fn large(c: &mut Criterion) {
+    let mib: usize = std::env::var("BACKRULE_LARGE_MIB").map_or(64, |mib| mib.parse().unwrap());
+    let folder = std::env::temp_dir().join(format!("backrule-bench-large-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let (file, raw) = (&folder.join("model.brk"), &folder.join("raw"));
+    // A row of 1 MiB for each.
+    let state = || vec![("weight", Tensor::<f32>::full([mib, 1 << 18], 0.5).unwrap())];
+    let size = (mib << 20) as u64;
+
+    let mut group = c.benchmark_group("large");
+    group.sample_size(10);
+    group.throughput(Throughput::Bytes(size));
+    bench(&mut group, format!("save/{mib}mib"), || {
+        let state = state();
+        move || Checkpoint::of(&state).save(file).unwrap()
+    });
+    bench(&mut group, format!("raw_write/{mib}mib"), || {
+        let bytes = vec![1; mib << 20];
+        move || {
+            let mut out = File::create(raw).unwrap();
+            out.write_all(&bytes).unwrap();
+            out.sync_all().unwrap();
+        }
+    });
+    bench(&mut group, format!("restore/{mib}mib"), || {
+        let mut state = state();
+        Checkpoint::of(&state).save(file).unwrap();
+        move || Checkpoint::load(file).unwrap().restore(&mut state).unwrap()
+    });
+    bench(&mut group, format!("raw_read/{mib}mib"), || {
+        fs::write(raw, vec![1; mib << 20]).unwrap();
+        move || fs::read(raw).unwrap()
+    });
+    group.finish();
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+criterion_group!(benches, checkpoint, large);
 criterion_main!(benches);
