@@ -186,8 +186,8 @@ impl Architecture {
         self.layers.iter().map(of).fold(0, usize::saturating_add)
     }
 
-    /// A network with all parameters 0, if it has `most` at most: so many as there are values for it. Of a file from
-    /// somebody else, no more memory is taken then than the file is long.
+    /// A network with all parameters 0, if it has `most` at most. Where it comes from a file, that is the number of values
+    /// which the file holds for it: then no claim takes more memory than they do, beside some hundred bytes for each layer.
     ///
     /// # Errors
     /// When there are more, or a layer has settings or a name that it can't have.
