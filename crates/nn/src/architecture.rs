@@ -187,7 +187,7 @@ impl Architecture {
     }
 
     /// A network with all parameters 0, if it has `most` at most. Where it comes from a file, that is the number of values
-    /// which the file holds for it: then no claim takes more memory than they do, beside some hundred bytes for each layer.
+    /// which the file holds for it: then no claim takes more memory than they do, beside at most 512 bytes for each layer.
     ///
     /// # Errors
     /// When there are more, or a layer has settings or a name that it can't have.
@@ -444,24 +444,35 @@ mod tests {
         assert!(nested(60_000).is_err());
 
         let wide = |count: usize| {
-            let children = (1..count).map(|i| spec(&i.to_string(), LayerKind::Relu));
+            let children = (1..count).map(|i| {
+                let kind = LayerKind::Linear { in_features: 1, out_features: 1, bias: true };
+                spec(&i.to_string(), kind)
+            });
             Architecture::try_from(
                 [spec("", sequential(count - 1))].into_iter().chain(children).collect::<Vec<_>>(),
             )
         };
-        wide(Architecture::MAX_LAYERS).unwrap().build::<f32>(0).unwrap();
+        let widest = wide(Architecture::MAX_LAYERS).unwrap();
+        let taken = allocation_counter::measure(|| drop(widest.build::<f32>(1 << 17).unwrap())).bytes_max;
+        let each = taken / Architecture::MAX_LAYERS as u64;
+        assert!(each <= 512, "{each} bytes for each layer");
         let error = wide(Architecture::MAX_LAYERS + 1).unwrap_err();
         assert_eq!(error.to_string(), "no architecture: 65537 layers, and the limit is 65536");
         assert!(refusal(vec![spec("", LayerKind::Relu); 65_537]).contains("65537 layers"));
     }
 
-    /// Nothing is allocated for it: these sizes could not be.
     #[test]
     fn claims_are_checked_before_memory_is_taken() {
         let linear = |in_features, out_features, bias| {
             Architecture::leaf(LayerKind::Linear { in_features, out_features, bias }).unwrap()
         };
-        let refused = |it: &Architecture, most| it.build::<f64>(most).err().unwrap().to_string();
+        let refused = |it: &Architecture, most| {
+            let mut error = String::new();
+            let taken =
+                allocation_counter::measure(|| error = it.build::<f64>(most).err().unwrap().to_string());
+            assert!(taken.bytes_max < 1000, "{} bytes", taken.bytes_max);
+            error
+        };
         assert_eq!(
             refused(&linear(1 << 20, 1 << 20, false), 1 << 30),
             format!("an architecture of {} parameters, where {} are allowed", 1_u64 << 40, 1 << 30)
