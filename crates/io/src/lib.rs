@@ -20,6 +20,7 @@ mod header;
 mod info;
 pub mod limits;
 mod nested;
+pub mod npy;
 mod payload;
 mod reader;
 mod report;

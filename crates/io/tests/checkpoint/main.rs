@@ -10,6 +10,7 @@ mod inspect;
 mod layout;
 mod malformed;
 mod metadata;
+mod npy;
 mod options;
 mod python;
 mod restore;

@@ -11,6 +11,17 @@ use serde::{Deserialize, Serialize};
 /// The interpreter: a Python 3 with NumPy.
 const PYTHON: &str = "BACKRULE_PYTHON";
 
+/// A Python with the packages, or a message that there is none.
+pub(crate) fn with(packages: &str) -> Option<String> {
+    let python = std::env::var(PYTHON).unwrap_or_else(|_| "python3".to_string());
+    let works = Command::new(&python).args(["-c", &format!("import {packages}")]).output();
+    if works.is_ok_and(|out| out.status.success()) {
+        return Some(python);
+    }
+    eprintln!("skipped: {python} can't import {packages} (set {PYTHON} to one that can)");
+    None
+}
+
 /// Prints what it has read so that bits can be compared.
 const SCRIPT: &str = r#"
 import sys

@@ -281,17 +281,6 @@ fn every_cut_and_every_bit_of_the_header() {
     assert!((1..limit).contains(&unnoticed), "{unnoticed} of {limit}");
 }
 
-/// A Python with the packages, or a message that there is none.
-fn python(packages: &str) -> Option<String> {
-    let python = std::env::var("BACKRULE_PYTHON").unwrap_or_else(|_| "python3".to_string());
-    let works = Command::new(&python).args(["-c", &format!("import {packages}")]).output();
-    if works.is_ok_and(|out| out.status.success()) {
-        return Some(python);
-    }
-    eprintln!("skipped: {python} can't import {packages} (set BACKRULE_PYTHON to one that can)");
-    None
-}
-
 /// Reads the first file, prints its tensors, and writes them to the second one.
 const SCRIPT: &str = r"
 import sys
@@ -348,14 +337,14 @@ fn to_python_and_back<T: Scalar>(python: &str) {
 
 #[test]
 fn python_reads_ours_and_its_own_are_read() {
-    let Some(python) = python("numpy, safetensors") else { return };
+    let Some(python) = crate::python::with("numpy, safetensors") else { return };
     to_python_and_back::<f32>(&python);
     to_python_and_back::<f64>(&python);
 }
 
 #[test]
 fn python_torch_takes_names_and_layouts_as_they_are() {
-    let Some(python) = python("torch, safetensors") else { return };
+    let Some(python) = crate::python::with("torch, safetensors") else { return };
     let scratch = Scratch::new("safetensors-torch");
     let weight = Tensor::from([[1.0_f32, 2.0], [3.0, 4.0], [5.0, 6.0]]);
     let net = vec![("0.weight", weight), ("0.bias", Tensor::from([100.0, 200.0, 300.0]))];
