@@ -22,11 +22,11 @@ fn problem(bytes: &[u8]) -> LoadProblem {
 
 #[test]
 fn the_file_to_the_byte() {
-    let net = vec![("fc.weight", Tensor::from([[1.0_f32, -2.0]])), ("q\"\n\\", Tensor::scalar(0.5))];
+    let net = vec![("fc.w", Tensor::from([[1.0_f32, -2.0]])), ("q\"\n\\", Tensor::scalar(0.5))];
     let header = concat!(
-        r#"{"__metadata__":{"format":"pt"},"fc.weight":{"dtype":"F32","shape":[1,2],"data_offsets":[0,8]},"#,
+        r#"{"__metadata__":{"format":"pt"},"fc.w":{"dtype":"F32","shape":[1,2],"data_offsets":[0,8]},"#,
         r#""q\"\u000a\\":{"dtype":"F32","shape":[],"data_offsets":[8,12]}}"#,
-        "  "
+        "       "
     );
     assert_eq!(header.len() % 8, 0);
     let elements = [0, 0, 128, 63, 0, 0, 0, 192, 0, 0, 0, 63];
@@ -164,6 +164,8 @@ fn malformed_files_say_what_is_wrong() {
         (&one(r#""dtype":"F32","data_offsets":[0,4]"#), 4, fields),
         (&one(r#""dtype":"F32","dtype":"F32","shape":[],"data_offsets":[0,4]"#), 4, fields),
         (&one(r#""dtype":"F32","shape":[],"data_offsets":[0,4],"strides":[]"#), 4, fields),
+        (&one(r#""dtype":"F32","shape":[],"shape":[],"data_offsets":[0,4]"#), 4, fields),
+        (&one(r#""dtype":"F32","shape":[],"data_offsets":[0,4],"data_offsets":[0,4]"#), 4, fields),
         (
             &one(r#""dtype":"BF16","shape":[2],"data_offsets":[0,4]"#),
             4,
@@ -252,6 +254,15 @@ fn memory_is_bounded() {
         );
         assert!(measured.bytes_max <= limit as u64, "{count}: {} bytes of {limit}", measured.bytes_max);
     }
+}
+
+/// Not even the list of them is made.
+#[test]
+fn too_many_tensors_are_refused_at_the_first_one_beyond() {
+    let tensor = |i: usize| format!(r#""{i:x}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}"#);
+    let header = format!("{{{}}}", (0..limits::MAX_TENSORS + 9).map(tensor).collect::<Vec<_>>().join(","));
+    let found = problem(&file(&header, 0));
+    assert!(matches!(&found, LoadProblem::Limit(limit) if limit.found == limits::MAX_TENSORS + 1), "{found}");
 }
 
 /// Nothing panics, nothing takes much; a file that is cut is never accepted.
