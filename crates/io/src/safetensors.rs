@@ -110,7 +110,7 @@ fn write<T: Scalar>(head: &[u8], tensors: &[(String, &Tensor<T>)], out: &mut imp
 ///
 /// # Errors
 /// When the file can't be read, is no safetensors file, has elements of another type (the message names the tensor), or
-/// is beyond the [limits](crate::limits) of a checkpoint. The message names the file.
+/// is beyond the [limits] of a checkpoint. The message names the file.
 pub fn load(path: impl AsRef<Path>) -> Result<Checkpoint, LoadError> {
     checkpoint::load_with(path.as_ref(), payload::KEPT, 0, |input, length, begin| read(input, length, begin))
 }
