@@ -2,7 +2,7 @@
 
 use crate::forge::{Forged, GATES, entry, file, fixed, load, load_within_limits, sized};
 use backrule_io::limits::{MAX_HEADER, MAX_OPTION_NAME, MAX_PATH, MAX_PROGRAM, MAX_SECTION, MAX_TENSORS};
-use backrule_io::{Checkpoint, Group, LimitError, LoadProblem, Malformed, Part, Section};
+use backrule_io::{Group, LimitError, LoadProblem, Malformed, Part, Section};
 
 fn limit(what: &str, found: usize, limit: usize) -> LoadProblem {
     LoadProblem::Limit(LimitError { what: what.to_string(), found, limit })
@@ -523,5 +523,5 @@ fn without_checksums_no_byte_does_harm() {
     }
     // At least each element and each checksum can be anything.
     assert!(accepted > 255 * 40, "{accepted}");
-    assert!(Checkpoint::from_bytes(&good).is_ok());
+    assert!(backrule_io::Checkpoint::from_bytes(&good).is_ok());
 }
