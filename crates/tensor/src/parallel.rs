@@ -16,8 +16,9 @@
 //! assert_eq!(y, [3.0; 8]);
 //! ```
 //!
-//! The caller works, too, and waits only for tasks that a worker has begun. Nothing is allocated once the workers have
-//! started. Without the feature `threads` everything here runs on the caller's thread.
+//! The caller works, too: on the first task, and on others while there are any. It waits only for tasks that a worker has
+//! begun. Nothing is allocated once the workers have started. Without the feature `threads` everything here runs on the
+//! caller's thread.
 //!
 //! Handing out two tasks costs about a microsecond while a worker is awake, which it stays for a moment after its last task,
 //! and some ten when it must be woken (`cargo bench --bench tensor -- parallel`). A task should take longer than that.
@@ -25,7 +26,8 @@
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Calls f(0), …, f(tasks − 1), each once, on this thread and the pool's workers, and returns when all are done.
+/// Calls f(0), …, f(tasks − 1), each once, on this thread and the pool's workers, and returns when all are done. f(0) is
+/// called on this thread.
 ///
 /// They run on this thread only if [`threads`] is 1, if this is called from within a task, or while another thread is
 /// using the pool.
@@ -239,6 +241,7 @@ mod pool {
         {
             let _open = POOL.open(job, threads - 1);
             let _within = Within::enter();
+            job.task(0);
             job.work();
         }
         let panics = std::mem::replace(&mut *lock(&POOL.panics), Panics::NONE);
@@ -262,7 +265,9 @@ mod pool {
 
         fn open(&self, job: Job, seats: usize) -> Open {
             let mut state = lock(&self.state);
-            self.next.store(0, Relaxed);
+            // The first task is the caller's: what a thread keeps from task to task, such as memory, the caller has after
+            // its first job, however quick the workers were.
+            self.next.store(1, Relaxed);
             self.jobs.store(self.jobs.load(Relaxed).wrapping_add(1), Release);
             (state.job, state.seats) = (Some(job), seats);
             let awake = state.started - state.asleep;
@@ -312,11 +317,15 @@ mod pool {
                 if task >= self.tasks {
                     break;
                 }
-                let mut panics = Panics::NONE;
-                panics.catch(task, self.f);
-                if let Some((task, panic)) = panics.0 {
-                    lock(&POOL.panics).keep(task, panic);
-                }
+                self.task(task);
+            }
+        }
+
+        fn task(&self, task: usize) {
+            let mut panics = Panics::NONE;
+            panics.catch(task, self.f);
+            if let Some((task, panic)) = panics.0 {
+                lock(&POOL.panics).keep(task, panic);
             }
         }
     }

@@ -81,6 +81,22 @@ fn two_threads_work_at_once() {
     }
 }
 
+/// So that a thread's memory is there after its first job.
+#[test]
+fn the_first_task_is_the_callers() {
+    let _one = with_threads(3);
+    let caller = std::thread::current().id();
+    for round in 0..3000 {
+        let first = AtomicBool::new(false);
+        run(3, |i| {
+            if i == 0 {
+                first.store(std::thread::current().id() == caller, SeqCst);
+            }
+        });
+        assert!(first.load(SeqCst), "round {round}");
+    }
+}
+
 /// Workers that an earlier number of threads has started stay out.
 #[test]
 fn no_more_threads_than_wanted() {
