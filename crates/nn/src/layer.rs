@@ -67,6 +67,29 @@ pub trait Layer<T: Scalar>: NamedTensors<T> + Send + Sync {
         mode: Mode,
     ) -> Result<(), LayerError>;
 
+    /// f in place, if this layer is y = f(x) element by element and its derivative needs y alone: `backward` must not read
+    /// [`At::x`] then. The layer before may compute it in its own pass over y: see
+    /// [`forward_activated`](Self::forward_activated).
+    fn activation(&self) -> Option<fn(&mut [T])> {
+        None
+    }
+
+    /// y = activation(f(x; θ)), if this layer can give that while the elements are still in the cache, and its derivative
+    /// doesn't need f(x; θ): `backward` must not read [`At::y`] then. `false` means that it has done nothing, as by default;
+    /// the two layers compute one after the other then.
+    ///
+    /// # Errors
+    /// When the layer doesn't take such an x.
+    fn forward_activated(
+        &self,
+        x: &Tensor<T>,
+        activation: fn(&mut [T]),
+        y: &mut Tensor<T>,
+    ) -> Result<bool, LayerError> {
+        let _ = (x, activation, y);
+        Ok(false)
+    }
+
     /// Given dy = ∂l/∂y: overwrites `dx` with ∂l/∂x when that is wanted, and **adds** ∂l/∂θ to `grads`, one tensor per
     /// parameter in visit order.
     ///
@@ -154,6 +177,19 @@ impl<T: Scalar> Layer<T> for Box<dyn Layer<T>> {
         mode: Mode,
     ) -> Result<(), LayerError> {
         (**self).forward(x, y, cache, mode)
+    }
+
+    fn activation(&self) -> Option<fn(&mut [T])> {
+        (**self).activation()
+    }
+
+    fn forward_activated(
+        &self,
+        x: &Tensor<T>,
+        activation: fn(&mut [T]),
+        y: &mut Tensor<T>,
+    ) -> Result<bool, LayerError> {
+        (**self).forward_activated(x, activation, y)
     }
 
     fn backward(

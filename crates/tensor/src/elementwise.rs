@@ -59,6 +59,17 @@ impl<T: Scalar> Kernel for Add<'_, T> {
     }
 }
 
+/// xᵢ ← f(xᵢ)
+///
+/// ```
+/// let mut x = [1.0_f32, -2.0];
+/// backrule_tensor::apply(&mut x, |x| x * x);
+/// assert_eq!(x, [1.0, 4.0]);
+/// ```
+pub fn apply<T: Scalar>(x: &mut [T], f: impl Fn(T) -> T) {
+    simd::run(Apply(x, f));
+}
+
 impl<T: Scalar> Tensor<T> {
     /// Sets every element to `value`.
     pub fn fill(&mut self, value: T) {
@@ -67,7 +78,7 @@ impl<T: Scalar> Tensor<T> {
 
     /// xᵢ ← f(xᵢ)
     pub fn apply(&mut self, f: impl Fn(T) -> T) {
-        simd::run(Apply(self.as_mut_slice(), f));
+        apply(self.as_mut_slice(), f);
     }
 
     /// yᵢ = f(xᵢ), where y takes x's shape.

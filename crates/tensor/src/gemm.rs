@@ -71,6 +71,8 @@ const FEW_COLUMNS: usize = 256;
 const KC: usize = 256;
 /// Columns of a packed block of B: with KC, half a megabyte in single precision, within the second-level cache.
 const NC: usize = 512;
+/// Elements of C that are finished at once: few enough for the first-level cache, and enough for what beginning costs.
+const FINISHED: usize = 2048;
 
 /// Repeats a block for `$i` in 0..`$n`, written out, so that the tile's sums stay in registers.
 macro_rules! unrolled {
@@ -91,6 +93,8 @@ pub struct Product<'a, T> {
     pub(crate) a: &'a [T],
     pub(crate) b: &'a [T],
     pub(crate) start: Start<'a, T>,
+    /// What becomes of C's elements, once they are there: an activation.
+    pub(crate) finish: Option<fn(&mut [T])>,
     pub(crate) c: &'a mut [T],
 }
 
@@ -111,7 +115,7 @@ impl<T: Scalar> Kernel for Tiny<'_, '_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self) {
-        let &mut Product { form, sizes: [m, n, k], first, a, b, start, ref mut c } = self.0;
+        let &mut Product { form, sizes: [m, n, k], first, a, b, start, finish, ref mut c } = self.0;
         let (a_row, a_term, b_column, b_term) = match form {
             Form::Nn => (k, 1, 1, n),
             Form::Nt => (k, 1, k, 1),
@@ -135,6 +139,9 @@ impl<T: Scalar> Kernel for Tiny<'_, '_, T> {
                 (i, j) = (i + a_row, 0);
             }
         }
+        if let Some(finish) = finish {
+            finish(c);
+        }
     }
 }
 
@@ -150,7 +157,7 @@ impl<T: Scalar> Product<'_, T> {
     /// multiple of 4.
     #[inline(always)]
     pub(crate) fn compute<S: Simd, const MR: usize, const AW: usize, const NR: usize>(&mut self) {
-        let &mut Self { form, sizes: [m, n, k], first, a, b, start, ref mut c } = self;
+        let &mut Self { form, sizes: [m, n, k], first, a, b, start, finish, ref mut c } = self;
         if c.is_empty() {
             return;
         }
@@ -183,13 +190,17 @@ impl<T: Scalar> Product<'_, T> {
             let mut buffer = T::buffer().take();
             self.blocks::<S, MR, AW, NR>(&mut buffer);
             T::buffer().set(buffer);
+            return; // finished already
+        }
+        if let Some(finish) = finish {
+            finish(c);
         }
     }
 
     /// The loops of the picture above.
     #[inline(always)]
     fn blocks<S: Simd, const MR: usize, const AW: usize, const NR: usize>(&mut self, buffer: &mut Vec<T>) {
-        let &mut Self { form, sizes: [m, n, k], first, a, b, start, ref mut c } = self;
+        let &mut Self { form, sizes: [m, n, k], first, a, b, start, finish, ref mut c } = self;
         let rows = c.len() / n;
         // A packed block holds NC · KC elements: for fewer columns, more terms.
         let columns = NC.min(n.next_multiple_of(NR));
@@ -220,6 +231,7 @@ impl<T: Scalar> Product<'_, T> {
                 // Tiles of about the same height: 13 rows are 5, 4 and 4 rather than 6, 6 and 1.
                 let tiles = rows.div_ceil(MR);
                 let row = |tile: usize| tile * rows / tiles;
+                let (last, count, mut finished) = (p + depth == k, rows, 0);
                 for tile in 0..tiles {
                     let (i, height) = (row(tile), row(tile + 1) - row(tile));
                     let (rows, row, term) = match form {
@@ -241,6 +253,21 @@ impl<T: Scalar> Product<'_, T> {
                     };
                     let tiles = Tiles::<'_, T, NR> { a, depth, panels, start, n, j, nc };
                     tiles.of_height::<S, MR>(height, &mut c[i * n..]);
+                    // While they are in the first-level cache.
+                    let end = i + height;
+                    if let Some(finish) = finish
+                        && last
+                        && ((end - finished) * nc >= FINISHED || end == count)
+                    {
+                        if nc == n {
+                            finish(&mut c[finished * n..end * n]);
+                        } else {
+                            c[finished * n..end * n]
+                                .chunks_exact_mut(n)
+                                .for_each(|c| finish(&mut c[j..j + nc]));
+                        }
+                        finished = end;
+                    }
                 }
             }
         }
@@ -632,7 +659,7 @@ mod tests {
     }
 
     fn gemm<T: Scalar>(form: Form, sizes: [usize; 3], a: &[T], b: &[T], start: Start<'_, T>, c: &mut [T]) {
-        T::product(&mut Product { form, sizes, first: 0, a, b, start, c });
+        T::product(&mut Product { form, sizes, first: 0, a, b, start, finish: None, c });
     }
 
     /// C for A and B that are given row-major and untransposed.
@@ -681,6 +708,50 @@ mod tests {
         same_bits_in_any_batch::<f64>();
     }
 
+    /// Each element once, when its sum is complete.
+    #[test]
+    fn an_activation_comes_last_and_once() {
+        fn f(c: &mut [f32]) {
+            c.iter_mut().for_each(|c| *c = *c * 0.5 + 3.0);
+        }
+        for [m, n, k] in [
+            [1, 1, 1],
+            [3, 4, 5],
+            [3, 4, 0],
+            [30, 40, 1],
+            [2, 40, 70],
+            [41, 33, 65],
+            [300, 10, 520],
+            [20, 300, 600],
+            [19, 1100, 300],
+        ] {
+            let (a, b, c) = (numbers::<f32>(m * k, 1), numbers::<f32>(n * k, 2), numbers(m * n, 3));
+            let row = numbers(n, 4);
+            for form in FORMS {
+                for start in [Start::Zero, Start::Row(&row), Start::Scaled(0.3)] {
+                    let with = |finish: Option<fn(&mut [f32])>, c: &mut Vec<f32>| {
+                        let sizes = [m, n, k];
+                        <f32 as crate::scalar::sealed::Gemm>::product(&mut Product {
+                            form,
+                            sizes,
+                            first: 0,
+                            a: &a,
+                            b: &b,
+                            start,
+                            finish,
+                            c,
+                        });
+                    };
+                    let (mut together, mut after) = (c.clone(), c.clone());
+                    with(Some(f), &mut together);
+                    with(None, &mut after);
+                    f(&mut after);
+                    assert_eq!(together, after, "{form:?} {m} {n} {k}");
+                }
+            }
+        }
+    }
+
     #[test]
     fn columns_do_not_depend_on_their_place() {
         let [m, n, k] = [9, 40, 300];
@@ -704,8 +775,16 @@ mod tests {
                 for start in [Start::Zero, Start::Row(&row), Start::Scaled(T::from_f64(0.3))] {
                     let with = |level| {
                         let mut c = c.clone();
-                        let kernel =
-                            &mut Product { form, sizes: [m, n, k], first: 0, a: &a, b: &b, start, c: &mut c };
+                        let kernel = &mut Product {
+                            form,
+                            sizes: [m, n, k],
+                            first: 0,
+                            a: &a,
+                            b: &b,
+                            start,
+                            finish: None,
+                            c: &mut c,
+                        };
                         simd::run_at(level, kernel).map(|()| c)
                     };
                     if let (Some(wide), Some(narrow)) = (with("avx512"), with("avx2")) {
@@ -732,7 +811,16 @@ mod tests {
             gemm(form, [m, n, k], &a, &b, Start::Zero, &mut whole);
             for (part, c) in parts.chunks_mut(5 * n).enumerate() {
                 let (first, start) = (5 * part, Start::Zero);
-                simd::run(&mut Product { form, sizes: [m, n, k], first, a: &a, b: &b, start, c });
+                simd::run(&mut Product {
+                    form,
+                    sizes: [m, n, k],
+                    first,
+                    a: &a,
+                    b: &b,
+                    start,
+                    finish: None,
+                    c,
+                });
             }
             assert_eq!(whole, parts, "{form:?}");
         }
@@ -791,8 +879,16 @@ mod tests {
                 let b = if let Form::Nt = form { transposed(&b, k, n) } else { b.clone() };
                 let mut c = vec![f32::NAN; m * n];
                 let sizes = [m, n, k];
-                let kernel =
-                    &mut Product { form, sizes, first: 0, a: &a, b: &b, start: Start::Zero, c: &mut c };
+                let kernel = &mut Product {
+                    form,
+                    sizes,
+                    first: 0,
+                    a: &a,
+                    b: &b,
+                    start: Start::Zero,
+                    finish: None,
+                    c: &mut c,
+                };
                 simd::run_at("baseline", kernel).unwrap();
                 assert_eq!(c, expected, "{form:?} {m} {n} {k}");
             }

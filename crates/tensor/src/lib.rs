@@ -19,8 +19,9 @@ mod shape;
 pub mod simd;
 mod tensor;
 
+pub use elementwise::apply;
 pub use error::ShapeError;
-pub use matmul::{affine_into, matmul_into, matmul_nt_into, matmul_tn_into};
+pub use matmul::{affine_activation_into, affine_into, matmul_into, matmul_nt_into, matmul_tn_into};
 pub use named::{NamedTensors, Path, Role, TrainingState};
 pub use options::{OptionValue, Options, OptionsError};
 pub use rows::{log_softmax, softmax};

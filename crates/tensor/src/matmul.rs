@@ -27,7 +27,7 @@ pub fn matmul_into<T: Scalar>(
     beta: T,
     c: &mut Tensor<T>,
 ) -> Result<(), ShapeError> {
-    product(Form::Nn, a, b, Start::scaled(beta), c)
+    product(Form::Nn, a, b, Start::scaled(beta), None, c)
 }
 
 /// C = A·Bᵀ + β C for A `[.., k]`, B `[n, k]`, C `[.., n]`.
@@ -53,7 +53,7 @@ pub fn matmul_nt_into<T: Scalar>(
     beta: T,
     c: &mut Tensor<T>,
 ) -> Result<(), ShapeError> {
-    product(Form::Nt, a, b, Start::scaled(beta), c)
+    product(Form::Nt, a, b, Start::scaled(beta), None, c)
 }
 
 /// C = Aᵀ·B + β C for A `[.., m]`, B `[.., n]` of as many rows, C `[m, n]`.
@@ -79,7 +79,7 @@ pub fn matmul_tn_into<T: Scalar>(
     beta: T,
     c: &mut Tensor<T>,
 ) -> Result<(), ShapeError> {
-    product(Form::Tn, a, b, Start::scaled(beta), c)
+    product(Form::Tn, a, b, Start::scaled(beta), None, c)
 }
 
 /// Y = X·Wᵀ + b for X `[.., in]`, W `[out, in]`, b `[out]`, Y `[.., out]`: a dense layer in one pass over Y, which is only
@@ -104,12 +104,42 @@ pub fn affine_into<T: Scalar>(
     b: &Tensor<T>,
     y: &mut Tensor<T>,
 ) -> Result<(), ShapeError> {
-    if w.shape().rank() != 2 || b.shape() != w.shape()[..1] {
-        let outputs = Form::Nt.shape(x.shape(), w.shape())?.columns();
-        let expected = format_args!("a bias of [{outputs}]");
-        return Err(ShapeError::new("matmul A·Bᵀ + b", expected, b.shape()));
-    }
-    product(Form::Nt, x, w, Start::Row(b.as_slice()), y)
+    affine_activation_into(x, w, Some(b), None, y)
+}
+
+/// Y = f(X·Wᵀ + b), as [`affine_into`], and an element-wise f in place: on rows of Y that have just been written, and are
+/// in the first-level cache. Without b it is 0.
+///
+/// ```
+/// use backrule_tensor::{Tensor, affine_activation_into};
+///
+/// let x: Tensor = Tensor::from([[1.0, 2.0]]);
+/// let w = Tensor::from([[3.0, 4.0], [-5.0, 6.0]]);
+/// let mut y = Tensor::zeros([1, 2])?;
+/// affine_activation_into(&x, &w, None, Some(|y| y.iter_mut().for_each(|y| *y = y.min(8.0))), &mut y)?;
+/// assert_eq!(y, Tensor::from([[8.0, 7.0]])); // min(8, 1·3 + 2·4), min(8, −1·5 + 2·6)
+/// # Ok::<(), backrule_tensor::ShapeError>(())
+/// ```
+///
+/// # Errors
+/// As [`affine_into`].
+pub fn affine_activation_into<T: Scalar>(
+    x: &Tensor<T>,
+    w: &Tensor<T>,
+    b: Option<&Tensor<T>>,
+    f: Option<fn(&mut [T])>,
+    y: &mut Tensor<T>,
+) -> Result<(), ShapeError> {
+    let start = match b {
+        Some(b) if w.shape().rank() != 2 || b.shape() != w.shape()[..1] => {
+            let outputs = Form::Nt.shape(x.shape(), w.shape())?.columns();
+            let expected = format_args!("a bias of [{outputs}]");
+            return Err(ShapeError::new("matmul A·Bᵀ + b", expected, b.shape()));
+        }
+        Some(b) => Start::Row(b.as_slice()),
+        None => Start::Zero,
+    };
+    product(Form::Nt, x, w, start, f, y)
 }
 
 impl<T: Scalar> Tensor<T> {
@@ -221,6 +251,7 @@ fn product<T: Scalar>(
     a: &Tensor<T>,
     b: &Tensor<T>,
     start: Start<'_, T>,
+    finish: Option<fn(&mut [T])>,
     c: &mut Tensor<T>,
 ) -> Result<(), ShapeError> {
     let shapes = [a.axes(), b.axes(), c.axes()];
@@ -229,7 +260,7 @@ fn product<T: Scalar>(
         None => form.of_any(shapes[0], shapes[1], shapes[2])?,
     };
     let (a, b, c) = (a.as_slice(), b.as_slice(), c.as_mut_slice());
-    let mut whole = Product { form, sizes, first: 0, a, b, start, c };
+    let mut whole = Product { form, sizes, first: 0, a, b, start, finish, c };
     let work = m.saturating_mul(n).saturating_mul(k);
     if work < 2 * WORTH_A_THREAD || parallel::threads().get() == 1 {
         T::product(&mut whole);
@@ -239,14 +270,14 @@ fn product<T: Scalar>(
     let tasks = (work / WORTH_A_THREAD).min(parallel::threads().get());
     let rows = m.div_ceil(tasks).max(1);
     parallel::for_each(whole.c.chunks_mut((rows * n).max(1)).enumerate(), |(task, c)| {
-        T::product(&mut Product { form, sizes, first: task * rows, a, b, start, c });
+        T::product(&mut Product { form, sizes, first: task * rows, a, b, start, finish, c });
     });
     Ok(())
 }
 
 fn new_product<T: Scalar>(form: Form, a: &Tensor<T>, b: &Tensor<T>) -> Result<Tensor<T>, ShapeError> {
     let mut c = Tensor::zeros(form.shape(a.shape(), b.shape())?)?;
-    product(form, a, b, Start::Zero, &mut c)?;
+    product(form, a, b, Start::Zero, None, &mut c)?;
     Ok(c)
 }
 

@@ -1,7 +1,6 @@
 use backrule_tensor::rand::Rng;
 use backrule_tensor::{
-    Scalar, Shape, ShapeError, Tensor, affine_into, matmul_into, matmul_nt_into, matmul_tn_into,
-    named_tensors,
+    Scalar, Shape, ShapeError, Tensor, affine_activation_into, matmul_into, matmul_tn_into, named_tensors,
 };
 
 use crate::{Architecture, ArchitectureError, At, Cache, Init, Layer, LayerError, LayerKind, Mode};
@@ -101,11 +100,18 @@ impl<T: Scalar> Layer<T> for Linear<T> {
 
     fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut Cache<T>, _: Mode) -> Result<(), LayerError> {
         y.resize(self.output_shape(x.shape())?);
-        match &self.bias {
-            Some(bias) => affine_into(x, &self.weight, bias, y)?,
-            None => matmul_nt_into(x, &self.weight, T::ZERO, y)?,
-        }
-        Ok(())
+        Ok(affine_activation_into(x, &self.weight, self.bias.as_ref(), None, y)?)
+    }
+
+    fn forward_activated(
+        &self,
+        x: &Tensor<T>,
+        activation: fn(&mut [T]),
+        y: &mut Tensor<T>,
+    ) -> Result<bool, LayerError> {
+        y.resize(self.output_shape(x.shape())?);
+        affine_activation_into(x, &self.weight, self.bias.as_ref(), Some(activation), y)?;
+        Ok(true)
     }
 
     fn backward(

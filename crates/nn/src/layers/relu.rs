@@ -1,4 +1,4 @@
-use backrule_tensor::{NamedTensors, Scalar, Tensor};
+use backrule_tensor::{NamedTensors, Scalar, Tensor, apply};
 
 use crate::{Architecture, ArchitectureError, At, Cache, Layer, LayerError, LayerKind, Mode};
 
@@ -23,13 +23,22 @@ use crate::{Architecture, ArchitectureError, At, Cache, Layer, LayerError, Layer
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Relu;
 
+/// Not max(x, 0): that would turn NaN into 0.
+#[inline(always)] // into loops that are compiled for the processor's instructions
+fn relu<T: Scalar>(x: T) -> T {
+    if x <= T::ZERO { T::ZERO } else { x }
+}
+
 impl<T: Scalar> NamedTensors<T> for Relu {}
 
 impl<T: Scalar> Layer<T> for Relu {
     fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut Cache<T>, _: Mode) -> Result<(), LayerError> {
-        // Not max(x, 0): that would turn NaN into 0.
-        y.map_from(x, |x| if x <= T::ZERO { T::ZERO } else { x });
+        y.map_from(x, relu);
         Ok(())
+    }
+
+    fn activation(&self) -> Option<fn(&mut [T])> {
+        Some(|y| apply(y, relu))
     }
 
     fn backward(

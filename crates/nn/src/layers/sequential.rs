@@ -151,11 +151,22 @@ impl<T: Scalar> Layer<T> for Sequential<T> {
         // Behind the two for backward, the output of every child but the last, whose output is y.
         let (tensors, caches) = cache.parts(GRADIENTS + n - 1, n);
         let outputs = &mut tensors[GRADIENTS..];
+        let mut activated = false;
         for (i, (child, cache)) in self.children.iter().zip(caches).enumerate() {
+            if std::mem::take(&mut activated) {
+                continue; // the child before has computed this one, too
+            }
             let (before, after) = outputs.split_at_mut(i);
             let x = before.last().unwrap_or(x);
-            let y = after.first_mut().unwrap_or(y);
-            (child.layer.forward(x, y, cache, mode.child(i))).map_err(|error| error.within(&child.name))?;
+            let named = |error: LayerError| error.within(&child.name);
+            if let Some(activation) = self.children.get(i + 1).and_then(|next| next.layer.activation()) {
+                let y = after.get_mut(1).unwrap_or(&mut *y);
+                activated = child.layer.forward_activated(x, activation, y).map_err(named)?;
+            }
+            if !activated {
+                let y = after.first_mut().unwrap_or(&mut *y);
+                child.layer.forward(x, y, cache, mode.child(i)).map_err(named)?;
+            }
         }
         Ok(())
     }
@@ -237,7 +248,7 @@ mod tests {
     use backrule_tensor::random;
 
     use super::*;
-    use crate::{Dropout, Grads, Key, Linear, Relu, Tape, predict};
+    use crate::{Dropout, Grads, Key, Linear, LinearConfig, Relu, Sigmoid, Tanh, Tape, predict};
 
     fn net() -> Sequential<f64> {
         let mut rng = random::rng(1);
@@ -280,6 +291,52 @@ mod tests {
             let builder = Sequential::<f32>::builder();
             let builder = names.into_iter().fold(builder, |builder, name| builder.layer(name, Relu));
             assert!(builder.build().is_err(), "{names:?}");
+        }
+    }
+
+    /// A network in a network has no activation to offer, so that its layers compute one after the other.
+    #[test]
+    fn an_activation_in_the_pass_of_the_layer_before_changes_no_bit() {
+        fn network(apart: bool) -> Sequential<f32> {
+            fn activation(layer: impl Layer<f32> + 'static, apart: bool) -> Box<dyn Layer<f32>> {
+                if apart {
+                    Box::new(Sequential::builder().layer("alone", layer).build().unwrap())
+                } else {
+                    Box::new(layer)
+                }
+            }
+            let mut rng = random::rng(1);
+            let linear = |inputs, outputs, rng: &mut _| {
+                LinearConfig { bias: outputs != 6, ..LinearConfig::new(inputs, outputs) }
+                    .build::<f32>(rng)
+                    .unwrap()
+            };
+            Sequential::builder()
+                .layer("before", activation(Tanh, apart))
+                .layer("fc1", linear(40, 33, &mut rng))
+                .layer("relu", activation(Relu, apart))
+                .layer("twice", activation(Tanh, apart))
+                .layer("fc2", linear(33, 6, &mut rng))
+                .layer("tanh", activation(Tanh, apart))
+                .layer("fc3", linear(6, 5, &mut rng))
+                .layer("sigmoid", activation(Sigmoid, apart))
+                .build()
+                .unwrap()
+        }
+        for batch in [1, 3, 50] {
+            let x = Tensor::normal([batch, 40], 0.0, 1.0, &mut random::rng(2)).unwrap();
+            let dy = Tensor::normal([batch, 5], 0.0, 1.0, &mut random::rng(3)).unwrap();
+            let [together, apart] = [false, true].map(|apart| {
+                let net = network(apart);
+                let (mut tape, mut grads, mut dx) = (Tape::new(), Grads::new(&net), Tensor::default());
+                // What another pass has left behind must not matter.
+                tape.forward(&net, &Tensor::full([7, 40], 1.0).unwrap(), Mode::Eval).unwrap();
+                let pass = tape.forward(&net, &x, Mode::Eval).unwrap();
+                let y = pass.output().clone();
+                pass.backward_to_input(&dy, &mut grads, &mut dx).unwrap();
+                (y, grads.iter().cloned().collect::<Vec<_>>(), dx)
+            });
+            assert_eq!(together, apart, "batch {batch}");
         }
     }
 

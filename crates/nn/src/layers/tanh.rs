@@ -1,4 +1,4 @@
-use backrule_tensor::{NamedTensors, Scalar, Tensor};
+use backrule_tensor::{NamedTensors, Scalar, Tensor, apply};
 
 use crate::{Architecture, ArchitectureError, At, Cache, Layer, LayerError, LayerKind, Mode};
 
@@ -29,6 +29,10 @@ impl<T: Scalar> Layer<T> for Tanh {
     fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut Cache<T>, _: Mode) -> Result<(), LayerError> {
         y.map_from(x, T::tanh);
         Ok(())
+    }
+
+    fn activation(&self) -> Option<fn(&mut [T])> {
+        Some(|y| apply(y, T::tanh))
     }
 
     fn backward(
