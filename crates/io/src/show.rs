@@ -42,10 +42,6 @@ impl<'de> Visitor<'de> for Show<'_, '_> {
         self.put("null")
     }
 
-    fn visit_none<E: de::Error>(self) -> Result<(), E> {
-        self.put("null")
-    }
-
     /// Escaped: a text may hold commands for the terminal.
     fn visit_str<E: de::Error>(self, value: &str) -> Result<(), E> {
         self.put(format_args!("\"{}\"", value.escape_debug()))

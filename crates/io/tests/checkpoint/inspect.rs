@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use crate::common::{Momentum, Scratch, network, optimizer};
+use crate::forge::{Forged, sized};
 use backrule_io::tensor::Options;
 use backrule_io::{Checkpoint, LoadProblem, Part, Section};
 
@@ -69,6 +70,17 @@ fn a_damaged_file_is_not_listed() {
     assert!(matches!(error.problem, LoadProblem::Checksum(Part::Tensor { .. })), "{error}");
     assert_eq!(error.file.unwrap(), file);
     assert!(matches!(Checkpoint::inspect(&scratch.0).unwrap_err().problem, LoadProblem::Special(_)));
+}
+
+/// MessagePack has more than serde knows; a file from elsewhere may use it.
+#[test]
+fn what_can_not_be_shown_is_said() {
+    let forged = Forged::new().with("metadata", [vec![1], sized(b"\xd4\x01\x00")].concat());
+    let scratch = Scratch::new("inspect-extension");
+    let file = scratch.0.join("model.brk");
+    fs::write(&file, forged.file()).unwrap();
+    let text = Checkpoint::inspect(&file).unwrap().to_string();
+    assert!(text.contains("expected anything"), "{text}");
 }
 
 #[test]

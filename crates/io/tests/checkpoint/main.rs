@@ -9,6 +9,7 @@ mod damage;
 mod inspect;
 mod layout;
 mod malformed;
+mod messages;
 mod metadata;
 mod npy;
 mod options;

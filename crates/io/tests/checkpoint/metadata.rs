@@ -124,6 +124,8 @@ fn shapes_of_types_come_back() {
     comes_back(vec![Ok::<u8, String>(1), Err("x".to_string())]);
     comes_back((PathBuf::from("a/b"), Duration::from_nanos(5)));
     comes_back("::1".parse::<IpAddr>().unwrap());
+    // None of these is nil, so that none collapses.
+    comes_back((Some(Wrapper(0.5)), Some(Schedule::Constant), Some("::1".parse::<IpAddr>().unwrap())));
 }
 
 #[test]
@@ -206,6 +208,25 @@ fn an_option_that_would_collapse_is_refused() {
     refused(BTreeMap::from([(1, Some(serde_json::Value::Null))]));
     refused((1, Some(Untagged::Nothing)));
     refused(Ok::<_, u8>(Some(None::<u8>)));
+
+    /// Nil for people, which is what sections are written for.
+    struct Moody;
+    impl Serialize for Moody {
+        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            if serializer.is_human_readable() {
+                serializer.serialize_unit()
+            } else {
+                serializer.serialize_u8(1)
+            }
+        }
+    }
+    impl<'de> Deserialize<'de> for Moody {
+        fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            serde::de::IgnoredAny::deserialize(deserializer).map(|_| Self)
+        }
+    }
+    let error = refused(Some(Moody));
+    assert!(matches!(error, SectionProblem::NestedOption { .. }), "{error}");
 }
 
 #[test]

@@ -81,6 +81,18 @@ fn a_network_of_any_kind_can_be_saved() {
     assert_eq!(single, Tensor::from([1.0]));
 }
 
+/// Two numbers that differ by CRC-32's polynomial have the same checksum.
+#[test]
+fn checkpoints_with_other_elements_differ_whatever_the_checksums() {
+    let (a, polynomial) = (1.0_f64, 1 | 0xedb8_8320_u64 << 1);
+    let b = f64::from_bits(a.to_bits() ^ polynomial);
+    let [first, second] = [a, b].map(|x| Checkpoint::of(&vec![("x", Tensor::from([x]))]).to_bytes().unwrap());
+    let differ = first.iter().zip(&second).filter(|(a, b)| a != b).count();
+    assert!((1..=8).contains(&differ), "{differ} bytes: not the elements alone");
+    let [first, second] = [first, second].map(|bytes| Checkpoint::from_bytes(&bytes).unwrap());
+    assert!(first == first.clone() && first != second);
+}
+
 #[test]
 fn equal_states_are_equal_bytes() {
     let save = || {

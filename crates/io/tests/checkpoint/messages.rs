@@ -1,0 +1,52 @@
+//! What errors and summaries say.
+
+use std::error::Error as _;
+use std::io;
+
+use backrule_io::{Checkpoint, Group, LoadError, LoadProblem, Malformed, Part};
+
+#[test]
+fn a_damaged_part_has_a_name() {
+    let path = "fc1.weight".to_string();
+    for (part, name) in [
+        (Part::Envelope, "its first bytes"),
+        (Part::Header, "its header"),
+        (Part::Tensor { group: Group::Network, path: path.clone() }, "network `fc1.weight`"),
+        (Part::Tensor { group: Group::Optimizer, path }, "optimizer `fc1.weight`"),
+        (Part::Whole, "the whole"),
+    ] {
+        let expected = format!(
+            "damaged: the checksum of {name} doesn't match; copy it again or take an older checkpoint"
+        );
+        assert_eq!(LoadProblem::Checksum(part).to_string(), expected);
+    }
+}
+
+#[test]
+fn sizes_that_do_not_add_up_are_told() {
+    for (tensors, end) in [(Some(12), ": they need 12"), (None, "")] {
+        let text = Malformed::PayloadSize { claimed: 8, tensors }.to_string();
+        assert_eq!(text, format!("its payload has 8 bytes, but its tensors don't add up to that{end}"));
+    }
+}
+
+/// The message holds the cause's already, so that whoever prints the chain doesn't print it twice.
+#[test]
+fn the_cause_is_what_lies_behind_the_message() {
+    let error = io::Error::other(Malformed::Shrank);
+    let error = LoadError { file: None, problem: LoadProblem::Io(error) };
+    assert_eq!(error.to_string(), format!("can't be read: {}", Malformed::Shrank));
+    assert_eq!(error.source().unwrap().to_string(), Malformed::Shrank.to_string());
+}
+
+#[test]
+fn debug_is_a_summary() {
+    let (net, optimizer) = (crate::common::network::<f32>(), crate::common::optimizer());
+    let bytes = Checkpoint::of(&net).optimizer(&optimizer).epoch(3).to_bytes().unwrap();
+    let checkpoint = Checkpoint::from_bytes(&bytes).unwrap();
+    let text = format!("{checkpoint:?}");
+    assert!(text.starts_with("Checkpoint { run: ") && text.contains("epoch: 3"), "{text}");
+    assert!(text.contains("tensors: 5"), "{text}");
+    // The network's alone: 2·3 + 1 + 0·3 + 2.
+    assert_eq!(checkpoint.element_count(), 9);
+}
