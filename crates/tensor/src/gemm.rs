@@ -153,6 +153,12 @@ impl<T: Scalar> Product<'_, T> {
         work <= TINY && work > 0
     }
 
+    /// Whether nothing is added to a product before it is rounded, so that all instruction sets give the same bits.
+    #[inline]
+    pub(crate) fn is_exact(&self) -> bool {
+        self.sizes[2] == 1 && !matches!(self.start, Start::Scaled(_))
+    }
+
     /// Computes it in tiles of at most MR rows by NR columns, which are two vector registers. AW is MR rounded up to a
     /// multiple of 4.
     #[inline(always)]

@@ -6,7 +6,7 @@ use std::thread::LocalKey;
 
 use crate::gemm::{Product, Tiny};
 use crate::math;
-use crate::simd::{self, Simd};
+use crate::simd::{self, Kernel, Simd};
 
 /// The element type of a tensor: `f32` for work, `f64` where derivatives are checked. Sealed.
 pub trait Scalar:
@@ -130,7 +130,11 @@ macro_rules! scalar {
     ($type:ident, $dtype:expr, $register:ident, $quad:ident, $exp:path, $exp_of_negative:path, $tanh:path) => {
         impl sealed::Gemm for $type {
             fn product(product: &mut Product<'_, Self>) {
-                if product.is_tiny() { simd::run(Tiny(product)) } else { simd::run(product) }
+                match product.is_tiny() {
+                    true if product.is_exact() => Tiny(product).run::<simd::Baseline>(),
+                    true => simd::run(Tiny(product)),
+                    false => simd::run(product),
+                }
             }
             #[inline(always)]
             fn tiles<S: Simd>(product: &mut Product<'_, Self>) {

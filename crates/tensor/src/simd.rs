@@ -64,7 +64,7 @@ struct Avx512;
 #[cfg(target_arch = "x86_64")]
 struct Avx2;
 /// What the program was compiled for.
-struct Baseline;
+pub(crate) struct Baseline;
 
 #[cfg(target_arch = "x86_64")]
 impl Simd for Avx512 {
