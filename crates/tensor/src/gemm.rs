@@ -600,45 +600,66 @@ fn short_dots<T: Scalar, S: Simd>(a: &[T], b: [&[T]; 8]) -> [T; 8] {
 /// One row of C = A·B: the rows of B, each times an element of A, NR columns at a time.
 #[inline(always)]
 fn row_nn<T: Scalar, S: Simd, const NR: usize>(a: &[T], b: &[T], start: Start<'_, T>, c: &mut [T]) {
-    let (n, lanes) = (c.len(), lanes(a.len()));
-    let zero = T::Register::<S>::splat(T::ZERO);
+    let n = c.len();
     for j in (0..n).step_by(NR) {
-        let mut acc = [[zero; 2]; LANES];
-        let full = a.len() / lanes * lanes;
-        for p in (0..full).step_by(lanes) {
-            if lanes == 1 {
-                acc[0] = add_row::<T, S, NR>(a[p], &b[p * n + j..], n - j, acc[0]);
-            } else {
-                unrolled!(lane < LANES => {
-                    let (a, b) = (a[p + lane], &b[(p + lane) * n + j..]);
-                    acc[lane] = add_row::<T, S, NR>(a, b, n - j, acc[lane]);
-                });
-            }
+        if n - j > T::Register::<S>::LEN {
+            columns_nn::<T, S, NR, 2>(a, b, start, c, j);
+        } else {
+            columns_nn::<T, S, NR, 1>(a, b, start, c, j);
         }
-        for (lane, p) in (full..a.len()).enumerate() {
-            acc[lane] = add_row::<T, S, NR>(a[p], &b[p * n + j..], n - j, acc[lane]);
-        }
-        let mut sums = [zero; 2];
-        for acc in acc {
-            sums = [sums[0].plus(acc[0]), sums[1].plus(acc[1])];
-        }
-        write::<T, S, 2>(&sums, start, c, j, NR.min(n - j));
     }
 }
 
-/// acc + a b for the first NR elements of b, of which only `width` matter.
+/// The V registers of columns from j on.
 #[inline(always)]
-fn add_row<T: Scalar, S: Simd, const NR: usize>(
+fn columns_nn<T: Scalar, S: Simd, const NR: usize, const V: usize>(
+    a: &[T],
+    b: &[T],
+    start: Start<'_, T>,
+    c: &mut [T],
+    j: usize,
+) {
+    let (n, lanes) = (c.len(), lanes(a.len()));
+    let zero = T::Register::<S>::splat(T::ZERO);
+    let mut acc = [[zero; V]; LANES];
+    let full = a.len() / lanes * lanes;
+    for p in (0..full).step_by(lanes) {
+        if lanes == 1 {
+            acc[0] = add_row::<T, S, V>(a[p], &b[p * n + j..], n - j, acc[0]);
+        } else {
+            unrolled!(lane < LANES => {
+                let (a, b) = (a[p + lane], &b[(p + lane) * n + j..]);
+                acc[lane] = add_row::<T, S, V>(a, b, n - j, acc[lane]);
+            });
+        }
+    }
+    for (lane, p) in (full..a.len()).enumerate() {
+        acc[lane] = add_row::<T, S, V>(a[p], &b[p * n + j..], n - j, acc[lane]);
+    }
+    let mut sums = [zero; V];
+    for acc in acc {
+        for v in 0..V {
+            sums[v] = sums[v].plus(acc[v]);
+        }
+    }
+    write::<T, S, V>(&sums, start, c, j, NR.min(n - j));
+}
+
+/// acc + a b for the first V registers of b, of which only `width` elements matter.
+#[inline(always)]
+fn add_row<T: Scalar, S: Simd, const V: usize>(
     a: T,
     b: &[T],
     width: usize,
-    acc: [T::Register<S>; 2],
-) -> [T::Register<S>; 2] {
+    mut acc: [T::Register<S>; V],
+) -> [T::Register<S>; V] {
     let (len, a) = (T::Register::<S>::LEN, T::Register::<S>::splat(a));
     // What is behind the row may be read as well: such columns are never stored.
-    let b = if b.len() < NR { &b[..width.min(NR)] } else { b };
-    let halves = [load_at_most::<T, S>(b), load_at_most::<T, S>(&b[len.min(b.len())..])];
-    [a.mul_add(halves[0], acc[0]), a.mul_add(halves[1], acc[1])]
+    let b = if b.len() < V * len { &b[..width.min(V * len)] } else { b };
+    for v in 0..V {
+        acc[v] = a.mul_add(load_at_most::<T, S>(&b[(v * len).min(b.len())..]), acc[v]);
+    }
+    acc
 }
 
 /// As many elements as there are, and zeros.
