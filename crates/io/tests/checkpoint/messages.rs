@@ -3,7 +3,7 @@
 use std::error::Error as _;
 use std::io;
 
-use backrule_io::{Checkpoint, Group, LoadError, LoadProblem, Malformed, Part};
+use backrule_io::{Checkpoint, FileKind, Group, LoadError, LoadProblem, Malformed, Part, SaveError, SaveStep};
 
 #[test]
 fn a_damaged_part_has_a_name() {
@@ -19,6 +19,35 @@ fn a_damaged_part_has_a_name() {
             "damaged: the checksum of {name} doesn't match; copy it again or take an older checkpoint"
         );
         assert_eq!(LoadProblem::Checksum(part).to_string(), expected);
+    }
+}
+
+#[test]
+fn what_is_no_file_is_named() {
+    for (kind, name) in [
+        (FileKind::Directory, "a directory"),
+        (FileKind::Pipe, "a pipe"),
+        (FileKind::Socket, "a socket"),
+        (FileKind::Device, "a device"),
+        (FileKind::Other, "something else than a file"),
+    ] {
+        assert_eq!(LoadProblem::Special(kind).to_string(), format!("there is {name}, not a file"));
+    }
+}
+
+#[test]
+fn a_save_that_failed_tells_at_what() {
+    for (step, doing) in [
+        (SaveStep::Look, "looking at what is there"),
+        (SaveStep::Create, "creating a file beside it"),
+        (SaveStep::Permissions, "setting the permissions of the file beside it"),
+        (SaveStep::Write, "writing"),
+        (SaveStep::Sync, "syncing"),
+        (SaveStep::Rename, "renaming the file beside it"),
+    ] {
+        let error = SaveError::NotCommitted { file: "a.brk".into(), step, source: io::Error::other("full") };
+        assert!(error.to_string().starts_with("a.brk: not saved"), "{error}");
+        assert!(error.to_string().contains(doing), "{error}");
     }
 }
 
