@@ -3,7 +3,9 @@
 use std::error::Error as _;
 use std::io;
 
-use backrule_io::{Checkpoint, FileKind, Group, LoadError, LoadProblem, Malformed, Part, SaveError, SaveStep};
+use backrule_io::{
+    Checkpoint, FileKind, Group, LoadError, LoadProblem, Malformed, Part, SaveError, SaveStep,
+};
 
 #[test]
 fn a_damaged_part_has_a_name() {

@@ -115,6 +115,13 @@ fn what_cannot_be_saved() {
     assert!(matches!(to_bytes(&one(&long)), Err(SaveError::Limit(_))));
 }
 
+#[test]
+fn every_escape_is_its_character() {
+    let header = r#"{"\"\\\/\b\f\n\r\t\u00e9\ud83d\ude00":{"dtype":"F32","shape":[],"data_offsets":[0,4]}}"#;
+    let paths: Vec<String> = from_bytes(&file(header, 4)).unwrap().tensors().map(|info| info.path).collect();
+    assert_eq!(paths, ["\"\\/\u{8}\u{c}\n\r\té😀"]);
+}
+
 /// Any order, white space, escapes and empty tensors: what the format allows.
 #[test]
 fn other_spellings_are_read() {
