@@ -16,6 +16,8 @@ const SEEDS: u64 = 20;
 const STEPS: u64 = 10;
 const SAMPLES: usize = 60;
 const BATCH: usize = 9;
+/// Enough for threads to share the products of a batch that isn't split, and the update.
+const WIDTH: usize = 500;
 const CHILD: &str = "BACKRULE_TEST_RESUME";
 
 /// The learning rate falls from `base` to nothing.
@@ -42,11 +44,11 @@ impl Run {
     fn new(seed: u64, weights: u64, schedule: Schedule) -> Self {
         let mut rng = random::rng(weights);
         let net = Sequential::builder()
-            .layer("fc1", Linear::new(8, 150, &mut rng).unwrap())
+            .layer("fc1", Linear::new(8, WIDTH, &mut rng).unwrap())
             .layer("relu", Relu)
             .layer("drop", Dropout::new(0.4).unwrap())
-            .layer("fc2", Linear::new(150, 150, &mut rng).unwrap())
-            .layer("fc3", Linear::new(150, 3, &mut rng).unwrap())
+            .layer("fc2", Linear::new(WIDTH, WIDTH, &mut rng).unwrap())
+            .layer("fc3", Linear::new(WIDTH, 3, &mut rng).unwrap())
             .build()
             .unwrap();
         let sgd = Sgd::new(schedule.base).unwrap();
@@ -56,8 +58,9 @@ impl Run {
     }
 
     fn train(&mut self, until: u64) {
-        let (mut tape, mut grads) = (Tape::new().parts(2).unwrap(), Grads::new(&self.net));
-        let mut dy = Tensor::default();
+        // Threads share the batch, or else its products.
+        let mut tape = Tape::new().parts(1 + self.seed as usize % 2).unwrap();
+        let (mut grads, mut dy) = (Grads::new(&self.net), Tensor::default());
         while self.optimizer.step_count() < until {
             let step = self.optimizer.step_count();
             let left = 1.0 - step as f64 / self.schedule.steps as f64;
