@@ -135,9 +135,9 @@ pub trait Layer<T: Scalar>: NamedTensors<T> + Send + Sync {
 
 /// The point at which a derivative is taken: what the forward pass read and wrote.
 pub struct At<'a, T: Scalar> {
-    /// The layer's input.
+    /// The layer's input. Not that of an [`activation`](Layer::activation): it need not have been written.
     pub x: &'a Tensor<T>,
-    /// Its output.
+    /// Its output. Not that of a layer whose [`forward_activated`](Layer::forward_activated) was called.
     pub y: &'a Tensor<T>,
     /// The notes of `forward`. They can be written, too: containers keep the gradients between their children here.
     pub cache: &'a mut Cache<T>,

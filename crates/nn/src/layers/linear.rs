@@ -80,6 +80,11 @@ impl<T: Scalar> Linear<T> {
     pub fn bias(&self) -> Option<&Tensor<T>> {
         self.bias.as_ref()
     }
+
+    fn affine(&self, x: &Tensor<T>, f: Option<fn(&mut [T])>, y: &mut Tensor<T>) -> Result<(), LayerError> {
+        y.resize(self.output_shape(x.shape())?);
+        Ok(affine_activation_into(x, &self.weight, self.bias.as_ref(), f, y)?)
+    }
 }
 
 fn matrix(shape: Shape) -> Result<[usize; 2], ShapeError> {
@@ -99,8 +104,7 @@ impl<T: Scalar> Layer<T> for Linear<T> {
     }
 
     fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut Cache<T>, _: Mode) -> Result<(), LayerError> {
-        y.resize(self.output_shape(x.shape())?);
-        Ok(affine_activation_into(x, &self.weight, self.bias.as_ref(), None, y)?)
+        self.affine(x, None, y)
     }
 
     fn forward_activated(
@@ -109,8 +113,7 @@ impl<T: Scalar> Layer<T> for Linear<T> {
         activation: fn(&mut [T]),
         y: &mut Tensor<T>,
     ) -> Result<bool, LayerError> {
-        y.resize(self.output_shape(x.shape())?);
-        affine_activation_into(x, &self.weight, self.bias.as_ref(), Some(activation), y)?;
+        self.affine(x, Some(activation), y)?;
         Ok(true)
     }
 
