@@ -7,10 +7,10 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 
 use crate::envelope::Envelope;
-use crate::header::{Header, OptimizerState};
-use crate::payload::{self, Elements, Payload, Stamp};
+use crate::header::{Entry, Header, OptimizerState};
+use crate::payload::{self, Elements, Lost, Payload, Stamp};
 use crate::reader::{self, Checksums};
-use crate::{Group, LoadError, LoadProblem, Section, SectionError, TensorInfo, file};
+use crate::{Group, LoadError, LoadProblem, Part, Section, SectionError, TensorInfo, file};
 
 /// A loaded checkpoint: verified from the first byte to the last.
 ///
@@ -45,7 +45,8 @@ impl Checkpoint {
     ///
     /// More than 32 MiB of elements are not kept in memory, but in the file, which stays open: restoring reads them once
     /// more, straight into the tensors. Saving to the same path in the meantime does no harm, since it puts another file
-    /// in its place; one that is written to, or can't be read any more, is an error of `restore`.
+    /// in its place; one that is written to, or can't be read any more, is an error of `restore`. Where not even that may
+    /// happen, [`into_memory`](Self::into_memory) follows.
     ///
     /// # Errors
     /// When the file can't be read, is no checkpoint, was written by a later version, or is damaged in any way. The
@@ -59,6 +60,54 @@ impl Checkpoint {
         load_with(path, most, Envelope::END, |input, length, begin| {
             Self::read(input, length, Checksums::Compare, begin)
         })
+    }
+
+    /// Takes elements that stayed in the file into memory, verified once more. Nothing that happens to the file can then
+    /// make restoring fail: that is all or nothing for a file of any size, at the price of its size in memory.
+    ///
+    /// Without it, a payload of more than 32 MiB that is written to, or that the disk no longer gives, **while** it is
+    /// restored leaves a network of old and new values, and the error
+    /// [`RestoreError::Interrupted`](crate::RestoreError::Interrupted). The old values and the new ones have to be
+    /// somewhere until the last one has been read, so that no restore can do without this memory and be all or nothing.
+    ///
+    /// ```
+    /// # use backrule_io::Checkpoint;
+    /// # use backrule_io::tensor::Tensor;
+    /// # let folder = std::env::temp_dir().join(format!("backrule-into-memory-doc-{}", std::process::id()));
+    /// # std::fs::create_dir_all(&folder)?;
+    /// # let path = folder.join("model.brk");
+    /// # let mut net = vec![("weight", Tensor::from([1.0_f32, 2.0]))];
+    /// # Checkpoint::of(&net).save(&path)?;
+    /// let checkpoint = Checkpoint::load(&path)?.into_memory()?;
+    /// std::fs::remove_file(&path)?;
+    /// checkpoint.restore(&mut net)?;
+    /// assert_eq!(net[0].1.as_slice(), [1.0, 2.0]);
+    /// # std::fs::remove_dir_all(&folder)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When there is not so much memory, or the file has changed or can't be read any more.
+    pub fn into_memory(mut self) -> Result<Self, LoadError> {
+        if let Payload::Stored { path, .. } = &self.payload {
+            let bytes = self.read_again();
+            let failed = |problem| LoadError { file: Some(path.clone()), problem };
+            self.payload = Payload::Memory(bytes.map_err(failed)?);
+        }
+        Ok(self)
+    }
+
+    fn read_again(&self) -> Result<Vec<u8>, LoadProblem> {
+        let size = self.header.entries().fold(0_usize, |sum, entry| sum.saturating_add(entry.size()));
+        let mut bytes = Vec::new();
+        reader::reserve(&mut bytes, size as u64)?;
+        for (Entry { group, path, .. }, elements) in self.elements() {
+            elements.pieces(|piece| bytes.extend_from_slice(piece)).map_err(|lost| match lost {
+                Lost::Changed => LoadProblem::Checksum(Part::Tensor { group, path: path.to_string() }),
+                Lost::Io(error) => LoadProblem::Io(error),
+            })?;
+        }
+        Ok(bytes)
     }
 
     #[cfg(feature = "safetensors")]
@@ -191,17 +240,21 @@ impl Checkpoint {
         self.header.entries().map(|entry| entry.info())
     }
 
-    /// Every tensor of a group with its elements. The sizes add up: that was checked when they were read.
+    /// Every tensor of a group with its elements.
     pub(crate) fn group(&self, group: Group) -> impl Iterator<Item = (TensorInfo, Elements<'_>)> {
-        let mut end = 0_usize;
-        (self.header.entries())
-            .map(move |entry| {
-                let (offset, size) = (end, entry.size());
-                end = end.saturating_add(size);
-                (entry, Elements { payload: &self.payload, offset, size, crc: entry.crc })
-            })
+        (self.elements())
             .filter(move |(entry, _)| entry.group == group)
             .map(|(entry, elements)| (entry.info(), elements))
+    }
+
+    /// Every tensor with its elements. The sizes add up: that was checked when they were read.
+    fn elements(&self) -> impl Iterator<Item = (Entry<'_>, Elements<'_>)> {
+        let mut end = 0_usize;
+        self.header.entries().map(move |entry| {
+            let (offset, size, crc) = (end, entry.size(), entry.crc);
+            end = end.saturating_add(size);
+            (entry, Elements { payload: &self.payload, offset, size, crc })
+        })
     }
 
     pub(crate) fn payload(&self) -> &Payload {
@@ -231,7 +284,8 @@ pub(crate) fn load_with(
             }
             // The lengths add up: that was checked.
             let start = length.saturating_sub(size).saturating_sub(tail);
-            Ok(Payload::Stored { file: Arc::clone(&file), start, verified: verified.clone() })
+            let (file, path, verified) = (Arc::clone(&file), path.to_path_buf(), verified.clone());
+            Ok(Payload::Stored { file, path, start, verified })
         };
         read(&mut BufReader::with_capacity(reader::BUFFER, &*file), length, &begin)
     };

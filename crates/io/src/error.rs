@@ -406,7 +406,7 @@ pub enum RestoreError {
     },
     /// The one exception to all or nothing: the file, in which many elements stay, was written to or became unreadable
     /// **while** they were restored. Network and optimiser now hold values of both: restore them from another file. Where
-    /// that must not happen, give the file's bytes to [`Checkpoint::from_bytes`](crate::Checkpoint::from_bytes).
+    /// that must not happen, call [`Checkpoint::into_memory`](crate::Checkpoint::into_memory) first.
     #[error(
         "restored in part only: reading {} again failed: {reason}; restore all from another file",
         Name(*group, path)

@@ -2,6 +2,7 @@
 
 use std::fs::{File, Metadata};
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -20,6 +21,8 @@ pub(crate) enum Payload {
     /// The file stays open: once another one is put into its place, this is still the one that was verified.
     Stored {
         file: Arc<File>,
+        /// Where it was opened, for messages.
+        path: PathBuf,
         /// Where in the file the payload begins.
         start: u64,
         verified: Stamp,
@@ -76,14 +79,18 @@ pub(crate) enum Lost {
 }
 
 impl Elements<'_> {
-    /// Bit for bit. What is read from a file is verified a second time, on its way.
+    /// Bit for bit.
     pub(crate) fn copy_to<T: Scalar>(&self, mut values: &mut [T]) -> Result<(), Lost> {
-        let mut take = |bytes: &[u8]| {
+        self.pieces(|bytes| {
             let count = bytes.len().checked_div(T::DTYPE.size()).unwrap_or(0);
             if let Some(part) = values.split_off_mut(..count) {
                 T::read_le(bytes, part);
             }
-        };
+        })
+    }
+
+    /// All bytes, as whole elements. What is read from a file is verified a second time, on its way.
+    pub(crate) fn pieces(&self, mut take: impl FnMut(&[u8])) -> Result<(), Lost> {
         let (file, start) = match self.payload {
             Payload::Memory(bytes) => {
                 let end = self.offset.saturating_add(self.size);
@@ -142,7 +149,7 @@ mod tests {
     use backrule_tensor::Tensor;
 
     use crate::file::tests::Scratch;
-    use crate::{Checkpoint, RestoreError};
+    use crate::{Checkpoint, Group, LoadProblem, Part, RestoreError};
 
     type Net = Vec<(&'static str, Tensor)>;
 
@@ -199,6 +206,44 @@ mod tests {
             Err(RestoreError::Interrupted { path, .. }) => assert_eq!(path, "b"),
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn what_is_in_memory_no_longer_needs_the_file() {
+        let scratch = Scratch::new("into-memory");
+        let path = scratch.0.join("model.brk");
+        Checkpoint::of(&net(1.0)).save(&path).unwrap();
+        let checkpoint = Checkpoint::load_keeping(&path, 0).unwrap().into_memory().unwrap();
+        let mut file = fs::File::options().write(true).open(&path).unwrap();
+        file.write_all(&[0; 1000]).unwrap();
+        file.set_len(1000).unwrap();
+        for checkpoint in [checkpoint.clone(), checkpoint.into_memory().unwrap()] {
+            let mut restored = net(9.0);
+            checkpoint.restore(&mut restored).unwrap();
+            assert_eq!(restored, net(1.0));
+        }
+    }
+
+    #[test]
+    fn only_what_was_verified_is_taken_into_memory() {
+        let scratch = Scratch::new("not-into-memory");
+        let path = scratch.0.join("model.brk");
+        Checkpoint::of(&net(1.0)).save(&path).unwrap();
+        let length = fs::metadata(&path).unwrap().len();
+        let load = || Checkpoint::load_keeping(&path, 0).unwrap();
+        let (changed, cut) = (load(), load());
+        let mut file = fs::File::options().write(true).open(&path).unwrap();
+        file.seek(SeekFrom::Start(length - 5)).unwrap();
+        file.write_all(b"x").unwrap();
+        let error = changed.into_memory().unwrap_err();
+        let part = Part::Tensor { group: Group::Network, path: "b".to_string() };
+        assert!(matches!(&error.problem, LoadProblem::Checksum(found) if *found == part), "{error}");
+        assert_eq!(error.file.as_ref(), Some(&path));
+
+        file.set_len(1000).unwrap();
+        let error = cut.into_memory().unwrap_err();
+        assert!(matches!(error.problem, LoadProblem::Io(_)), "{error}");
+        assert_eq!(error.file, Some(path));
     }
 
     #[test]
