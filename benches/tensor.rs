@@ -16,8 +16,9 @@ use common::{Product, bench, normal};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 
 /// Batch, inputs and outputs of dense layers: one sample, tiny, cache-sized, large.
-const LAYERS: [[usize; 3]; 9] = [
+const LAYERS: [[usize; 3]; 10] = [
     [1, 784, 128],
+    [1, 64, 32],
     [32, 64, 32],
     [32, 32, 10],
     [64, 64, 10],

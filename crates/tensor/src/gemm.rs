@@ -3,8 +3,8 @@
 //! C is computed in tiles of MR rows by NR columns that stay in vector registers while the sum over k runs:
 //!
 //! ```text
-//!              NR                      for each block of NC columns of B
-//!            ┌────┐                      for each block of KC terms of the sum, or more if there are fewer columns
+//!              NR                      for each block of columns of B
+//!            ┌────┐                      for each block of KC terms of the sum, or more if there are few columns
 //!            │    │ KC   packed B          pack B: panels of NR columns, row after row     (second-level cache)
 //!            └────┘                        for each MR rows of A
 //!       KC                                   pack A: MR rows, column after column          (first-level cache)
@@ -20,9 +20,10 @@
 //! and its transposed products never reach that kernel: dimforge/nalgebra#717).
 //!
 //! **An element of C has the same bits in whatever product it is computed**: alone, in a batch of any size, at any
-//! place, by any number of threads. Its sum runs over blocks of [`KC`] terms, which are added in order; within a block of
-//! more than [`SHORT`] terms it runs in [`LANES`] interleaved partial sums, which are added in order, too. That is what
-//! lets a batch be split without anybody noticing.
+//! place, by any number of threads. Its sum runs over blocks of [`KC`] terms, which are added in order. In A·Bᵀ, within a
+//! block of more than [`SHORT`] terms, it runs in [`LANES`] interleaved partial sums, which are added in order, too:
+//! for a single row there is nothing else that could be computed at a time. That is what lets a batch be split without
+//! anybody noticing.
 //!
 //! What must stay in registers is written in registers (`simd/registers.rs`), for each instruction set:
 //! see [`simd`](crate::simd). AVX2 and AVX-512 give the same bits, for both round a·b + c once.
@@ -52,6 +53,18 @@ pub(crate) enum Start<'a, T> {
     Scaled(T),
 }
 
+impl Form {
+    /// The number of partial sums for a block of so many terms. A single row of A·B or Aᵀ·B is computed many columns at a
+    /// time and needs none.
+    #[inline(always)]
+    fn lanes(self, terms: usize) -> usize {
+        match self {
+            Self::Nt if terms > SHORT => LANES,
+            _ => 1,
+        }
+    }
+}
+
 impl<T: Scalar> Start<'_, T> {
     /// β C, where 0·NaN is 0.
     pub(crate) fn scaled(beta: T) -> Self {
@@ -59,7 +72,7 @@ impl<T: Scalar> Start<'_, T> {
     }
 }
 
-/// Partial sums of each element: enough for one sample's product with a row of weights not to wait for each addition.
+/// Partial sums of an element of A·Bᵀ: enough for one sample's product with a row of weights not to wait for each addition.
 const LANES: usize = 4;
 /// Up to so many terms there is one sum: adding up four would take longer than the few terms of each.
 const SHORT: usize = 64;
@@ -67,10 +80,10 @@ const SHORT: usize = 64;
 const TINY: usize = 64;
 /// Up to so many columns of C, rows of A are read where they are: packing them would take longer than it saves.
 const FEW_COLUMNS: usize = 256;
-/// Terms of the sum that a packed block holds: a panel of B fits the first-level cache.
-const KC: usize = 256;
-/// Columns of a packed block of B: with KC, half a megabyte in single precision, within the second-level cache.
-const NC: usize = 512;
+/// Terms of the sum that a packed block holds, or more if C has few columns: MR rows of A fit the first-level cache.
+const KC: usize = 512;
+/// Elements of a packed block of B: half a megabyte in single precision, within the second-level cache.
+const BLOCK: usize = 1 << 17;
 /// Elements of C that are finished at once: few enough for the first-level cache, and enough for what beginning costs.
 const FINISHED: usize = 2048;
 
@@ -187,7 +200,7 @@ impl<T: Scalar> Product<'_, T> {
                     let start = if p == 0 { start } else { Start::Scaled(T::ONE) };
                     match form {
                         Form::Nt => row_nt::<T, S>(a, &b[p..], k, start, c),
-                        Form::Nn | Form::Tn => row_nn::<T, S, NR>(a, &b[p * n..], start, c),
+                        Form::Nn | Form::Tn => row_nn::<T, S>(a, &b[p * n..], start, c),
                     }
                 }
             }
@@ -208,11 +221,11 @@ impl<T: Scalar> Product<'_, T> {
     fn blocks<S: Simd, const MR: usize, const AW: usize, const NR: usize>(&mut self, buffer: &mut Vec<T>) {
         let &mut Self { form, sizes: [m, n, k], first, a, b, start, finish, ref mut c } = self;
         let rows = c.len() / n;
-        // A packed block holds NC · KC elements: for fewer columns, more terms.
-        let columns = NC.min(n.next_multiple_of(NR));
-        let depth = k.min(NC / columns * KC);
+        // For fewer terms, a packed block has more columns, and for fewer columns, more terms.
+        let nc = (BLOCK / k.min(KC)).min(n).next_multiple_of(NR);
+        let depth = k.min((BLOCK / nc / KC).max(1) * KC);
         // As much as this product needs, and never less than before. Panels begin at a cache line.
-        let (b_len, a_len) = (columns * depth, AW * depth);
+        let (b_len, a_len) = (nc * depth, AW * depth);
         let len = b_len + a_len + NR;
         if buffer.len() < len {
             buffer.resize(len, T::ZERO);
@@ -221,15 +234,18 @@ impl<T: Scalar> Product<'_, T> {
         let (panels, columns) = buffer[skip..].split_at_mut(b_len);
         let (panels, _) = panels.as_chunks_mut::<NR>();
         let (columns, _) = columns.as_chunks_mut::<AW>();
-        for j in (0..n).step_by(NC) {
-            let nc = NC.min(n - j);
+        for j in (0..n).step_by(nc) {
+            let nc = nc.min(n - j);
             for p in (0..k).step_by(depth) {
                 let depth = depth.min(k - p);
                 let start = if p == 0 { start } else { Start::Scaled(T::ONE) };
                 for (j, panel) in (j..j + nc).step_by(NR).zip(panels.chunks_exact_mut(depth)) {
                     for (p, block) in (p..).step_by(KC).zip(panel.chunks_mut(KC)) {
                         match form {
-                            Form::Nt => pack_transposed::<T, S, NR>(&b[j * k + p..], k, NR.min(n - j), block),
+                            Form::Nt => {
+                                let (b, width) = (&b[j * k + p..], NR.min(n - j));
+                                pack_transposed::<T, S, NR>(form, b, k, width, block);
+                            }
                             Form::Nn | Form::Tn => pack(&b[p * n + j..], n, NR.min(n - j), block),
                         }
                     }
@@ -245,17 +261,17 @@ impl<T: Scalar> Product<'_, T> {
                         Form::Tn => (&a[p * m + first + i..], 1, m),
                     };
                     let a = if n <= FEW_COLUMNS {
-                        Strided { elements: rows, row, term, sorted: false }
+                        Strided { form, elements: rows, row, term, sorted: false }
                     } else {
                         for (p, block) in (0..).step_by(KC).zip(columns[..depth].chunks_mut(KC)) {
                             match form {
                                 Form::Nn | Form::Nt => {
-                                    pack_transposed::<T, S, AW>(&rows[p..], k, height, block);
+                                    pack_transposed::<T, S, AW>(form, &rows[p..], k, height, block);
                                 }
                                 Form::Tn => pack(&rows[p * m..], m, height, block),
                             }
                         }
-                        Strided { elements: columns.as_flattened(), row: 1, term: AW, sorted: true }
+                        Strided { form, elements: columns.as_flattened(), row: 1, term: AW, sorted: true }
                     };
                     let tiles = Tiles::<'_, T, NR> { a, depth, panels, start, n, j, nc };
                     tiles.of_height::<S, MR>(height, &mut c[i * n..]);
@@ -283,6 +299,7 @@ impl<T: Scalar> Product<'_, T> {
 /// Rows of A for one row of tiles, packed or where they are: term p of row i is `elements[i * row + p * term]`.
 #[derive(Clone, Copy)]
 struct Strided<'a, T> {
+    form: Form,
     elements: &'a [T],
     row: usize,
     term: usize,
@@ -326,7 +343,10 @@ impl<T: Scalar, const NR: usize> Tiles<'_, T, NR> {
                 let a = Strided { elements: &a.elements[p * a.term..], ..a };
                 let start = if p == 0 { start } else { Start::Scaled(T::ONE) };
                 // No closures around vector instructions: one that isn't inlined would be compiled without them.
-                if width > T::Register::<S>::LEN {
+                if width == NR {
+                    let sums = sums::<T, S, MR, NR, 2>(a, b);
+                    write_tile::<T, S, MR, NR>(&sums, start, c, n, j);
+                } else if width > T::Register::<S>::LEN {
                     for (i, sums) in sums::<T, S, MR, NR, 2>(a, b).iter().enumerate() {
                         write::<T, S, 2>(sums, start, &mut c[i * n..], j, width);
                     }
@@ -351,9 +371,9 @@ fn sums<T: Scalar, S: Simd, const MR: usize, const NR: usize, const V: usize>(
     let mut sums = [[zero; V]; MR];
     // The last element that is read below: with this check all reads are within bounds.
     let _ = a.elements[(MR - 1) * a.row + terms.saturating_sub(1) * a.term];
-    let (lanes, mut done) = (lanes(terms), 0);
+    let (lanes, mut done) = (a.form.lanes(terms), 0);
     for lane in 0..lanes {
-        let now = (terms - done).div_ceil(lanes - lane);
+        let now = if lanes == 1 { terms } else { terms / LANES + usize::from(lane < terms % LANES) };
         let (first, step) = if a.sorted { (done, 1) } else { (lane, lanes) };
         let (mut at, step) = (first * a.term, step * a.term);
         let mut acc = [[zero; V]; MR];
@@ -384,10 +404,42 @@ fn sums<T: Scalar, S: Simd, const MR: usize, const NR: usize, const V: usize>(
     sums
 }
 
-/// The number of partial sums for a block of so many terms.
+/// The same for a whole tile.
 #[inline(always)]
-fn lanes(terms: usize) -> usize {
-    if terms <= SHORT { 1 } else { LANES }
+fn write_tile<T: Scalar, S: Simd, const MR: usize, const NR: usize>(
+    sums: &[[T::Register<S>; 2]; MR],
+    start: Start<'_, T>,
+    c: &mut [T],
+    n: usize,
+    j: usize,
+) {
+    let len = T::Register::<S>::LEN;
+    match start {
+        Start::Zero => {
+            unrolled!(i < MR => {
+                let c = &mut c[i * n + j..][..NR];
+                sums[i][0].store(c);
+                sums[i][1].store(&mut c[len..]);
+            });
+        }
+        Start::Row(row) => {
+            let row = &row[j..][..NR];
+            let row = [T::Register::<S>::load(row), T::Register::<S>::load(&row[len..])];
+            unrolled!(i < MR => {
+                let c = &mut c[i * n + j..][..NR];
+                sums[i][0].plus(row[0]).store(c);
+                sums[i][1].plus(row[1]).store(&mut c[len..]);
+            });
+        }
+        Start::Scaled(beta) => {
+            let beta = T::Register::<S>::splat(beta);
+            unrolled!(i < MR => {
+                let c = &mut c[i * n + j..][..NR];
+                beta.mul_add(T::Register::<S>::load(c), sums[i][0]).store(c);
+                beta.mul_add(T::Register::<S>::load(&c[len..]), sums[i][1]).store(&mut c[len..]);
+            });
+        }
+    }
 }
 
 /// c = sum + start in the `width` columns from j on.
@@ -450,29 +502,26 @@ fn write_elements<T: Scalar, S: Simd>(sums: &[T], start: Start<'_, T>, c: &mut [
     }
 }
 
-/// Copies `width` columns of a row-major matrix with rows of length `n`, row after row. The rows are sorted by their
-/// lane. In the columns that are missing there may be anything: they are never stored.
+/// Copies `width` columns of a row-major matrix with rows of length `n`, row after row. In the columns that are missing
+/// there may be anything: they are never stored.
 #[inline(always)]
-fn pack<T: Scalar, const W: usize>(b: &[T], n: usize, width: usize, mut panel: &mut [[T; W]]) {
-    let lanes = lanes(panel.len());
-    for lane in 0..lanes {
-        let (now, later) = panel.split_at_mut(panel.len().div_ceil(lanes - lane));
-        panel = later;
-        for (panel, b) in now.iter_mut().zip(b[lane * n..].chunks(lanes * n)) {
-            match b.first_chunk() {
-                Some(b) => *panel = *b,
-                None => {
-                    panel[..width].copy_from_slice(&b[..width]);
-                    panel[width..].fill(T::ZERO);
-                }
+fn pack<T: Scalar, const W: usize>(b: &[T], n: usize, width: usize, panel: &mut [[T; W]]) {
+    for (panel, b) in panel.iter_mut().zip(b.chunks(n)) {
+        match b.first_chunk() {
+            Some(b) => *panel = *b,
+            None => {
+                panel[..width].copy_from_slice(&b[..width]);
+                panel[width..].fill(T::ZERO);
             }
         }
     }
 }
 
-/// The same for a matrix whose transpose is stored: `width` rows of length `k` become columns.
+/// The same for a matrix whose transpose is stored: `width` rows of length `k` become columns. Where there are lanes, the
+/// rows of the panel are sorted by theirs.
 #[inline(always)]
 fn pack_transposed<T: Scalar, S: Simd, const W: usize>(
+    form: Form,
     b: &[T],
     k: usize,
     width: usize,
@@ -487,7 +536,7 @@ fn pack_transposed<T: Scalar, S: Simd, const W: usize>(
         let blocks = b0.iter().zip(b1).zip(b2.iter().zip(b3));
         let ends = rest0.iter().zip(rest1).zip(rest2.iter().zip(rest3));
         let ends = ends.map(|((&b0, &b1), (&b2, &b3))| [b0, b1, b2, b3]);
-        if lanes(terms) == 1 {
+        if form.lanes(terms) == 1 {
             let (groups, last) = panel.as_chunks_mut::<LANES>();
             for (group, ((b0, b1), (b2, b3))) in groups.iter_mut().zip(blocks) {
                 let columns = transposed::<T, S>([b0, b1, b2, b3]);
@@ -549,12 +598,30 @@ fn outer<T: Scalar, S: Simd>(a: T, b: &[T], start: Start<'_, T>, c: &mut [T]) {
 /// One row of C = A·Bᵀ: dot products with the rows of B.
 #[inline(always)]
 fn row_nt<T: Scalar, S: Simd>(a: &[T], b: &[T], k: usize, start: Start<'_, T>, c: &mut [T]) {
+    if Form::Nt.lanes(a.len()) == 1 {
+        let (mut j, n) = (0, c.len());
+        while j < n {
+            let left = n - j;
+            // Where fewer than four rows are left, some before them are computed again, and dropped.
+            let again = if n < 4 { 0 } else { 4_usize.saturating_sub(left) };
+            let b = &b[(j - again) * k..];
+            let (sums, count) = if left >= 16 {
+                (short_dots::<T, S, 4>(a, b, k), 16)
+            } else if n >= 4 {
+                (short_dots::<T, S, 1>(a, b, k), 4 - again)
+            } else {
+                (dot::<T, S>(a, b), 1)
+            };
+            write_elements::<T, S>(&sums[again..], start, &mut c[j..][..count], j);
+            j += count;
+        }
+        return;
+    }
     for (block, c) in c.chunks_mut(8).enumerate() {
         // Where fewer rows are left than are computed at a time, the last one is computed again, and dropped.
         let j = 8 * block;
         let rows = std::array::from_fn(|i| &b[(j + i.min(c.len() - 1)) * k..][..a.len()]);
-        let sums = if lanes(a.len()) == 1 { short_dots::<T, S>(a, rows) } else { dots::<T, S>(a, rows) };
-        write_elements::<T, S>(&sums, start, c, j);
+        write_elements::<T, S>(&dots::<T, S>(a, rows), start, c, j);
     }
 }
 
@@ -583,66 +650,103 @@ fn dots<'x, T: Scalar, S: Simd>(a: &'x [T], b: [&'x [T]; 8]) -> [T; 8] {
     sums
 }
 
-/// The same for sums that are too short for lanes.
+/// The same for sums that are too short for lanes, with 4 G ≤ 16 rows of length `k`: the terms of four rows become one
+/// register each.
 #[inline(always)]
-fn short_dots<T: Scalar, S: Simd>(a: &[T], b: [&[T]; 8]) -> [T; 8] {
-    const EIGHT: usize = 8;
-    let [b0, b1, b2, b3, b4, b5, b6, b7] = b.map(|b| b.iter());
-    let pairs = b0.zip(b1).zip(b2.zip(b3)).zip(b4.zip(b5).zip(b6.zip(b7)));
-    let mut acc = [T::ZERO; 8];
-    for (&a, (((&b0, &b1), (&b2, &b3)), ((&b4, &b5), (&b6, &b7)))) in a.iter().zip(pairs) {
-        let b = [b0, b1, b2, b3, b4, b5, b6, b7];
-        unrolled!(i < EIGHT => { acc[i] = S::mul_add(a, b[i], acc[i]); });
+fn short_dots<T: Scalar, S: Simd, const G: usize>(a: &[T], b: &[T], k: usize) -> [T; 16] {
+    let (quads, rest) = a.as_chunks::<4>();
+    // The last element that is read below: with this check all reads are within bounds.
+    let _ = b[(4 * G - 1) * k + a.len() - 1];
+    let mut acc = [T::Quad::<S>::splat(T::ZERO); G];
+    for (p, a) in quads.iter().enumerate() {
+        let (a0, a1) = (T::Quad::<S>::splat(a[0]), T::Quad::<S>::splat(a[1]));
+        let (a2, a3) = (T::Quad::<S>::splat(a[2]), T::Quad::<S>::splat(a[3]));
+        unrolled!(g < G => {
+            let at = 4 * g * k + 4 * p;
+            // SAFETY: 4 g + 3 is at most 4 G − 1, and 4 p + 4 at most `a.len()`, so that the last of them ends where the
+            // check above has been, or before. What that pays: `cargo bench --bench tensor -- matmul/forward_nt/1x64x32`
+            // takes 1.3 times as long with slices of the rows, for which there are too few registers.
+            #[expect(unsafe_code, reason = "the compiler doesn't see what the check above says")]
+            let [b0, b1, b2, b3] = unsafe {
+                [
+                    b.get_unchecked(at..at + 4),
+                    b.get_unchecked(at + k..at + k + 4),
+                    b.get_unchecked(at + 2 * k..at + 2 * k + 4),
+                    b.get_unchecked(at + 3 * k..at + 3 * k + 4),
+                ]
+            };
+            let columns = T::Quad::<S>::transpose([
+                T::Quad::<S>::load(b0),
+                T::Quad::<S>::load(b1),
+                T::Quad::<S>::load(b2),
+                T::Quad::<S>::load(b3),
+            ]);
+            acc[g] = a0.mul_add(columns[0], acc[g]);
+            acc[g] = a1.mul_add(columns[1], acc[g]);
+            acc[g] = a2.mul_add(columns[2], acc[g]);
+            acc[g] = a3.mul_add(columns[3], acc[g]);
+        });
     }
-    acc.map(|acc| T::ZERO + acc)
-}
-
-/// One row of C = A·B: the rows of B, each times an element of A, NR columns at a time.
-#[inline(always)]
-fn row_nn<T: Scalar, S: Simd, const NR: usize>(a: &[T], b: &[T], start: Start<'_, T>, c: &mut [T]) {
-    let n = c.len();
-    for j in (0..n).step_by(NR) {
-        if n - j > T::Register::<S>::LEN {
-            columns_nn::<T, S, NR, 2>(a, b, start, c, j);
-        } else {
-            columns_nn::<T, S, NR, 1>(a, b, start, c, j);
+    let mut sums = [T::ZERO; 16];
+    unrolled!(g < G => { acc[g].store(&mut sums[4 * g..]); });
+    for (row, sum) in sums[..4 * G].iter_mut().enumerate() {
+        for (&a, &b) in rest.iter().zip(&b[row * k + a.len() - rest.len()..]) {
+            *sum = S::mul_add(a, b, *sum);
         }
+        // Sums begin at 0 everywhere: −0 becomes 0.
+        *sum = T::ZERO + *sum;
+    }
+    sums
+}
+
+/// The same with one row, in the first of the sums.
+#[inline(always)]
+fn dot<T: Scalar, S: Simd>(a: &[T], b: &[T]) -> [T; 16] {
+    let mut sums = [T::ZERO; 16];
+    for (&a, &b) in a.iter().zip(b) {
+        sums[0] = S::mul_add(a, b, sums[0]);
+    }
+    sums[0] = T::ZERO + sums[0];
+    sums
+}
+
+/// One row of C = A·B: the rows of B, each times an element of A, many columns at a time, so that no sum waits for its
+/// additions.
+#[inline(always)]
+fn row_nn<T: Scalar, S: Simd>(a: &[T], b: &[T], start: Start<'_, T>, c: &mut [T]) {
+    let (n, len, mut j) = (c.len(), T::Register::<S>::LEN, 0);
+    while j < n {
+        let left = n - j;
+        j += len
+            * if left >= 8 * len {
+                columns_nn::<T, S, 8>(a, b, start, c, j)
+            } else if left > len {
+                columns_nn::<T, S, 2>(a, b, start, c, j)
+            } else {
+                columns_nn::<T, S, 1>(a, b, start, c, j)
+            };
     }
 }
 
-/// The V registers of columns from j on.
+/// The V registers of columns from j on. Gives V.
 #[inline(always)]
-fn columns_nn<T: Scalar, S: Simd, const NR: usize, const V: usize>(
+fn columns_nn<T: Scalar, S: Simd, const V: usize>(
     a: &[T],
     b: &[T],
     start: Start<'_, T>,
     c: &mut [T],
     j: usize,
-) {
-    let (n, lanes) = (c.len(), lanes(a.len()));
+) -> usize {
+    let n = c.len();
     let zero = T::Register::<S>::splat(T::ZERO);
-    let mut acc = [[zero; V]; LANES];
-    let full = a.len() / lanes * lanes;
-    for p in (0..full).step_by(lanes) {
-        if lanes == 1 {
-            acc[0] = add_row::<T, S, V>(a[p], &b[p * n + j..], n - j, acc[0]);
-        } else {
-            unrolled!(lane < LANES => {
-                let (a, b) = (a[p + lane], &b[(p + lane) * n + j..]);
-                acc[lane] = add_row::<T, S, V>(a, b, n - j, acc[lane]);
-            });
-        }
+    let mut acc = [zero; V];
+    for (p, &a) in a.iter().enumerate() {
+        acc = add_row::<T, S, V>(a, &b[p * n + j..], n - j, acc);
     }
-    for (lane, p) in (full..a.len()).enumerate() {
-        acc[lane] = add_row::<T, S, V>(a[p], &b[p * n + j..], n - j, acc[lane]);
-    }
-    let mut sums = [zero; V];
-    for acc in acc {
-        for v in 0..V {
-            sums[v] = sums[v].plus(acc[v]);
-        }
-    }
-    write::<T, S, V>(&sums, start, c, j, NR.min(n - j));
+    // Sums begin at 0 everywhere: −0 becomes 0.
+    unrolled!(v < V => { acc[v] = zero.plus(acc[v]); });
+    write::<T, S, V>(&acc, start, c, j, (V * T::Register::<S>::LEN).min(n - j));
+    V
 }
 
 /// acc + a b for the first V registers of b, of which only `width` elements matter.
@@ -656,9 +760,7 @@ fn add_row<T: Scalar, S: Simd, const V: usize>(
     let (len, a) = (T::Register::<S>::LEN, T::Register::<S>::splat(a));
     // What is behind the row may be read as well: such columns are never stored.
     let b = if b.len() < V * len { &b[..width.min(V * len)] } else { b };
-    for v in 0..V {
-        acc[v] = a.mul_add(load_at_most::<T, S>(&b[(v * len).min(b.len())..]), acc[v]);
-    }
+    unrolled!(v < V => { acc[v] = a.mul_add(load_at_most::<T, S>(&b[(v * len).min(b.len())..]), acc[v]); });
     acc
 }
 
@@ -710,12 +812,16 @@ mod tests {
     fn same_bits_in_any_batch<T: Scalar>() {
         let m = 41;
         for n in [1, 3, 10, 33, 530] {
-            for k in [1, 5, 64, 65, 257, 1025] {
+            for k in [1, 5, 64, 65, 257, 513, 1025] {
                 let (a, b, c) = (numbers::<T>(m * k, 1), numbers(k * n, 2), numbers(m * n, 3));
                 let row = numbers(n, 4);
                 for start in [Start::Zero, Start::Row(&row), Start::Scaled(T::from_f64(0.3))] {
-                    let whole = product(Form::Nn, [m, n, k], &a, &b, start, &c);
                     for form in FORMS {
+                        let whole = product(form, [m, n, k], &a, &b, start, &c);
+                        // Without lanes, all forms are one.
+                        if form.lanes(k) == 1 {
+                            assert_eq!(whole, product(Form::Nn, [m, n, k], &a, &b, start, &c), "{form:?}");
+                        }
                         for batch in [1, 2, 4, 7, m] {
                             let mut parts = Vec::new();
                             for (a, c) in a.chunks(batch * k).zip(c.chunks(batch * n)) {
@@ -730,7 +836,7 @@ mod tests {
     }
 
     #[test]
-    fn an_element_has_the_same_bits_in_any_batch_form_and_place() {
+    fn an_element_has_the_same_bits_in_any_batch_and_place() {
         same_bits_in_any_batch::<f32>();
         same_bits_in_any_batch::<f64>();
     }
@@ -783,10 +889,10 @@ mod tests {
     fn columns_do_not_depend_on_their_place() {
         let [m, n, k] = [9, 40, 300];
         let (a, b, c) = (numbers::<f32>(m * k, 1), numbers::<f32>(k * n, 2), vec![0.0; m * n]);
-        let whole = product(Form::Nn, [m, n, k], &a, &b, Start::Zero, &c);
-        for j in 0..n {
-            let column: Vec<f32> = b.iter().skip(j).step_by(n).copied().collect();
-            for form in FORMS {
+        for form in FORMS {
+            let whole = product(form, [m, n, k], &a, &b, Start::Zero, &c);
+            for j in 0..n {
+                let column: Vec<f32> = b.iter().skip(j).step_by(n).copied().collect();
                 let alone = product(form, [m, 1, k], &a, &column, Start::Zero, &c[..m]);
                 assert!(alone.iter().eq(whole.iter().skip(j).step_by(n)), "{form:?}, column {j}");
             }
@@ -871,6 +977,22 @@ mod tests {
                         c[20..].iter().all(|&c| c == 0.0),
                         "{form:?} {m} {k}: NaN of C or of another row"
                     );
+                }
+            }
+        }
+    }
+
+    /// A sum begins at 0, so that what is too small for a float is 0 rather than −0, whoever computes it.
+    #[test]
+    fn what_vanishes_has_no_sign() {
+        for m in [1, 2, 20] {
+            for n in [1, 3, 20, 140] {
+                for k in [1, 3, 40, 70] {
+                    let (a, b) = (vec![1e-30_f32; m * k], vec![-1e-30; k * n]);
+                    for form in FORMS {
+                        let c = product(form, [m, n, k], &a, &b, Start::Zero, &vec![1.0; m * n]);
+                        assert!(c.iter().all(|c| c.to_bits() == 0), "{form:?} {m} {n} {k}: {c:?}");
+                    }
                 }
             }
         }
