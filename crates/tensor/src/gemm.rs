@@ -77,7 +77,7 @@ const LANES: usize = 4;
 /// Up to so many terms there is one sum: adding up four would take longer than the few terms of each.
 const SHORT: usize = 64;
 /// Products of up to so many multiplications are computed element by element.
-const TINY: usize = 64;
+const TINY: usize = 128;
 /// Up to so many columns of C, rows of A are read where they are: packing them would take longer than it saves.
 const FEW_COLUMNS: usize = 256;
 /// Terms of the sum that a packed block holds, or more if C has few columns: MR rows of A fit the first-level cache.
@@ -162,8 +162,9 @@ impl<T: Scalar> Product<'_, T> {
     /// Whether it is computed element by element.
     #[inline]
     pub(crate) fn is_tiny(&self) -> bool {
-        let work = self.c.len().saturating_mul(self.sizes[2]);
-        work <= TINY && work > 0
+        let terms = self.sizes[2];
+        let work = self.c.len().saturating_mul(terms);
+        work <= TINY && work > 0 && terms <= SHORT
     }
 
     /// Whether nothing is added to a product before it is rounded, so that all instruction sets give the same bits.

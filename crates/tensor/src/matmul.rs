@@ -246,6 +246,9 @@ impl Form {
 /// Products of fewer multiplications stay on one thread: waking another takes as long.
 const WORTH_A_THREAD: usize = 1 << 20;
 
+/// Inlined, so that `start` is written where it is read: a copy of what has just been written, in wider steps than it was
+/// written in, would wait for it, as long as a small product takes.
+#[inline(always)]
 fn product<T: Scalar>(
     form: Form,
     a: &Tensor<T>,
@@ -255,24 +258,31 @@ fn product<T: Scalar>(
     c: &mut Tensor<T>,
 ) -> Result<(), ShapeError> {
     let shapes = [a.axes(), b.axes(), c.axes()];
-    let sizes @ [m, n, k] = match form.of_matrices(shapes[0], shapes[1], shapes[2]) {
+    let sizes = match form.of_matrices(shapes[0], shapes[1], shapes[2]) {
         Some(sizes) => sizes,
         None => form.of_any(shapes[0], shapes[1], shapes[2])?,
     };
     let (a, b, c) = (a.as_slice(), b.as_slice(), c.as_mut_slice());
     let mut whole = Product { form, sizes, first: 0, a, b, start, finish, c };
-    let work = m.saturating_mul(n).saturating_mul(k);
+    let work = sizes.into_iter().fold(1, usize::saturating_mul);
     if work < 2 * WORTH_A_THREAD || parallel::threads().get() == 1 {
         T::product(&mut whole);
-        return Ok(());
+    } else {
+        shared(&mut whole, work);
     }
-    // An element's bits don't depend on the split, so that it may follow the number of threads.
+    Ok(())
+}
+
+/// Rows of the result for each thread. An element's bits don't depend on the split, so that it may follow their number.
+#[inline(never)]
+fn shared<T: Scalar>(whole: &mut Product<'_, T>, work: usize) {
+    let &mut Product { form, sizes, a, b, start, finish, ref mut c, .. } = whole;
+    let [m, n, _] = sizes;
     let tasks = (work / WORTH_A_THREAD).min(parallel::threads().get());
     let rows = m.div_ceil(tasks).max(1);
-    parallel::for_each(whole.c.chunks_mut((rows * n).max(1)).enumerate(), |(task, c)| {
+    parallel::for_each(c.chunks_mut((rows * n).max(1)).enumerate(), |(task, c)| {
         T::product(&mut Product { form, sizes, first: task * rows, a, b, start, finish, c });
     });
-    Ok(())
 }
 
 fn new_product<T: Scalar>(form: Form, a: &Tensor<T>, b: &Tensor<T>) -> Result<Tensor<T>, ShapeError> {
