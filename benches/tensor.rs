@@ -126,7 +126,7 @@ fn plain_loop(a: &Tensor, b: &Tensor, c: &mut Tensor) {
 fn roofline(c: &mut Criterion) {
     let mut group = c.benchmark_group("roofline");
     group.throughput(Throughput::Elements(Fma::FLOP));
-    let mut numbers = [1.0; 1024];
+    let mut numbers = [1.0; NUMBERS];
     group.bench_function("fma_f32", |b| b.iter(|| simd::run(Fma(&mut numbers, black_box(0.5)))));
     // aᵢ = bᵢ + 3 cᵢ: 240 MB, more than any cache but one of a server.
     let shape = [20_000, 1000];
@@ -139,25 +139,37 @@ fn roofline(c: &mut Criterion) {
     group.finish();
 }
 
-/// Chains of multiplications and additions on numbers in the first-level cache, many of them at once.
-struct Fma<'a>(&'a mut [f32; 1024], f32);
+const NUMBERS: usize = 1280;
+
+/// Chains of multiplications and additions on numbers that stay in registers, many of them at once.
+struct Fma<'a>(&'a mut [f32; NUMBERS], f32);
 
 impl Fma<'_> {
     const CHAIN: usize = 64;
-    const FLOP: u64 = (2 * 1024 * Self::CHAIN) as u64;
+    const FLOP: u64 = (2 * NUMBERS * Self::CHAIN) as u64;
+
+    /// AT_ONCE numbers at a time.
+    #[inline(always)]
+    fn chains<S: Simd, const AT_ONCE: usize>(self) {
+        let Self(numbers, a) = self;
+        for x in numbers.as_chunks_mut::<AT_ONCE>().0 {
+            for _ in 0..Self::CHAIN {
+                for x in &mut *x {
+                    *x = S::mul_add(*x, a, 0.25);
+                }
+            }
+        }
+    }
 }
 
 impl Kernel for Fma<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self) {
-        let Self(numbers, a) = self;
-        for x in numbers.as_chunks_mut::<128>().0 {
-            for _ in 0..Self::CHAIN {
-                for x in &mut *x {
-                    *x = S::mul_add(*x, a, 0.25);
-                }
-            }
+        // Eight registers of 64 bytes, ten of 32: of these there are only sixteen.
+        match S::BYTES {
+            64 => self.chains::<S, 128>(),
+            _ => self.chains::<S, 80>(),
         }
     }
 }
