@@ -153,10 +153,14 @@ mod tests {
 
     type Net = Vec<(&'static str, Tensor)>;
 
-    /// The first takes several pieces, with a shorter one at the end.
+    /// The second takes several pieces, with a shorter one at the end.
     fn net(first: f32) -> Net {
         let values = (0..100_001).map(|i| first + i as f32).collect();
-        vec![("a", Tensor::from_vec([100_001], values).unwrap()), ("b", Tensor::from([first, -first]))]
+        vec![
+            ("0", Tensor::from([first])),
+            ("a", Tensor::from_vec([100_001], values).unwrap()),
+            ("b", Tensor::from([first, -first])),
+        ]
     }
 
     #[test]
