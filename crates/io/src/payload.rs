@@ -145,6 +145,7 @@ fn read_exact_at(_: &File, _: &mut [u8], _: u64) -> io::Result<()> {
 mod tests {
     use std::fs;
     use std::io::{Seek, SeekFrom, Write};
+    use std::path::Path;
 
     use backrule_tensor::Tensor;
 
@@ -161,6 +162,15 @@ mod tests {
             ("a", Tensor::from_vec([100_001], values).unwrap()),
             ("b", Tensor::from([first, -first])),
         ]
+    }
+
+    /// Writes into the last element, which is one of `b`.
+    fn write_into(path: &Path) -> fs::File {
+        let mut file = fs::File::options().write(true).open(path).unwrap();
+        let length = file.metadata().unwrap().len();
+        file.seek(SeekFrom::Start(length - 5)).unwrap();
+        file.write_all(b"x").unwrap();
+        file
     }
 
     #[test]
@@ -198,14 +208,10 @@ mod tests {
         let scratch = Scratch::new("meanwhile");
         let path = scratch.0.join("model.brk");
         Checkpoint::of(&net(1.0)).save(&path).unwrap();
-        let length = fs::metadata(&path).unwrap().len();
         let checkpoint = Checkpoint::load_keeping(&path, 0).unwrap();
-        let mut file = fs::File::options().write(true).open(&path).unwrap();
-        let modified = file.metadata().unwrap().modified().unwrap();
-        // The last element of `b`, and no trace of it in the times.
-        file.seek(SeekFrom::Start(length - 5)).unwrap();
-        file.write_all(b"x").unwrap();
-        file.set_modified(modified).unwrap();
+        let modified = fs::metadata(&path).unwrap().modified().unwrap();
+        // No trace of it in the times.
+        write_into(&path).set_modified(modified).unwrap();
         match checkpoint.restore(&mut net(9.0)) {
             Err(RestoreError::Interrupted { path, .. }) => assert_eq!(path, "b"),
             other => panic!("{other:?}"),
@@ -233,12 +239,9 @@ mod tests {
         let scratch = Scratch::new("not-into-memory");
         let path = scratch.0.join("model.brk");
         Checkpoint::of(&net(1.0)).save(&path).unwrap();
-        let length = fs::metadata(&path).unwrap().len();
         let load = || Checkpoint::load_keeping(&path, 0).unwrap();
         let (changed, cut) = (load(), load());
-        let mut file = fs::File::options().write(true).open(&path).unwrap();
-        file.seek(SeekFrom::Start(length - 5)).unwrap();
-        file.write_all(b"x").unwrap();
+        let file = write_into(&path);
         let error = changed.into_memory().unwrap_err();
         let part = Part::Tensor { group: Group::Network, path: "b".to_string() };
         assert!(matches!(&error.problem, LoadProblem::Checksum(found) if *found == part), "{error}");

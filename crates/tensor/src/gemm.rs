@@ -718,18 +718,21 @@ fn row_nn<T: Scalar, S: Simd>(a: &[T], b: &[T], start: Start<'_, T>, c: &mut [T]
     let (n, len, mut j) = (c.len(), T::Register::<S>::LEN, 0);
     while j < n {
         let left = n - j;
-        j += len
-            * if left >= 8 * len {
-                columns_nn::<T, S, 8>(a, b, start, c, j)
-            } else if left > len {
-                columns_nn::<T, S, 2>(a, b, start, c, j)
-            } else {
-                columns_nn::<T, S, 1>(a, b, start, c, j)
-            };
+        let registers = if left >= 8 * len {
+            columns_nn::<T, S, 8>(a, b, start, c, j);
+            8
+        } else if left > len {
+            columns_nn::<T, S, 2>(a, b, start, c, j);
+            2
+        } else {
+            columns_nn::<T, S, 1>(a, b, start, c, j);
+            1
+        };
+        j += registers * len;
     }
 }
 
-/// The V registers of columns from j on. Gives V.
+/// The V registers of columns from j on.
 #[inline(always)]
 fn columns_nn<T: Scalar, S: Simd, const V: usize>(
     a: &[T],
@@ -737,7 +740,7 @@ fn columns_nn<T: Scalar, S: Simd, const V: usize>(
     start: Start<'_, T>,
     c: &mut [T],
     j: usize,
-) -> usize {
+) {
     let n = c.len();
     let zero = T::Register::<S>::splat(T::ZERO);
     let mut acc = [zero; V];
@@ -747,7 +750,6 @@ fn columns_nn<T: Scalar, S: Simd, const V: usize>(
     // Sums begin at 0 everywhere: −0 becomes 0.
     unrolled!(v < V => { acc[v] = zero.plus(acc[v]); });
     write::<T, S, V>(&acc, start, c, j, (V * T::Register::<S>::LEN).min(n - j));
-    V
 }
 
 /// acc + a b for the first V registers of b, of which only `width` elements matter.
