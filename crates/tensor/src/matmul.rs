@@ -459,4 +459,14 @@ mod tests {
         assert!(number.matmul_tn(&a).is_err());
         assert_eq!(c, before);
     }
+
+    #[test]
+    fn inner_sizes_must_be_equal() {
+        let zeros = |shape| Tensor::<f32>::zeros(shape).unwrap();
+        for terms in [2, 4] {
+            assert!(matmul_into(&zeros([1, 3]), &zeros([terms, 5]), 0.0, &mut zeros([1, 5])).is_err());
+            assert!(matmul_nt_into(&zeros([1, 3]), &zeros([5, terms]), 0.0, &mut zeros([1, 5])).is_err());
+            assert!(matmul_tn_into(&zeros([3, 1]), &zeros([terms, 5]), 0.0, &mut zeros([1, 5])).is_err());
+        }
+    }
 }
