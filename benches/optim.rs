@@ -9,14 +9,17 @@ use std::num::NonZeroUsize;
 use backrule_nn::Grads;
 use backrule_optim::{Momentum, Optimizer, Sgd};
 use backrule_tensor::parallel;
-use common::{bench, mlp, name, normal};
+use common::{bench, mlp, name, normal, renew};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 /// An update of one tensor.
 fn update(rule: Sgd, parameters: usize) -> impl FnMut() {
-    let (mut net, mut grads) = (normal([1, parameters], 1), [normal([1, parameters], 2)]);
+    let (mut net, mut grads) = (normal([1, parameters], 1), [normal([1, parameters], 2).into()]);
     let mut optimizer = Optimizer::new(rule, &net);
-    move || optimizer.step(&mut net, &mut grads).unwrap()
+    move || {
+        renew(&mut grads);
+        optimizer.step(&mut net, &mut grads).unwrap();
+    }
 }
 
 /// A small rate: parameters must not diverge.
@@ -62,7 +65,10 @@ fn network(c: &mut Criterion) {
             let mut net = mlp(sizes);
             let mut grads = Grads::new(&net);
             let mut optimizer = Optimizer::new(plain().momentum(0.9).unwrap(), &net);
-            move || optimizer.step(&mut net, &mut grads).unwrap()
+            move || {
+                renew(&mut grads);
+                optimizer.step(&mut net, &mut grads).unwrap();
+            }
         });
     }
     group.finish();

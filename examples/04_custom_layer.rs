@@ -7,7 +7,7 @@
 use std::error::Error;
 
 use backrule_nn::{At, Cache, Layer, LayerError, Linear, Mode, Sequential, gradcheck};
-use backrule_tensor::{Scalar, ShapeError, Tensor, named_tensors, random};
+use backrule_tensor::{Grad, Scalar, ShapeError, Tensor, named_tensors, random};
 
 /// A rectifier that learns its slope a for negative inputs (PReLU; K. He et al., 2015):
 ///
@@ -49,7 +49,7 @@ impl<T: Scalar> Layer<T> for Prelu<T> {
         at: At<'_, T>,
         dy: &Tensor<T>,
         dx: Option<&mut Tensor<T>>,
-        grads: &mut [Tensor<T>],
+        grads: &mut [Grad<T>],
     ) -> Result<(), LayerError> {
         let da = grads[0].as_mut_slice();
         for (x, dy) in at.x.rows().zip(dy.rows()) {

@@ -7,7 +7,7 @@ use backrule_nn::{
     Residual, Sequential, Sigmoid, Softmax, Tanh, predict,
 };
 use backrule_optim::{Optimizer, Sgd};
-use backrule_tensor::{NamedTensors, Scalar, Tensor, random};
+use backrule_tensor::{Grad, NamedTensors, Scalar, Tensor, random};
 
 /// One of every built-in layer, containers in containers.
 fn network<T: Scalar>() -> Sequential<T> {
@@ -76,7 +76,7 @@ impl Layer<f32> for Double {
         _: At<'_, f32>,
         dy: &Tensor,
         dx: Option<&mut Tensor>,
-        _: &mut [Tensor],
+        _: &mut [Grad],
     ) -> Result<(), LayerError> {
         if let Some(dx) = dx {
             dx.map_from(dy, |dy| 2.0 * dy);

@@ -10,7 +10,7 @@ use backrule_nn::{
     Dropout, Grads, Key, Layer, Linear, LogSoftmax, Mode, Relu, Sequential, Sigmoid, Softmax, Tanh, Tape,
 };
 use backrule_optim::{Optimizer, Sgd};
-use backrule_tensor::{ShapeError, Tensor, random};
+use backrule_tensor::{Grad, ShapeError, Tensor, random};
 use criterion::BenchmarkGroup;
 use criterion::measurement::WallTime;
 
@@ -54,6 +54,11 @@ pub(crate) fn name(sizes: &[usize]) -> String {
 /// Normally distributed numbers.
 pub(crate) fn normal(shape: [usize; 2], seed: u64) -> Tensor {
     Tensor::normal(shape, 0.0, 1.0, &mut random::rng(seed)).unwrap()
+}
+
+/// Gradients that a step has used up are there again, as if a backward pass had written them.
+pub(crate) fn renew(grads: &mut [Grad]) {
+    grads.iter_mut().for_each(|grad| grad.accumulate(|_, _| Ok::<_, ShapeError>(())).unwrap());
 }
 
 /// A class for each row.

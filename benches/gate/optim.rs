@@ -1,7 +1,7 @@
 use backrule_optim::{Momentum, Optimizer, Sgd};
 
 use crate::Gate;
-use crate::common::{mlp, normal};
+use crate::common::{mlp, normal, renew};
 
 pub(crate) fn workloads(gate: &mut Gate) {
     let plain = Sgd::new(1e-6).unwrap();
@@ -14,9 +14,12 @@ pub(crate) fn workloads(gate: &mut Gate) {
     for (name, rule) in rules {
         for (parameters, calls) in [(10, 100), (100_000, 1)] {
             gate.workload(&format!("{name}/{parameters}"), calls, || {
-                let (mut net, mut grads) = (normal([1, parameters], 1), [normal([1, parameters], 2)]);
+                let (mut net, mut grads) = (normal([1, parameters], 1), [normal([1, parameters], 2).into()]);
                 let mut optimizer = Optimizer::new(rule, &net);
-                move || optimizer.step(&mut net, &mut grads).unwrap()
+                move || {
+                    renew(&mut grads);
+                    optimizer.step(&mut net, &mut grads).unwrap();
+                }
             });
         }
     }
@@ -25,6 +28,9 @@ pub(crate) fn workloads(gate: &mut Gate) {
         let mut net = mlp(&[64, 32, 10]);
         let mut grads = backrule_nn::Grads::new(&net);
         let mut optimizer = Optimizer::new(plain.momentum(0.9).unwrap(), &net);
-        move || optimizer.step(&mut net, &mut grads).unwrap()
+        move || {
+            renew(&mut grads);
+            optimizer.step(&mut net, &mut grads).unwrap();
+        }
     });
 }

@@ -408,7 +408,7 @@ mod tests {
             _: crate::At<'_, f32>,
             _: &Tensor,
             _: Option<&mut Tensor>,
-            _: &mut [Tensor],
+            _: &mut [backrule_tensor::Grad],
         ) -> Result<(), crate::LayerError> {
             Ok(())
         }

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::mem::take;
 
 use backrule_tensor::{IntoShape, Path, Role, Shape, ShapeError, Tensor, random};
 
@@ -98,20 +99,22 @@ impl Gradcheck {
         x: &Tensor<f64>,
     ) -> Result<(Tensor<f64>, Vec<Gradient>), LayerError> {
         let (mut y, mut cache) = (Tensor::default(), Cache::default());
-        layer.forward(x, &mut y, &mut cache, self.mode)?;
-        expect("gradcheck: output_shape", y.shape(), layer.output_shape(x.shape())?)?;
-        let mut rng = Key::new(self.seed).child(1).rng();
-        let dy = Tensor::normal(y.shape(), 0.0, 1.0, &mut rng)?;
-
-        // Rules must overwrite the one and add to the others.
-        let mut dx = Tensor::full(x.shape(), f64::NAN)?;
-        let mut grads = Grads::new(layer);
-        grads.iter_mut().for_each(|grad| grad.fill(1.0));
-        let at = At { x, y: &y, cache: &mut cache, mode: self.mode };
-        layer.backward(at, &dy, Some(&mut dx), &mut grads)?;
-        expect("gradcheck: ∂l/∂x", x.shape(), dx.shape())?;
-        grads.expect(layer)?;
-        grads.iter_mut().for_each(|grad| grad.apply(|grad| grad - 1.0));
+        let (mut dy, mut dx, mut grads) = (Tensor::default(), Tensor::default(), Grads::new(layer));
+        grads.iter_mut().for_each(|grad| grad.fill(f64::NAN));
+        grads.zero();
+        // Rules must overwrite ∂l/∂x and what is used up, and then add to the gradients.
+        for _ in 0..2 {
+            layer.forward(x, &mut y, &mut cache, self.mode)?;
+            expect("gradcheck: output_shape", y.shape(), layer.output_shape(x.shape())?)?;
+            let mut rng = Key::new(self.seed).child(1).rng();
+            dy = Tensor::normal(y.shape(), 0.0, 1.0, &mut rng)?;
+            dx = Tensor::full(x.shape(), f64::NAN)?;
+            let at = At { x, y: &y, cache: &mut cache, mode: self.mode };
+            layer.backward(at, &dy, Some(&mut dx), &mut grads)?;
+            expect("gradcheck: ∂l/∂x", x.shape(), dx.shape())?;
+            grads.expect(layer)?;
+        }
+        grads.scale(0.5);
 
         let mut gradients = Vec::new();
         if self.input {
@@ -120,8 +123,9 @@ impl Gradcheck {
         let mut k = 0;
         layer.visit(Path::ROOT, &mut |path, role, _| {
             if role == Role::Parameter {
-                let variable = Variable::Parameter(k);
-                gradients.push(Gradient { variable, path: path.to_string(), values: grads[k].clone() });
+                // Zeros, if the rule forgets the parameter.
+                let values = grads.get_mut(k).map(|grad| take(&mut **grad)).unwrap_or_default();
+                gradients.push(Gradient { variable: Variable::Parameter(k), path: path.to_string(), values });
             }
             k += 1;
         });

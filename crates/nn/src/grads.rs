@@ -1,11 +1,11 @@
 use std::ops::{Deref, DerefMut};
 
-use backrule_tensor::{NamedTensors, Path, Scalar, ShapeError, Tensor};
+use backrule_tensor::{Grad, NamedTensors, Path, Scalar, ShapeError};
 
-/// ∂l/∂θ for every parameter of a network, in the network's visit order: one tensor of the parameter's shape each.
+/// ∂l/∂θ for every parameter of a network, in the network's visit order: one [`Grad`] of the parameter's shape each.
 ///
-/// [`Pass::backward`](crate::Pass::backward) adds to them, an optimiser's step uses them up and leaves zeros. They
-/// deref to a slice of tensors.
+/// [`Pass::backward`](crate::Pass::backward) adds to them, an optimiser's step uses them up: they are zero then, without a
+/// zero being written. They deref to a slice.
 ///
 /// ```
 /// use backrule_nn::tensor::{Tensor, random};
@@ -14,31 +14,31 @@ use backrule_tensor::{NamedTensors, Path, Scalar, ShapeError, Tensor};
 /// let layer: Linear = Linear::new(3, 2, &mut random::rng(1))?;
 /// let mut grads = Grads::new(&layer);
 /// grads[1].fill(2.0);
-/// assert_eq!(grads.of(&layer, "bias"), Some(&Tensor::from([2.0, 2.0])));
+/// assert_eq!(grads.of(&layer, "bias").unwrap(), &Tensor::from([2.0, 2.0]));
 /// assert_eq!(grads.norm(), 8_f64.sqrt());
 /// # Ok::<(), backrule_nn::LayerError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Grads<T: Scalar = f32> {
-    tensors: Vec<Tensor<T>>,
+    grads: Vec<Grad<T>>,
 }
 
 impl<T: Scalar> Grads<T> {
     /// Zeros for every tensor of `net`.
     pub fn new(net: &(impl NamedTensors<T> + ?Sized)) -> Self {
-        let mut tensors = Vec::new();
-        net.visit(Path::ROOT, &mut |_, _, tensor| tensors.push(Tensor::zeros_like(tensor)));
-        Self { tensors }
+        let mut grads = Vec::new();
+        net.visit(Path::ROOT, &mut |_, _, tensor| grads.push(Grad::zeros_like(tensor)));
+        Self { grads }
     }
 
     /// Sets all gradients to 0. An optimiser's step has done that already.
     pub fn zero(&mut self) {
-        self.tensors.iter_mut().for_each(|tensor| tensor.fill(T::ZERO));
+        self.grads.iter_mut().for_each(Grad::use_up);
     }
 
     /// Multiplies all gradients by `factor`: 1/n after n accumulated batches, say.
     pub fn scale(&mut self, factor: T) {
-        self.tensors.iter_mut().for_each(|tensor| tensor.scale(factor));
+        self.iter_mut().filter(|grad| !grad.is_used_up()).for_each(|grad| grad.scale(factor));
     }
 
     /// Adds the gradients of another backward pass: those of another part of the batch, say.
@@ -46,27 +46,27 @@ impl<T: Scalar> Grads<T> {
     /// # Errors
     /// When they belong to a network with other shapes; nothing is added then.
     pub fn add(&mut self, other: &Self) -> Result<(), ShapeError> {
-        let shapes = |grads: &Self| grads.iter().map(|tensor| tensor.shape()).collect::<Vec<_>>();
+        let shapes = |grads: &Self| grads.iter().map(|grad| grad.shape()).collect::<Vec<_>>();
         if self.len() != other.len() || !self.iter().zip(other.iter()).all(|(a, b)| a.shape() == b.shape()) {
             let (expected, got) = (format!("{:?}", shapes(self)), format!("{:?}", shapes(other)));
             return Err(ShapeError::new("addition of gradients", expected, got));
         }
-        (self.tensors.iter_mut().zip(&other.tensors)).try_for_each(|(a, b)| a.add(b))
+        let mut pairs = self.iter_mut().zip(other.iter()).filter(|(_, b)| !b.is_used_up());
+        pairs.try_for_each(|(a, b)| a.add(b))
     }
 
     /// √Σ g², the length of all gradients as one vector: a number to watch.
     pub fn norm(&self) -> f64 {
-        let squares =
-            |tensor: &Tensor<T>| tensor.as_slice().iter().map(|g| g.to_f64() * g.to_f64()).sum::<f64>();
-        self.tensors.iter().map(squares).sum::<f64>().sqrt()
+        let squares = |grad: &Grad<T>| grad.as_slice().iter().map(|g| g.to_f64() * g.to_f64()).sum::<f64>();
+        self.iter().filter(|grad| !grad.is_used_up()).map(squares).sum::<f64>().sqrt()
     }
 
     /// The gradient of the parameter at `path` of `net`, the network that these gradients were made for.
-    pub fn of(&self, net: &(impl NamedTensors<T> + ?Sized), path: &str) -> Option<&Tensor<T>> {
+    pub fn of(&self, net: &(impl NamedTensors<T> + ?Sized), path: &str) -> Option<&Grad<T>> {
         let (mut index, mut found) = (0, None);
         net.visit(Path::ROOT, &mut |at, _, _| {
             if at == path {
-                found = self.tensors.get(index);
+                found = self.get(index);
             }
             index += 1;
         });
@@ -77,7 +77,7 @@ impl<T: Scalar> Grads<T> {
     pub(crate) fn expect<N: NamedTensors<T> + ?Sized>(&self, net: &N) -> Result<(), ShapeError> {
         let (mut count, mut wrong) = (0, None);
         net.visit(Path::ROOT, &mut |path, _, tensor| {
-            let grad = self.tensors.get(count);
+            let grad = self.get(count);
             count += 1;
             if wrong.is_none() && grad.is_none_or(|grad| grad.shape() != tensor.shape()) {
                 let got = grad.map_or("none".to_string(), |grad| grad.shape().to_string());
@@ -96,21 +96,23 @@ impl<T: Scalar> Grads<T> {
 }
 
 impl<T: Scalar> Deref for Grads<T> {
-    type Target = [Tensor<T>];
+    type Target = [Grad<T>];
 
-    fn deref(&self) -> &[Tensor<T>] {
-        &self.tensors
+    fn deref(&self) -> &[Grad<T>] {
+        &self.grads
     }
 }
 
 impl<T: Scalar> DerefMut for Grads<T> {
-    fn deref_mut(&mut self) -> &mut [Tensor<T>] {
-        &mut self.tensors
+    fn deref_mut(&mut self) -> &mut [Grad<T>] {
+        &mut self.grads
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use backrule_tensor::Tensor;
+
     use super::*;
 
     fn net() -> Vec<(&'static str, Tensor<f32>)> {
@@ -128,7 +130,7 @@ mod tests {
         assert_eq!(sum.norm(), 18_f64.sqrt());
         sum.zero();
         assert_eq!(sum, Grads::new(&net()));
-        assert_eq!(grads.of(&net(), "b"), Some(&Tensor::from([[0.0]])));
+        assert_eq!(grads.of(&net(), "b").unwrap(), &Tensor::from([[0.0]]));
         assert_eq!(grads.of(&net(), "c"), None);
     }
 

@@ -1,4 +1,4 @@
-use backrule_tensor::{NamedTensors, Path, Scalar, Shape, Tensor};
+use backrule_tensor::{Grad, NamedTensors, Path, Scalar, Shape, Tensor};
 
 use crate::{Architecture, ArchitectureError, Cache, LayerError, Mode, Summary};
 
@@ -13,7 +13,7 @@ use crate::{Architecture, ArchitectureError, Cache, LayerError, Mode, Summary};
 /// `output_shape`, too.
 ///
 /// ```
-/// use backrule_nn::tensor::{NamedTensors, Scalar, Tensor};
+/// use backrule_nn::tensor::{Grad, NamedTensors, Scalar, Tensor};
 /// use backrule_nn::{At, Cache, Layer, LayerError, Mode, gradcheck};
 ///
 /// /// y = x², so ∂l/∂x = ∂l/∂y · 2x.
@@ -32,7 +32,7 @@ use crate::{Architecture, ArchitectureError, Cache, LayerError, Mode, Summary};
 ///         at: At<'_, T>,
 ///         dy: &Tensor<T>,
 ///         dx: Option<&mut Tensor<T>>,
-///         _: &mut [Tensor<T>],
+///         _: &mut [Grad<T>],
 ///     ) -> Result<(), LayerError> {
 ///         if let Some(dx) = dx {
 ///             dx.zip_from(at.x, dy, |x, dy| dy * (x + x))?;
@@ -90,8 +90,8 @@ pub trait Layer<T: Scalar>: NamedTensors<T> + Send + Sync {
         Ok(false)
     }
 
-    /// Given dy = ∂l/∂y: overwrites `dx` with ∂l/∂x when that is wanted, and **adds** ∂l/∂θ to `grads`, one tensor per
-    /// parameter in visit order.
+    /// Given dy = ∂l/∂y: overwrites `dx` with ∂l/∂x when that is wanted, and **adds** ∂l/∂θ to `grads`, one per
+    /// parameter in visit order: each is a tensor to add to, or to [`accumulate`](Grad::accumulate) in.
     ///
     /// The entry of a [`Role::Statistic`](backrule_tensor::Role) gets the increment of that statistic instead.
     ///
@@ -102,7 +102,7 @@ pub trait Layer<T: Scalar>: NamedTensors<T> + Send + Sync {
         at: At<'_, T>,
         dy: &Tensor<T>,
         dx: Option<&mut Tensor<T>>,
-        grads: &mut [Tensor<T>],
+        grads: &mut [Grad<T>],
     ) -> Result<(), LayerError>;
 
     /// What a summary calls this layer, with the settings that matter: `Linear(64 → 32)`. The default is the type's name.
@@ -197,7 +197,7 @@ impl<T: Scalar> Layer<T> for Box<dyn Layer<T>> {
         at: At<'_, T>,
         dy: &Tensor<T>,
         dx: Option<&mut Tensor<T>>,
-        grads: &mut [Tensor<T>],
+        grads: &mut [Grad<T>],
     ) -> Result<(), LayerError> {
         (**self).backward(at, dy, dx, grads)
     }

@@ -1,6 +1,8 @@
 //! A pass over parts of the batch, each with its own memory, as tasks that may run at once.
 
-use backrule_tensor::{MAX_RANK, Path, Role, Scalar, Shape, ShapeError, Tensor, parallel};
+use std::convert::Infallible;
+
+use backrule_tensor::{Grad, MAX_RANK, Path, Role, Scalar, Shape, ShapeError, Tensor, parallel};
 
 use crate::{At, Cache, Grads, Layer, LayerError, Mode};
 
@@ -15,7 +17,7 @@ pub(crate) struct Part<T: Scalar> {
     dy: Tensor<T>,
     dx: Tensor<T>,
     cache: Cache<T>,
-    grads: Vec<Tensor<T>>,
+    grads: Vec<Grad<T>>,
     /// What became of the last pass.
     result: Result<(), LayerError>,
 }
@@ -67,10 +69,12 @@ pub(crate) fn backward<T: Scalar>(
     let (shapes, to_input) = (&*grads, dx.is_some());
     run(parts, |i, Part { x, y, dy: own, dx, cache, grads, .. }| {
         copy_share(i, count, dy, own)?;
-        grads.resize_with(shapes.len(), Tensor::default);
+        grads.resize_with(shapes.len(), Grad::default);
         for (grad, like) in grads.iter_mut().zip(shapes.iter()) {
-            grad.resize(like.shape());
-            grad.fill(T::ZERO);
+            if grad.shape() != like.shape() {
+                grad.resize(like.shape());
+            }
+            grad.use_up();
         }
         net.backward(At { x, y, cache, mode: mode.child(i) }, own, to_input.then_some(dx), grads)
     })?;
@@ -99,26 +103,38 @@ fn run<T: Scalar>(
 /// Adds in the order of the parts, so that it doesn't matter who was ready first.
 fn add<T: Scalar>(parts: &[Part<T>], net: &dyn Layer<T>, x: &Tensor<T>, grads: &mut Grads<T>) {
     let samples = |x: &Tensor<T>| x.shape().first().map_or(1.0, |&samples| samples as f64);
-    let mut k = 0;
+    let mut grads = grads.iter_mut().enumerate();
     net.visit(Path::ROOT, &mut |_, role, _| {
-        let sums = grads.get_mut(k).map(Tensor::as_mut_slice).unwrap_or_default();
-        let chunks = sums.chunks_mut(CHUNK).enumerate();
-        parallel::for_each(chunks, |(chunk, sum)| {
-            for part in parts {
-                let own = part.grads.get(k).and_then(|own| own.as_slice().get(chunk * CHUNK..));
-                let own = own.unwrap_or_default();
-                match role {
-                    Role::Parameter => sum.iter_mut().zip(own).for_each(|(sum, &own)| *sum += own),
-                    // Of what the parts say about the batch, the mean: one pass is one step of a running mean.
-                    Role::Statistic => {
-                        let share = T::from_f64(samples(&part.x) / samples(x));
-                        sum.iter_mut().zip(own).for_each(|(sum, &own)| *sum += share * own);
+        let Some((k, grad)) = grads.next() else { return };
+        if parts.iter().all(|part| live(part, k).is_none()) {
+            return;
+        }
+        let Ok(()) = grad.accumulate(|beta, sums| {
+            let chunks = sums.as_mut_slice().chunks_mut(CHUNK).enumerate();
+            parallel::for_each(chunks, |(chunk, sum)| {
+                if beta == T::ZERO {
+                    sum.fill(T::ZERO);
+                }
+                for part in parts {
+                    let own = live(part, k).and_then(|own| own.get(chunk * CHUNK..)).unwrap_or_default();
+                    match role {
+                        Role::Parameter => sum.iter_mut().zip(own).for_each(|(sum, &own)| *sum += own),
+                        // Of what the parts say about the batch, the mean: one pass is one step of a running mean.
+                        Role::Statistic => {
+                            let share = T::from_f64(samples(&part.x) / samples(x));
+                            sum.iter_mut().zip(own).for_each(|(sum, &own)| *sum += share * own);
+                        }
                     }
                 }
-            }
+            });
+            Ok::<_, Infallible>(())
         });
-        k += 1;
     });
+}
+
+/// A part's gradient of tensor k, if its pass has added to it.
+fn live<T: Scalar>(part: &Part<T>, k: usize) -> Option<&[T]> {
+    part.grads.get(k).filter(|grad| !grad.is_used_up()).map(|grad| grad.as_slice())
 }
 
 fn gather<'a, T: Scalar>(parts: impl Iterator<Item = &'a Tensor<T>>, whole: &mut Tensor<T>) {

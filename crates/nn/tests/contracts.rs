@@ -10,7 +10,7 @@ use backrule_nn::{
     At, Cache, Dropout, Gradcheck, Grads, Key, Layer, Linear, LinearConfig, LogSoftmax, Mode, Relu, Residual,
     Sequential, Sigmoid, Softmax, Tanh, Tape, gradcheck, predict,
 };
-use backrule_tensor::{NamedTensors, Path, Scalar, Tensor, parallel, random};
+use backrule_tensor::{Grad, NamedTensors, Path, Scalar, Tensor, parallel, random};
 
 struct Row<T> {
     name: &'static str,
@@ -101,6 +101,25 @@ fn the_rule_is_the_derivative() {
             assert_eq!(report.wrong, 0, "{name}");
             let eval = Gradcheck { mode: Mode::Eval, ..Gradcheck::new(seed) };
             eval.run(layer, &normal(shape, seed)).unwrap_or_else(|error| panic!("{name}, eval: {error}"));
+        }
+    });
+}
+
+/// Whatever its tensors hold: the next pass gives the bits that it gives where zeros have been written.
+#[test]
+fn gradients_that_are_used_up_count_for_nothing() {
+    every::<f32>(|name, layer, shape| {
+        let x = normal(shape, 3);
+        let (mut zeros, mut used) = (Grads::new(layer), Grads::new(layer));
+        zeros.iter_mut().for_each(|grad| grad.fill(0.0));
+        used.iter_mut().for_each(|grad| grad.fill(f32::NAN));
+        used.zero();
+        for _ in 0..2 {
+            assert_eq!(pass(layer, &x, TRAIN, &mut used), pass(layer, &x, TRAIN, &mut zeros), "{name}");
+            for (used, zeros) in used.iter().zip(zeros.iter()) {
+                let bits = |grad: &Grad| grad.as_slice().iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+                assert_eq!(bits(used), bits(zeros), "{name}");
+            }
         }
     });
 }
@@ -240,7 +259,10 @@ fn nan_goes_through<T: Scalar>() {
         run.backward_to_input(&dy, &mut grads, &mut dx).unwrap();
         let nan = |t: &Tensor<T>| t.as_slice().iter().any(|x| x.is_nan());
         assert!(nan(&dx) || name.starts_with("Relu [1, 1]"), "{name}: NaN upstream, but not in dx");
-        assert!(grads.iter().all(nan), "{name}: NaN upstream, but not in the parameters' gradients");
+        assert!(
+            grads.iter().all(|grad| nan(grad)),
+            "{name}: NaN upstream, but not in the parameters' gradients"
+        );
     });
 }
 

@@ -5,7 +5,7 @@ use backrule_nn::{
     At, Cache, Gradcheck, Grads, Key, Layer, LayerError, Linear, Mode, Relu, Sequential, Tape, gradcheck,
     predict,
 };
-use backrule_tensor::{NamedTensors, Scalar, Shape, Tensor, named_tensors, random};
+use backrule_tensor::{Grad, NamedTensors, Scalar, Shape, Tensor, named_tensors, random};
 
 /// y = x − mean, with the batch's mean in training and the running one in prediction: the part of a batch norm that is
 /// not plain calculus.
@@ -46,7 +46,7 @@ impl<T: Scalar> Layer<T> for Center<T> {
         at: At<'_, T>,
         dy: &Tensor<T>,
         dx: Option<&mut Tensor<T>>,
-        grads: &mut [Tensor<T>],
+        grads: &mut [Grad<T>],
     ) -> Result<(), LayerError> {
         if let Some(dx) = dx {
             dx.copy_from(dy);
@@ -117,7 +117,7 @@ impl<T: Scalar> Layer<T> for Twice<T> {
         at: At<'_, T>,
         dy: &Tensor<T>,
         dx: Option<&mut Tensor<T>>,
-        grads: &mut [Tensor<T>],
+        grads: &mut [Grad<T>],
     ) -> Result<(), LayerError> {
         let ([middle, dmiddle], [first, second]) = at.cache.arrays();
         let upper = At { x: &*middle, y: at.y, cache: second, mode: at.mode.child(1) };

@@ -5,7 +5,7 @@ use backrule_nn::{
     At, Cache, Gradcheck, GradcheckError, Grads, Layer, LayerError, Linear, Mode, Relu, gradcheck,
 };
 use backrule_tensor::{
-    Scalar, Shape, Tensor, matmul_into, matmul_nt_into, matmul_tn_into, named_tensors, random,
+    Grad, Scalar, Shape, Tensor, matmul_into, matmul_nt_into, matmul_tn_into, named_tensors, random,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -17,6 +17,7 @@ enum Fault {
     ScaledByTheBatch,
     BiasOfOneSample,
     OverwritesGradients,
+    AddsToUsedUp,
     AddsToInputGradient,
     NanInOneElement,
     WrongShape,
@@ -57,7 +58,7 @@ impl Layer<f64> for Faulty<f64> {
         at: At<'_, f64>,
         dy: &Tensor<f64>,
         dx: Option<&mut Tensor<f64>>,
-        grads: &mut [Tensor<f64>],
+        grads: &mut [Grad<f64>],
     ) -> Result<(), LayerError> {
         let [dw, db] = grads else { return Err(LayerError::value("faulty", "two gradients", grads.len())) };
         let batch = at.x.shape().rows() as f64;
@@ -70,9 +71,13 @@ impl Layer<f64> for Faulty<f64> {
             Fault::WrongSign => step.scale(-1.0),
             Fault::ScaledByTheBatch => step.scale(1.0 / batch),
             Fault::OverwritesGradients => dw.fill(0.0),
+            // β left out: what is used up still counts.
+            Fault::AddsToUsedUp => dw.accumulate(|_, dw| dw.add(&step))?,
             _ => {}
         }
-        dw.add(&step)?;
+        if self.fault != Fault::AddsToUsedUp {
+            dw.add(&step)?;
+        }
         match self.fault {
             Fault::BiasOfOneSample => db.add_sum_of_rows(&dy.slice(0..1)?)?,
             _ => db.add_sum_of_rows(dy)?,
@@ -119,6 +124,7 @@ fn every_fault_is_found_where_it_is() {
         (Fault::ScaledByTheBatch, "w", 9),
         (Fault::BiasOfOneSample, "b", 3),
         (Fault::OverwritesGradients, "w", 9),
+        (Fault::AddsToUsedUp, "w", 9),
         (Fault::AddsToInputGradient, "input", 12), // which NaN was in
         (Fault::NanInOneElement, "input", 1),
     ] {
@@ -198,7 +204,7 @@ impl<T: Scalar> Layer<T> for Lookup<T> {
         at: At<'_, T>,
         dy: &Tensor<T>,
         dx: Option<&mut Tensor<T>>,
-        grads: &mut [Tensor<T>],
+        grads: &mut [Grad<T>],
     ) -> Result<(), LayerError> {
         for (dy, &index) in dy.rows().zip(at.x.as_slice()) {
             if let Some(row) = grads[0].row_mut(self.row(index)?) {

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use backrule_nn::{At, Cache, Dropout, Grads, Key, Layer, LayerError, Linear, Mode, Sequential, Tape};
-use backrule_tensor::{NamedTensors, Scalar, Shape, Tensor, named_tensors, random};
+use backrule_tensor::{Grad, NamedTensors, Scalar, Shape, Tensor, named_tensors, random};
 
 const TRAIN: Mode = Mode::Train(Key::new(3));
 
@@ -44,6 +44,60 @@ fn a_part_is_a_pass_with_its_own_key() {
         expected.add(&own).unwrap();
     }
     assert_eq!(grads, expected);
+}
+
+/// The caller's and the parts' own, of which the first pass leaves numbers behind.
+#[test]
+fn gradients_that_are_used_up_count_for_nothing() {
+    let net = net();
+    let mut tape = Tape::new().parts(3).unwrap();
+    let (mut zeros, mut used) = (Grads::new(&net), Grads::new(&net));
+    for seed in 1..4 {
+        let (x, dy) = (normal([8, 5], seed), normal([8, 3], seed));
+        zeros.iter_mut().for_each(|grad| grad.fill(0.0));
+        used.iter_mut().for_each(|grad| grad.fill(f64::NAN));
+        used.zero();
+        tape.forward(&net, &x, TRAIN).unwrap().backward(&dy, &mut used).unwrap();
+        Tape::new().parts(3).unwrap().forward(&net, &x, TRAIN).unwrap().backward(&dy, &mut zeros).unwrap();
+        assert_eq!(used.iter().collect::<Vec<_>>(), zeros.iter().collect::<Vec<_>>());
+    }
+}
+
+/// y = x, with a parameter that has nothing to do with it.
+struct Idle<T> {
+    unused: Tensor<T>,
+}
+
+named_tensors!(Idle { unused });
+
+impl<T: Scalar> Layer<T> for Idle<T> {
+    fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut Cache<T>, _: Mode) -> Result<(), LayerError> {
+        y.copy_from(x);
+        Ok(())
+    }
+
+    fn backward(
+        &self,
+        _: At<'_, T>,
+        _: &Tensor<T>,
+        _: Option<&mut Tensor<T>>,
+        _: &mut [Grad<T>],
+    ) -> Result<(), LayerError> {
+        Ok(())
+    }
+}
+
+/// A rule that leaves a gradient alone leaves it used up, in parts, too.
+#[test]
+fn what_no_part_adds_to_stays_used_up() {
+    let layer = Idle { unused: Tensor::from([1.0_f64, 2.0]) };
+    let mut grads = Grads::new(&layer);
+    for parts in [1, 2] {
+        let x = normal([4, 2], 1);
+        let mut tape = Tape::new().parts(parts).unwrap();
+        tape.forward(&layer, &x, TRAIN).unwrap().backward(&x, &mut grads).unwrap();
+        assert!(grads[0].is_used_up());
+    }
 }
 
 /// Whatever the batch was before, smaller than the parts or empty.
@@ -128,7 +182,7 @@ impl<T: Scalar> Layer<T> for Moody {
         at: At<'_, T>,
         _: &Tensor<T>,
         _: Option<&mut Tensor<T>>,
-        _: &mut [Tensor<T>],
+        _: &mut [Grad<T>],
     ) -> Result<(), LayerError> {
         match at.x.rows().find(|row| row[0].to_f64() == 7.0) {
             Some(_) => Err(LayerError::value("backward", "another row", at.x.shape())),
@@ -191,7 +245,7 @@ impl<T: Scalar> Layer<T> for Mean<T> {
         at: At<'_, T>,
         dy: &Tensor<T>,
         dx: Option<&mut Tensor<T>>,
-        grads: &mut [Tensor<T>],
+        grads: &mut [Grad<T>],
     ) -> Result<(), LayerError> {
         let mut mean = Tensor::zeros_like(&self.running);
         mean.add_sum_of_rows(at.x)?;

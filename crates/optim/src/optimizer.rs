@@ -1,7 +1,7 @@
 use std::mem::take;
 
 use backrule_tensor::{
-    NamedTensors, Options, OptionsError, Path, Role, Scalar, Shape, ShapeError, Tensor, TrainingState,
+    Grad, NamedTensors, Options, OptionsError, Path, Role, Scalar, Shape, ShapeError, Tensor, TrainingState,
     parallel,
 };
 
@@ -10,11 +10,11 @@ use crate::{OptionError, Rule, StepError};
 /// A rule and its state for one network: walks over the network's tensors and applies the rule to each.
 ///
 /// ```
-/// use backrule_optim::tensor::{NamedTensors, Tensor};
+/// use backrule_optim::tensor::{Grad, NamedTensors, Tensor};
 /// use backrule_optim::{Optimizer, Sgd};
 ///
 /// let mut net = vec![("weight", Tensor::from([[1.0_f64, 2.0]])), ("bias", Tensor::from([0.5]))];
-/// let mut grads = vec![Tensor::from([[1.0, -1.0]]), Tensor::from([0.5])];
+/// let mut grads = [Tensor::from([[1.0, -1.0]]), Tensor::from([0.5])].map(Grad::from);
 /// let mut optimizer = Optimizer::new(Sgd::new(0.5)?.momentum(0.9)?, &net);
 ///
 /// optimizer.step(&mut net, &mut grads)?;
@@ -28,9 +28,10 @@ use crate::{OptionError, Rule, StepError};
 /// ```
 ///
 /// # The gradients
-/// There is one per tensor of the network, in visit order, in its shape. **A step leaves all of them at zero**, ready for
-/// the next backward pass to add to: no `zero_grad` to forget. To accumulate over several batches, run several backward
-/// passes before the step.
+/// There is one [`Grad`] per tensor of the network, in visit order, in its shape. **A step uses them up, and all of them are
+/// zero then**, ready for the next backward pass to add to: no `zero_grad` to forget. No zero is written for that, and a
+/// gradient that isn't added to before the next step counts as zero in it. To accumulate over several batches, run several
+/// backward passes before the step.
 ///
 /// A tensor of [`Role::Statistic`] gets its entry among the gradients added as it is: no rule, no learning rate.
 ///
@@ -92,7 +93,7 @@ impl<T: Scalar, R: Rule<T>> Optimizer<R, T> {
         Self { rule, steps: 0, entries, names, slots }
     }
 
-    /// Changes every parameter of `net` by the rule, adds to every statistic, and **sets all gradients to zero**.
+    /// Changes every parameter of `net` by the rule, adds to every statistic, and **uses all gradients up**.
     ///
     /// Allocates nothing.
     ///
@@ -102,17 +103,18 @@ impl<T: Scalar, R: Rule<T>> Optimizer<R, T> {
     pub fn step(
         &mut self,
         net: &mut (impl NamedTensors<T> + ?Sized),
-        grads: &mut [Tensor<T>],
+        grads: &mut [Grad<T>],
     ) -> Result<(), StepError> {
         self.check(net, grads)?;
         self.steps = self.steps.saturating_add(1);
         let (rule, step, slots_each) = (&self.rule, self.steps, self.names.len());
         let (mut grads, mut slots) = (grads.iter_mut(), self.slots.as_mut_slice());
         net.visit_mut(Path::ROOT, &mut |_, role, x| {
-            let Some(dx) = grads.next() else { return };
-            let (x, dx) = (x.as_mut_slice(), dx.as_mut_slice());
+            let Some(grad) = grads.next() else { return };
+            // Zeros, if nothing was added since the last step.
+            let (x, dx) = (x.as_mut_slice(), grad.as_mut_slice());
             match role {
-                Role::Statistic => x.iter_mut().zip(dx).for_each(|(x, dx)| *x += take(dx)),
+                Role::Statistic => x.iter_mut().zip(&*dx).for_each(|(x, &dx)| *x += dx),
                 Role::Parameter => {
                     if let Some((own, others)) = take(&mut slots).split_at_mut_checked(slots_each) {
                         slots = others;
@@ -120,6 +122,7 @@ impl<T: Scalar, R: Rule<T>> Optimizer<R, T> {
                     }
                 }
             }
+            grad.use_up();
         });
         Ok(())
     }
@@ -144,7 +147,7 @@ impl<T: Scalar, R: Rule<T>> Optimizer<R, T> {
 
     /// Whether everything fits together. The network is visited as it will be for the step, so that a `visit_mut` that
     /// disagrees with `visit` is found out too.
-    fn check(&self, net: &mut (impl NamedTensors<T> + ?Sized), grads: &[Tensor<T>]) -> Result<(), StepError> {
+    fn check(&self, net: &mut (impl NamedTensors<T> + ?Sized), grads: &[Grad<T>]) -> Result<(), StepError> {
         let mut entries = self.entries.iter();
         let mut problem = None;
         net.visit_mut(Path::ROOT, &mut |path, role, x| {
@@ -162,7 +165,7 @@ impl<T: Scalar, R: Rule<T>> Optimizer<R, T> {
         problem.map_or(Ok(()), Err)
     }
 
-    fn refuse_gradients(&self, grads: &[Tensor<T>]) -> Option<StepError> {
+    fn refuse_gradients(&self, grads: &[Grad<T>]) -> Option<StepError> {
         let (gradients, tensors) = (grads.len(), self.entries.len());
         if let Some(entry) = self.entries.get(gradients) {
             return Some(StepError::MissingGradient { gradients, tensors, path: entry.path.clone() });
@@ -192,7 +195,7 @@ const CHUNK: usize = 1 << 14;
 const FEW: usize = 8;
 
 /// Updates one parameter: in chunks, unless the rule needs it whole.
-fn update<T: Scalar>(rule: &impl Rule<T>, step: u64, x: &mut [T], dx: &mut [T], slots: &mut [Tensor<T>]) {
+fn update<T: Scalar>(rule: &impl Rule<T>, step: u64, x: &mut [T], dx: &[T], slots: &mut [Tensor<T>]) {
     let count = slots.len();
     if count > FEW {
         let mut slots: Vec<_> = slots.iter_mut().map(Tensor::as_mut_slice).collect();
@@ -202,7 +205,7 @@ fn update<T: Scalar>(rule: &impl Rule<T>, step: u64, x: &mut [T], dx: &mut [T], 
     let mut slots = slots.iter_mut();
     let mut slots: [_; FEW] =
         std::array::from_fn(|_| slots.next().map_or(&mut [][..], Tensor::as_mut_slice).chunks_mut(size));
-    let chunks = x.chunks_mut(size).zip(dx.chunks_mut(size));
+    let chunks = x.chunks_mut(size).zip(dx.chunks(size));
     let chunks = chunks.map(|(x, dx)| (x, dx, slots.each_mut().map(|slot| slot.next().unwrap_or_default())));
     parallel::for_each(chunks, |(x, dx, mut slots)| rule.update(step, x, dx, &mut slots[..count]));
 }

@@ -7,9 +7,7 @@ use crate::OptionError;
 /// A rule of your own, the sign of the gradient instead of the gradient:
 ///
 /// ```
-/// use std::mem::take;
-///
-/// use backrule_optim::tensor::{Scalar, Tensor};
+/// use backrule_optim::tensor::{Grad, Scalar, Tensor};
 /// use backrule_optim::{OptionError, Optimizer, Rule};
 ///
 /// struct SignDescent {
@@ -20,10 +18,9 @@ use crate::OptionError;
 ///     fn slots(&self) -> &'static [&'static str] {
 ///         &[]
 ///     }
-///     fn update(&self, _step: u64, x: &mut [T], dx: &mut [T], _slots: &mut [&mut [T]]) {
+///     fn update(&self, _step: u64, x: &mut [T], dx: &[T], _slots: &mut [&mut [T]]) {
 ///         let rate = T::from_f64(self.learning_rate);
-///         for (x, dx) in x.iter_mut().zip(dx) {
-///             let dx = take(dx);
+///         for (x, &dx) in x.iter_mut().zip(dx) {
 ///             *x -= if dx == T::ZERO { dx } else { rate * dx / dx.abs() };
 ///         }
 ///     }
@@ -38,10 +35,9 @@ use crate::OptionError;
 ///
 /// let mut x: Tensor = Tensor::from([1.0, 2.0]);
 /// let mut optimizer = Optimizer::new(SignDescent { learning_rate: 0.5 }, &x);
-/// let mut grads = [Tensor::from([7.0, -0.01])];
+/// let mut grads = [Grad::from(Tensor::from([7.0, -0.01]))];
 /// optimizer.step(&mut x, &mut grads)?;
 /// assert_eq!(x, Tensor::from([0.5, 2.5]));
-/// assert_eq!(grads[0], Tensor::from([0.0, 0.0]));
 /// # Ok::<(), backrule_optim::StepError>(())
 /// ```
 pub trait Rule<T: Scalar>: Send + Sync {
@@ -49,13 +45,12 @@ pub trait Rule<T: Scalar>: Send + Sync {
     /// parameter's shape, and are saved as `fc1.weight.velocity`. The answer must never change.
     fn slots(&self) -> &'static [&'static str];
 
-    /// Changes a parameter x by its gradient dx, **and sets dx to zero**: take each element out with
-    /// [`std::mem::take`], then neither a second pass nor a forgotten one is possible.
+    /// Changes a parameter x by its gradient dx.
     ///
     /// `step` is 1 in an optimiser's first step. `slots` are the tensors named by [`slots`](Self::slots), in that
     /// order; like dx they are as long as x. All of them are **a part of the parameter**, unless
     /// [`needs_whole`](Self::needs_whole): large ones are updated part by part, on several threads.
-    fn update(&self, step: u64, x: &mut [T], dx: &mut [T], slots: &mut [&mut [T]]);
+    fn update(&self, step: u64, x: &mut [T], dx: &[T], slots: &mut [&mut [T]]);
 
     /// Whether [`update`](Self::update) has to see a parameter as a whole, because it takes a norm, say. The default is no:
     /// what happens to an element depends on no other.
@@ -96,7 +91,7 @@ impl<T: Scalar, R: Rule<T> + ?Sized> Rule<T> for Box<R> {
         (**self).slots()
     }
 
-    fn update(&self, step: u64, x: &mut [T], dx: &mut [T], slots: &mut [&mut [T]]) {
+    fn update(&self, step: u64, x: &mut [T], dx: &[T], slots: &mut [&mut [T]]) {
         (**self).update(step, x, dx, slots);
     }
 

@@ -1,5 +1,3 @@
-use std::mem::take;
-
 use backrule_tensor::simd::{self, Kernel, Simd};
 use backrule_tensor::{DType, Options, OptionsError, Scalar};
 
@@ -20,14 +18,14 @@ use crate::{OptionError, Rule};
 /// v = 1, θ = 1 − 0.1·1 = 0.9; then v = 0.9·1 + 0.5 = 1.4, θ = 0.9 − 0.1·1.4 = 0.76.
 ///
 /// ```
-/// use backrule_optim::tensor::{NamedTensors, Tensor};
+/// use backrule_optim::tensor::{Grad, NamedTensors, Tensor};
 /// use backrule_optim::{Optimizer, Sgd};
 ///
 /// let mut theta: Tensor<f64> = Tensor::from([1.0]);
 /// let mut optimizer = Optimizer::new(Sgd::new(0.1)?.momentum(0.9)?, &theta);
-/// optimizer.step(&mut theta, &mut [Tensor::from([1.0])])?;
+/// optimizer.step(&mut theta, &mut [Grad::from(Tensor::from([1.0]))])?;
 /// assert_eq!(theta, Tensor::from([0.9]));
-/// optimizer.step(&mut theta, &mut [Tensor::from([0.5])])?;
+/// optimizer.step(&mut theta, &mut [Grad::from(Tensor::from([0.5]))])?;
 /// assert_eq!(theta, Tensor::from([0.76]));
 /// assert_eq!(optimizer.tensor("velocity"), Some(&Tensor::from([1.4])));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -134,7 +132,7 @@ impl<T: Scalar> Rule<T> for Sgd {
         if self.remembers() { &["velocity"] } else { &[] }
     }
 
-    fn update(&self, step: u64, x: &mut [T], dx: &mut [T], slots: &mut [&mut [T]]) {
+    fn update(&self, step: u64, x: &mut [T], dx: &[T], slots: &mut [&mut [T]]) {
         simd::run(Update { sgd: *self, first: step == 1, x, dx, slots });
     }
 
@@ -189,7 +187,7 @@ struct Update<'a, 'b, T> {
     sgd: Sgd,
     first: bool,
     x: &'a mut [T],
-    dx: &'a mut [T],
+    dx: &'a [T],
     slots: &'a mut [&'b mut [T]],
 }
 
@@ -202,7 +200,7 @@ impl<T: Scalar> Kernel for Update<'_, '_, T> {
         let Self { sgd, first, x, dx, slots } = self;
         let [rate, decay] = [sgd.learning_rate, sgd.weight_decay].map(T::from_f64);
         // Without decay x stays out of it: 0·∞ would be NaN.
-        let decayed = |dx: &mut T, x: T| if decay == T::ZERO { take(dx) } else { take(dx) + decay * x };
+        let decayed = |dx: T, x: T| if decay == T::ZERO { dx } else { dx + decay * x };
         // Subnormal numbers are some 20 times slower, and without a gradient the velocity would stay there for ever:
         // rounding keeps the smallest number from shrinking.
         let smallest = smallest_normal::<T>();
@@ -211,7 +209,7 @@ impl<T: Scalar> Kernel for Update<'_, '_, T> {
         match (sgd.momentum, slots) {
             (Momentum::Classic { factor, dampening }, [v]) => {
                 let [factor, share] = [factor, 1.0 - dampening].map(T::from_f64);
-                for ((x, dx), v) in all.zip(v.iter_mut()) {
+                for ((x, &dx), v) in all.zip(v.iter_mut()) {
                     let g = decayed(dx, *x);
                     *v = if first { g } else { settled(factor * *v + share * g) };
                     *x -= rate * *v;
@@ -219,14 +217,14 @@ impl<T: Scalar> Kernel for Update<'_, '_, T> {
             }
             (Momentum::Nesterov { factor }, [v]) => {
                 let factor = T::from_f64(factor);
-                for ((x, dx), v) in all.zip(v.iter_mut()) {
+                for ((x, &dx), v) in all.zip(v.iter_mut()) {
                     let g = decayed(dx, *x);
                     *v = if first { g } else { settled(factor * *v + g) };
                     *x -= rate * (g + factor * *v);
                 }
             }
             _ => {
-                for (x, dx) in all {
+                for (x, &dx) in all {
                     let g = decayed(dx, *x);
                     *x -= rate * g;
                 }
@@ -282,7 +280,7 @@ mod tests {
         let used = Rule::<f64>::slots(&sgd).len();
         let mut after = [0.0; 3];
         for (step, (after, dx)) in (1..).zip(after.iter_mut().zip([1.0, 0.5, 0.0])) {
-            sgd.update(step, &mut x, &mut [dx], &mut [&mut v[..]][..used]);
+            sgd.update(step, &mut x, &[dx], &mut [&mut v[..]][..used]);
             *after = x[0];
         }
         (after, (used == 1).then_some(v[0]))
@@ -335,7 +333,7 @@ mod tests {
     #[test]
     fn without_decay_an_infinite_parameter_stays_infinite() {
         let mut x = [f32::INFINITY];
-        Sgd::new(0.1).unwrap().update(1, &mut x, &mut [1.0], &mut []);
+        Sgd::new(0.1).unwrap().update(1, &mut x, &[1.0], &mut []);
         assert_eq!(x, [f32::INFINITY]);
     }
 
@@ -343,12 +341,12 @@ mod tests {
         for momentum in [0.9.into(), Momentum::Nesterov { factor: 0.9 }] {
             let sgd = Sgd::new(0.1).unwrap().momentum(momentum).unwrap();
             let (mut x, mut v) = ([T::ONE], [T::ZERO]);
-            sgd.update(1, &mut x, &mut [T::ONE], &mut [&mut v[..]]);
+            sgd.update(1, &mut x, &[T::ONE], &mut [&mut v[..]]);
             let mut steps = 1;
             while v[0] != T::ZERO {
                 assert!(v[0] >= smallest_normal());
                 steps += 1;
-                sgd.update(steps, &mut x, &mut [T::ZERO], &mut [&mut v[..]]);
+                sgd.update(steps, &mut x, &[T::ZERO], &mut [&mut v[..]]);
             }
             // 0.9ⁿ falls below 2⁻¹²⁶ at n = 829, and below 2⁻¹⁰²² at n = 6724.
             let expected = if T::DTYPE == DType::F32 { 829 } else { 6724 };

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use backrule_optim::tensor::{
-    NamedTensors, OptionValue, Options, OptionsError, Path, Role, Scalar, Shape, Tensor, TrainingState,
+    Grad, NamedTensors, OptionValue, Options, OptionsError, Path, Role, Scalar, Shape, Tensor, TrainingState,
     parallel, random,
 };
 use backrule_optim::{Momentum, Optimizer, OptionError, Rule, Sgd, StepError};
@@ -50,9 +50,9 @@ impl<T: Scalar> Net<T> {
         ])
     }
 
-    fn grads(&self, seed: u64) -> Vec<Tensor<T>> {
+    fn grads(&self, seed: u64) -> Vec<Grad<T>> {
         let mut rng = random::rng(seed);
-        let mut dx = |shape: Shape| Tensor::uniform(shape, -1.0, 1.0, &mut rng).unwrap();
+        let mut dx = |shape: Shape| Tensor::uniform(shape, -1.0, 1.0, &mut rng).unwrap().into();
         self.0.iter().map(|(.., x)| dx(x.shape())).collect()
     }
 }
@@ -89,8 +89,8 @@ fn bits<T: Scalar>(tensors: &impl NamedTensors<T>) -> Bits {
     tensors.tensors().into_iter().map(|(path, x)| (path, x.shape().to_vec(), of(x))).collect()
 }
 
-fn bits_of_grads<T: Scalar>(grads: &[Tensor<T>]) -> Vec<Bits> {
-    grads.iter().map(bits).collect()
+fn bits_of_grads<T: Scalar>(grads: &[Grad<T>]) -> Vec<(bool, Bits)> {
+    grads.iter().map(|grad| (grad.is_used_up(), bits(&**grad))).collect()
 }
 
 fn each_rule(contract32: fn(usize), contract64: fn(usize)) {
@@ -107,13 +107,35 @@ fn a_step_allocates_nothing_and_uses_the_gradients_up() {
             let (mut grads, before) = (net.grads(seed), bits(&net));
             let allocations = allocation_counter::measure(|| optimizer.step(&mut net, &mut grads).unwrap());
             assert_eq!(allocations.count_total, 0, "rule {rule}");
-            let zero = T::ZERO.to_f64().to_bits();
-            for (path, _, bits) in grads.iter().flat_map(bits) {
-                assert!(bits.iter().all(|&bits| bits == zero), "rule {rule}, {path}");
-            }
+            assert!(grads.iter().all(Grad::is_used_up), "rule {rule}");
             for (old, new) in before.iter().zip(bits(&net)) {
                 assert!(old.2.iter().zip(&new.2).all(|(old, new)| old != new), "rule {rule}, {}", old.0);
             }
+        }
+    }
+    each_rule(contract::<f32>, contract::<f64>);
+}
+
+/// Whatever its tensor still holds, NaN included.
+#[test]
+fn a_gradient_that_is_used_up_counts_as_zero() {
+    fn contract<T: Scalar>(rule: usize) {
+        let mut nets = [Net::<T>::new(), Net::new()];
+        let mut optimizers = [optimizer(rule, &nets[0]), optimizer(rule, &nets[1])];
+        for seed in 0..4 {
+            let mut grads = [nets[0].grads(seed), nets[1].grads(seed)];
+            if seed % 2 == 1 {
+                for grad in &mut grads[0] {
+                    grad.fill(T::from_f64(f64::NAN));
+                    grad.use_up();
+                }
+                grads[1].iter_mut().for_each(|grad| grad.fill(T::ZERO));
+            }
+            for ((net, optimizer), grads) in nets.iter_mut().zip(&mut optimizers).zip(&mut grads) {
+                optimizer.step(net, grads).unwrap();
+            }
+            assert_eq!(bits(&nets[0]), bits(&nets[1]), "rule {rule}");
+            assert_eq!(bits(&optimizers[0]), bits(&optimizers[1]), "rule {rule}");
         }
     }
     each_rule(contract::<f32>, contract::<f64>);
@@ -132,18 +154,18 @@ fn large_parameters_get_the_same_bits_on_any_number_of_threads() {
         let mut slots: Vec<_> = whole.slots().iter().map(|_| vec![T::ZERO; LARGE]).collect();
         for step in 1..4 {
             let mut slots: Vec<&mut [T]> = slots.iter_mut().map(|slot| &mut slot[..]).collect();
-            whole.update(step, x.as_mut_slice(), normal(1 + step).as_mut_slice(), &mut slots);
+            whole.update(step, x.as_mut_slice(), normal(1 + step).as_slice(), &mut slots);
         }
         for threads in [1, 2, 3] {
             parallel::set_threads(threads.try_into().unwrap());
             let mut net = normal(1);
             let mut optimizer = Optimizer::new(table::<T>().swap_remove(rule).1, &net);
             for step in 1..4 {
-                let mut grads = [normal(1 + step)];
+                let mut grads = [normal(1 + step).into()];
                 let allocations =
                     allocation_counter::measure(|| optimizer.step(&mut net, &mut grads).unwrap());
                 assert!(allocations.count_total == 0 || step == 1, "rule {rule}");
-                assert!(grads[0].as_slice().iter().all(|&dx| dx == T::ZERO), "rule {rule}");
+                assert!(grads[0].is_used_up(), "rule {rule}");
             }
             assert_eq!(bits(&net), bits(&x), "rule {rule}, {threads} threads");
             let visited: Vec<_> = bits(&optimizer).into_iter().map(|(.., bits)| bits).collect();
@@ -164,14 +186,14 @@ impl Rule<f64> for Largest {
         self.slots
     }
 
-    fn update(&self, _step: u64, x: &mut [f64], dx: &mut [f64], slots: &mut [&mut [f64]]) {
+    fn update(&self, _step: u64, x: &mut [f64], dx: &[f64], slots: &mut [&mut [f64]]) {
         let largest = dx.iter().fold(0.0, |max: f64, dx| max.max(dx.abs()));
         assert_eq!(slots.len(), self.slots.len());
         for slot in slots {
             assert_eq!(slot.len(), x.len());
             slot.iter_mut().for_each(|v| *v += 1.0);
         }
-        x.iter_mut().zip(dx).for_each(|(x, dx)| *x -= std::mem::take(dx) / largest);
+        x.iter_mut().zip(dx).for_each(|(x, dx)| *x -= dx / largest);
     }
 
     fn needs_whole(&self) -> bool {
@@ -194,7 +216,7 @@ fn a_rule_that_needs_it_sees_a_parameter_as_a_whole() {
         let mut net = Tensor::<f64>::zeros([LARGE]).unwrap();
         let rule: AnyRule<f64> = Box::new(Largest { slots });
         let mut optimizer = Optimizer::new(rule, &net);
-        let mut grads = [Tensor::from_fn([LARGE], |at| at[0] as f64).unwrap()];
+        let mut grads = [Tensor::from_fn([LARGE], |at| at[0] as f64).unwrap().into()];
         optimizer.step(&mut net, &mut grads).unwrap();
         assert_eq!(net.get(&[LARGE / 2]), Some(-0.5));
         optimizer.visit(Path::ROOT, &mut |path, _, slot| {
@@ -313,14 +335,14 @@ fn an_element_is_updated_alike_in_a_tensor_of_any_size() {
         let mut whole = values(9);
         let mut of_whole = Optimizer::new(table().swap_remove(rule).1, &whole);
         for seed in 0..3 {
-            of_whole.step(&mut whole, &mut [values(seed)]).unwrap();
+            of_whole.step(&mut whole, &mut [values(seed).into()]).unwrap();
         }
         for i in 0..N {
             let element = |x: &Tensor<T>| x.slice(i..i + 1).unwrap();
             let mut one = element(&values(9));
             let mut of_one = Optimizer::new(table().swap_remove(rule).1, &one);
             for seed in 0..3 {
-                of_one.step(&mut one, &mut [element(&values(seed))]).unwrap();
+                of_one.step(&mut one, &mut [element(&values(seed)).into()]).unwrap();
             }
             assert_eq!(bits(&one), bits(&element(&whole)), "rule {rule}, element {i}");
         }
@@ -358,14 +380,14 @@ fn a_changed_learning_rate_counts_from_the_next_step() {
 /// Makes one step that must be refused after one that wasn't, and checks that it changed nothing.
 fn refused<T: Scalar>(
     rule: usize,
-    change: impl FnOnce(&mut Net<T>, &mut Vec<Tensor<T>>, &mut AnyOptimizer<T>),
+    change: impl FnOnce(&mut Net<T>, &mut Vec<Grad<T>>, &mut AnyOptimizer<T>),
 ) -> StepError {
     let mut net = Net::<T>::new();
     let mut optimizer = optimizer(rule, &net);
     step(&mut optimizer, &mut net, 1);
     let mut grads = net.grads(2);
     change(&mut net, &mut grads, &mut optimizer);
-    let all = |net: &Net<T>, grads: &[Tensor<T>], optimizer: &AnyOptimizer<T>| {
+    let all = |net: &Net<T>, grads: &[Grad<T>], optimizer: &AnyOptimizer<T>| {
         (bits(net), bits_of_grads(grads), bits(optimizer), optimizer.step_count())
     };
     let before = all(&net, &grads, &optimizer);
@@ -419,7 +441,7 @@ fn a_changed_network_is_refused_whole() {
 #[test]
 fn gradients_that_do_not_fit_are_refused_whole() {
     fn contract<T: Scalar>(rule: usize) {
-        let check = |expected: &str, change: fn(&mut Vec<Tensor<T>>)| {
+        let check = |expected: &str, change: fn(&mut Vec<Grad<T>>)| {
             let error = refused(rule, |_, grads, _| change(grads));
             assert_eq!(error.to_string(), expected);
         };
@@ -428,14 +450,14 @@ fn gradients_that_do_not_fit_are_refused_whole() {
         });
         check("optimizer step: 0 gradients for 5 tensors: none for `fc1.weight`", Vec::clear);
         check("optimizer step: 6 gradients for 5 tensors, the last of which is `fc2.bias`", |grads| {
-            grads.push(Tensor::default());
+            grads.push(Grad::default());
         });
         check("fc2.bias: gradient: expected [2], got [2, 1]", |grads| {
             grads[4].set_shape([2, 1]).unwrap();
         });
         // A statistic's increment as well.
         check("norm.mean: gradient: expected [5], got [6]", |grads| {
-            grads[2] = Tensor::zeros([6]).unwrap();
+            grads[2] = Tensor::zeros([6]).unwrap().into();
         });
     }
     each_rule(contract::<f32>, contract::<f64>);
@@ -478,7 +500,9 @@ fn a_network_whose_two_visits_disagree_is_refused() {
     }
     let mut net = Swapped(Tensor::from([1.0]), Tensor::from([2.0]));
     let mut optimizer = Optimizer::new(Sgd::new(0.1).unwrap(), &net);
-    let error = optimizer.step(&mut net, &mut [Tensor::from([1.0]), Tensor::from([1.0])]).unwrap_err();
+    let error = optimizer
+        .step(&mut net, &mut [Tensor::from([1.0]), Tensor::from([1.0])].map(Grad::from))
+        .unwrap_err();
     assert_eq!(error, StepError::Path { expected: "a".into(), found: "b".into() });
     assert_eq!((net.0, net.1), (Tensor::from([1.0]), Tensor::from([2.0])));
 }
@@ -488,7 +512,7 @@ fn the_last_countable_step_is_no_end() {
     let mut x = Tensor::from([1.0_f64]);
     let mut optimizer = Optimizer::new(Sgd::new(0.5).unwrap(), &x);
     optimizer.set_step_count(u64::MAX);
-    optimizer.step(&mut x, &mut [Tensor::from([1.0])]).unwrap();
+    optimizer.step(&mut x, &mut [Tensor::from([1.0]).into()]).unwrap();
     assert_eq!((x, optimizer.step_count()), (Tensor::from([0.5]), u64::MAX));
 }
 

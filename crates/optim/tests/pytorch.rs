@@ -33,7 +33,7 @@ fn shared_sgd<T: Scalar>(tolerance: f64) {
         let steps = case["grads"].as_array().unwrap().iter().zip(case["after"].as_array().unwrap());
         assert_eq!(steps.len(), 12);
         for (step, (grad, after)) in steps.enumerate() {
-            optimizer.step(&mut x, &mut [tensor(grad)]).unwrap();
+            optimizer.step(&mut x, &mut [tensor(grad).into()]).unwrap();
             assert_close(&format!("{options}, step {step}"), &x, &tensor(after), tolerance);
         }
     }
@@ -58,7 +58,7 @@ fn all_combinations<T: Scalar>(tolerance: f64) {
         for (step, (grad, &rate)) in grads.iter().zip(&rates).enumerate() {
             optimizer.set_learning_rate(rate).unwrap();
             let dx = Tensor::from_vec([3], list(grad)).unwrap();
-            optimizer.step(&mut x, &mut [dx]).unwrap();
+            optimizer.step(&mut x, &mut [dx.into()]).unwrap();
             for (x, expected) in x.as_slice().iter().zip(numbers(&case["after"][step])) {
                 let name = format!("{}, step {step}", case["options"]);
                 assert_near(&name, x.to_f64(), expected, tolerance);

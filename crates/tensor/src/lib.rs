@@ -5,6 +5,7 @@ mod display;
 mod elementwise;
 mod error;
 mod gemm;
+mod grad;
 pub mod lanes;
 mod literal;
 mod math;
@@ -21,6 +22,7 @@ mod tensor;
 
 pub use elementwise::apply;
 pub use error::ShapeError;
+pub use grad::Grad;
 pub use matmul::{affine_activation_into, affine_into, matmul_into, matmul_nt_into, matmul_tn_into};
 pub use named::{NamedTensors, Path, Role, TrainingState};
 pub use options::{OptionValue, Options, OptionsError};

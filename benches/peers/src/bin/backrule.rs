@@ -7,7 +7,7 @@ use backrule_peers::{
     Args, CROSS_ENTROPY, CrossEntropyRow, Digits, DigitsRow, LossStep, MOMENTUM, NetworkRow, Outcome,
     PREDICT, Report, SgdRow, Step, TRAIN_STEP,
 };
-use backrule_tensor::{Tensor, random};
+use backrule_tensor::{Grad, ShapeError, Tensor, random};
 
 fn main() -> Outcome {
     let args = Args::from_env();
@@ -75,18 +75,12 @@ fn cross_entropy(row: CrossEntropyRow) -> Outcome<LossStep> {
 }
 
 fn sgd() -> Outcome<Step> {
-    /// An update leaves the gradient at zero; from then on the velocity decays, and must not become subnormal.
-    const REFILL: usize = 256;
-    let gradient = SgdRow::gradient();
     let mut net = vec![("w", Tensor::from_vec([SgdRow::LEN], SgdRow::parameters())?)];
-    let mut grads = vec![Tensor::from_vec([SgdRow::LEN], gradient.clone())?];
+    let mut grads = [Grad::from(Tensor::from_vec([SgdRow::LEN], SgdRow::gradient())?)];
     let mut optimizer = Optimizer::new(Sgd::new(SgdRow::LR)?.momentum(MOMENTUM)?, &net);
-    let mut step = 0;
     Ok(Box::new(move || {
-        step += 1;
-        if step % REFILL == 0 {
-            grads[0].as_mut_slice().copy_from_slice(&gradient);
-        }
+        // The update has used it up: it is there again, as if a backward pass had written it.
+        grads[0].accumulate(|_, _| Ok::<_, ShapeError>(())).unwrap();
         optimizer.step(&mut net, &mut grads).unwrap();
         net[0].1.as_slice()[0]
     }))

@@ -1,4 +1,4 @@
-use backrule_tensor::{NamedTensors, Scalar, Tensor, random};
+use backrule_tensor::{Grad, NamedTensors, Scalar, Tensor, random};
 
 use crate::{Architecture, ArchitectureError, At, Cache, Layer, LayerError, LayerKind, Mode, OptionError};
 
@@ -82,7 +82,7 @@ impl<T: Scalar> Layer<T> for Dropout {
         at: At<'_, T>,
         dy: &Tensor<T>,
         dx: Option<&mut Tensor<T>>,
-        _: &mut [Tensor<T>],
+        _: &mut [Grad<T>],
     ) -> Result<(), LayerError> {
         if let Some(dx) = dx {
             match at.mode {

@@ -1,6 +1,7 @@
 use backrule_tensor::rand::Rng;
 use backrule_tensor::{
-    Scalar, Shape, ShapeError, Tensor, affine_activation_into, matmul_into, matmul_tn_into, named_tensors,
+    Grad, Scalar, Shape, ShapeError, Tensor, affine_activation_into, matmul_into, matmul_tn_into,
+    named_tensors,
 };
 
 use crate::{Architecture, ArchitectureError, At, Cache, Init, Layer, LayerError, LayerKind, Mode};
@@ -122,7 +123,7 @@ impl<T: Scalar> Layer<T> for Linear<T> {
         at: At<'_, T>,
         dy: &Tensor<T>,
         dx: Option<&mut Tensor<T>>,
-        grads: &mut [Tensor<T>],
+        grads: &mut [Grad<T>],
     ) -> Result<(), LayerError> {
         let (dw, db) = match (grads, &self.bias) {
             ([dw], None) => (dw, None),
@@ -132,7 +133,7 @@ impl<T: Scalar> Layer<T> for Linear<T> {
                 return Err(ShapeError::new("linear gradients", expected, grads.len()).into());
             }
         };
-        matmul_tn_into(dy, at.x, T::ONE, dw)?;
+        dw.accumulate(|beta, dw| matmul_tn_into(dy, at.x, beta, dw))?;
         if let Some(db) = db {
             db.add_sum_of_rows(dy)?;
         }

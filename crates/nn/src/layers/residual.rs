@@ -1,4 +1,4 @@
-use backrule_tensor::{NamedTensors, Path, Role, Scalar, Shape, ShapeError, Tensor};
+use backrule_tensor::{Grad, NamedTensors, Path, Role, Scalar, Shape, ShapeError, Tensor};
 
 use crate::{Architecture, ArchitectureError, At, Cache, Layer, LayerError, LayerKind, Mode, Summary};
 
@@ -72,7 +72,7 @@ impl<T: Scalar, L: Layer<T>> Layer<T> for Residual<L> {
         at: At<'_, T>,
         dy: &Tensor<T>,
         dx: Option<&mut Tensor<T>>,
-        grads: &mut [Tensor<T>],
+        grads: &mut [Grad<T>],
     ) -> Result<(), LayerError> {
         let ([fx], [inner]) = at.cache.arrays();
         let at = At { x: at.x, y: fx, cache: inner, mode: at.mode };

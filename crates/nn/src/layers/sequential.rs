@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use backrule_tensor::{IntoShape, NamedTensors, Path, Role, Scalar, Shape, ShapeError, Tensor};
+use backrule_tensor::{Grad, IntoShape, NamedTensors, Path, Role, Scalar, Shape, ShapeError, Tensor};
 
 use crate::{
     Architecture, ArchitectureError, At, Cache, Layer, LayerError, LayerKind, Mode, OptionError, Summary,
@@ -176,7 +176,7 @@ impl<T: Scalar> Layer<T> for Sequential<T> {
         at: At<'_, T>,
         dy: &Tensor<T>,
         mut dx: Option<&mut Tensor<T>>,
-        grads: &mut [Tensor<T>],
+        grads: &mut [Grad<T>],
     ) -> Result<(), LayerError> {
         let n = self.children.len();
         if n == 0 {

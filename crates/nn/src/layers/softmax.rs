@@ -1,6 +1,6 @@
 use backrule_tensor::lanes::{self, LANES};
 use backrule_tensor::simd::{self, Kernel, Simd};
-use backrule_tensor::{NamedTensors, Scalar, ShapeError, Tensor};
+use backrule_tensor::{Grad, NamedTensors, Scalar, ShapeError, Tensor};
 
 use crate::{Architecture, ArchitectureError, At, Cache, Layer, LayerError, LayerKind, Mode};
 
@@ -41,7 +41,7 @@ impl<T: Scalar> Layer<T> for Softmax {
         at: At<'_, T>,
         dy: &Tensor<T>,
         dx: Option<&mut Tensor<T>>,
-        _: &mut [Tensor<T>],
+        _: &mut [Grad<T>],
     ) -> Result<(), LayerError> {
         if dy.shape() != at.y.shape() {
             return Err(ShapeError::new("softmax backward", at.y.shape(), dy.shape()).into());

@@ -1,4 +1,4 @@
-use backrule_tensor::{NamedTensors, Scalar, Tensor, apply};
+use backrule_tensor::{Grad, NamedTensors, Scalar, Tensor, apply};
 
 use crate::{Architecture, ArchitectureError, At, Cache, Layer, LayerError, LayerKind, Mode};
 
@@ -40,7 +40,7 @@ impl<T: Scalar> Layer<T> for Tanh {
         at: At<'_, T>,
         dy: &Tensor<T>,
         dx: Option<&mut Tensor<T>>,
-        _: &mut [Tensor<T>],
+        _: &mut [Grad<T>],
     ) -> Result<(), LayerError> {
         if let Some(dx) = dx {
             dx.zip_from(at.y, dy, |y, dy| dy * (T::ONE - y * y))?;
