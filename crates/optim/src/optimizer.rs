@@ -191,20 +191,31 @@ impl<T: Scalar, R: Rule<T>> Optimizer<R, T> {
 
 /// Elements that a thread updates at a time, whatever the number of threads.
 const CHUNK: usize = 1 << 14;
+/// Bytes of a cache line.
+const LINE: usize = 64;
 /// Slots up to which the slices of a chunk are kept in an array; more cost an allocation per parameter.
 const FEW: usize = 8;
 
 /// Updates one parameter: in chunks, unless the rule needs it whole.
-fn update<T: Scalar>(rule: &impl Rule<T>, step: u64, x: &mut [T], dx: &[T], slots: &mut [Tensor<T>]) {
+fn update<T: Scalar>(rule: &impl Rule<T>, step: u64, mut x: &mut [T], mut dx: &[T], slots: &mut [Tensor<T>]) {
     let count = slots.len();
     if count > FEW {
         let mut slots: Vec<_> = slots.iter_mut().map(Tensor::as_mut_slice).collect();
         return rule.update(step, x, dx, &mut slots);
     }
-    let size = if rule.needs_whole() { x.len().max(1) } else { CHUNK };
     let mut slots = slots.iter_mut();
     let mut slots: [_; FEW] =
-        std::array::from_fn(|_| slots.next().map_or(&mut [][..], Tensor::as_mut_slice).chunks_mut(size));
+        std::array::from_fn(|_| slots.next().map(Tensor::as_mut_slice).unwrap_or_default());
+    let size = if rule.needs_whole() { x.len().max(1) } else { CHUNK };
+    // Large memory from the system begins 16 bytes behind a cache line. What lies before the next line is updated by itself, so
+    // that chunks begin at one, and no register of theirs lies across two.
+    let gap = x.as_ptr().align_offset(LINE);
+    if x.len() > size && (1..size).contains(&gap) {
+        let mut slots = slots.each_mut().map(|slot| slot.split_off_mut(..gap).unwrap_or_default());
+        let (x, dx) = (x.split_off_mut(..gap), dx.split_off(..gap));
+        rule.update(step, x.unwrap_or_default(), dx.unwrap_or_default(), &mut slots[..count]);
+    }
+    let mut slots = slots.map(|slot| slot.chunks_mut(size));
     let chunks = x.chunks_mut(size).zip(dx.chunks(size));
     let chunks = chunks.map(|(x, dx)| (x, dx, slots.each_mut().map(|slot| slot.next().unwrap_or_default())));
     parallel::for_each(chunks, |(x, dx, mut slots)| rule.update(step, x, dx, &mut slots[..count]));
