@@ -603,17 +603,20 @@ fn row_nt<T: Scalar, S: Simd>(a: &[T], b: &[T], k: usize, start: Start<'_, T>, c
         let (mut j, n) = (0, c.len());
         while j < n {
             let left = n - j;
-            // Where fewer than four rows are left, some before them are computed again, and dropped.
-            let again = if n < 4 { 0 } else { 4_usize.saturating_sub(left) };
-            let b = &b[(j - again) * k..];
-            let (sums, count) = if left >= 16 {
-                (short_dots::<T, S, 4>(a, b, k), 16)
+            // Where fewer rows are left than are computed at a time, some before them are computed again, and dropped.
+            let again = |rows: usize| rows.saturating_sub(left);
+            let from = |rows: usize| &b[(j - again(rows)) * k..];
+            let (sums, rows) = if n >= 16 && left > 8 {
+                (short_dots::<T, S, 4>(a, from(16), k), 16)
+            } else if n >= 8 && left > 4 {
+                (short_dots::<T, S, 2>(a, from(8), k), 8)
             } else if n >= 4 {
-                (short_dots::<T, S, 1>(a, b, k), 4 - again)
+                (short_dots::<T, S, 1>(a, from(4), k), 4)
             } else {
-                (dot::<T, S>(a, b), 1)
+                (dot::<T, S>(a, from(1)), 1)
             };
-            write_elements::<T, S>(&sums[again..], start, &mut c[j..][..count], j);
+            let count = rows - again(rows);
+            write_elements::<T, S>(&sums[again(rows)..], start, &mut c[j..][..count], j);
             j += count;
         }
         return;
@@ -639,15 +642,19 @@ fn dots<'x, T: Scalar, S: Simd>(a: &'x [T], b: [&'x [T]; 8]) -> [T; 8] {
         let (a, b) = (T::Quad::<S>::load(a), [b0, b1, b2, b3, b4, b5, b6, b7]);
         unrolled!(i < EIGHT => { acc[i] = a.mul_add(T::Quad::<S>::load(b[i]), acc[i]); });
     }
-    let mut sums = [T::ZERO; 8];
-    for (i, sum) in sums.iter_mut().enumerate() {
-        let mut lanes = [T::ZERO; LANES];
-        acc[i].store(&mut lanes);
-        for ((lane, &a), &b) in lanes.iter_mut().zip(&a[full..]).zip(&b[i][full..]) {
-            *lane = S::mul_add(a, b, *lane);
-        }
-        *sum = lanes.into_iter().fold(T::ZERO, |sum, lane| sum + lane);
+    if full < a.len() {
+        // Zeros are added to the lanes that have no term any more.
+        let a = T::Quad::<S>::load_part(&a[full..]);
+        unrolled!(i < EIGHT => { acc[i] = a.mul_add(T::Quad::<S>::load_part(&b[i][full..]), acc[i]); });
     }
+    let zero = T::Quad::<S>::splat(T::ZERO);
+    let [first, last] = [
+        T::Quad::<S>::transpose([acc[0], acc[1], acc[2], acc[3]]),
+        T::Quad::<S>::transpose([acc[4], acc[5], acc[6], acc[7]]),
+    ];
+    let mut sums = [T::ZERO; 8];
+    zero.plus(first[0]).plus(first[1]).plus(first[2]).plus(first[3]).store(&mut sums);
+    zero.plus(last[0]).plus(last[1]).plus(last[2]).plus(last[3]).store(&mut sums[4..]);
     sums
 }
 
