@@ -130,6 +130,13 @@ mod tests {
         assert_eq!(sum.norm(), 18_f64.sqrt());
         sum.zero();
         assert_eq!(sum, Grads::new(&net()));
+        // Whatever their tensors still hold.
+        assert_eq!(sum.norm(), 0.0);
+        sum.scale(2.0);
+        assert!(sum.iter().all(Grad::is_used_up));
+        let before = grads.clone();
+        grads.add(&sum).unwrap();
+        assert_eq!(grads, before);
         assert_eq!(grads.of(&net(), "b").unwrap(), &Tensor::from([[0.0]]));
         assert_eq!(grads.of(&net(), "c"), None);
     }
