@@ -191,6 +191,8 @@ impl<T: Scalar, R: Rule<T>> Optimizer<R, T> {
 
 /// Elements that a thread updates at a time, whatever the number of threads.
 const CHUNK: usize = 1 << 14;
+/// The same for parameters that have many times as many: memory is read in longer runs then.
+const LARGE_CHUNK: usize = 1 << 17;
 /// Bytes of a cache line.
 const LINE: usize = 64;
 /// Slots up to which the slices of a chunk are kept in an array; more cost an allocation per parameter.
@@ -206,7 +208,7 @@ fn update<T: Scalar>(rule: &impl Rule<T>, step: u64, mut x: &mut [T], mut dx: &[
     let mut slots = slots.iter_mut();
     let mut slots: [_; FEW] =
         std::array::from_fn(|_| slots.next().map(Tensor::as_mut_slice).unwrap_or_default());
-    let size = if rule.needs_whole() { x.len().max(1) } else { CHUNK };
+    let size = if rule.needs_whole() { x.len().max(1) } else { (x.len() / 32).clamp(CHUNK, LARGE_CHUNK) };
     // Large memory from the system begins 16 bytes behind a cache line. What lies before the next line is updated by itself, so
     // that chunks begin at one, and no register of theirs lies across two.
     let gap = x.as_ptr().align_offset(LINE);

@@ -5,9 +5,9 @@ use crate::{Scalar, Tensor};
 
 /// ∂l/∂θ of one parameter: a tensor that backward passes add to, and that an optimiser's step uses up.
 ///
-/// **A gradient that is used up is zero**, and it costs nothing to make it so: no zeros are written, and the next backward
-/// pass overwrites what was used instead of reading and adding to it. That is a fifth of what an update moves through
-/// memory.
+/// **A gradient that is used up is zero**, and it costs nothing to make it so: no zeros are written, which would be a sixth of
+/// what an update with momentum moves through memory, and the next backward pass overwrites what was used instead of reading
+/// it and adding to it.
 ///
 /// To a backward rule a gradient is a tensor to add to: whoever borrows the tensor mutably finds zeros in it, which are
 /// written first if need be. A rule that computes c ← β c + …, as products do, saves that with
@@ -48,8 +48,7 @@ impl<T: Scalar> Grad<T> {
     /// included, and 1 if not.
     ///
     /// # Errors
-    /// Those of `f`, which must leave c alone then, or at least say so in its own documentation. A gradient that was used up
-    /// stays so.
+    /// Those of `f`. A gradient that was used up stays so, whatever `f` has written.
     pub fn accumulate<E>(&mut self, f: impl FnOnce(T, &mut Tensor<T>) -> Result<(), E>) -> Result<(), E> {
         f(if self.used_up { T::ZERO } else { T::ONE }, &mut self.tensor)?;
         self.used_up = false;
