@@ -145,7 +145,7 @@ const NUMBERS: usize = 1280;
 struct Fma<'a>(&'a mut [f32; NUMBERS], f32);
 
 impl Fma<'_> {
-    const CHAIN: usize = 64;
+    const CHAIN: usize = 512;
     const FLOP: u64 = (2 * NUMBERS * Self::CHAIN) as u64;
 
     /// AT_ONCE numbers at a time.
@@ -166,9 +166,9 @@ impl Kernel for Fma<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self) {
-        // Eight registers of 64 bytes, ten of 32: of these there are only sixteen.
+        // Sixteen registers of 64 bytes, ten of 32: of these there are only sixteen.
         match S::BYTES {
-            64 => self.chains::<S, 128>(),
+            64 => self.chains::<S, 256>(),
             _ => self.chains::<S, 80>(),
         }
     }
