@@ -14,7 +14,7 @@ use crate::{At, Cache, Grads, Key, Layer, LayerError, Mode};
 /// With a random dy, l = Σ dy ⊙ f(x; θ) has the derivatives that `backward` claims; each of them is compared with
 /// (l(θ + h) − l(θ − h)) / 2h for every element of x and of every parameter. Random upstream gradients find transposed
 /// rules, which all-ones ones hide. The check also proves that `backward` overwrites dx (it is handed NaN) and adds to
-/// the parameters' gradients (they don't start at 0).
+/// the parameters' gradients: it runs twice, first with gradients that are used up and have NaN left in them.
 ///
 /// ```
 /// use backrule_nn::tensor::random;
