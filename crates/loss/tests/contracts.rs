@@ -38,6 +38,7 @@ fn table<T: Scalar>() -> Vec<Case<T>> {
         (&[4], vec![2]),
         (&[5, 3], vec![0, 2, 1, 1, 2]),
         (&[2, 3, 4], vec![3, 0, 1, 2, 2, 0]),
+        (&[2, 16], vec![15, 2]),
         (&[2, 17], vec![16, 2]),
     ] {
         for weighted in [false, true] {

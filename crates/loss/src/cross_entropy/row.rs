@@ -31,26 +31,17 @@ impl<T: Scalar> Kernel for Rows<'_, T> {
     #[inline(always)]
     fn run<S: Simd>(self) -> f64 {
         let Self { loss, first, z, classes: n, target, mut dz, scale } = self;
-        let mut short = Short::new(loss, n, scale);
-        let (mut l, mut start) = (0.0, 0);
+        let mut read = Read::new(loss, n, scale);
+        let (mut l, mut start, mut e) = (0.0, 0, [T::ZERO; ROWS * LANES]);
         while start < z.len() {
             let (z, mut dz) = (&z[start..], dz.as_deref_mut().map(|dz| &mut dz[start..]));
-            if n > LANES {
-                // A NaN is never the maximum, but it makes the sum NaN.
-                let max = lanes::max(z, n);
-                let sum = lanes::exp_sum(z, n, max, dz.as_deref_mut(), T::to_f64);
-                let row = Row { loss, z, dz, e: None, n, max, sum, ln_sum: lanes::ln(sum), scale };
-                l += row.of(target, first + start);
-                start += n;
-                continue;
-            }
-            let rows = short.read::<S>(z);
+            let at = first + start;
+            let rows = if n > LANES { read.long(z, dz.as_deref_mut()) } else { read.short::<S>(z) };
             l += match target {
-                Target::Classes(labels) if loss.label_smoothing == 0.0 => {
-                    let labels = &labels[(first + start) / n..][..rows];
-                    short.of_classes::<S>(z, dz, labels)
+                Target::Classes(labels) if n <= LANES && loss.label_smoothing == 0.0 => {
+                    read.of_classes::<S>(z, dz, &labels[at / n..][..rows])
                 }
-                _ => short.of_any::<S>(z, dz, target, first + start, rows),
+                _ => read.of_any::<S>(z, dz, target, at, rows, &mut e),
             };
             start += rows * n;
         }
@@ -58,28 +49,39 @@ impl<T: Scalar> Kernel for Rows<'_, T> {
     }
 }
 
-/// Rows of up to sixteen logits, as many at a time as [`lanes::turn`] takes.
-struct Short<'a, T> {
+/// The rows that are read at a time: one, or of up to sixteen logits as many as [`lanes::turn`] takes.
+struct Read<'a, T> {
     loss: &'a CrossEntropy,
     n: usize,
     scale: f64,
-    z: lanes::Turned<T>,
-    /// exp(z − max z)
-    e: lanes::Turned<T>,
     max: [T; ROWS],
+    /// Σ exp(z − max z), and its logarithm.
     sum: [f64; ROWS],
     ln_sum: [f64; ROWS],
+    /// Short rows, turned, and exp(z − max z).
+    z: lanes::Turned<T>,
+    e: lanes::Turned<T>,
 }
 
-impl<'a, T: Scalar> Short<'a, T> {
+impl<'a, T: Scalar> Read<'a, T> {
     fn new(loss: &'a CrossEntropy, n: usize, scale: f64) -> Self {
-        let (zeros, max) = ([[T::ZERO; ROWS]; LANES], [T::ZERO; ROWS]);
-        Self { loss, n, scale, z: zeros, e: zeros, max, sum: [0.0; ROWS], ln_sum: [0.0; ROWS] }
+        let (turned, max, sum) = ([[T::ZERO; ROWS]; LANES], [T::ZERO; ROWS], [0.0; ROWS]);
+        Self { loss, n, scale, max, sum, ln_sum: sum, z: turned, e: turned }
     }
 
-    /// What all targets need of the first rows of `z`. Gives their number.
+    /// Reads a row, and leaves its exponentials in dz. Gives the number of rows.
     #[inline(always)]
-    fn read<S: Simd>(&mut self, z: &[T]) -> usize {
+    fn long(&mut self, z: &[T], dz: Option<&mut [T]>) -> usize {
+        // A NaN is never the maximum, but it makes the sum NaN.
+        self.max[0] = lanes::max(z, self.n);
+        self.sum[0] = lanes::exp_sum(z, self.n, self.max[0], dz, T::to_f64);
+        self.ln_sum[0] = lanes::ln(self.sum[0]);
+        1
+    }
+
+    /// Reads short rows. Gives their number.
+    #[inline(always)]
+    fn short<S: Simd>(&mut self, z: &[T]) -> usize {
         let n = self.n;
         let rows = lanes::turn::<T, S>(z, n, &mut self.z);
         self.max = lanes::max_each(&self.z[..n]);
@@ -90,7 +92,7 @@ impl<'a, T: Scalar> Short<'a, T> {
         rows
     }
 
-    /// [`Row::of_class`] without smoothing, for all rows at once.
+    /// [`Row::of_class`] without smoothing, for all short rows at once.
     #[inline(always)]
     fn of_classes<S: Simd>(&self, z: &[T], dz: Option<&mut [T]>, labels: &[usize]) -> f64 {
         let Self { loss, n, scale, .. } = *self;
@@ -127,16 +129,24 @@ impl<'a, T: Scalar> Short<'a, T> {
         target: Target<'_, T>,
         first: usize,
         rows: usize,
+        e: &mut [T],
     ) -> f64 {
         let Self { loss, n, scale, .. } = *self;
-        let (mut l, mut e) = (0.0, [T::ZERO; ROWS * LANES]);
-        lanes::turn_back::<T, S>(&self.e, &[T::ONE; ROWS], n, rows, &mut e);
+        if n <= LANES {
+            lanes::turn_back::<T, S>(&self.e, &[T::ONE; ROWS], n, rows, e);
+        }
+        let mut l = 0.0;
         for i in 0..rows {
             let start = i * n;
-            let (z, e) = (&z[start..], Some(&e[start..]));
-            let dz = dz.as_deref_mut().map(|dz| &mut dz[start..]);
+            let (z, mut dz) = (&z[start..], dz.as_deref_mut().map(|dz| &mut dz[start..]));
+            if n <= LANES
+                && let Some(dz) = &mut dz
+            {
+                // Not all of them before: what is stored behind a row is overwritten by the next one.
+                lanes::store(lanes::read(&e[start..], T::ZERO), dz);
+            }
             let (max, sum, ln_sum) = (self.max[i], self.sum[i], self.ln_sum[i]);
-            l += Row { loss, z, dz, e, n, max, sum, ln_sum, scale }.of(target, first + start);
+            l += Row { loss, z, dz, n, max, sum, ln_sum, scale }.of(target, first + start);
         }
         l
     }
@@ -146,9 +156,8 @@ impl<'a, T: Scalar> Short<'a, T> {
 struct Row<'a, T> {
     loss: &'a CrossEntropy,
     z: &'a [T],
+    /// What it gets are the exponentials exp(z_k − max z).
     dz: Option<&'a mut [T]>,
-    /// exp(z_k − max z), if they aren't in dz.
-    e: Option<&'a [T]>,
     n: usize,
     /// max z
     max: T,
@@ -179,12 +188,6 @@ impl<T: Scalar> Row<'_, T> {
             dz[..self.n].fill(T::ZERO);
         }
         0.0
-    }
-
-    /// The exponentials of the chunk at `at`.
-    #[inline(always)]
-    fn chunk(e: Option<&[T]>, dz: &[T], at: usize) -> [T; LANES] {
-        lanes::read(&e.unwrap_or(dz)[at..], T::ZERO)
     }
 
     /// −ln p of a logit.
@@ -234,16 +237,17 @@ impl<T: Scalar> Row<'_, T> {
         if let Some(dz) = self.dz.take() {
             // p Σ a = exp(d) · (Σ a / Σ exp(d))
             let factor = T::from_f64(self.scale * (spread * all + own) / self.sum);
-            let dz_y = self.e.unwrap_or(dz)[y] * factor;
-            for (at, left) in lanes::chunks(self.n) {
-                let mut chunk = Self::chunk(self.e, dz, at);
-                chunk.iter_mut().for_each(|dz| *dz *= factor);
-                if spread > 0.0 {
+            let dz_y = dz[y] * factor;
+            if spread > 0.0 {
+                for (at, left) in lanes::chunks(self.n) {
+                    let mut chunk = lanes::read(&dz[at..], T::ZERO);
                     for (dz, w) in chunk.iter_mut().zip(self.weights(at, left)) {
-                        *dz -= T::from_f64(self.scale * (spread * w));
+                        *dz = *dz * factor - T::from_f64(self.scale * (spread * w));
                     }
+                    lanes::store(chunk, &mut dz[at..]);
                 }
-                lanes::store(chunk, &mut dz[at..]);
+            } else {
+                dz[..self.n].iter_mut().for_each(|dz| *dz *= factor);
             }
             dz[y] = dz_y - T::from_f64(self.scale * (spread * w_y + own));
         }
@@ -264,7 +268,7 @@ impl<T: Scalar> Row<'_, T> {
         if let Some(dz) = self.dz.take() {
             let factor = T::from_f64(self.scale * lanes::sum(all) / self.sum);
             for (at, left) in lanes::chunks(self.n) {
-                let mut chunk = Self::chunk(self.e, dz, at);
+                let mut chunk = lanes::read(&dz[at..], T::ZERO);
                 for (dz, a) in chunk.iter_mut().zip(self.soft(t, at, left)) {
                     *dz = *dz * factor - T::from_f64(self.scale * a);
                 }
