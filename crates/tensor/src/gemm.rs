@@ -80,6 +80,8 @@ const SHORT: usize = 64;
 const TINY: usize = 128;
 /// Up to so many columns of C, rows of A are read where they are: packing them would take longer than it saves.
 const FEW_COLUMNS: usize = 256;
+/// Tiles have no fewer rows: with fewer, each addition would wait for the one before, so that four take no longer than one.
+const LOW: usize = 4;
 /// Terms of the sum that a packed block holds, or more if C has few columns: MR rows of A fit the first-level cache.
 const KC: usize = 512;
 /// Elements of a packed block of B: half a megabyte in single precision, within the second-level cache.
@@ -235,6 +237,8 @@ impl<T: Scalar> Product<'_, T> {
         let (panels, columns) = buffer[skip..].split_at_mut(b_len);
         let (panels, _) = panels.as_chunks_mut::<NR>();
         let (columns, _) = columns.as_chunks_mut::<AW>();
+        // A tile that is larger than what is left of C.
+        let mut edge = [[T::ZERO; NR]; AW];
         for j in (0..n).step_by(nc) {
             let nc = nc.min(n - j);
             for p in (0..k).step_by(depth) {
@@ -247,7 +251,7 @@ impl<T: Scalar> Product<'_, T> {
                                 let (b, width) = (&b[j * k + p..], NR.min(n - j));
                                 pack_transposed::<T, S, NR>(form, b, k, width, block);
                             }
-                            Form::Nn | Form::Tn => pack(&b[p * n + j..], n, NR.min(n - j), block),
+                            Form::Nn | Form::Tn => pack::<T, S, NR>(&b[p * n + j..], n, NR.min(n - j), block),
                         }
                     }
                 }
@@ -261,7 +265,8 @@ impl<T: Scalar> Product<'_, T> {
                         Form::Nn | Form::Nt => (&a[(first + i) * k + p..], k, 1),
                         Form::Tn => (&a[p * m + first + i..], 1, m),
                     };
-                    let a = if n <= FEW_COLUMNS {
+                    // Also the rows that a low tile computes and drops.
+                    let a = if n <= FEW_COLUMNS && first + i + height.max(LOW) <= m {
                         Strided { form, elements: rows, row, term, sorted: false }
                     } else {
                         for (p, block) in (0..).step_by(KC).zip(columns[..depth].chunks_mut(KC)) {
@@ -269,13 +274,13 @@ impl<T: Scalar> Product<'_, T> {
                                 Form::Nn | Form::Nt => {
                                     pack_transposed::<T, S, AW>(form, &rows[p..], k, height, block);
                                 }
-                                Form::Tn => pack(&rows[p * m..], m, height, block),
+                                Form::Tn => pack::<T, S, AW>(&rows[p * m..], m, height, block),
                             }
                         }
                         Strided { form, elements: columns.as_flattened(), row: 1, term: AW, sorted: true }
                     };
                     let tiles = Tiles::<'_, T, NR> { a, depth, panels, start, n, j, nc };
-                    tiles.of_height::<S, MR>(height, &mut c[i * n..]);
+                    tiles.compute::<S, MR, AW>(height, &mut c[i * n..], &mut edge);
                     // While they are in the first-level cache.
                     let end = i + height;
                     if let Some(finish) = finish
@@ -321,43 +326,63 @@ struct Tiles<'a, T, const NR: usize> {
 
 impl<T: Scalar, const NR: usize> Tiles<'_, T, NR> {
     #[inline(always)]
-    fn of_height<S: Simd, const MR: usize>(self, height: usize, c: &mut [T]) {
-        match height {
-            1 => self.compute::<S, 1>(c),
-            2 => self.compute::<S, 2>(c),
-            3 => self.compute::<S, 3>(c),
-            4 => self.compute::<S, 4>(c),
-            5 if MR >= 5 => self.compute::<S, 5>(c),
-            6 if MR >= 6 => self.compute::<S, 6>(c),
-            7 if MR >= 7 => self.compute::<S, 7>(c),
-            8 if MR >= 8 => self.compute::<S, 8>(c),
-            _ => unreachable!("no tile has more than {MR} rows, or none"),
-        }
-    }
-
-    #[inline(always)]
-    fn compute<S: Simd, const MR: usize>(self, c: &mut [T]) {
+    fn compute<S: Simd, const MR: usize, const AW: usize>(
+        self,
+        height: usize,
+        c: &mut [T],
+        edge: &mut [[T; NR]; AW],
+    ) {
         let Self { a, depth, panels, start, n, j, nc } = self;
         for (j, panel) in (j..j + nc).step_by(NR).zip(panels.chunks_exact(depth)) {
             let width = NR.min(n - j);
             for (p, b) in (0..).step_by(KC).zip(panel.chunks(KC)) {
                 let a = Strided { elements: &a.elements[p * a.term..], ..a };
                 let start = if p == 0 { start } else { Start::Scaled(T::ONE) };
-                // No closures around vector instructions: one that isn't inlined would be compiled without them.
-                if width == NR {
-                    let sums = sums::<T, S, MR, NR, 2>(a, b);
-                    write_tile::<T, S, MR, NR>(&sums, start, c, n, j);
-                } else if width > T::Register::<S>::LEN {
-                    for (i, sums) in sums::<T, S, MR, NR, 2>(a, b).iter().enumerate() {
-                        write::<T, S, 2>(sums, start, &mut c[i * n..], j, width);
-                    }
-                } else {
-                    for (i, sums) in sums::<T, S, MR, NR, 1>(a, b).iter().enumerate() {
-                        write::<T, S, 1>(sums, start, &mut c[i * n..], j, width);
-                    }
+                let whole = width == NR && height >= LOW;
+                let place = whole.then_some((&mut *c, start, n, j));
+                match height {
+                    ..=LOW => tile::<T, S, LOW, NR>(a, b, width, place, edge),
+                    5 if MR >= 5 => tile::<T, S, 5, NR>(a, b, width, place, edge),
+                    6 if MR >= 6 => tile::<T, S, 6, NR>(a, b, width, place, edge),
+                    7 if MR >= 7 => tile::<T, S, 7, NR>(a, b, width, place, edge),
+                    8 if MR >= 8 => tile::<T, S, 8, NR>(a, b, width, place, edge),
+                    _ => unreachable!("no tile has more than {MR} rows"),
+                }
+                if !whole {
+                    write_edge::<T, S, NR>(&edge[..height], start, c, n, j);
                 }
             }
         }
+    }
+}
+
+/// Where a tile goes: C from the tile's first row on, what it is added to, the columns of C, and the tile's first.
+type Place<'a, 'b, T> = (&'a mut [T], Start<'b, T>, usize, usize);
+
+/// Computes a tile of MR rows, of which `width` columns matter: straight to its place in C, or without one, into `edge`.
+#[inline(always)]
+fn tile<T: Scalar, S: Simd, const MR: usize, const NR: usize>(
+    a: Strided<'_, T>,
+    b: &[[T; NR]],
+    width: usize,
+    place: Option<Place<'_, '_, T>>,
+    edge: &mut [[T; NR]],
+) {
+    let len = T::Register::<S>::LEN;
+    // No closures around vector instructions: one that isn't inlined would be compiled without them.
+    if width > len {
+        let sums = sums::<T, S, MR, NR, 2>(a, b);
+        if let Some((c, start, n, j)) = place {
+            write_tile::<T, S, MR, NR>(&sums, start, c, n, j);
+        } else {
+            unrolled!(i < MR => {
+                sums[i][0].store(&mut edge[i]);
+                sums[i][1].store(&mut edge[i][len..]);
+            });
+        }
+    } else {
+        let sums = sums::<T, S, MR, NR, 1>(a, b);
+        unrolled!(i < MR => { sums[i][0].store(&mut edge[i]); });
     }
 }
 
@@ -443,41 +468,40 @@ fn write_tile<T: Scalar, S: Simd, const MR: usize, const NR: usize>(
     }
 }
 
-/// c = sum + start in the `width` columns from j on.
+/// The same for rows of a tile that is wider than what is left of C: register by register from the top to the bottom.
 #[inline(always)]
-fn write<T: Scalar, S: Simd, const V: usize>(
-    sums: &[T::Register<S>; V],
+fn write_edge<T: Scalar, S: Simd, const NR: usize>(
+    rows: &[[T; NR]],
     start: Start<'_, T>,
     c: &mut [T],
+    n: usize,
     j: usize,
-    width: usize,
 ) {
     let len = T::Register::<S>::LEN;
-    let c = &mut c[j..][..width];
-    for v in 0..V {
-        let c = &mut c[(v * len).min(width)..];
-        if c.len() >= len {
-            let sum = match start {
-                Start::Zero => sums[v],
-                Start::Row(row) => sums[v].plus(T::Register::<S>::load(&row[j + v * len..])),
-                Start::Scaled(beta) => {
-                    T::Register::<S>::splat(beta).mul_add(T::Register::<S>::load(c), sums[v])
-                }
-            };
-            sum.store(c);
+    for v in (0..NR.min(n - j)).step_by(len) {
+        let (j, width) = (j + v, len.min(n - j - v));
+        let places = rows.iter().zip(c.chunks_mut(n));
+        if width == len {
+            for (row, c) in places {
+                write::<T, S>(T::Register::<S>::load(&row[v..]), start, &mut c[j..][..len], j);
+            }
         } else {
-            let sum = match start {
-                Start::Zero => sums[v],
-                Start::Row(row) => {
-                    sums[v].plus(T::Register::<S>::load_part(&row[j + (v * len).min(width)..]))
-                }
-                Start::Scaled(beta) => {
-                    T::Register::<S>::splat(beta).mul_add(T::Register::<S>::load_part(c), sums[v])
-                }
-            };
-            sum.store_part(c);
+            for (row, c) in places {
+                write::<T, S>(T::Register::<S>::load(&row[v..]), start, &mut c[j..][..width], j);
+            }
         }
     }
+}
+
+/// c = sum + start for a register's columns, of which the first is column j, or as many of them as `c` has.
+#[inline(always)]
+fn write<T: Scalar, S: Simd>(sum: T::Register<S>, start: Start<'_, T>, c: &mut [T], j: usize) {
+    let sum = match start {
+        Start::Zero => sum,
+        Start::Row(row) => sum.plus(T::Register::<S>::load_at_most(&row[j..][..c.len()])),
+        Start::Scaled(beta) => T::Register::<S>::splat(beta).mul_add(T::Register::<S>::load_at_most(c), sum),
+    };
+    if c.len() == T::Register::<S>::LEN { sum.store(c) } else { sum.store_part(c) }
 }
 
 /// c = sum + start for single elements, of which the first is in column j.
@@ -506,13 +530,14 @@ fn write_elements<T: Scalar, S: Simd>(sums: &[T], start: Start<'_, T>, c: &mut [
 /// Copies `width` columns of a row-major matrix with rows of length `n`, row after row. In the columns that are missing
 /// there may be anything: they are never stored.
 #[inline(always)]
-fn pack<T: Scalar, const W: usize>(b: &[T], n: usize, width: usize, panel: &mut [[T; W]]) {
-    for (panel, b) in panel.iter_mut().zip(b.chunks(n)) {
-        match b.first_chunk() {
-            Some(b) => *panel = *b,
-            None => {
-                panel[..width].copy_from_slice(&b[..width]);
-                panel[width..].fill(T::ZERO);
+fn pack<T: Scalar, S: Simd, const W: usize>(b: &[T], n: usize, width: usize, panel: &mut [[T; W]]) {
+    for (p, panel) in panel.iter_mut().enumerate() {
+        let b = &b[p * n..];
+        if let Some(b) = b.first_chunk() {
+            *panel = *b;
+        } else {
+            for j in (0..width).step_by(4) {
+                T::Quad::<S>::load_at_most(&b[j..]).store(&mut panel[j..]);
             }
         }
     }
@@ -748,7 +773,7 @@ fn columns_nn<T: Scalar, S: Simd, const V: usize>(
     c: &mut [T],
     j: usize,
 ) {
-    let n = c.len();
+    let (n, len) = (c.len(), T::Register::<S>::LEN);
     let zero = T::Register::<S>::splat(T::ZERO);
     let mut acc = [zero; V];
     for (p, &a) in a.iter().enumerate() {
@@ -756,7 +781,10 @@ fn columns_nn<T: Scalar, S: Simd, const V: usize>(
     }
     // Sums begin at 0 everywhere: −0 becomes 0.
     unrolled!(v < V => { acc[v] = zero.plus(acc[v]); });
-    write::<T, S, V>(&acc, start, c, j, (V * T::Register::<S>::LEN).min(n - j));
+    let mut places = c[j..].chunks_mut(len);
+    unrolled!(v < V => {
+        if let Some(c) = places.next() { write::<T, S>(acc[v], start, c, j + v * len); }
+    });
 }
 
 /// acc + a b for the first V registers of b, of which only `width` elements matter.
@@ -770,14 +798,8 @@ fn add_row<T: Scalar, S: Simd, const V: usize>(
     let (len, a) = (T::Register::<S>::LEN, T::Register::<S>::splat(a));
     // What is behind the row may be read as well: such columns are never stored.
     let b = if b.len() < V * len { &b[..width.min(V * len)] } else { b };
-    unrolled!(v < V => { acc[v] = a.mul_add(load_at_most::<T, S>(&b[(v * len).min(b.len())..]), acc[v]); });
+    unrolled!(v < V => { acc[v] = a.mul_add(T::Register::<S>::load_at_most(&b[(v * len).min(b.len())..]), acc[v]); });
     acc
-}
-
-/// As many elements as there are, and zeros.
-#[inline(always)]
-fn load_at_most<T: Scalar, S: Simd>(x: &[T]) -> T::Register<S> {
-    if x.len() >= T::Register::<S>::LEN { T::Register::<S>::load(x) } else { T::Register::<S>::load_part(x) }
 }
 
 #[cfg(test)]
@@ -910,8 +932,9 @@ mod tests {
     }
 
     fn same_bits_with_any_registers<T: Scalar>() {
-        for [m, n, k] in [[1, 9, 70], [2, 300, 65], [5, 20, 7], [33, 17, 300], [13, 530, 64], [14, 260, 129]]
-        {
+        let edges = (1..16).map(|n| [5, n, 3]);
+        let sizes = [[1, 9, 70], [2, 300, 65], [33, 17, 300], [13, 530, 64], [14, 260, 129]];
+        for [m, n, k] in edges.chain(sizes) {
             let (a, b, c) = (numbers::<T>(m * k, 1), numbers(k * n, 2), numbers(m * n, 3));
             let row = numbers(n, 4);
             for form in FORMS {

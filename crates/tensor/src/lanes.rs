@@ -237,10 +237,10 @@ pub fn turn<T: Scalar, S: Simd>(x: &[T], n: usize, turned: &mut Turned<T>) -> us
         let (c, d) = (&x[(i + 2).min(last) * n..], &x[(i + 3).min(last) * n..]);
         for j in (0..n).step_by(4) {
             let [a, b, c, d] = T::Quad::<S>::transpose([
-                quad::<T, S>(&a[j..]),
-                quad::<T, S>(&b[j..]),
-                quad::<T, S>(&c[j..]),
-                quad::<T, S>(&d[j..]),
+                T::Quad::<S>::load_at_most(&a[j..]),
+                T::Quad::<S>::load_at_most(&b[j..]),
+                T::Quad::<S>::load_at_most(&c[j..]),
+                T::Quad::<S>::load_at_most(&d[j..]),
             ]);
             a.store(&mut turned[j][i..]);
             b.store(&mut turned[j + 1][i..]);
@@ -280,12 +280,6 @@ pub fn turn_back<T: Scalar, S: Simd>(
             }
         }
     }
-}
-
-/// Four elements of `x`, or as many as there are, and zeros.
-#[inline(always)]
-fn quad<T: Scalar, S: Simd>(x: &[T]) -> T::Quad<S> {
-    if x.len() >= 4 { T::Quad::<S>::load(x) } else { T::Quad::<S>::load_part(x) }
 }
 
 /// The largest element of each row, as by [`max`], from all its elements: `x[j][i]` is element j of row i.
