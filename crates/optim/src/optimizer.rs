@@ -1,4 +1,5 @@
 use std::mem::take;
+use std::slice::ChunksMut;
 
 use backrule_tensor::{
     Grad, NamedTensors, Options, OptionsError, Path, Role, Scalar, Shape, ShapeError, Tensor, TrainingState,
@@ -217,11 +218,44 @@ fn update<T: Scalar>(rule: &impl Rule<T>, step: u64, mut x: &mut [T], mut dx: &[
         let (x, dx) = (x.split_off_mut(..gap), dx.split_off(..gap));
         rule.update(step, x.unwrap_or_default(), dx.unwrap_or_default(), &mut slots[..count]);
     }
-    let mut slots = slots.map(|slot| slot.chunks_mut(size));
-    let chunks = x.chunks_mut(size).zip(dx.chunks(size));
-    let chunks = chunks.map(|(x, dx)| (x, dx, slots.each_mut().map(|slot| slot.next().unwrap_or_default())));
-    parallel::for_each(chunks, |(x, dx, mut slots)| rule.update(step, x, dx, &mut slots[..count]));
+    let slots = SlotChunks { chunks: slots.map(|slot| slot.chunks_mut(size)), left: x.len().div_ceil(size) };
+    let chunks = x.chunks_mut(size).zip(dx.chunks(size)).zip(slots);
+    parallel::for_each(chunks, |((x, dx), mut slots)| rule.update(step, x, dx, &mut slots[..count]));
 }
+
+/// The chunks of all slots at a time. Of slots that there aren't, they are empty.
+struct SlotChunks<'a, T> {
+    chunks: [ChunksMut<'a, T>; FEW],
+    left: usize,
+}
+
+impl<'a, T> SlotChunks<'a, T> {
+    fn take(
+        &mut self,
+        chunk: impl Fn(&mut ChunksMut<'a, T>) -> Option<&'a mut [T]>,
+    ) -> Option<[&'a mut [T]; FEW]> {
+        self.left = self.left.checked_sub(1)?;
+        Some(self.chunks.each_mut().map(|chunks| chunk(chunks).unwrap_or_default()))
+    }
+}
+
+impl<'a, T> Iterator for SlotChunks<'a, T> {
+    type Item = [&'a mut [T]; FEW];
+    fn next(&mut self) -> Option<Self::Item> {
+        self.take(ChunksMut::next)
+    }
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl<T> DoubleEndedIterator for SlotChunks<'_, T> {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        self.take(ChunksMut::next_back)
+    }
+}
+
+impl<T> ExactSizeIterator for SlotChunks<'_, T> {}
 
 /// The slots, below the paths of their parameters: `fc1.weight.velocity`.
 impl<T: Scalar, R> NamedTensors<T> for Optimizer<R, T> {
@@ -265,5 +299,28 @@ impl<T: Scalar, R: Rule<T>> TrainingState<T> for Optimizer<R, T> {
 
     fn set_options(&mut self, options: Options) -> Result<(), OptionsError> {
         self.rule.set_options(options)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_have_the_chunks_of_their_parameter_from_both_ends() {
+        let (mut x, mut slot, size) = ([0, 1, 2, 3, 4, 5, 6], [0, 1, 2, 3, 4, 5, 6], 3);
+        let mut slots: [&mut [i32]; FEW] = Default::default();
+        slots[1] = &mut slot;
+        let chunks = slots.map(|slot| slot.chunks_mut(size));
+        let mut chunks = x.chunks_mut(size).zip(SlotChunks { chunks, left: 3 });
+        assert_eq!(chunks.len(), 3);
+        let check = |chunk: Option<(&mut [i32], [&mut [i32]; FEW])>| match chunk {
+            Some((x, slots)) => assert!(slots[0].is_empty() && slots[1] == x, "{slots:?} of {x:?}"),
+            None => panic!("three chunks"),
+        };
+        check(chunks.next_back());
+        check(chunks.next());
+        check(chunks.next_back());
+        assert!(chunks.next().is_none() && chunks.next_back().is_none());
     }
 }

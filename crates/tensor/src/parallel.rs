@@ -16,8 +16,8 @@
 //! assert_eq!(y, [3.0; 8]);
 //! ```
 //!
-//! The caller works, too: on the first task, and on others while there are any. It waits only for tasks that a worker has
-//! begun. Nothing is allocated once the workers have started. Without the feature `threads` everything here runs on the
+//! The caller works, too: on the first task, and on those that follow while there are any; workers begin with the last. The
+//! caller waits only for tasks that a worker has begun. Nothing is allocated once the workers have started. Without the feature `threads` everything here runs on the
 //! caller's thread.
 //!
 //! Handing out two tasks costs about a microsecond while a worker is awake, which it stays for a moment after its last task,
@@ -26,8 +26,9 @@
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Calls f(0), …, f(tasks − 1), each once, on this thread and the pool's workers, and returns when all are done. f(0) is
-/// called on this thread.
+/// Calls f(0), …, f(tasks − 1), each once, on this thread and the pool's workers, and returns when all are done. This thread
+/// begins with the first, workers with the last: when the same work is handed out again, each finds in its cache what it had
+/// then.
 ///
 /// They run on this thread only if [`threads`] is 1, if this is called from within a task, or while another thread is
 /// using the pool.
@@ -50,13 +51,13 @@ pub fn run(tasks: usize, f: impl Fn(usize) + Sync) {
 }
 
 /// Calls `f` for every item, as [`run`] does for every number. What is to be changed is split by the iterator: chunks of a
-/// slice, several slices zipped, parts of a structure.
+/// slice, several slices zipped, parts of a structure. Workers take items from its end.
 ///
 /// # Panics
 /// As [`run`].
 pub fn for_each<I>(items: I, f: impl Fn(I::Item) + Sync)
 where
-    I: IntoIterator<IntoIter: ExactSizeIterator + Send>,
+    I: IntoIterator<IntoIter: ExactSizeIterator + DoubleEndedIterator + Send>,
 {
     let mut items = items.into_iter();
     let tasks = items.len();
@@ -64,9 +65,17 @@ where
         return items.next().into_iter().for_each(f);
     }
     // One lock per item instead of `unsafe`: it is held for the iterator's next(), some ten nanoseconds.
-    let items = Mutex::new(items);
-    run(tasks, |_| {
-        let item = lock(&items).next();
+    let items = Mutex::new((0, items));
+    run(tasks, |task| {
+        let item = {
+            let (first, items) = &mut *lock(&items);
+            if task == *first {
+                *first += 1;
+                items.next()
+            } else {
+                items.next_back()
+            }
+        };
         if let Some(item) = item {
             f(item);
         }
@@ -172,8 +181,9 @@ mod pool {
         state: Mutex<State>,
         /// Counts jobs, so that a worker sees without the lock that there is a new one.
         jobs: AtomicUsize,
-        /// The next task of the job that nobody has begun.
-        next: AtomicUsize,
+        /// Tasks of the job that somebody has begun, and those of them that workers have.
+        begun: AtomicUsize,
+        by_workers: AtomicUsize,
         /// Workers in the job: written under the lock, read without it.
         working: AtomicUsize,
         panics: Mutex<Panics>,
@@ -213,7 +223,8 @@ mod pool {
             refused: false,
         }),
         jobs: AtomicUsize::new(0),
-        next: AtomicUsize::new(0),
+        begun: AtomicUsize::new(0),
+        by_workers: AtomicUsize::new(0),
         working: AtomicUsize::new(0),
         panics: Mutex::new(Panics::NONE),
         wake: Condvar::new(),
@@ -241,8 +252,7 @@ mod pool {
         {
             let _open = POOL.open(job, threads - 1);
             let _within = Within::enter();
-            job.task(0);
-            job.work();
+            job.work_from_the_first();
         }
         let panics = std::mem::replace(&mut *lock(&POOL.panics), Panics::NONE);
         drop(taken);
@@ -267,7 +277,8 @@ mod pool {
             let mut state = lock(&self.state);
             // The first task is the caller's: what a thread keeps from task to task, such as memory, the caller has after
             // its first job, however quick the workers were.
-            self.next.store(1, Relaxed);
+            self.begun.store(1, Relaxed);
+            self.by_workers.store(0, Relaxed);
             self.jobs.store(self.jobs.load(Relaxed).wrapping_add(1), Release);
             (state.job, state.seats) = (Some(job), seats);
             let awake = state.started - state.asleep;
@@ -306,18 +317,25 @@ mod pool {
         let mut seen = 0;
         loop {
             let (job, _seat) = POOL.join(&mut seen);
-            job.work();
+            job.work_from_the_last();
         }
     }
 
     impl Job {
-        fn work(&self) {
-            loop {
-                let task = POOL.next.fetch_add(1, Relaxed);
-                if task >= self.tasks {
+        /// The caller's part, whose first task counts as begun already.
+        fn work_from_the_first(&self) {
+            for task in 0.. {
+                self.task(task);
+                if POOL.begun.fetch_add(1, Relaxed) >= self.tasks {
                     break;
                 }
-                self.task(task);
+            }
+        }
+
+        /// A worker's part.
+        fn work_from_the_last(&self) {
+            while POOL.begun.fetch_add(1, Relaxed) < self.tasks {
+                self.task(self.tasks - 1 - POOL.by_workers.fetch_add(1, Relaxed));
             }
         }
 

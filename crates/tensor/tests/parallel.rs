@@ -97,6 +97,33 @@ fn the_first_task_is_the_callers() {
     }
 }
 
+/// So that a thread finds the same part of the same work in its cache.
+#[test]
+#[cfg(feature = "threads")]
+fn the_caller_begins_with_the_first_and_workers_with_the_last() {
+    let _one = with_threads(2);
+    let caller = std::thread::current().id();
+    for round in 0..20 {
+        let arrived = AtomicUsize::new(0);
+        // What each of two threads does first waits for the other one.
+        let meet = |by_caller: &mut Option<bool>| {
+            arrived.fetch_add(1, SeqCst);
+            assert!(soon(|| arrived.load(SeqCst) >= 2), "nobody else came");
+            *by_caller = Some(std::thread::current().id() == caller);
+        };
+        let mut by_caller = [None; 30];
+        if round % 2 == 0 {
+            let by_caller = by_caller.each_mut().map(Mutex::new);
+            run(by_caller.len(), |i| meet(&mut by_caller[i].lock().unwrap()));
+        } else {
+            for_each(&mut by_caller, meet);
+        }
+        let first = by_caller.iter().take_while(|by_caller| **by_caller == Some(true)).count();
+        assert!((1..30).contains(&first), "{first}");
+        assert!(by_caller[first..].iter().all(|by_caller| *by_caller == Some(false)), "{by_caller:?}");
+    }
+}
+
 /// Workers that an earlier number of threads has started stay out.
 #[test]
 fn no_more_threads_than_wanted() {
