@@ -197,10 +197,19 @@ impl<T: Scalar> Kernel for Update<'_, '_, T> {
     /// Products and sums are rounded one by one, as PyTorch's are: no FMA.
     #[inline(always)]
     fn run<S: Simd>(self) {
-        let Self { sgd, first, x, dx, slots } = self;
-        let [rate, decay] = [sgd.learning_rate, sgd.weight_decay].map(T::from_f64);
+        let decay = T::from_f64(self.sgd.weight_decay);
         // Without decay x stays out of it: 0·∞ would be NaN.
-        let decayed = |dx: T, x: T| if decay == T::ZERO { dx } else { dx + decay * x };
+        if decay == T::ZERO { self.update(|dx, _| dx) } else { self.update(|dx, x| dx + decay * x) }
+    }
+}
+
+impl<T: Scalar> Update<'_, '_, T> {
+    /// With g = `decayed(dx, x)`. Whatever is the same for all elements is asked before the loops: with a question in it, a
+    /// loop takes one register at a time.
+    #[inline(always)]
+    fn update(self, decayed: impl Fn(T, T) -> T) {
+        let Self { sgd, first, x, dx, slots } = self;
+        let rate = T::from_f64(sgd.learning_rate);
         // Subnormal numbers are some 20 times slower, and without a gradient the velocity would stay there for ever:
         // rounding keeps the smallest number from shrinking.
         let smallest = smallest_normal::<T>();
@@ -209,18 +218,32 @@ impl<T: Scalar> Kernel for Update<'_, '_, T> {
         match (sgd.momentum, slots) {
             (Momentum::Classic { factor, dampening }, [v]) => {
                 let [factor, share] = [factor, 1.0 - dampening].map(T::from_f64);
-                for ((x, &dx), v) in all.zip(v.iter_mut()) {
-                    let g = decayed(dx, *x);
-                    *v = if first { g } else { settled(factor * *v + share * g) };
-                    *x -= rate * *v;
+                let all = all.zip(v.iter_mut()).map(|((x, &dx), v)| (decayed(dx, *x), x, v));
+                if first {
+                    for (g, x, v) in all {
+                        *v = g;
+                        *x -= rate * *v;
+                    }
+                } else {
+                    for (g, x, v) in all {
+                        *v = settled(factor * *v + share * g);
+                        *x -= rate * *v;
+                    }
                 }
             }
             (Momentum::Nesterov { factor }, [v]) => {
                 let factor = T::from_f64(factor);
-                for ((x, &dx), v) in all.zip(v.iter_mut()) {
-                    let g = decayed(dx, *x);
-                    *v = if first { g } else { settled(factor * *v + g) };
-                    *x -= rate * (g + factor * *v);
+                let all = all.zip(v.iter_mut()).map(|((x, &dx), v)| (decayed(dx, *x), x, v));
+                if first {
+                    for (g, x, v) in all {
+                        *v = g;
+                        *x -= rate * (g + factor * *v);
+                    }
+                } else {
+                    for (g, x, v) in all {
+                        *v = settled(factor * *v + g);
+                        *x -= rate * (g + factor * *v);
+                    }
                 }
             }
             _ => {
