@@ -275,6 +275,28 @@ mod tests {
         }
     }
 
+    /// In every place of a row, also behind the first sixteen.
+    #[test]
+    fn a_class_is_the_distribution_that_is_one_there() {
+        for n in [1, 5, 16, 17, 40] {
+            let value = |at: &[usize]| ((at[0] * 31 + at[1] * 7919) % 997) as f64 * 0.02 - 10.0;
+            let z = Tensor::from_fn([n, n], value).unwrap();
+            let one_there = |at: &[usize]| if at[0] == at[1] { 1.0 } else { 0.0 };
+            let (labels, soft) = ((0..n).collect::<Vec<_>>(), Tensor::from_fn([n, n], one_there).unwrap());
+            let weights: Vec<f64> = (0..n).map(|c| 0.5 + c as f64).collect();
+            let loss = CrossEntropy::new().reduction(Reduction::Sum).class_weights(weights).unwrap();
+            for loss in [loss.clone(), loss.label_smoothing(0.3).unwrap()] {
+                let (mut dz, mut expected) = (Tensor::default(), Tensor::default());
+                let l = loss.value_and_grad(&z, &labels, &mut dz).unwrap();
+                let l_soft = loss.value_and_grad(&z, &soft, &mut expected).unwrap();
+                assert!((l - l_soft).abs() <= 1e-12 * l_soft, "{n} classes: {l} {l_soft}");
+                for (dz, expected) in dz.as_slice().iter().zip(expected.as_slice()) {
+                    assert!((dz - expected).abs() < 1e-13 * n as f64, "{n} classes: {dz} {expected}");
+                }
+            }
+        }
+    }
+
     #[test]
     fn nan_reaches_the_value_and_its_row_and_no_other() {
         let z = Tensor::from([[0.0_f32, 1.0], [f32::NAN, 1.0], [1.0, f32::NAN]]);

@@ -37,12 +37,7 @@ impl<T: Scalar> Kernel for Rows<'_, T> {
             let (z, mut dz) = (&z[start..], dz.as_deref_mut().map(|dz| &mut dz[start..]));
             let at = first + start;
             let rows = if n > LANES { read.long(z, dz.as_deref_mut()) } else { read.short::<S>(z) };
-            l += match target {
-                Target::Classes(labels) if n <= LANES && loss.label_smoothing == 0.0 => {
-                    read.of_classes::<S>(z, dz, &labels[at / n..][..rows])
-                }
-                _ => read.of_any::<S>(z, dz, target, at, rows, &mut e),
-            };
+            l += read.of::<S>(z, dz, target, at, rows, &mut e);
             start += rows * n;
         }
         l
@@ -92,23 +87,46 @@ impl<'a, T: Scalar> Read<'a, T> {
         rows
     }
 
-    /// [`Row::of_class`] without smoothing, for all short rows at once.
+    /// l of these rows, which begin at logit number `at` of the batch: of short ones with labels and without smoothing all at
+    /// once, of others row by row. `e` is for the exponentials of short rows.
     #[inline(always)]
-    fn of_classes<S: Simd>(&self, z: &[T], dz: Option<&mut [T]>, labels: &[usize]) -> f64 {
+    fn of<S: Simd>(
+        &self,
+        z: &[T],
+        mut dz: Option<&mut [T]>,
+        target: Target<'_, T>,
+        at: usize,
+        rows: usize,
+        e: &mut [T],
+    ) -> f64 {
         let Self { loss, n, scale, .. } = *self;
-        let (mut l, mut own) = (0.0, [0.0; ROWS]);
-        for (i, &y) in labels.iter().enumerate() {
-            if loss.ignore_index != Some(y) {
-                own[i] = loss.weight(y);
-                l += own[i] * (self.ln_sum[i] - (z[i * n + y] - self.max[i]).to_f64());
+        let (mut l, mut own, mut factor) = (0.0, [0.0; ROWS], [T::ONE; ROWS]);
+        let labels = match target {
+            Target::Classes(labels) if n <= LANES && loss.label_smoothing == 0.0 => {
+                Some(&labels[at / n..][..rows])
             }
-        }
-        if let Some(dz) = dz {
-            let mut factor = [T::ZERO; ROWS];
+            _ => None,
+        };
+        if let Some(labels) = labels {
+            for (i, &y) in labels.iter().enumerate() {
+                if loss.ignore_index != Some(y) {
+                    own[i] = loss.weight(y);
+                    l += own[i] * (self.ln_sum[i] - (z[i * n + y] - self.max[i]).to_f64());
+                }
+            }
             for i in 0..ROWS {
                 factor[i] = T::from_f64(scale * own[i] / self.sum[i]);
             }
-            lanes::turn_back::<T, S>(&self.e, &factor, n, labels.len(), dz);
+        }
+        if n <= LANES {
+            let to = match (labels, &mut dz) {
+                (None, _) => &mut *e,
+                (_, Some(dz)) => dz,
+                (_, None) => return l,
+            };
+            lanes::turn_back::<T, S>(&self.e, &factor, n, rows, to);
+        }
+        if let (Some(labels), Some(dz)) = (labels, &mut dz) {
             for ((dz, &y), own) in dz.chunks_exact_mut(n).zip(labels).zip(own) {
                 if loss.ignore_index == Some(y) {
                     dz.fill(T::ZERO);
@@ -116,26 +134,8 @@ impl<'a, T: Scalar> Read<'a, T> {
                     dz[y] -= T::from_f64(scale * own);
                 }
             }
+            return l;
         }
-        l
-    }
-
-    /// Row by row, for any target.
-    #[inline(always)]
-    fn of_any<S: Simd>(
-        &self,
-        z: &[T],
-        mut dz: Option<&mut [T]>,
-        target: Target<'_, T>,
-        first: usize,
-        rows: usize,
-        e: &mut [T],
-    ) -> f64 {
-        let Self { loss, n, scale, .. } = *self;
-        if n <= LANES {
-            lanes::turn_back::<T, S>(&self.e, &[T::ONE; ROWS], n, rows, e);
-        }
-        let mut l = 0.0;
         for i in 0..rows {
             let start = i * n;
             let (z, mut dz) = (&z[start..], dz.as_deref_mut().map(|dz| &mut dz[start..]));
@@ -146,10 +146,17 @@ impl<'a, T: Scalar> Read<'a, T> {
                 lanes::store(lanes::read(&e[start..], T::ZERO), dz);
             }
             let (max, sum, ln_sum) = (self.max[i], self.sum[i], self.ln_sum[i]);
-            l += Row { loss, z, dz, n, max, sum, ln_sum, scale }.of(target, first + start);
+            l += Row { loss, z, dz, n, max, sum, ln_sum, scale }.of(target, at + start);
         }
         l
     }
+}
+
+/// What a row should be.
+#[derive(Clone, Copy)]
+enum Wanted<'a, T> {
+    Class(usize),
+    Probabilities(&'a [T]),
 }
 
 /// One row: its `n` logits and the place for its gradient are the first of what is left of the batch.
@@ -172,12 +179,14 @@ impl<T: Scalar> Row<'_, T> {
     /// l of this row, which begins at logit number `at` of the batch.
     #[inline(always)]
     fn of(self, target: Target<'_, T>, at: usize) -> f64 {
+        let target = match target {
+            Target::Probabilities(t) => Wanted::Probabilities(&t.as_slice()[at..]),
+            Target::Classes(labels) => Wanted::Class(labels[at / self.n]),
+        };
         match target {
-            Target::Classes(labels) => {
-                let y = labels[at / self.n];
-                if self.loss.ignore_index == Some(y) { self.ignore() } else { self.of_class(y) }
-            }
-            Target::Probabilities(t) => self.of_probabilities(&t.as_slice()[at..]),
+            Wanted::Class(y) if self.loss.ignore_index == Some(y) => self.ignore(),
+            Wanted::Class(y) if self.loss.label_smoothing == 0.0 => self.of_class(y),
+            _ => self.of_distribution(target),
         }
     }
 
@@ -205,71 +214,56 @@ impl<T: Scalar> Row<'_, T> {
         }
     }
 
-    /// w_c t′_c with t′ = (1−ε) t + ε/C, and 0 past the end of the row.
+    /// a_c = w_c ((1−ε) t_c + ε/C), and 0 past the end of the row. A class is the t that is 1 there.
     #[inline(always)]
-    fn soft(&self, t: &[T], at: usize, left: usize) -> [f64; LANES] {
+    fn soft(&self, target: Wanted<'_, T>, at: usize, left: usize) -> [f64; LANES] {
         let spread = self.loss.label_smoothing / self.n as f64;
-        let (mut a, t) = (self.weights(at, left), lanes::load(&t[at..], left, T::ZERO));
+        let t = match target {
+            Wanted::Probabilities(t) => lanes::load(&t[at..], left, T::ZERO),
+            Wanted::Class(y) => {
+                let mut t = [T::ZERO; LANES];
+                if let Some(t) = y.checked_sub(at).and_then(|j| t.get_mut(j)) {
+                    *t = T::ONE;
+                }
+                t
+            }
+        };
+        let mut a = self.weights(at, left);
         for (a, t) in a.iter_mut().zip(t) {
             *a *= (1.0 - self.loss.label_smoothing) * t.to_f64() + spread;
         }
         a
     }
 
-    /// l = −(1−ε) w_y ln p_y − ε/C Σ_c w_c ln p_c, before any mean. Without smoothing only the label's term is there: an
-    /// impossible class elsewhere must not give 0·∞.
+    /// l = −w_y ln p_y, before any mean. Only the label's term is there: an impossible class elsewhere must not give 0·∞.
     #[inline(always)]
     fn of_class(mut self, y: usize) -> f64 {
         let w_y = self.loss.weight(y);
-        let (own, spread) =
-            ((1.0 - self.loss.label_smoothing) * w_y, self.loss.label_smoothing / self.n as f64);
-        let (mut others, mut all) = ([0.0; LANES], [0.0; LANES]);
-        if spread > 0.0 {
-            for (at, left) in lanes::chunks(self.n) {
-                let (z, w) = (lanes::load(&self.z[at..], left, self.max), self.weights(at, left));
-                for j in 0..LANES {
-                    others[j] += w[j] * self.minus_ln_p(z[j]);
-                    all[j] += w[j];
-                }
-            }
-        }
-        let (others, all) = (lanes::sum(others), lanes::sum(all));
         if let Some(dz) = self.dz.take() {
-            // p Σ a = exp(d) · (Σ a / Σ exp(d))
-            let factor = T::from_f64(self.scale * (spread * all + own) / self.sum);
-            let dz_y = dz[y] * factor;
-            if spread > 0.0 {
-                for (at, left) in lanes::chunks(self.n) {
-                    let mut chunk = lanes::read(&dz[at..], T::ZERO);
-                    for (dz, w) in chunk.iter_mut().zip(self.weights(at, left)) {
-                        *dz = *dz * factor - T::from_f64(self.scale * (spread * w));
-                    }
-                    lanes::store(chunk, &mut dz[at..]);
-                }
-            } else {
-                dz[..self.n].iter_mut().for_each(|dz| *dz *= factor);
-            }
-            dz[y] = dz_y - T::from_f64(self.scale * (spread * w_y + own));
+            let factor = T::from_f64(self.scale * w_y / self.sum);
+            dz[..self.n].iter_mut().for_each(|dz| *dz *= factor);
+            dz[y] -= T::from_f64(self.scale * w_y);
         }
-        own * self.minus_ln_p(self.z[y]) + spread * others
+        w_y * self.minus_ln_p(self.z[y])
     }
 
-    /// l = −Σ_c w_c t′_c ln p_c with t′ = (1−ε) t + ε/C, before any mean.
+    /// l = −Σ_c a_c ln p_c, before any mean.
     #[inline(always)]
-    fn of_probabilities(mut self, t: &[T]) -> f64 {
+    fn of_distribution(mut self, target: Wanted<'_, T>) -> f64 {
         let (mut l, mut all) = ([0.0; LANES], [0.0; LANES]);
         for (at, left) in lanes::chunks(self.n) {
-            let (z, a) = (lanes::load(&self.z[at..], left, self.max), self.soft(t, at, left));
+            let (z, a) = (lanes::load(&self.z[at..], left, self.max), self.soft(target, at, left));
             for j in 0..LANES {
                 l[j] += a[j] * self.minus_ln_p(z[j]);
                 all[j] += a[j];
             }
         }
         if let Some(dz) = self.dz.take() {
+            // p Σ a = exp(d) · (Σ a / Σ exp(d))
             let factor = T::from_f64(self.scale * lanes::sum(all) / self.sum);
             for (at, left) in lanes::chunks(self.n) {
                 let mut chunk = lanes::read(&dz[at..], T::ZERO);
-                for (dz, a) in chunk.iter_mut().zip(self.soft(t, at, left)) {
+                for (dz, a) in chunk.iter_mut().zip(self.soft(target, at, left)) {
                     *dz = *dz * factor - T::from_f64(self.scale * a);
                 }
                 lanes::store(chunk, &mut dz[at..]);
