@@ -215,35 +215,26 @@ impl<T: Scalar> Update<'_, '_, T> {
         let smallest = smallest_normal::<T>();
         let settled = |v: T| if v.abs() < smallest { T::ZERO } else { v };
         let all = x.iter_mut().zip(dx);
+        if first {
+            // From there, the first velocity is the gradient.
+            slots.iter_mut().for_each(|v| v.fill(T::ZERO));
+        }
         match (sgd.momentum, slots) {
             (Momentum::Classic { factor, dampening }, [v]) => {
-                let [factor, share] = [factor, 1.0 - dampening].map(T::from_f64);
-                let all = all.zip(v.iter_mut()).map(|((x, &dx), v)| (decayed(dx, *x), x, v));
-                if first {
-                    for (g, x, v) in all {
-                        *v = g;
-                        *x -= rate * *v;
-                    }
-                } else {
-                    for (g, x, v) in all {
-                        *v = settled(factor * *v + share * g);
-                        *x -= rate * *v;
-                    }
+                let share = T::from_f64(if first { 1.0 } else { 1.0 - dampening });
+                let factor = T::from_f64(factor);
+                for ((x, &dx), v) in all.zip(v.iter_mut()) {
+                    let g = decayed(dx, *x);
+                    *v = settled(factor * *v + share * g);
+                    *x -= rate * *v;
                 }
             }
             (Momentum::Nesterov { factor }, [v]) => {
                 let factor = T::from_f64(factor);
-                let all = all.zip(v.iter_mut()).map(|((x, &dx), v)| (decayed(dx, *x), x, v));
-                if first {
-                    for (g, x, v) in all {
-                        *v = g;
-                        *x -= rate * (g + factor * *v);
-                    }
-                } else {
-                    for (g, x, v) in all {
-                        *v = settled(factor * *v + g);
-                        *x -= rate * (g + factor * *v);
-                    }
+                for ((x, &dx), v) in all.zip(v.iter_mut()) {
+                    let g = decayed(dx, *x);
+                    *v = settled(factor * *v + g);
+                    *x -= rate * (g + factor * *v);
                 }
             }
             _ => {
