@@ -237,6 +237,7 @@ impl<T: Scalar> Product<'_, T> {
         let (panels, columns) = buffer[skip..].split_at_mut(b_len);
         let (panels, _) = panels.as_chunks_mut::<NR>();
         let (columns, _) = columns.as_chunks_mut::<AW>();
+        let lanes = std::hint::black_box(LANES);
         // A tile that is larger than what is left of C.
         let mut edge = [[T::ZERO; NR]; AW];
         for j in (0..n).step_by(nc) {
@@ -267,7 +268,7 @@ impl<T: Scalar> Product<'_, T> {
                     };
                     // Also the rows that a low tile computes and drops.
                     let a = if n <= FEW_COLUMNS && first + i + height.max(LOW) <= m {
-                        Strided { form, elements: rows, row, term, sorted: false }
+                        Strided { form, elements: rows, row, term, sorted: false, lanes }
                     } else {
                         for (p, block) in (0..).step_by(KC).zip(columns[..depth].chunks_mut(KC)) {
                             match form {
@@ -277,7 +278,14 @@ impl<T: Scalar> Product<'_, T> {
                                 Form::Tn => pack::<T, S, AW>(&rows[p * m..], m, height, block),
                             }
                         }
-                        Strided { form, elements: columns.as_flattened(), row: 1, term: AW, sorted: true }
+                        Strided {
+                            form,
+                            elements: columns.as_flattened(),
+                            row: 1,
+                            term: AW,
+                            sorted: true,
+                            lanes,
+                        }
                     };
                     let tiles = Tiles::<'_, T, NR> { a, depth, panels, start, n, j, nc };
                     tiles.compute::<S, MR, AW>(height, &mut c[i * n..], &mut edge);
@@ -311,6 +319,8 @@ struct Strided<'a, T> {
     term: usize,
     /// Whether the terms are sorted by lane.
     sorted: bool,
+    /// [`LANES`], but unknown to the compiler, which would write out a loop that it knows to run four times at most.
+    lanes: usize,
 }
 
 /// Rows of A and a packed block of B, of `depth` terms: their tiles are side by side in C, from column j on.
@@ -397,7 +407,7 @@ fn sums<T: Scalar, S: Simd, const MR: usize, const NR: usize, const V: usize>(
     let mut sums = [[zero; V]; MR];
     // The last element that is read below: with this check all reads are within bounds.
     let _ = a.elements[(MR - 1) * a.row + terms.saturating_sub(1) * a.term];
-    let (lanes, mut done) = (a.form.lanes(terms), 0);
+    let (lanes, mut done) = (if a.form.lanes(terms) == 1 { 1 } else { a.lanes }, 0);
     for lane in 0..lanes {
         let now = if lanes == 1 { terms } else { terms / LANES + usize::from(lane < terms % LANES) };
         let (first, step) = if a.sorted { (done, 1) } else { (lane, lanes) };
