@@ -57,6 +57,8 @@ impl Init {
         fan_out: usize,
         rng: &mut (impl Rng + ?Sized),
     ) -> Result<Tensor<T>, ShapeError> {
+        // Of one type from here on, so that all shapes share the code below.
+        let shape = shape.into_shape()?;
         // √(numerator / fan)
         let root = |numerator: f64, fan: usize| match fan {
             0 => 0.0,

@@ -404,40 +404,62 @@ fn sums<T: Scalar, S: Simd, const MR: usize, const NR: usize, const V: usize>(
 ) -> [[T::Register<S>; V]; MR] {
     let terms = b.len();
     let zero = T::Register::<S>::splat(T::ZERO);
-    let mut sums = [[zero; V]; MR];
     // The last element that is read below: with this check all reads are within bounds.
     let _ = a.elements[(MR - 1) * a.row + terms.saturating_sub(1) * a.term];
-    let (lanes, mut done) = (if a.form.lanes(terms) == 1 { 1 } else { a.lanes }, 0);
-    for lane in 0..lanes {
-        let now = if lanes == 1 { terms } else { terms / LANES + usize::from(lane < terms % LANES) };
-        let (first, step) = if a.sorted { (done, 1) } else { (lane, lanes) };
-        let (mut at, step) = (first * a.term, step * a.term);
-        let mut acc = [[zero; V]; MR];
-        for b in &b[done..done + now] {
-            let mut columns = [zero; V];
-            for v in 0..V {
-                columns[v] = T::Register::<S>::load(&b[v * T::Register::<S>::LEN..]);
-            }
-            unrolled!(i < MR => {
-                // SAFETY: i < MR, and `at` is one of the terms times a.term, so that this is not behind the element that
-                // was read above. What that pays: `cargo bench --bench tensor -- matmul` takes up to 1.3 times as long
-                // with checks.
-                #[expect(unsafe_code, reason = "the compiler doesn't see what the check above says")]
-                let a = T::Register::<S>::splat(unsafe { *a.elements.get_unchecked(at + i * a.row) });
-                for v in 0..V {
-                    acc[i][v] = a.mul_add(columns[v], acc[i][v]);
-                }
-            });
-            at += step;
+    let lanes = if a.form.lanes(terms) == 1 { 1 } else { a.lanes };
+    let len =
+        |lane: usize| if lanes == 1 { terms } else { terms / LANES + usize::from(lane < terms % LANES) };
+    let mut done = len(0);
+    let mut sums = lane::<T, S, MR, NR, V>(a, 0, lanes, &b[..done]);
+    // Sums begin at 0 everywhere: −0 becomes 0.
+    unrolled!(i < MR => {
+        for sum in &mut sums[i] {
+            *sum = zero.plus(*sum);
         }
+    });
+    for l in 1..lanes {
+        let next = done + len(l);
+        let first = if a.sorted { done } else { l };
+        let acc = lane::<T, S, MR, NR, V>(a, first, lanes, &b[done..next]);
         unrolled!(i < MR => {
             for v in 0..V {
                 sums[i][v] = sums[i][v].plus(acc[i][v]);
             }
         });
-        done += now;
+        done = next;
     }
     sums
+}
+
+/// The partial sums of one lane, whose terms begin with number `first`.
+#[inline(always)]
+fn lane<T: Scalar, S: Simd, const MR: usize, const NR: usize, const V: usize>(
+    a: Strided<'_, T>,
+    first: usize,
+    lanes: usize,
+    b: &[[T; NR]],
+) -> [[T::Register<S>; V]; MR] {
+    let zero = T::Register::<S>::splat(T::ZERO);
+    let (mut at, step) = (first * a.term, if a.sorted { 1 } else { lanes } * a.term);
+    let mut acc = [[zero; V]; MR];
+    for b in b {
+        let mut columns = [zero; V];
+        for v in 0..V {
+            columns[v] = T::Register::<S>::load(&b[v * T::Register::<S>::LEN..]);
+        }
+        unrolled!(i < MR => {
+            // SAFETY: i < MR, and `at` is one of the terms times a.term, so that this is not behind the element that
+            // `sums` has read. What that pays: `cargo bench --bench tensor -- matmul` takes up to 1.3 times as long with
+            // checks.
+            #[expect(unsafe_code, reason = "the compiler doesn't see what the check in `sums` says")]
+            let a = T::Register::<S>::splat(unsafe { *a.elements.get_unchecked(at + i * a.row) });
+            for v in 0..V {
+                acc[i][v] = a.mul_add(columns[v], acc[i][v]);
+            }
+        });
+        at += step;
+    }
+    acc
 }
 
 /// The same for a whole tile.

@@ -79,13 +79,14 @@ impl<T: Scalar, const N: usize> Register<T> for Plain<T, N> {
     fn store(self, x: &mut [T]) {
         x[..N].copy_from_slice(&self.0);
     }
-    #[inline(always)]
+    // Ends of rows: written out wherever there may be one, they make a program 3 KB larger.
+    #[inline(never)]
     fn load_part(x: &[T]) -> Self {
         let mut register = [T::ZERO; N];
         register.iter_mut().zip(x).for_each(|(register, &x)| *register = x);
         Self(register)
     }
-    #[inline(always)]
+    #[inline(never)]
     fn store_part(self, x: &mut [T]) {
         x.iter_mut().zip(self.0).for_each(|(x, register)| *x = register);
     }
