@@ -7,13 +7,16 @@ mod common;
 
 use std::hint::black_box;
 use std::num::NonZeroUsize;
+use std::sync::atomic::AtomicU8;
+use std::sync::atomic::Ordering::{Acquire, Release};
 use std::time::Duration;
 
 use backrule_tensor::nalgebra::{DMatrixViewMut, Dyn, MatrixView};
 use backrule_tensor::simd::{self, Kernel, Simd};
 use backrule_tensor::{Tensor, matmul_into, matmul_nt_into, matmul_tn_into, parallel};
 use common::{Product, bench, normal};
-use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::measurement::WallTime;
+use criterion::{BatchSize, BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 
 /// Batch, inputs and outputs of dense layers: one sample, tiny, cache-sized, large.
 const LAYERS: [[usize; 3]; 10] = [
@@ -225,7 +228,36 @@ fn wake(c: &mut Criterion) {
             })
         })
     });
+    round_trip(&mut group);
     group.finish();
+}
+
+/// A number that two threads write in turn: how long a cache line takes from one core to another one and back.
+fn round_trip(group: &mut BenchmarkGroup<'_, WallTime>) {
+    const THEIRS: u8 = 0;
+    const OURS: u8 = 1;
+    const OVER: u8 = 2;
+    let turn = AtomicU8::new(OURS);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            loop {
+                match turn.load(Acquire) {
+                    THEIRS => turn.store(OURS, Release),
+                    OVER => break,
+                    _ => std::hint::spin_loop(),
+                }
+            }
+        });
+        group.throughput(Throughput::Elements(1)).bench_function("round_trip", |b| {
+            b.iter(|| {
+                turn.store(THEIRS, Release);
+                while turn.load(Acquire) == THEIRS {
+                    std::hint::spin_loop();
+                }
+            });
+        });
+        turn.store(OVER, Release);
+    });
 }
 
 criterion_group!(benches, matmul, small_matmul, elements, roofline, rows, wake);
