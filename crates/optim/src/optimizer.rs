@@ -201,6 +201,9 @@ const FEW: usize = 8;
 
 /// Updates one parameter: in chunks, unless the rule needs it whole.
 fn update<T: Scalar>(rule: &impl Rule<T>, step: u64, mut x: &mut [T], mut dx: &[T], slots: &mut [Tensor<T>]) {
+    if x.is_empty() {
+        return;
+    }
     let count = slots.len();
     if count > FEW {
         let mut slots: Vec<_> = slots.iter_mut().map(Tensor::as_mut_slice).collect();
@@ -209,11 +212,14 @@ fn update<T: Scalar>(rule: &impl Rule<T>, step: u64, mut x: &mut [T], mut dx: &[
     let mut slots = slots.iter_mut();
     let mut slots: [_; FEW] =
         std::array::from_fn(|_| slots.next().map(Tensor::as_mut_slice).unwrap_or_default());
-    let size = if rule.needs_whole() { x.len().max(1) } else { (x.len() / 32).clamp(CHUNK, LARGE_CHUNK) };
+    let size = (x.len() / 32).clamp(CHUNK, LARGE_CHUNK);
+    if x.len() <= size || rule.needs_whole() {
+        return rule.update(step, x, dx, &mut slots[..count]);
+    }
     // Large memory from the system begins 16 bytes behind a cache line. What lies before the next line is updated by itself, so
     // that chunks begin at one, and no register of theirs lies across two.
     let gap = x.as_ptr().align_offset(LINE);
-    if x.len() > size && (1..size).contains(&gap) {
+    if (1..size).contains(&gap) {
         let mut slots = slots.each_mut().map(|slot| slot.split_off_mut(..gap).unwrap_or_default());
         let (x, dx) = (x.split_off_mut(..gap), dx.split_off(..gap));
         rule.update(step, x.unwrap_or_default(), dx.unwrap_or_default(), &mut slots[..count]);
