@@ -100,41 +100,42 @@ impl<'a, T: Scalar> Read<'a, T> {
         e: &mut [T],
     ) -> f64 {
         let Self { loss, n, scale, .. } = *self;
-        if n <= LANES {
-            let labels = match target {
-                Target::Classes(labels) if loss.label_smoothing == 0.0 => Some(&labels[at / n..][..rows]),
-                _ => None,
-            };
-            let (mut l, mut own, mut factor) = (0.0, [0.0; ROWS], [T::ONE; ROWS]);
-            if let Some(labels) = labels {
-                for (i, &y) in labels.iter().enumerate() {
-                    if loss.ignore_index != Some(y) {
-                        own[i] = loss.weight(y);
-                        l += own[i] * (self.ln_sum[i] - (z[i * n + y] - self.max[i]).to_f64());
-                    }
-                }
-                for i in 0..ROWS {
-                    factor[i] = T::from_f64(scale * own[i] / self.sum[i]);
+        let (mut l, mut own, mut factor) = (0.0, [0.0; ROWS], [T::ONE; ROWS]);
+        let labels = match target {
+            Target::Classes(labels) if n <= LANES && loss.label_smoothing == 0.0 => {
+                Some(&labels[at / n..][..rows])
+            }
+            _ => None,
+        };
+        if let Some(labels) = labels {
+            for (i, &y) in labels.iter().enumerate() {
+                if loss.ignore_index != Some(y) {
+                    own[i] = loss.weight(y);
+                    l += own[i] * (self.ln_sum[i] - (z[i * n + y] - self.max[i]).to_f64());
                 }
             }
+            for i in 0..ROWS {
+                factor[i] = T::from_f64(scale * own[i] / self.sum[i]);
+            }
+        }
+        if n <= LANES {
             let to = match (labels, &mut dz) {
                 (None, _) => &mut *e,
                 (_, Some(dz)) => dz,
                 (_, None) => return l,
             };
             lanes::turn_back::<T, S>(&self.e, &factor, n, rows, to);
-            if let (Some(labels), Some(dz)) = (labels, &mut dz) {
-                for ((dz, &y), own) in dz.chunks_exact_mut(n).zip(labels).zip(own) {
-                    if loss.ignore_index == Some(y) {
-                        dz.fill(T::ZERO);
-                    } else {
-                        dz[y] -= T::from_f64(scale * own);
-                    }
-                }
-                return l;
-            }
         }
-        let mut l = 0.0;
+        if let (Some(labels), Some(dz)) = (labels, &mut dz) {
+            for ((dz, &y), own) in dz.chunks_exact_mut(n).zip(labels).zip(own) {
+                if loss.ignore_index == Some(y) {
+                    dz.fill(T::ZERO);
+                } else {
+                    dz[y] -= T::from_f64(scale * own);
+                }
+            }
+            return l;
+        }
         for i in 0..rows {
             let start = i * n;
             let (z, mut dz) = (&z[start..], dz.as_deref_mut().map(|dz| &mut dz[start..]));
