@@ -17,8 +17,8 @@
 //! ```
 //!
 //! The caller works, too: on the first task, and on those that follow while there are any; workers begin with the last. The
-//! caller waits only for tasks that a worker has begun. Nothing is allocated once the workers have started. Without the feature `threads` everything here runs on the
-//! caller's thread.
+//! caller waits only for tasks that a worker has begun. Nothing is allocated once the workers have started. Without the
+//! feature `threads` everything here runs on the caller's thread.
 //!
 //! Handing out two tasks costs about a microsecond while a worker is awake, which it stays for a moment after its last task,
 //! and some ten when it must be woken (`cargo bench --bench tensor -- parallel`). A task should take longer than that.
@@ -26,9 +26,9 @@
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Calls f(0), …, f(tasks − 1), each once, on this thread and the pool's workers, and returns when all are done. This thread
-/// begins with the first, workers with the last: when the same work is handed out again, each finds in its cache what it had
-/// then.
+/// Calls f(0), …, f(tasks − 1), each once, on this thread and the pool's workers, and returns when all are done. f(0) is
+/// called on this thread, which goes on from there, while workers begin with the last: when the same work is handed out
+/// again, each finds in its cache what it had then.
 ///
 /// They run on this thread only if [`threads`] is 1, if this is called from within a task, or while another thread is
 /// using the pool.
