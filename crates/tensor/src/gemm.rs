@@ -14,22 +14,39 @@
 //!    packed A
 //! ```
 //!
-//! Packing is what makes A·B, A·Bᵀ and Aᵀ·B one loop: only the two packing functions know which operand is transposed.
-//! Where C has few columns, rows of A are read in place instead, and a product with a few rows packs nothing. The buffer
-//! belongs to the thread and is reused, so that products allocate nothing (nalgebra's fast kernel allocates for each one,
-//! and its transposed products never reach that kernel: dimforge/nalgebra#717).
+//! Packing ([`pack`]) is what makes A·B, A·Bᵀ and Aᵀ·B one loop: only the packing functions know which operand is
+//! transposed. Where C has few columns, rows of A are read in place instead, and a product with few rows packs nothing
+//! ([`few_rows`]). The buffer belongs to the thread and is reused, so that products allocate nothing (nalgebra's fast kernel
+//! allocates for each one, and its transposed products never reach that kernel: dimforge/nalgebra#717).
 //!
 //! **An element of C has the same bits in whatever product it is computed**: alone, in a batch of any size, at any
-//! place, by any number of threads. Its sum runs over blocks of [`KC`] terms, which are added in order. In A·Bᵀ, within a
-//! block of more than [`SHORT`] terms, it runs in [`LANES`] interleaved partial sums, which are added in order, too:
-//! for a single row there is nothing else that could be computed at a time. That is what lets a batch be split without
-//! anybody noticing.
+//! place, by any number of threads. Its sum runs over blocks of terms ([`Form::block`]), which are added in order. In A·Bᵀ,
+//! within a long block, it runs in interleaved partial sums, which are added in order, too ([`Form::lanes`]): for a
+//! single row there is nothing else that could be computed at a time. That is what lets a batch be split without anybody
+//! noticing.
 //!
 //! What must stay in registers is written in registers (`simd/registers.rs`), for each instruction set:
 //! see [`simd`](crate::simd). AVX2 and AVX-512 give the same bits, for both round a·b + c once.
 
+/// Repeats a block for `$i` in 0..`$n`, written out, so that the tile's sums stay in registers.
+macro_rules! unrolled {
+    ($i:ident < $n:ident => $body:block) => {
+        unrolled!(@ $i $n $body 0 1 2 3 4 5 6 7)
+    };
+    (@ $i:ident $n:ident $body:block $($value:literal)*) => {
+        $(if $value < $n { let $i = $value; $body })*
+    };
+}
+
+mod few_rows;
+mod pack;
+
+use few_rows::{outer, row_nn};
+use pack::{pack, pack_transposed};
+
 use crate::Scalar;
-use crate::simd::{Kernel, Quad, Register, Simd};
+use crate::simd::{Kernel, Lanes, Register, Simd};
+pub(crate) use few_rows::FewRows;
 
 /// Which operand of a product is read as its transpose. No layer's rule needs Aᵀ·Bᵀ.
 #[derive(Clone, Copy, Debug)]
@@ -54,13 +71,25 @@ pub(crate) enum Start<'a, T> {
 }
 
 impl Form {
-    /// The number of partial sums for a block of so many terms. A single row of A·B or Aᵀ·B is computed many columns at a
-    /// time and needs none.
+    /// The number of partial sums for a block of so many terms: 1, 4 or 8. Eight of them fill a register of 32 bytes, and make
+    /// one sample's product as fast as the cache gives weights; but they cost a batch something at each of their ends. A single
+    /// row of A·B or Aᵀ·B is computed many columns at a time and needs none.
     #[inline(always)]
     fn lanes(self, terms: usize) -> usize {
         match self {
-            Self::Nt if terms > SHORT => LANES,
+            Self::Nt if terms >= LONG => 8,
+            Self::Nt if terms > SHORT => 4,
             _ => 1,
+        }
+    }
+
+    /// The number of terms in a block of the sum, and in a packed block, which has more if C has few columns: as many terms
+    /// of MR rows of A, or of a lane's part of them, fit the first-level cache.
+    #[inline(always)]
+    fn block(self) -> usize {
+        match self {
+            Self::Nt => 2 * KC,
+            Self::Nn | Self::Tn => KC,
         }
     }
 }
@@ -72,8 +101,8 @@ impl<T: Scalar> Start<'_, T> {
     }
 }
 
-/// Partial sums of an element of A·Bᵀ: enough for one sample's product with a row of weights not to wait for each addition.
-const LANES: usize = 4;
+/// From so many terms on there are eight partial sums in A·Bᵀ: of fewer, for batches, the ends take too long.
+const LONG: usize = 512;
 /// Up to so many terms there is one sum: adding up four would take longer than the few terms of each.
 const SHORT: usize = 64;
 /// Products of up to so many multiplications are computed element by element.
@@ -82,22 +111,12 @@ const TINY: usize = 128;
 const FEW_COLUMNS: usize = 256;
 /// Tiles have no fewer rows: with fewer, each addition would wait for the one before, so that four take no longer than one.
 const LOW: usize = 4;
-/// Terms of the sum that a packed block holds, or more if C has few columns: MR rows of A fit the first-level cache.
+/// Terms of the sum in a block.
 const KC: usize = 512;
 /// Elements of a packed block of B: half a megabyte in single precision, within the second-level cache.
 const BLOCK: usize = 1 << 17;
 /// Elements of C that are finished at once: few enough for the first-level cache, and enough for what beginning costs.
 const FINISHED: usize = 2048;
-
-/// Repeats a block for `$i` in 0..`$n`, written out, so that the tile's sums stay in registers.
-macro_rules! unrolled {
-    ($i:ident < $n:ident => $body:block) => {
-        unrolled!(@ $i $n $body 0 1 2 3 4 5 6 7)
-    };
-    (@ $i:ident $n:ident $body:block $($value:literal)*) => {
-        $(if $value < $n { let $i = $value; $body })*
-    };
-}
 
 /// Rows of C = A·B + start: those from `first` on that `c` has room for. The whole product is m × n and sums over k terms.
 /// All buffers are row-major, and the caller has checked their lengths.
@@ -169,6 +188,15 @@ impl<T: Scalar> Product<'_, T> {
         work <= TINY && work > 0 && terms <= SHORT
     }
 
+    /// Whether it is A·Bᵀ with so few rows that packing B would take longer than reading it where it is, for each of them.
+    /// With eight partial sums that is true of more rows.
+    #[inline]
+    pub(crate) fn has_few_rows(&self) -> bool {
+        let [_, n, k] = self.sizes;
+        let few = if k >= LONG { 8 } else { 3 };
+        matches!(self.form, Form::Nt) && k > 1 && !self.c.is_empty() && self.c.len() <= few * n
+    }
+
     /// Whether nothing is added to a product before it is rounded, so that all instruction sets give the same bits.
     #[inline]
     pub(crate) fn is_exact(&self) -> bool {
@@ -194,17 +222,14 @@ impl<T: Scalar> Product<'_, T> {
             for (&a, c) in a[first..].iter().zip(c.chunks_exact_mut(n)) {
                 outer::<T, S>(a, &b[..n], start, c);
             }
-        } else if rows <= 3 && (m == 1 || !matches!(form, Form::Tn)) {
+        } else if rows <= 3 && matches!((form, m), (Form::Nn, _) | (Form::Tn, 1)) {
             // Too few rows for B to be read a second time: packing it would cost more than the product.
+            let kc = form.block();
             for (i, c) in c.chunks_exact_mut(n).enumerate() {
                 let a = &a[(first + i) * k..][..k];
-                for p in (0..k).step_by(KC) {
-                    let a = &a[p..][..KC.min(k - p)];
+                for p in steps(0, k, kc) {
                     let start = if p == 0 { start } else { Start::Scaled(T::ONE) };
-                    match form {
-                        Form::Nt => row_nt::<T, S>(a, &b[p..], k, start, c),
-                        Form::Nn | Form::Tn => row_nn::<T, S>(a, &b[p * n..], start, c),
-                    }
+                    row_nn::<T, S>(&a[p..][..kc.min(k - p)], &b[p * n..], start, c);
                 }
             }
         } else {
@@ -225,8 +250,9 @@ impl<T: Scalar> Product<'_, T> {
         let &mut Self { form, sizes: [m, n, k], first, a, b, start, finish, ref mut c } = self;
         let rows = c.len() / n;
         // For fewer terms, a packed block has more columns, and for fewer columns, more terms.
+        let kc = form.block();
         let nc = (BLOCK / k.min(KC)).min(n).next_multiple_of(NR);
-        let depth = k.min((BLOCK / nc / KC).max(1) * KC);
+        let depth = k.min((BLOCK / nc / kc).max(1) * kc);
         // As much as this product needs, and never less than before. Panels begin at a cache line.
         let (b_len, a_len) = (nc * depth, AW * depth);
         let len = b_len + a_len + NR;
@@ -237,20 +263,20 @@ impl<T: Scalar> Product<'_, T> {
         let (panels, columns) = buffer[skip..].split_at_mut(b_len);
         let (panels, _) = panels.as_chunks_mut::<NR>();
         let (columns, _) = columns.as_chunks_mut::<AW>();
-        let lanes = std::hint::black_box(LANES);
+        let zero = std::hint::black_box(0);
         // A tile that is larger than what is left of C.
         let mut edge = [[T::ZERO; NR]; AW];
-        for j in (0..n).step_by(nc) {
+        for j in steps(0, n, nc) {
             let nc = nc.min(n - j);
-            for p in (0..k).step_by(depth) {
+            for p in steps(0, k, depth) {
                 let depth = depth.min(k - p);
                 let start = if p == 0 { start } else { Start::Scaled(T::ONE) };
-                for (j, panel) in (j..j + nc).step_by(NR).zip(panels.chunks_exact_mut(depth)) {
-                    for (p, block) in (p..).step_by(KC).zip(panel.chunks_mut(KC)) {
+                for (j, panel) in steps(j, j + nc, NR).zip(panels.chunks_exact_mut(depth)) {
+                    for (p, block) in steps(p, k, kc).zip(panel.chunks_mut(kc)) {
                         match form {
                             Form::Nt => {
-                                let (b, width) = (&b[j * k + p..], NR.min(n - j));
-                                pack_transposed::<T, S, NR>(form, b, k, width, block);
+                                let (b, count) = (&b[j * k + p..], NR.min(n - j));
+                                pack_transposed::<T, S, NR>(form, b, k, count, block);
                             }
                             Form::Nn | Form::Tn => pack::<T, S, NR>(&b[p * n + j..], n, NR.min(n - j), block),
                         }
@@ -268,9 +294,9 @@ impl<T: Scalar> Product<'_, T> {
                     };
                     // Also the rows that a low tile computes and drops.
                     let a = if n <= FEW_COLUMNS && first + i + height.max(LOW) <= m {
-                        Strided { form, elements: rows, row, term, sorted: false, lanes }
+                        Strided { form, elements: rows, row, term, sorted: false, zero }
                     } else {
-                        for (p, block) in (0..).step_by(KC).zip(columns[..depth].chunks_mut(KC)) {
+                        for (p, block) in steps(0, depth, kc).zip(columns[..depth].chunks_mut(kc)) {
                             match form {
                                 Form::Nn | Form::Nt => {
                                     pack_transposed::<T, S, AW>(form, &rows[p..], k, height, block);
@@ -284,7 +310,7 @@ impl<T: Scalar> Product<'_, T> {
                             row: 1,
                             term: AW,
                             sorted: true,
-                            lanes,
+                            zero,
                         }
                     };
                     let tiles = Tiles::<'_, T, NR> { a, depth, panels, start, n, j, nc };
@@ -319,8 +345,8 @@ struct Strided<'a, T> {
     term: usize,
     /// Whether the terms are sorted by lane.
     sorted: bool,
-    /// [`LANES`], but unknown to the compiler, which would write out a loop that it knows to run four times at most.
-    lanes: usize,
+    /// 0, but unknown to the compiler, which would write out a loop that it knows to run eight times at most.
+    zero: usize,
 }
 
 /// Rows of A and a packed block of B, of `depth` terms: their tiles are side by side in C, from column j on.
@@ -343,9 +369,10 @@ impl<T: Scalar, const NR: usize> Tiles<'_, T, NR> {
         edge: &mut [[T; NR]; AW],
     ) {
         let Self { a, depth, panels, start, n, j, nc } = self;
-        for (j, panel) in (j..j + nc).step_by(NR).zip(panels.chunks_exact(depth)) {
+        for (j, panel) in steps(j, j + nc, NR).zip(panels.chunks_exact(depth)) {
             let width = NR.min(n - j);
-            for (p, b) in (0..).step_by(KC).zip(panel.chunks(KC)) {
+            let kc = a.form.block();
+            for (p, b) in steps(0, depth, kc).zip(panel.chunks(kc)) {
                 let a = Strided { elements: &a.elements[p * a.term..], ..a };
                 let start = if p == 0 { start } else { Start::Scaled(T::ONE) };
                 let whole = width == NR && height >= LOW;
@@ -406,9 +433,9 @@ fn sums<T: Scalar, S: Simd, const MR: usize, const NR: usize, const V: usize>(
     let zero = T::Register::<S>::splat(T::ZERO);
     // The last element that is read below: with this check all reads are within bounds.
     let _ = a.elements[(MR - 1) * a.row + terms.saturating_sub(1) * a.term];
-    let lanes = if a.form.lanes(terms) == 1 { 1 } else { a.lanes };
-    let len =
-        |lane: usize| if lanes == 1 { terms } else { terms / LANES + usize::from(lane < terms % LANES) };
+    let lanes = a.form.lanes(terms) + a.zero;
+    let (full, rest) = (terms >> lanes.ilog2(), terms & (lanes - 1));
+    let len = |lane: usize| full + usize::from(lane < rest);
     let mut done = len(0);
     let mut sums = lane::<T, S, MR, NR, V>(a, 0, lanes, &b[..done]);
     // Sums begin at 0 everywhere: −0 becomes 0.
@@ -510,30 +537,41 @@ fn write_edge<T: Scalar, S: Simd, const NR: usize>(
     j: usize,
 ) {
     let len = T::Register::<S>::LEN;
-    for v in (0..NR.min(n - j)).step_by(len) {
+    for v in steps(0, NR.min(n - j), len) {
         let (j, width) = (j + v, len.min(n - j - v));
         let places = rows.iter().zip(c.chunks_mut(n));
         if width == len {
             for (row, c) in places {
-                write::<T, S>(T::Register::<S>::load(&row[v..]), start, &mut c[j..][..len], j);
+                write(T::Register::<S>::load(&row[v..]), start, &mut c[j..][..len], j);
             }
         } else {
             for (row, c) in places {
-                write::<T, S>(T::Register::<S>::load(&row[v..]), start, &mut c[j..][..width], j);
+                write(T::Register::<S>::load(&row[v..]), start, &mut c[j..][..width], j);
             }
         }
     }
 }
 
+/// `from`, `from` + `step`, … below `until`: `step_by` begins with a division.
+#[inline(always)]
+fn steps(from: usize, until: usize, step: usize) -> impl Iterator<Item = usize> {
+    let mut next = from;
+    std::iter::from_fn(move || {
+        let at = next;
+        next += step;
+        (at < until).then_some(at)
+    })
+}
+
 /// c = sum + start for a register's columns, of which the first is column j, or as many of them as `c` has.
 #[inline(always)]
-fn write<T: Scalar, S: Simd>(sum: T::Register<S>, start: Start<'_, T>, c: &mut [T], j: usize) {
+fn write<T: Scalar, R: Register<T>>(sum: R, start: Start<'_, T>, c: &mut [T], j: usize) {
     let sum = match start {
         Start::Zero => sum,
-        Start::Row(row) => sum.plus(T::Register::<S>::load_at_most(&row[j..][..c.len()])),
-        Start::Scaled(beta) => T::Register::<S>::splat(beta).mul_add(T::Register::<S>::load_at_most(c), sum),
+        Start::Row(row) => sum.plus(R::load_at_most(&row[j..][..c.len()])),
+        Start::Scaled(beta) => R::splat(beta).mul_add(R::load_at_most(c), sum),
     };
-    if c.len() == T::Register::<S>::LEN { sum.store(c) } else { sum.store_part(c) }
+    if c.len() == R::LEN { sum.store(c) } else { sum.store_part(c) }
 }
 
 /// c = sum + start for single elements, of which the first is in column j.
@@ -557,281 +595,6 @@ fn write_elements<T: Scalar, S: Simd>(sums: &[T], start: Start<'_, T>, c: &mut [
             }
         }
     }
-}
-
-/// Copies `width` columns of a row-major matrix with rows of length `n`, row after row. In the columns that are missing
-/// there may be anything: they are never stored.
-#[inline(always)]
-fn pack<T: Scalar, S: Simd, const W: usize>(b: &[T], n: usize, width: usize, panel: &mut [[T; W]]) {
-    for (p, panel) in panel.iter_mut().enumerate() {
-        let b = &b[p * n..];
-        if let Some(b) = b.first_chunk() {
-            *panel = *b;
-        } else {
-            for j in (0..width).step_by(4) {
-                T::Quad::<S>::load_at_most(&b[j..]).store(&mut panel[j..]);
-            }
-        }
-    }
-}
-
-/// The same for a matrix whose transpose is stored: `width` rows of length `k` become columns. Where there are lanes, the
-/// rows of the panel are sorted by theirs.
-#[inline(always)]
-fn pack_transposed<T: Scalar, S: Simd, const W: usize>(
-    form: Form,
-    b: &[T],
-    k: usize,
-    width: usize,
-    panel: &mut [[T; W]],
-) {
-    let terms = panel.len();
-    let (full, rest) = (terms / LANES, terms % LANES);
-    for j in (0..width).step_by(4) {
-        // Where fewer than four are left, the last one is copied again: such columns are never stored.
-        let rows: [&[T]; 4] = std::array::from_fn(|i| &b[(j + i).min(width - 1) * k..][..terms]);
-        let [(b0, rest0), (b1, rest1), (b2, rest2), (b3, rest3)] = rows.map(|row| row.as_chunks::<4>());
-        let blocks = b0.iter().zip(b1).zip(b2.iter().zip(b3));
-        let ends = rest0.iter().zip(rest1).zip(rest2.iter().zip(rest3));
-        let ends = ends.map(|((&b0, &b1), (&b2, &b3))| [b0, b1, b2, b3]);
-        if form.lanes(terms) == 1 {
-            let (groups, last) = panel.as_chunks_mut::<LANES>();
-            for (group, ((b0, b1), (b2, b3))) in groups.iter_mut().zip(blocks) {
-                let columns = transposed::<T, S>([b0, b1, b2, b3]);
-                unrolled!(lane < LANES => { columns[lane].store(&mut group[lane][j..]); });
-            }
-            last.iter_mut().zip(ends).for_each(|(last, end)| last[j..][..4].copy_from_slice(&end));
-        } else {
-            let (l0, later) = panel.split_at_mut(full + usize::from(rest > 0));
-            let (l1, later) = later.split_at_mut(full + usize::from(rest > 1));
-            let (l2, l3) = later.split_at_mut(full + usize::from(rest > 2));
-            let places = l0.iter_mut().zip(l1.iter_mut()).zip(l2.iter_mut().zip(l3.iter_mut()));
-            for (((l0, l1), (l2, l3)), ((b0, b1), (b2, b3))) in places.zip(blocks) {
-                let columns = transposed::<T, S>([b0, b1, b2, b3]);
-                columns[0].store(&mut l0[j..]);
-                columns[1].store(&mut l1[j..]);
-                columns[2].store(&mut l2[j..]);
-                columns[3].store(&mut l3[j..]);
-            }
-            for (lane, end) in [l0, l1, l2].into_iter().zip(ends) {
-                lane[full][j..][..4].copy_from_slice(&end);
-            }
-        }
-    }
-}
-
-#[inline(always)]
-fn transposed<T: Scalar, S: Simd>([b0, b1, b2, b3]: [&[T; 4]; 4]) -> [T::Quad<S>; 4] {
-    T::Quad::<S>::transpose([
-        T::Quad::<S>::load(b0),
-        T::Quad::<S>::load(b1),
-        T::Quad::<S>::load(b2),
-        T::Quad::<S>::load(b3),
-    ])
-}
-
-/// Sums of one term: a row of C = a bᵀ + start.
-#[inline(always)]
-fn outer<T: Scalar, S: Simd>(a: T, b: &[T], start: Start<'_, T>, c: &mut [T]) {
-    // Sums begin at 0 everywhere: −0 becomes 0.
-    match start {
-        Start::Zero => {
-            for (c, &b) in c.iter_mut().zip(b) {
-                *c = T::ZERO + S::mul_add(a, b, T::ZERO);
-            }
-        }
-        Start::Row(row) => {
-            for ((c, &b), &start) in c.iter_mut().zip(b).zip(row) {
-                *c = T::ZERO + S::mul_add(a, b, T::ZERO) + start;
-            }
-        }
-        Start::Scaled(beta) => {
-            for (c, &b) in c.iter_mut().zip(b) {
-                *c = S::mul_add(beta, *c, T::ZERO + S::mul_add(a, b, T::ZERO));
-            }
-        }
-    }
-}
-
-/// One row of C = A·Bᵀ: dot products with the rows of B.
-#[inline(always)]
-fn row_nt<T: Scalar, S: Simd>(a: &[T], b: &[T], k: usize, start: Start<'_, T>, c: &mut [T]) {
-    if Form::Nt.lanes(a.len()) == 1 {
-        let (mut j, n) = (0, c.len());
-        while j < n {
-            let left = n - j;
-            // Where fewer rows are left than are computed at a time, some before them are computed again, and dropped.
-            let again = |rows: usize| rows.saturating_sub(left);
-            let from = |rows: usize| &b[(j - again(rows)) * k..];
-            let (sums, rows) = if n >= 16 && left > 8 {
-                (short_dots::<T, S, 4>(a, from(16), k), 16)
-            } else if n >= 8 && left > 4 {
-                (short_dots::<T, S, 2>(a, from(8), k), 8)
-            } else if n >= 4 {
-                (short_dots::<T, S, 1>(a, from(4), k), 4)
-            } else {
-                (dot::<T, S>(a, from(1)), 1)
-            };
-            let count = rows - again(rows);
-            write_elements::<T, S>(&sums[again(rows)..], start, &mut c[j..][..count], j);
-            j += count;
-        }
-        return;
-    }
-    for (block, c) in c.chunks_mut(8).enumerate() {
-        // Where fewer rows are left than are computed at a time, the last one is computed again, and dropped.
-        let j = 8 * block;
-        let rows = std::array::from_fn(|i| &b[(j + i.min(c.len() - 1)) * k..][..a.len()]);
-        write_elements::<T, S>(&dots::<T, S>(a, rows), start, c, j);
-    }
-}
-
-/// The dot products of `a` with eight rows: while one sum waits for its addition, the others go on.
-#[inline(always)]
-fn dots<'x, T: Scalar, S: Simd>(a: &'x [T], b: [&'x [T]; 8]) -> [T; 8] {
-    const EIGHT: usize = 8;
-    let full = a.len() / LANES * LANES;
-    let quads = |x: &'x [T]| x.as_chunks::<LANES>().0.iter();
-    let [b0, b1, b2, b3, b4, b5, b6, b7] = b.map(quads);
-    let pairs = b0.zip(b1).zip(b2.zip(b3)).zip(b4.zip(b5).zip(b6.zip(b7)));
-    let mut acc = [T::Quad::<S>::splat(T::ZERO); 8];
-    for (a, (((b0, b1), (b2, b3)), ((b4, b5), (b6, b7)))) in quads(a).zip(pairs) {
-        let (a, b) = (T::Quad::<S>::load(a), [b0, b1, b2, b3, b4, b5, b6, b7]);
-        unrolled!(i < EIGHT => { acc[i] = a.mul_add(T::Quad::<S>::load(b[i]), acc[i]); });
-    }
-    if full < a.len() {
-        // Zeros are added to the lanes that have no term any more.
-        let a = T::Quad::<S>::load_part(&a[full..]);
-        unrolled!(i < EIGHT => { acc[i] = a.mul_add(T::Quad::<S>::load_part(&b[i][full..]), acc[i]); });
-    }
-    let zero = T::Quad::<S>::splat(T::ZERO);
-    let [first, last] = [
-        T::Quad::<S>::transpose([acc[0], acc[1], acc[2], acc[3]]),
-        T::Quad::<S>::transpose([acc[4], acc[5], acc[6], acc[7]]),
-    ];
-    let mut sums = [T::ZERO; 8];
-    zero.plus(first[0]).plus(first[1]).plus(first[2]).plus(first[3]).store(&mut sums);
-    zero.plus(last[0]).plus(last[1]).plus(last[2]).plus(last[3]).store(&mut sums[4..]);
-    sums
-}
-
-/// The same for sums that are too short for lanes, with 4 G ≤ 16 rows of length `k`: the terms of four rows become one
-/// register each.
-#[inline(always)]
-fn short_dots<T: Scalar, S: Simd, const G: usize>(a: &[T], b: &[T], k: usize) -> [T; 16] {
-    let (quads, rest) = a.as_chunks::<4>();
-    // The last element that is read below: with this check all reads are within bounds.
-    let _ = b[(4 * G - 1) * k + a.len() - 1];
-    let mut acc = [T::Quad::<S>::splat(T::ZERO); G];
-    for (p, a) in quads.iter().enumerate() {
-        let (a0, a1) = (T::Quad::<S>::splat(a[0]), T::Quad::<S>::splat(a[1]));
-        let (a2, a3) = (T::Quad::<S>::splat(a[2]), T::Quad::<S>::splat(a[3]));
-        unrolled!(g < G => {
-            let at = 4 * g * k + 4 * p;
-            // SAFETY: 4 g + 3 is at most 4 G − 1, and 4 p + 4 at most `a.len()`, so that the last of them ends where the
-            // check above has been, or before. What that pays: `cargo bench --bench tensor -- matmul/forward_nt/1x64x32`
-            // takes 1.3 times as long with slices of the rows, for which there are too few registers.
-            #[expect(unsafe_code, reason = "the compiler doesn't see what the check above says")]
-            let [b0, b1, b2, b3] = unsafe {
-                [
-                    b.get_unchecked(at..at + 4),
-                    b.get_unchecked(at + k..at + k + 4),
-                    b.get_unchecked(at + 2 * k..at + 2 * k + 4),
-                    b.get_unchecked(at + 3 * k..at + 3 * k + 4),
-                ]
-            };
-            let columns = T::Quad::<S>::transpose([
-                T::Quad::<S>::load(b0),
-                T::Quad::<S>::load(b1),
-                T::Quad::<S>::load(b2),
-                T::Quad::<S>::load(b3),
-            ]);
-            acc[g] = a0.mul_add(columns[0], acc[g]);
-            acc[g] = a1.mul_add(columns[1], acc[g]);
-            acc[g] = a2.mul_add(columns[2], acc[g]);
-            acc[g] = a3.mul_add(columns[3], acc[g]);
-        });
-    }
-    let mut sums = [T::ZERO; 16];
-    unrolled!(g < G => { acc[g].store(&mut sums[4 * g..]); });
-    for (row, sum) in sums[..4 * G].iter_mut().enumerate() {
-        for (&a, &b) in rest.iter().zip(&b[row * k + a.len() - rest.len()..]) {
-            *sum = S::mul_add(a, b, *sum);
-        }
-        // Sums begin at 0 everywhere: −0 becomes 0.
-        *sum = T::ZERO + *sum;
-    }
-    sums
-}
-
-/// The same with one row, in the first of the sums.
-#[inline(always)]
-fn dot<T: Scalar, S: Simd>(a: &[T], b: &[T]) -> [T; 16] {
-    let mut sums = [T::ZERO; 16];
-    for (&a, &b) in a.iter().zip(b) {
-        sums[0] = S::mul_add(a, b, sums[0]);
-    }
-    sums[0] = T::ZERO + sums[0];
-    sums
-}
-
-/// One row of C = A·B: the rows of B, each times an element of A, many columns at a time, so that no sum waits for its
-/// additions.
-#[inline(always)]
-fn row_nn<T: Scalar, S: Simd>(a: &[T], b: &[T], start: Start<'_, T>, c: &mut [T]) {
-    let (n, len, mut j) = (c.len(), T::Register::<S>::LEN, 0);
-    while j < n {
-        let left = n - j;
-        let registers = if left >= 8 * len {
-            columns_nn::<T, S, 8>(a, b, start, c, j);
-            8
-        } else if left > len {
-            columns_nn::<T, S, 2>(a, b, start, c, j);
-            2
-        } else {
-            columns_nn::<T, S, 1>(a, b, start, c, j);
-            1
-        };
-        j += registers * len;
-    }
-}
-
-/// The V registers of columns from j on.
-#[inline(always)]
-fn columns_nn<T: Scalar, S: Simd, const V: usize>(
-    a: &[T],
-    b: &[T],
-    start: Start<'_, T>,
-    c: &mut [T],
-    j: usize,
-) {
-    let (n, len) = (c.len(), T::Register::<S>::LEN);
-    let zero = T::Register::<S>::splat(T::ZERO);
-    let mut acc = [zero; V];
-    for (p, &a) in a.iter().enumerate() {
-        acc = add_row::<T, S, V>(a, &b[p * n + j..], n - j, acc);
-    }
-    // Sums begin at 0 everywhere: −0 becomes 0.
-    unrolled!(v < V => { acc[v] = zero.plus(acc[v]); });
-    let mut places = c[j..].chunks_mut(len);
-    unrolled!(v < V => {
-        if let Some(c) = places.next() { write::<T, S>(acc[v], start, c, j + v * len); }
-    });
-}
-
-/// acc + a b for the first V registers of b, of which only `width` elements matter.
-#[inline(always)]
-fn add_row<T: Scalar, S: Simd, const V: usize>(
-    a: T,
-    b: &[T],
-    width: usize,
-    mut acc: [T::Register<S>; V],
-) -> [T::Register<S>; V] {
-    let (len, a) = (T::Register::<S>::LEN, T::Register::<S>::splat(a));
-    // What is behind the row may be read as well: such columns are never stored.
-    let b = if b.len() < V * len { &b[..width.min(V * len)] } else { b };
-    unrolled!(v < V => { acc[v] = a.mul_add(T::Register::<S>::load_at_most(&b[(v * len).min(b.len())..]), acc[v]); });
-    acc
 }
 
 #[cfg(test)]
@@ -876,7 +639,7 @@ mod tests {
     fn same_bits_in_any_batch<T: Scalar>() {
         let m = 41;
         for n in [1, 3, 10, 33, 530] {
-            for k in [1, 5, 64, 65, 257, 513, 1025] {
+            for k in [1, 5, 64, 65, 257, 512, 518, 1025, 1540] {
                 let (a, b, c) = (numbers::<T>(m * k, 1), numbers(k * n, 2), numbers(m * n, 3));
                 let row = numbers(n, 4);
                 for start in [Start::Zero, Start::Row(&row), Start::Scaled(T::from_f64(0.3))] {
@@ -886,7 +649,7 @@ mod tests {
                         if form.lanes(k) == 1 {
                             assert_eq!(whole, product(Form::Nn, [m, n, k], &a, &b, start, &c), "{form:?}");
                         }
-                        for batch in [1, 2, 4, 7, m] {
+                        for batch in [1, 3, 4, 8, 9, m] {
                             let mut parts = Vec::new();
                             for (a, c) in a.chunks(batch * k).zip(c.chunks(batch * n)) {
                                 parts.extend(product(form, [c.len() / n, n, k], a, &b, start, c));
@@ -920,6 +683,7 @@ mod tests {
             [41, 33, 65],
             [300, 10, 520],
             [20, 300, 600],
+            [8, 30, 600],
             [19, 1100, 300],
         ] {
             let (a, b, c) = (numbers::<f32>(m * k, 1), numbers::<f32>(n * k, 2), numbers(m * n, 3));
@@ -963,17 +727,27 @@ mod tests {
         }
     }
 
+    /// What [`gemm`] would do on a processor with no more than `level`.
+    fn run_at<T: Scalar>(level: &str, product: &mut Product<'_, T>) -> Option<()> {
+        if product.has_few_rows() {
+            simd::run_at(level, FewRows(product))
+        } else {
+            simd::run_at(level, product)
+        }
+    }
+
     fn same_bits_with_any_registers<T: Scalar>() {
         let edges = (1..16).map(|n| [5, n, 3]);
-        let sizes = [[1, 9, 70], [2, 300, 65], [33, 17, 300], [13, 530, 64], [14, 260, 129]];
-        for [m, n, k] in edges.chain(sizes) {
+        let few = [[1, 9, 70], [2, 300, 65], [1, 3, 530], [8, 13, 519], [3, 40, 1030]];
+        let many = [[33, 17, 300], [13, 530, 64], [14, 260, 129], [9, 20, 519]];
+        for [m, n, k] in edges.chain(few).chain(many) {
             let (a, b, c) = (numbers::<T>(m * k, 1), numbers(k * n, 2), numbers(m * n, 3));
             let row = numbers(n, 4);
             for form in FORMS {
                 for start in [Start::Zero, Start::Row(&row), Start::Scaled(T::from_f64(0.3))] {
                     let with = |level| {
                         let mut c = c.clone();
-                        let kernel = &mut Product {
+                        let product = &mut Product {
                             form,
                             sizes: [m, n, k],
                             first: 0,
@@ -983,7 +757,7 @@ mod tests {
                             finish: None,
                             c: &mut c,
                         };
-                        simd::run_at(level, kernel).map(|()| c)
+                        run_at(level, product).map(|()| c)
                     };
                     if let (Some(wide), Some(narrow)) = (with("avx512"), with("avx2")) {
                         assert_eq!(wide, narrow, "{form:?} {m} {n} {k} {start:?}");
@@ -1066,7 +840,9 @@ mod tests {
     #[test]
     fn the_second_product_allocates_nothing() {
         for form in FORMS {
-            for [m, n, k] in [[1, 10, 64], [4, 9, 8], [32, 32, 64], [300, 100, 257], [7, 600, 300]] {
+            for [m, n, k] in
+                [[1, 10, 64], [4, 9, 8], [32, 32, 64], [300, 100, 257], [7, 600, 300], [20, 10, 700]]
+            {
                 let (a, b) = (numbers::<f32>(m * k, 1), numbers::<f32>(k * n, 2));
                 let mut c = vec![0.0; m * n];
                 gemm(form, [m, n, k], &a, &b, Start::Zero, &mut c);
@@ -1081,7 +857,7 @@ mod tests {
     /// What runs on processors without AVX2 is tested on the others, too.
     #[test]
     fn the_portable_kernel_computes_the_same_products() {
-        for [m, n, k] in [[1, 9, 70], [5, 20, 7], [33, 17, 300], [4, 530, 3]] {
+        for [m, n, k] in [[1, 9, 70], [2, 11, 519], [3, 20, 7], [33, 17, 300], [9, 19, 519], [4, 530, 3]] {
             // Whole numbers: exact in any order, with or without FMA.
             let whole = |len, salt| {
                 numbers::<f32>(len, salt).into_iter().map(|x| (x * 9.0).round()).collect::<Vec<_>>()
@@ -1103,7 +879,7 @@ mod tests {
                     finish: None,
                     c: &mut c,
                 };
-                simd::run_at("baseline", kernel).unwrap();
+                run_at("baseline", kernel).unwrap();
                 assert_eq!(c, expected, "{form:?} {m} {n} {k}");
             }
         }

@@ -21,7 +21,7 @@
 //! assert_eq!(lanes::sum(sums), (20..40).sum::<i32>() as f32);
 //! ```
 
-use crate::simd::{Quad, Register, Simd};
+use crate::simd::{Lanes, Quad, Register, Simd};
 use crate::{Scalar, math};
 
 /// How many elements a chunk has.

@@ -4,7 +4,7 @@ use std::iter::Sum;
 use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAssign};
 use std::thread::LocalKey;
 
-use crate::gemm::{Product, Tiny};
+use crate::gemm::{FewRows, Product, Tiny};
 use crate::math;
 use crate::simd::{self, Kernel, Simd};
 
@@ -105,7 +105,7 @@ pub(crate) mod sealed {
     use std::thread::LocalKey;
 
     use crate::gemm::Product;
-    use crate::simd::{Quad, Register, Simd};
+    use crate::simd::{Quad, Quads, Register, Simd};
 
     /// Seals [`super::Scalar`], and keeps nalgebra's traits out of it: their methods would clash with ours.
     pub trait Gemm: Sized {
@@ -117,6 +117,8 @@ pub(crate) mod sealed {
         type Register<S: Simd>: Register<Self>;
         /// Four of this type.
         type Quad<S: Simd>: Quad<Self>;
+        /// Eight of this type.
+        type Oct<S: Simd>: Quads<Self, Self::Quad<S>>;
         /// a b + c with a single rounding.
         fn mul_add(self, b: Self, c: Self) -> Self;
         /// eˣ for x ≤ 0; results below the normal numbers may be 0.
@@ -127,12 +129,13 @@ pub(crate) mod sealed {
 }
 
 macro_rules! scalar {
-    ($type:ident, $dtype:expr, $register:ident, $quad:ident, $exp:path, $exp_of_negative:path, $tanh:path) => {
+    ($type:ident, $dtype:expr, $register:ident, $quad:ident, $oct:ident, $exp:path, $exp_of_negative:path, $tanh:path) => {
         impl sealed::Gemm for $type {
             fn product(product: &mut Product<'_, Self>) {
                 match product.is_tiny() {
                     true if product.is_exact() => Tiny(product).run::<simd::Baseline>(),
                     true => simd::run(Tiny(product)),
+                    false if product.has_few_rows() => simd::run(FewRows(product)),
                     false => simd::run(product),
                 }
             }
@@ -147,6 +150,7 @@ macro_rules! scalar {
             }
             type Register<S: Simd> = S::$register;
             type Quad<S: Simd> = S::$quad;
+            type Oct<S: Simd> = S::$oct;
             #[inline(always)]
             fn mul_add(self, b: Self, c: Self) -> Self {
                 self.mul_add(b, c)
@@ -229,8 +233,8 @@ macro_rules! scalar {
     };
 }
 
-scalar!(f32, DType::F32, F32, QuadF32, math::exp, math::exp_of_negative, math::tanh);
-scalar!(f64, DType::F64, F64, QuadF64, f64::exp, f64::exp, f64::tanh);
+scalar!(f32, DType::F32, F32, QuadF32, OctF32, math::exp, math::exp_of_negative, math::tanh);
+scalar!(f64, DType::F64, F64, QuadF64, OctF64, f64::exp, f64::exp, f64::tanh);
 
 #[cfg(test)]
 mod tests {

@@ -32,7 +32,7 @@
 mod registers;
 
 use crate::Scalar;
-pub(crate) use registers::{Quad, Register};
+pub(crate) use registers::{Lanes, Quad, Quads, Register};
 
 /// A computation that is compiled once for each instruction set.
 pub trait Kernel {

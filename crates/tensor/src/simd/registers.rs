@@ -17,39 +17,92 @@ pub trait Registers {
     type QuadF32: Quad<f32>;
     /// Four f64.
     type QuadF64: Quad<f64>;
+    /// Eight f32.
+    type OctF32: Quads<f32, Self::QuadF32>;
+    /// Eight f64.
+    type OctF64: Quads<f64, Self::QuadF64>;
 }
 
-/// A register full of numbers.
-pub trait Register<T>: Copy {
+/// Numbers side by side: a register, or more than one.
+pub trait Lanes<T>: Copy {
     /// How many.
     const LEN: usize;
     /// The same number everywhere.
     fn splat(x: T) -> Self;
     /// The first `LEN` numbers of `x`.
     fn load(x: &[T]) -> Self;
-    /// Overwrites the first `LEN` numbers of `x`.
-    fn store(self, x: &mut [T]);
     /// All numbers of `x`, which are fewer than `LEN`, and zeros.
     fn load_part(x: &[T]) -> Self;
-    /// Overwrites `x`, which is shorter than `LEN`.
-    fn store_part(self, x: &mut [T]);
+    /// self · b + c, element by element.
+    fn mul_add(self, b: Self, c: Self) -> Self;
     /// The first numbers of `x`, as many as there are, and zeros.
     #[inline(always)]
     fn load_at_most(x: &[T]) -> Self {
         if x.len() >= Self::LEN { Self::load(x) } else { Self::load_part(x) }
     }
+}
+
+/// A register full of numbers.
+pub trait Register<T>: Lanes<T> {
+    /// Overwrites the first `LEN` numbers of `x`.
+    fn store(self, x: &mut [T]);
+    /// Overwrites `x`, which is shorter than `LEN`.
+    fn store_part(self, x: &mut [T]);
     /// self + b, element by element.
     fn plus(self, b: Self) -> Self;
     /// self · b, element by element.
     fn times(self, b: Self) -> Self;
-    /// self · b + c, element by element.
-    fn mul_add(self, b: Self, c: Self) -> Self;
 }
 
 /// Four numbers.
 pub trait Quad<T>: Register<T> {
     /// Rows become columns.
     fn transpose(rows: [Self; 4]) -> [Self; 4];
+}
+
+/// One quad or two.
+pub trait Quads<T, Q>: Lanes<T> {
+    /// The `i`th of them.
+    fn quad(self, i: usize) -> Q;
+}
+
+impl<T, Q: Quad<T>> Quads<T, Q> for Q {
+    #[inline(always)]
+    fn quad(self, _: usize) -> Q {
+        self
+    }
+}
+
+/// Eight numbers where a register has four.
+#[derive(Clone, Copy)]
+pub(crate) struct Pair<Q>(Q, Q);
+
+impl<T: Scalar, Q: Quad<T>> Lanes<T> for Pair<Q> {
+    const LEN: usize = 8;
+    #[inline(always)]
+    fn splat(x: T) -> Self {
+        Self(Q::splat(x), Q::splat(x))
+    }
+    #[inline(always)]
+    fn load(x: &[T]) -> Self {
+        Self(Q::load(x), Q::load(&x[4..]))
+    }
+    #[inline(always)]
+    fn load_part(x: &[T]) -> Self {
+        let (first, last) = x.split_at(x.len().min(4));
+        Self(Q::load_at_most(first), Q::load_part(last))
+    }
+    #[inline(always)]
+    fn mul_add(self, b: Self, c: Self) -> Self {
+        Self(self.0.mul_add(b.0, c.0), self.1.mul_add(b.1, c.1))
+    }
+}
+
+impl<T: Scalar, Q: Quad<T>> Quads<T, Q> for Pair<Q> {
+    #[inline(always)]
+    fn quad(self, i: usize) -> Q {
+        if i == 0 { self.0 } else { self.1 }
+    }
 }
 
 /// Without instructions to rely on, the compiler is trusted to find some.
@@ -61,9 +114,11 @@ impl Registers for Baseline {
     type F64 = Plain<f64, 2>;
     type QuadF32 = Plain<f32, 4>;
     type QuadF64 = Plain<f64, 4>;
+    type OctF32 = Plain<f32, 8>;
+    type OctF64 = Plain<f64, 8>;
 }
 
-impl<T: Scalar, const N: usize> Register<T> for Plain<T, N> {
+impl<T: Scalar, const N: usize> Lanes<T> for Plain<T, N> {
     const LEN: usize = N;
     #[inline(always)]
     fn splat(x: T) -> Self {
@@ -75,16 +130,26 @@ impl<T: Scalar, const N: usize> Register<T> for Plain<T, N> {
         register.copy_from_slice(&x[..N]);
         Self(register)
     }
-    #[inline(always)]
-    fn store(self, x: &mut [T]) {
-        x[..N].copy_from_slice(&self.0);
-    }
     // Ends of rows: written out wherever there may be one, they make a program 3 KB larger.
     #[inline(never)]
     fn load_part(x: &[T]) -> Self {
         let mut register = [T::ZERO; N];
         register.iter_mut().zip(x).for_each(|(register, &x)| *register = x);
         Self(register)
+    }
+    #[inline(always)]
+    fn mul_add(self, b: Self, mut c: Self) -> Self {
+        for i in 0..N {
+            c.0[i] = <Baseline as super::Simd>::mul_add(self.0[i], b.0[i], c.0[i]);
+        }
+        c
+    }
+}
+
+impl<T: Scalar, const N: usize> Register<T> for Plain<T, N> {
+    #[inline(always)]
+    fn store(self, x: &mut [T]) {
+        x[..N].copy_from_slice(&self.0);
     }
     #[inline(never)]
     fn store_part(self, x: &mut [T]) {
@@ -104,19 +169,19 @@ impl<T: Scalar, const N: usize> Register<T> for Plain<T, N> {
         }
         self
     }
-    #[inline(always)]
-    fn mul_add(self, b: Self, mut c: Self) -> Self {
-        for i in 0..N {
-            c.0[i] = <Baseline as super::Simd>::mul_add(self.0[i], b.0[i], c.0[i]);
-        }
-        c
-    }
 }
 
 impl<T: Scalar> Quad<T> for Plain<T, 4> {
     #[inline(always)]
     fn transpose([a, b, c, d]: [Self; 4]) -> [Self; 4] {
         [0, 1, 2, 3].map(|j| Self([a.0[j], b.0[j], c.0[j], d.0[j]]))
+    }
+}
+
+impl<T: Scalar> Quads<T, Plain<T, 4>> for Plain<T, 8> {
+    #[inline(always)]
+    fn quad(self, i: usize) -> Plain<T, 4> {
+        Plain::load(&self.0[4 * i..])
     }
 }
 
@@ -132,13 +197,15 @@ mod x86_64 {
 
     use std::arch::x86_64::*;
 
-    use super::{Avx2, Avx512, Quad, Register, Registers};
+    use super::{Avx2, Avx512, Lanes, Pair, Quad, Quads, Register, Registers};
 
     impl Registers for Avx512 {
         type F32 = F32x16;
         type F64 = F64x8;
         type QuadF32 = F32x4;
         type QuadF64 = F64x4;
+        type OctF32 = F32x8;
+        type OctF64 = Pair<F64x4>;
     }
 
     impl Registers for Avx2 {
@@ -146,6 +213,8 @@ mod x86_64 {
         type F64 = F64x4;
         type QuadF32 = F32x4;
         type QuadF64 = F64x4;
+        type OctF32 = F32x8;
+        type OctF64 = Pair<F64x4>;
     }
 
     macro_rules! register {
@@ -154,7 +223,7 @@ mod x86_64 {
             #[derive(Clone, Copy)]
             pub(crate) struct $name($inner);
 
-            impl Register<$type> for $name {
+            impl Lanes<$type> for $name {
                 const LEN: usize = $len;
                 #[inline(always)]
                 fn splat(x: $type) -> Self {
@@ -166,14 +235,21 @@ mod x86_64 {
                     Self(unsafe { $load(x.as_ptr()) })
                 }
                 #[inline(always)]
-                fn store(self, x: &mut [$type]) {
-                    let x = &mut x[..$len];
-                    unsafe { $store(x.as_mut_ptr(), self.0) }
-                }
-                #[inline(always)]
                 fn load_part(x: &[$type]) -> Self {
                     let ($x, $n) = (x.as_ptr(), x.len().min($len));
                     Self(unsafe { $load_part })
+                }
+                #[inline(always)]
+                fn mul_add(self, b: Self, c: Self) -> Self {
+                    Self(unsafe { $fma(self.0, b.0, c.0) })
+                }
+            }
+
+            impl Register<$type> for $name {
+                #[inline(always)]
+                fn store(self, x: &mut [$type]) {
+                    let x = &mut x[..$len];
+                    unsafe { $store(x.as_mut_ptr(), self.0) }
                 }
                 #[inline(always)]
                 fn store_part(self, x: &mut [$type]) {
@@ -187,10 +263,6 @@ mod x86_64 {
                 #[inline(always)]
                 fn times(self, b: Self) -> Self {
                     Self(unsafe { $mul(self.0, b.0) })
-                }
-                #[inline(always)]
-                fn mul_add(self, b: Self, c: Self) -> Self {
-                    Self(unsafe { $fma(self.0, b.0, c.0) })
                 }
             }
         };
@@ -252,6 +324,14 @@ mod x86_64 {
     register!(F64x8, __m512d: 8 f64; _mm512_set1_pd _mm512_loadu_pd _mm512_storeu_pd _mm512_add_pd _mm512_mul_pd _mm512_fmadd_pd;
         |x, n| _mm512_maskz_loadu_pd(((1_u32 << n) - 1) as u8, x),
         |x, n, v| _mm512_mask_storeu_pd(x, ((1_u32 << n) - 1) as u8, v));
+
+    impl Quads<f32, F32x4> for F32x8 {
+        #[inline(always)]
+        fn quad(self, i: usize) -> F32x4 {
+            let Self(x) = self;
+            F32x4(unsafe { if i == 0 { _mm256_castps256_ps128(x) } else { _mm256_extractf128_ps::<1>(x) } })
+        }
+    }
 
     impl Quad<f32> for F32x4 {
         #[inline(always)]

@@ -1,0 +1,268 @@
+//! Products with so few rows that nothing is packed: B is read where it is.
+
+use super::{Product, Start, steps, write, write_elements};
+use crate::Scalar;
+use crate::simd::{Kernel, Lanes, Quad, Quads, Register, Simd};
+
+/// C = A·Bᵀ with few rows. A kernel of its own, as [`Tiny`](super::Tiny) is.
+pub(crate) struct FewRows<'a, 'b, T>(pub(crate) &'a mut Product<'b, T>);
+
+impl<T: Scalar> Kernel for FewRows<'_, '_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let &mut Product { form, sizes: [_, n, k], first, a, b, start, finish, ref mut c } = self.0;
+        let (a, kc) = (&a[first * k..], form.block());
+        for p in steps(0, k, kc) {
+            let (a, b, terms) = (&a[p..], &b[p..], kc.min(k - p));
+            let start = if p == 0 { start } else { Start::Scaled(T::ONE) };
+            match form.lanes(terms) {
+                1 => {
+                    for (i, c) in c.chunks_exact_mut(n).enumerate() {
+                        short_row::<T, S>(&a[i * k..][..terms], b, k, start, c);
+                    }
+                }
+                4 => long_rows::<T, S, T::Quad<S>, 4>(a, b, k, terms, start, c, n),
+                _ => long_rows::<T, S, T::Oct<S>, 8>(a, b, k, terms, start, c, n),
+            }
+        }
+        if let Some(finish) = finish {
+            finish(c);
+        }
+    }
+}
+
+/// Rows of C = A·Bᵀ with L partial sums for each element: eight rows of B for all rows of A, which find them in the
+/// first-level cache, and then the next eight.
+#[inline(always)]
+fn long_rows<T: Scalar, S: Simd, G: Quads<T, T::Quad<S>>, const L: usize>(
+    a: &[T],
+    b: &[T],
+    k: usize,
+    terms: usize,
+    start: Start<'_, T>,
+    c: &mut [T],
+    n: usize,
+) {
+    for j in steps(0, n, 8) {
+        // Where fewer are left, the last one is computed again, and dropped.
+        let (mut next, mut row) = (b[j * k..].chunks(k), &b[..0]);
+        let rows: [&[T]; 8] = std::array::from_fn(|_| {
+            row = next.next().unwrap_or(row);
+            &row[..terms]
+        });
+        for (i, c) in c.chunks_exact_mut(n).enumerate() {
+            let c = &mut c[j..n.min(j + 8)];
+            let [first, last] = dots::<T, S, G, L>(&a[i * k..][..terms], rows);
+            if let Some((c, after)) = c.split_at_mut_checked(4) {
+                write(first, start, c, j);
+                write(last, start, after, j + 4);
+            } else {
+                write(first, start, c, j);
+            }
+        }
+    }
+}
+
+/// The dot products of `a` with eight rows: while one sum waits for its addition, the others go on.
+#[inline(always)]
+fn dots<'x, T: Scalar, S: Simd, G: Quads<T, T::Quad<S>>, const L: usize>(
+    a: &'x [T],
+    b: [&'x [T]; 8],
+) -> [T::Quad<S>; 2] {
+    const EIGHT: usize = 8;
+    let full = a.len() / L * L;
+    let groups = |x: &'x [T]| x.as_chunks::<L>().0.iter();
+    let [b0, b1, b2, b3, b4, b5, b6, b7] = b.map(groups);
+    let pairs = b0.zip(b1).zip(b2.zip(b3)).zip(b4.zip(b5).zip(b6.zip(b7)));
+    let mut acc = [G::splat(T::ZERO); 8];
+    for (a, (((b0, b1), (b2, b3)), ((b4, b5), (b6, b7)))) in groups(a).zip(pairs) {
+        let (a, b) = (G::load(a), [b0, b1, b2, b3, b4, b5, b6, b7]);
+        unrolled!(i < EIGHT => { acc[i] = a.mul_add(G::load(b[i]), acc[i]); });
+    }
+    if full < a.len() {
+        // Zeros are added to the lanes that have no term any more.
+        let a = G::load_part(&a[full..]);
+        unrolled!(i < EIGHT => { acc[i] = a.mul_add(G::load_part(&b[i][full..]), acc[i]); });
+    }
+    let zero = T::Quad::<S>::splat(T::ZERO);
+    let (mut first, mut last) = (zero, zero);
+    for q in 0..L / 4 {
+        let [l0, l1, l2, l3] =
+            T::Quad::<S>::transpose([acc[0].quad(q), acc[1].quad(q), acc[2].quad(q), acc[3].quad(q)]);
+        first = first.plus(l0).plus(l1).plus(l2).plus(l3);
+        let [l0, l1, l2, l3] =
+            T::Quad::<S>::transpose([acc[4].quad(q), acc[5].quad(q), acc[6].quad(q), acc[7].quad(q)]);
+        last = last.plus(l0).plus(l1).plus(l2).plus(l3);
+    }
+    [first, last]
+}
+
+/// One row of C = A·Bᵀ whose sums are too short for lanes.
+#[inline(always)]
+fn short_row<T: Scalar, S: Simd>(a: &[T], b: &[T], k: usize, start: Start<'_, T>, c: &mut [T]) {
+    let (mut j, n) = (0, c.len());
+    while j < n {
+        let left = n - j;
+        // Where fewer rows are left than are computed at a time, some before them are computed again, and dropped.
+        let again = |rows: usize| rows.saturating_sub(left);
+        let from = |rows: usize| &b[(j - again(rows)) * k..];
+        let (sums, rows) = if n >= 16 && left > 8 {
+            (short_dots::<T, S, 4>(a, from(16), k), 16)
+        } else if n >= 8 && left > 4 {
+            (short_dots::<T, S, 2>(a, from(8), k), 8)
+        } else if n >= 4 {
+            (short_dots::<T, S, 1>(a, from(4), k), 4)
+        } else {
+            (dot::<T, S>(a, from(1)), 1)
+        };
+        let count = rows - again(rows);
+        write_elements::<T, S>(&sums[again(rows)..], start, &mut c[j..][..count], j);
+        j += count;
+    }
+}
+
+/// The dot products of `a` with 4 G ≤ 16 rows of length `k`, in one sum each: the terms of four rows become one register
+/// each.
+#[inline(always)]
+fn short_dots<T: Scalar, S: Simd, const G: usize>(a: &[T], b: &[T], k: usize) -> [T; 16] {
+    let (quads, rest) = a.as_chunks::<4>();
+    // The last element that is read below: with this check all reads are within bounds.
+    let _ = b[(4 * G - 1) * k + a.len() - 1];
+    let mut acc = [T::Quad::<S>::splat(T::ZERO); G];
+    for (p, a) in quads.iter().enumerate() {
+        let (a0, a1) = (T::Quad::<S>::splat(a[0]), T::Quad::<S>::splat(a[1]));
+        let (a2, a3) = (T::Quad::<S>::splat(a[2]), T::Quad::<S>::splat(a[3]));
+        unrolled!(g < G => {
+            let at = 4 * g * k + 4 * p;
+            // SAFETY: 4 g + 3 is at most 4 G − 1, and 4 p + 4 at most `a.len()`, so that the last of them ends where the
+            // check above has been, or before. What that pays: `cargo bench --bench tensor -- matmul/forward_nt/1x64x32`
+            // takes 1.3 times as long with slices of the rows, for which there are too few registers.
+            #[expect(unsafe_code, reason = "the compiler doesn't see what the check above says")]
+            let [b0, b1, b2, b3] = unsafe {
+                [
+                    b.get_unchecked(at..at + 4),
+                    b.get_unchecked(at + k..at + k + 4),
+                    b.get_unchecked(at + 2 * k..at + 2 * k + 4),
+                    b.get_unchecked(at + 3 * k..at + 3 * k + 4),
+                ]
+            };
+            let columns = T::Quad::<S>::transpose([
+                T::Quad::<S>::load(b0),
+                T::Quad::<S>::load(b1),
+                T::Quad::<S>::load(b2),
+                T::Quad::<S>::load(b3),
+            ]);
+            acc[g] = a0.mul_add(columns[0], acc[g]);
+            acc[g] = a1.mul_add(columns[1], acc[g]);
+            acc[g] = a2.mul_add(columns[2], acc[g]);
+            acc[g] = a3.mul_add(columns[3], acc[g]);
+        });
+    }
+    let mut sums = [T::ZERO; 16];
+    unrolled!(g < G => { acc[g].store(&mut sums[4 * g..]); });
+    let first = a.len() - rest.len();
+    for (p, &a) in rest.iter().enumerate() {
+        for (row, sum) in sums[..4 * G].iter_mut().enumerate() {
+            *sum = S::mul_add(a, b[row * k + first + p], *sum);
+        }
+    }
+    for sum in &mut sums[..4 * G] {
+        // Sums begin at 0 everywhere: −0 becomes 0.
+        *sum = T::ZERO + *sum;
+    }
+    sums
+}
+
+/// The same with one row, in the first of the sums.
+#[inline(always)]
+fn dot<T: Scalar, S: Simd>(a: &[T], b: &[T]) -> [T; 16] {
+    let mut sums = [T::ZERO; 16];
+    for (&a, &b) in a.iter().zip(b) {
+        sums[0] = S::mul_add(a, b, sums[0]);
+    }
+    sums[0] = T::ZERO + sums[0];
+    sums
+}
+
+/// One row of C = A·B: the rows of B, each times an element of A, many columns at a time, so that no sum waits for its
+/// additions.
+#[inline(always)]
+pub(super) fn row_nn<T: Scalar, S: Simd>(a: &[T], b: &[T], start: Start<'_, T>, c: &mut [T]) {
+    let (n, len, mut j) = (c.len(), T::Register::<S>::LEN, 0);
+    while j < n {
+        let left = n - j;
+        let registers = if left >= 8 * len {
+            columns_nn::<T, S, 8>(a, b, start, c, j);
+            8
+        } else if left > len {
+            columns_nn::<T, S, 2>(a, b, start, c, j);
+            2
+        } else {
+            columns_nn::<T, S, 1>(a, b, start, c, j);
+            1
+        };
+        j += registers * len;
+    }
+}
+
+/// The V registers of columns from j on.
+#[inline(always)]
+fn columns_nn<T: Scalar, S: Simd, const V: usize>(
+    a: &[T],
+    b: &[T],
+    start: Start<'_, T>,
+    c: &mut [T],
+    j: usize,
+) {
+    let (n, len) = (c.len(), T::Register::<S>::LEN);
+    let zero = T::Register::<S>::splat(T::ZERO);
+    let mut acc = [zero; V];
+    for (p, &a) in a.iter().enumerate() {
+        acc = add_row::<T, S, V>(a, &b[p * n + j..], n - j, acc);
+    }
+    // Sums begin at 0 everywhere: −0 becomes 0.
+    unrolled!(v < V => { acc[v] = zero.plus(acc[v]); });
+    let mut places = c[j..].chunks_mut(len);
+    unrolled!(v < V => {
+        if let Some(c) = places.next() { write(acc[v], start, c, j + v * len); }
+    });
+}
+
+/// acc + a b for the first V registers of b, of which only `width` elements matter.
+#[inline(always)]
+fn add_row<T: Scalar, S: Simd, const V: usize>(
+    a: T,
+    b: &[T],
+    width: usize,
+    mut acc: [T::Register<S>; V],
+) -> [T::Register<S>; V] {
+    let (len, a) = (T::Register::<S>::LEN, T::Register::<S>::splat(a));
+    // What is behind the row may be read as well: such columns are never stored.
+    let b = if b.len() < V * len { &b[..width.min(V * len)] } else { b };
+    unrolled!(v < V => { acc[v] = a.mul_add(T::Register::<S>::load_at_most(&b[(v * len).min(b.len())..]), acc[v]); });
+    acc
+}
+
+/// Sums of one term: a row of C = a bᵀ + start.
+#[inline(always)]
+pub(super) fn outer<T: Scalar, S: Simd>(a: T, b: &[T], start: Start<'_, T>, c: &mut [T]) {
+    // Sums begin at 0 everywhere: −0 becomes 0.
+    match start {
+        Start::Zero => {
+            for (c, &b) in c.iter_mut().zip(b) {
+                *c = T::ZERO + S::mul_add(a, b, T::ZERO);
+            }
+        }
+        Start::Row(row) => {
+            for ((c, &b), &start) in c.iter_mut().zip(b).zip(row) {
+                *c = T::ZERO + S::mul_add(a, b, T::ZERO) + start;
+            }
+        }
+        Start::Scaled(beta) => {
+            for (c, &b) in c.iter_mut().zip(b) {
+                *c = S::mul_add(beta, *c, T::ZERO + S::mul_add(a, b, T::ZERO));
+            }
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Panels of A and B, in the order in which a tile reads them.
+
+use super::{Form, steps};
+use crate::Scalar;
+use crate::simd::{self, Kernel, Lanes, Quad, Register, Simd};
+
+/// Elements of a panel that are packed at once: 32 KB in single precision, so that they stay in the first-level cache while
+/// their columns are written, four at a time.
+const AT_ONCE: usize = 8192;
+/// Rows that become columns at once.
+const FOUR: usize = 4;
+
+/// Copies `width` columns of a row-major matrix with rows of length `n`, row after row. In the columns that are missing
+/// there may be anything: they are never stored.
+#[inline(always)]
+pub(super) fn pack<T: Scalar, S: Simd, const W: usize>(
+    b: &[T],
+    n: usize,
+    width: usize,
+    panel: &mut [[T; W]],
+) {
+    for (p, panel) in panel.iter_mut().enumerate() {
+        let b = &b[p * n..];
+        if let Some(b) = b.first_chunk() {
+            *panel = *b;
+        } else {
+            for j in steps(0, width, 4) {
+                T::Quad::<S>::load_at_most(&b[j..]).store(&mut panel[j..]);
+            }
+        }
+    }
+}
+
+/// The same for a matrix whose transpose is stored: `width` rows of length `k` become columns. Where there are lanes, the
+/// rows of the panel are sorted by theirs.
+#[inline(always)]
+pub(super) fn pack_transposed<T: Scalar, S: Simd, const W: usize>(
+    form: Form,
+    b: &[T],
+    k: usize,
+    width: usize,
+    panel: &mut [[T; W]],
+) {
+    let terms = panel.len();
+    if form.lanes(terms) > 1 {
+        return simd::run(Sorted {
+            form,
+            b,
+            k,
+            columns: width,
+            terms,
+            panel: panel.as_flattened_mut(),
+            width: W,
+        });
+    }
+    for j in steps(0, width, 4) {
+        // Where fewer than four are left, the last one is copied again: such columns are never stored.
+        let rows: [&[T]; 4] = std::array::from_fn(|i| &b[(j + i).min(width - 1) * k..][..terms]);
+        let [(b0, rest0), (b1, rest1), (b2, rest2), (b3, rest3)] = rows.map(|row| row.as_chunks::<4>());
+        let (groups, last) = panel.as_chunks_mut::<4>();
+        for (group, ((b0, b1), (b2, b3))) in groups.iter_mut().zip(b0.iter().zip(b1).zip(b2.iter().zip(b3))) {
+            let columns = transposed::<T, S>([b0, b1, b2, b3]);
+            unrolled!(i < FOUR => { columns[i].store(&mut group[i][j..]); });
+        }
+        for (i, last) in last.iter_mut().enumerate() {
+            last[j..][..4].copy_from_slice(&[rest0[i], rest1[i], rest2[i], rest3[i]]);
+        }
+    }
+}
+
+/// Rows that become the first `columns` of a panel of `terms` rows of length `width`, sorted by lane. A kernel of its own, so
+/// that it is compiled once for A and B.
+struct Sorted<'a, T> {
+    form: Form,
+    b: &'a [T],
+    k: usize,
+    columns: usize,
+    terms: usize,
+    panel: &'a mut [T],
+    width: usize,
+}
+
+impl<T: Scalar> Kernel for Sorted<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let Self { form, b, k, columns: count, terms, panel, width } = self;
+        let lanes = form.lanes(terms);
+        let (shift, rest) = (lanes.ilog2(), terms & (lanes - 1));
+        // Where the terms of a lane begin.
+        let start = |lane: usize| lane * (terms >> shift) + lane.min(rest);
+        for from in steps(0, terms, AT_ONCE / width) {
+            let until = terms.min(from + AT_ONCE / width);
+            // Four lanes at a time: a quad of terms in four rows, of which there is another one after each `step` quads.
+            let step = lanes / 4;
+            for first in 0..step.min((until - from) / 4) {
+                let lane = |i: usize| {
+                    let lane = 4 * first + i;
+                    (start(lane) + (from >> shift)) * width..start(lane + 1) * width
+                };
+                let four = panel.get_disjoint_mut([lane(0), lane(1), lane(2), lane(3)]);
+                let Ok([l0, l1, l2, l3]) = four else { unreachable!("lanes follow each other") };
+                for j in steps(0, count, 4) {
+                    // Where fewer than four are left, the last one is copied again: such columns are never stored.
+                    let [b0, b1, b2, b3]: [&[[T; 4]]; 4] = std::array::from_fn(|i| {
+                        let row = (j + i).min(count - 1) * k;
+                        b[row + from + 4 * first..row + until].as_chunks().0
+                    });
+                    let (l0, l1) = (l0.chunks_exact_mut(width), l1.chunks_exact_mut(width));
+                    let (l2, l3) = (l2.chunks_exact_mut(width), l3.chunks_exact_mut(width));
+                    let places = l0.zip(l1).zip(l2.zip(l3));
+                    if step == 1 {
+                        let quads = b0.iter().zip(b1).zip(b2.iter().zip(b3));
+                        for (((l0, l1), (l2, l3)), ((b0, b1), (b2, b3))) in places.zip(quads) {
+                            let columns = transposed::<T, S>([b0, b1, b2, b3]);
+                            columns[0].store(&mut l0[j..]);
+                            columns[1].store(&mut l1[j..]);
+                            columns[2].store(&mut l2[j..]);
+                            columns[3].store(&mut l3[j..]);
+                        }
+                    } else {
+                        let pairs = b0.chunks(2).zip(b1.chunks(2)).zip(b2.chunks(2).zip(b3.chunks(2)));
+                        for (((l0, l1), (l2, l3)), ((b0, b1), (b2, b3))) in places.zip(pairs) {
+                            let columns = transposed::<T, S>([&b0[0], &b1[0], &b2[0], &b3[0]]);
+                            columns[0].store(&mut l0[j..]);
+                            columns[1].store(&mut l1[j..]);
+                            columns[2].store(&mut l2[j..]);
+                            columns[3].store(&mut l3[j..]);
+                        }
+                    }
+                }
+            }
+        }
+        // What doesn't fill a quad.
+        for p in terms / 4 * 4..terms {
+            let place = (start(p & (lanes - 1)) + (p >> shift)) * width;
+            for (j, x) in panel[place..][..count].iter_mut().enumerate() {
+                *x = b[j * k + p];
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn transposed<T: Scalar, S: Simd>([b0, b1, b2, b3]: [&[T; 4]; 4]) -> [T::Quad<S>; 4] {
+    T::Quad::<S>::transpose([
+        T::Quad::<S>::load(b0),
+        T::Quad::<S>::load(b1),
+        T::Quad::<S>::load(b2),
+        T::Quad::<S>::load(b3),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Term p goes to lane p % lanes, and lanes follow each other.
+    #[test]
+    fn terms_are_sorted_by_lane() {
+        let k = 1024;
+        let b: Vec<f32> = (0..9 * k).map(|i| i as f32).collect();
+        for terms in [65, 66, 67, 300, 511, 512, 513, 516, 519, 1023, 1024] {
+            let lanes = Form::Nt.lanes(terms);
+            let places: Vec<usize> = (0..lanes).flat_map(|lane| (lane..terms).step_by(lanes)).collect();
+            for (columns, width) in [(1, 8), (6, 8), (9, 16), (8, 32)] {
+                for level in ["baseline", "avx2", "avx512"] {
+                    let mut panel = vec![f32::NAN; terms * width];
+                    let kernel =
+                        Sorted { form: Form::Nt, b: &b, k, columns, terms, panel: &mut panel, width };
+                    if simd::run_at(level, kernel).is_some() {
+                        for (row, &p) in panel.chunks(width).zip(&places) {
+                            for (j, &x) in row[..columns].iter().enumerate() {
+                                assert_eq!(x, b[j * k + p], "{terms} terms, column {j}, term {p}, {level}");
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
