@@ -133,7 +133,9 @@ impl<T: Scalar> Rule<T> for Sgd {
     }
 
     fn update(&self, step: u64, x: &mut [T], dx: &[T], slots: &mut [&mut [T]]) {
-        simd::run(Update { sgd: *self, first: step == 1, x, dx, slots });
+        // Large parameters come from memory.
+        let bytes = if x.len() < STREAMED { 64 } else { 32 };
+        simd::run_within(bytes, Update { sgd: *self, first: step == 1, x, dx, slots });
     }
 
     fn learning_rate(&self) -> f64 {
@@ -182,6 +184,10 @@ impl<T: Scalar> Rule<T> for Sgd {
         Ok(())
     }
 }
+
+/// From so many elements on, a part of a parameter is updated with registers of 32 bytes, because its elements come from memory:
+/// on an EPYC of family 25, model 17, 10 million of them take 0.92 of the time then.
+const STREAMED: usize = 1 << 13;
 
 struct Update<'a, 'b, T> {
     sgd: Sgd,

@@ -86,6 +86,30 @@ impl Simd for Baseline {
 /// Runs `kernel` with the best instructions that this processor has.
 #[inline]
 pub fn run<K: Kernel>(kernel: K) -> K::Output {
+    run_within(64, kernel)
+}
+
+/// The same with registers of no more than so many bytes. A loop that waits for memory can be faster with 32 than with 64.
+///
+/// ```
+/// use backrule_tensor::simd::{self, Kernel, Simd};
+///
+/// /// The bytes of a register.
+/// struct Bytes;
+///
+/// impl Kernel for Bytes {
+///     type Output = usize;
+///     #[inline(always)]
+///     fn run<S: Simd>(self) -> usize {
+///         S::BYTES
+///     }
+/// }
+///
+/// assert!(simd::run_within(32, Bytes) <= 32);
+/// assert_eq!(simd::run_within(64, Bytes), simd::run(Bytes));
+/// ```
+#[inline]
+pub fn run_within<K: Kernel>(bytes: usize, kernel: K) -> K::Output {
     #[cfg(target_arch = "x86_64")]
     {
         // SAFETY: both functions are safe but for one condition: the processor must have the instructions that they were
@@ -94,9 +118,9 @@ pub fn run<K: Kernel>(kernel: K) -> K::Output {
         #[expect(unsafe_code, reason = "the compiler can't know what the processor was asked")]
         unsafe {
             match level::get() {
-                Level::Avx512 => return avx512(kernel),
-                Level::Avx2 => return avx2(kernel),
-                Level::Baseline => {}
+                Level::Avx512 if bytes >= Avx512::BYTES => return avx512(kernel),
+                Level::Avx512 | Level::Avx2 if bytes >= Avx2::BYTES => return avx2(kernel),
+                _ => {}
             }
         }
     }
