@@ -18,9 +18,10 @@ use common::{Product, bench, normal};
 use criterion::measurement::WallTime;
 use criterion::{BatchSize, BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 
-/// Batch, inputs and outputs of dense layers: one sample, tiny, cache-sized, large.
-const LAYERS: [[usize; 3]; 10] = [
+/// Batch, inputs and outputs of dense layers: one sample, a few, tiny, cache-sized, large.
+const LAYERS: [[usize; 3]; 11] = [
     [1, 784, 128],
+    [4, 784, 128],
     [1, 64, 32],
     [32, 64, 32],
     [32, 32, 10],
