@@ -134,8 +134,9 @@ macro_rules! scalar {
             fn product(product: &mut Product<'_, Self>) {
                 match product.is_tiny() {
                     true if product.is_exact() => Tiny(product).run::<simd::Baseline>(),
-                    true => simd::run(Tiny(product)),
-                    false if product.has_few_rows() => simd::run(FewRows(product)),
+                    // Neither has use for more than 32 bytes: a kernel that isn't there for AVX-512 makes programs smaller.
+                    true => simd::run_within(32, Tiny(product)),
+                    false if product.has_few_rows() => simd::run_within(32, FewRows(product)),
                     false => simd::run(product),
                 }
             }

@@ -43,15 +43,10 @@ pub(super) fn pack_transposed<T: Scalar, S: Simd, const W: usize>(
 ) {
     let terms = panel.len();
     if form.lanes(terms) > 1 {
-        return simd::run(Sorted {
-            form,
-            b,
-            k,
-            columns: width,
-            terms,
-            panel: panel.as_flattened_mut(),
-            width: W,
-        });
+        return simd::run_within(
+            32,
+            Sorted { form, b, k, columns: width, terms, panel: panel.as_flattened_mut(), width: W },
+        );
     }
     for j in steps(0, width, 4) {
         // Where fewer than four are left, the last one is copied again: such columns are never stored.
@@ -69,7 +64,7 @@ pub(super) fn pack_transposed<T: Scalar, S: Simd, const W: usize>(
 }
 
 /// Rows that become the first `columns` of a panel of `terms` rows of length `width`, sorted by lane. A kernel of its own, so
-/// that it is compiled once for A and B.
+/// that it is compiled once for A and B, and without AVX-512, of which it would use nothing.
 struct Sorted<'a, T> {
     form: Form,
     b: &'a [T],
