@@ -104,6 +104,7 @@ impl<T: Scalar> Kernel for Sorted<'_, T> {
                     let (l0, l1) = (l0.chunks_exact_mut(width), l1.chunks_exact_mut(width));
                     let (l2, l3) = (l2.chunks_exact_mut(width), l3.chunks_exact_mut(width));
                     let places = l0.zip(l1).zip(l2.zip(l3));
+                    // Two loops, because one whose step is a variable takes longer than both.
                     if step == 1 {
                         let quads = b0.iter().zip(b1).zip(b2.iter().zip(b3));
                         for (((l0, l1), (l2, l3)), ((b0, b1), (b2, b3))) in places.zip(quads) {
