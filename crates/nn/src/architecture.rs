@@ -1,6 +1,6 @@
 use std::fmt;
 
-use backrule_tensor::{Scalar, ShapeError, Tensor};
+use backrule_tensor::{Place, Scalar, ShapeError, Tensor};
 
 use crate::{
     Dropout, Layer, Linear, LogSoftmax, OptionError, Relu, Residual, Sequential, Sigmoid, Softmax, Tanh,
@@ -101,11 +101,11 @@ pub enum ArchitectureError {
     /// A layer is not one of the built-in ones.
     #[error(
         "{}{layer} is not a built-in layer: restore this network into one that your program builds",
-        if place.is_empty() { String::new() } else { format!("{place}: ") }
+        place.prefix()
     )]
     Custom {
-        /// Its path; empty for the outermost layer.
-        place: String,
+        /// Where.
+        place: Place,
         /// What it calls itself.
         layer: String,
     },
@@ -134,8 +134,7 @@ impl ArchitectureError {
     pub(crate) fn within(self, name: &str) -> Self {
         match self {
             Self::Custom { place, layer } => {
-                // One rule for paths: the shape error's.
-                let place = ShapeError { place, ..ShapeError::new("", "", "") }.within(name).place;
+                let place = place.within(name);
                 Self::Custom { place, layer }
             }
             other => other,

@@ -1,6 +1,6 @@
 use std::fmt::Display;
 
-use backrule_tensor::ShapeError;
+use backrule_tensor::{Place, ShapeError};
 
 /// Why a layer refused: it names the operation, the layer's place in the network, what it expected and what it got.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -10,12 +10,12 @@ pub enum LayerError {
     #[error(transparent)]
     Shape(#[from] ShapeError),
     /// A tensor has the right shape, but a value that the layer can't take: an embedding's index out of range, say.
-    #[error("{}{operation}: expected {expected}, got {got}", if place.is_empty() { String::new() } else { format!("{place}: ") })]
+    #[error("{}{operation}: expected {expected}, got {got}", place.prefix())]
     Value {
         /// The operation that refused, such as `embedding forward`.
         operation: &'static str,
-        /// Path of the layer, outermost name first; empty outside a container.
-        place: String,
+        /// Where.
+        place: Place,
         /// What values are taken.
         expected: String,
         /// The value that was given, and where.
@@ -26,7 +26,12 @@ pub enum LayerError {
 impl LayerError {
     /// An error of `operation` about a value.
     pub fn value(operation: &'static str, expected: impl Display, got: impl Display) -> Self {
-        Self::Value { operation, place: String::new(), expected: expected.to_string(), got: got.to_string() }
+        Self::Value {
+            operation,
+            place: Place::default(),
+            expected: expected.to_string(),
+            got: got.to_string(),
+        }
     }
 
     /// The same error, seen from outside the child `name`. Every container calls this on its way out.
@@ -35,8 +40,7 @@ impl LayerError {
         match self {
             Self::Shape(error) => Self::Shape(error.within(name)),
             Self::Value { operation, place, expected, got } => {
-                // One rule for paths: the shape error's.
-                let place = ShapeError { place, ..ShapeError::new("", "", "") }.within(name).place;
+                let place = place.within(name);
                 Self::Value { operation, place, expected, got }
             }
         }

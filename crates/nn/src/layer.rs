@@ -117,7 +117,7 @@ pub trait Layer<T: Scalar>: NamedTensors<T> + Send + Sync {
     /// # Errors
     /// When it is not a built-in layer, or has one in it that is not: that is the default.
     fn architecture(&self) -> Result<Architecture, ArchitectureError> {
-        Err(ArchitectureError::Custom { place: String::new(), layer: self.describe() })
+        Err(ArchitectureError::Custom { place: Default::default(), layer: self.describe() })
     }
 
     /// Adds this layer to a summary: one line. Containers hand on to their children instead.

@@ -1,4 +1,64 @@
-use std::fmt::Display;
+//! Errors that every crate shares: shapes, memory, settings, and the place where they happened.
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt::{self, Display, Formatter};
+
+use crate::readable;
+
+/// Where in a network: the path of a layer or tensor, outermost name first, such as `encoder.fc2`. Empty outside a container.
+///
+/// ```
+/// use backrule_tensor::Place;
+///
+/// let place = Place::default().within("fc2").within("").within("encoder");
+/// assert_eq!(place.as_str(), "encoder.fc2");
+/// assert_eq!(place.prefix().to_string(), "encoder.fc2: ");
+/// assert_eq!(Place::default().prefix().to_string(), "");
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place(String);
+
+impl Place {
+    /// The same place, seen from outside the child `name`: `fc2` within `encoder` is `encoder.fc2`.
+    #[must_use]
+    pub fn within(self, name: &str) -> Self {
+        match (name.is_empty(), self.0.is_empty()) {
+            (true, _) => self,
+            (false, true) => Self(name.to_string()),
+            (false, false) => Self(format!("{name}.{}", self.0)),
+        }
+    }
+
+    /// The path as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The start of a message about this place: `encoder.fc2: `, or nothing outside a container.
+    pub fn prefix(&self) -> impl Display + '_ {
+        struct Prefix<'a>(&'a str);
+        impl Display for Prefix<'_> {
+            fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+                // A name can come from a file. It must not write to the terminal.
+                if self.0.is_empty() { Ok(()) } else { write!(f, "{}: ", self.0.escape_debug()) }
+            }
+        }
+        Prefix(&self.0)
+    }
+}
+
+impl Display for Place {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        Display::fmt(&self.0.escape_debug(), f)
+    }
+}
+
+impl PartialEq<&str> for Place {
+    fn eq(&self, text: &&str) -> bool {
+        self.0 == *text
+    }
+}
 
 /// Shapes that don't fit together: which operation, at which place, what it expected and what it got.
 ///
@@ -9,15 +69,15 @@ use std::fmt::Display;
 /// let w = Tensor::zeros([10, 784])?;
 /// let error = x.matmul_nt(&w).unwrap_err().within("fc2").within("encoder");
 /// assert_eq!(error.to_string(), "encoder.fc2: matmul A·Bᵀ: expected [_, 784], got [32, 100]");
-/// # Ok::<(), backrule_tensor::ShapeError>(())
+/// # Ok::<(), backrule_tensor::TensorError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}{operation}: expected {expected}, got {got}", prefix(place))]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}{operation}: expected {expected}, got {got}", place.prefix())]
 pub struct ShapeError {
     /// The operation that refused, such as `linear forward`.
     pub operation: &'static str,
-    /// Path of the layer or tensor, outermost name first, such as `encoder.fc2`; empty outside a container.
-    pub place: String,
+    /// Where.
+    pub place: Place,
     /// What would have fitted, such as `[_, 784]`, where `_` stands for any size.
     pub expected: String,
     /// What was given, such as `[32, 100]`.
@@ -27,22 +87,173 @@ pub struct ShapeError {
 impl ShapeError {
     /// An error of `operation` that has no place yet: containers add it on the way out with [`within`](Self::within).
     pub fn new(operation: &'static str, expected: impl Display, got: impl Display) -> Self {
-        Self { operation, place: String::new(), expected: expected.to_string(), got: got.to_string() }
+        Self { operation, place: Place::default(), expected: expected.to_string(), got: got.to_string() }
     }
 
-    /// The same error, seen from outside the child `name`: `fc2` within `encoder` is `encoder.fc2`.
+    /// The same error, seen from outside the child `name`.
     #[must_use]
     pub fn within(mut self, name: &str) -> Self {
-        if !name.is_empty() {
-            let dot = if self.place.is_empty() { "" } else { "." };
-            self.place = format!("{name}{dot}{}", self.place);
+        self.place = self.place.within(name);
+        self
+    }
+}
+
+/// Memory that the system didn't give. Nothing has changed: the same call succeeds when there is memory again.
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}{operation}: no memory for {bytes} bytes", place.prefix())]
+pub struct MemoryError {
+    /// The operation that needed it.
+    pub operation: &'static str,
+    /// Where.
+    pub place: Place,
+    /// How many bytes were asked for.
+    pub bytes: usize,
+}
+
+impl MemoryError {
+    /// An error of `operation` that has no place yet.
+    pub fn new(operation: &'static str, bytes: usize) -> Self {
+        Self { operation, place: Place::default(), bytes }
+    }
+
+    /// The same error, seen from outside the child `name`.
+    #[must_use]
+    pub fn within(mut self, name: &str) -> Self {
+        self.place = self.place.within(name);
+        self
+    }
+}
+
+/// Why an operation on tensors refused. The tensors are as they were.
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TensorError {
+    /// Shapes don't fit together.
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
+    /// There is no memory for the result.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+}
+
+impl TensorError {
+    /// The same error, seen from outside the child `name`.
+    #[must_use]
+    pub fn within(self, name: &str) -> Self {
+        match self {
+            Self::Shape(error) => Self::Shape(error.within(name)),
+            Self::Memory(error) => Self::Memory(error.within(name)),
+        }
+    }
+}
+
+/// A setting that a layer, a loss, a rule or a reader can't have.
+///
+/// ```
+/// use backrule_tensor::ConfigError;
+///
+/// let error = ConfigError::new("Dropout", "rate", "a number from 0 to 1", 1.5);
+/// assert_eq!(error.to_string(), "Dropout: rate: expected a number from 0 to 1, got 1.5");
+/// ```
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}{}: expected {}, got {}", Prefix(what), option.escape_debug(), expected, got.escape_debug())]
+pub struct ConfigError {
+    /// What has the setting, such as `Dropout`; empty where only the caller knows.
+    pub what: Cow<'static, str>,
+    /// The setting, such as `rate`.
+    pub option: Cow<'static, str>,
+    /// What it may be.
+    pub expected: Cow<'static, str>,
+    /// What was given.
+    pub got: String,
+}
+
+struct Prefix<'a>(&'a str);
+
+impl Display for Prefix<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() { Ok(()) } else { write!(f, "{}: ", self.0.escape_debug()) }
+    }
+}
+
+impl ConfigError {
+    /// An error about the setting `option` of `what`.
+    pub fn new(
+        what: impl Into<Cow<'static, str>>,
+        option: impl Into<Cow<'static, str>>,
+        expected: impl Into<Cow<'static, str>>,
+        got: impl Display,
+    ) -> Self {
+        let (what, option, expected) = (what.into(), option.into(), expected.into());
+        Self { what, option, expected, got: got.to_string() }
+    }
+
+    /// The same error, about a setting of `what`, unless it says already whose setting that is.
+    #[must_use]
+    pub fn of(mut self, what: impl Into<Cow<'static, str>>) -> Self {
+        if self.what.is_empty() {
+            self.what = what.into();
         }
         self
     }
 }
 
-fn prefix(place: &str) -> String {
-    if place.is_empty() { String::new() } else { format!("{place}: ") }
+readable! { struct ShapeError { operation, place, expected, got } }
+readable! { struct MemoryError { operation, place, bytes } }
+readable! { enum TensorError { Shape(error), Memory(error) } }
+readable! { struct ConfigError { what, option, expected, got } }
+
+/// The message of an error and of all that caused it.
+#[doc(hidden)]
+pub fn write_with_causes(error: &dyn Error, f: &mut Formatter<'_>) -> fmt::Result {
+    write!(f, "{error}")?;
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        write!(f, "\n  because: {error}")?;
+        cause = error.source();
+    }
+    Ok(())
+}
+
+/// Writes `Debug` for an error: `{:?}`, which is what a `main` that returns the error prints, is the message with its causes,
+/// and `{:#?}` shows the fields.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! readable {
+    (struct $name:ident { $($field:ident),* $(,)? }) => {
+        impl ::std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
+                if !f.alternate() {
+                    return $crate::write_with_causes(self, f);
+                }
+                f.debug_struct(stringify!($name))$(.field(stringify!($field), &self.$field))*.finish()
+            }
+        }
+    };
+    (enum $name:ident { $($variant:ident $(($($item:ident),*))? $({ $($field:ident),* $(,)? })?),* $(,)? }) => {
+        impl ::std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
+                if !f.alternate() {
+                    return $crate::write_with_causes(self, f);
+                }
+                match self {
+                    $(
+                        Self::$variant $(($($item),*))? $({ $($field),* })? => {
+                            let fields = None
+                                $(.or(Some(f.debug_tuple(stringify!($variant))$(.field($item))*.finish())))?
+                                $(.or(Some(
+                                    f.debug_struct(stringify!($variant))$(.field(stringify!($field), $field))*.finish(),
+                                )))?;
+                            match fields {
+                                Some(result) => result,
+                                None => f.write_str(stringify!($variant)),
+                            }
+                        }
+                    )*
+                }
+            }
+        }
+    };
 }
 
 #[cfg(test)]
@@ -56,5 +267,21 @@ mod tests {
         let error = error.within("fc2").within("").within("encoder");
         assert_eq!(error.place, "encoder.fc2");
         assert_eq!(error.to_string(), "encoder.fc2: linear forward: expected [_, 784], got [32, 100]");
+    }
+
+    #[test]
+    fn debug_reads_as_display_and_alternate_debug_shows_the_fields() {
+        let error = TensorError::from(MemoryError::new("resize", 80).within("fc"));
+        assert_eq!(format!("{error:?}"), "fc: resize: no memory for 80 bytes");
+        assert_eq!(format!("{error:?}"), error.to_string());
+        assert!(format!("{error:#?}").contains("bytes: 80"), "{error:#?}");
+    }
+
+    #[test]
+    fn no_name_writes_to_a_terminal() {
+        let error = ConfigError::new("\u{1b}[2J", "\u{7}", "a name", "\u{1b}");
+        assert!(!format!("{error} {error:?}").contains('\u{1b}'));
+        let error = ShapeError::new("x", 1, 2).within("\u{1b}");
+        assert!(!format!("{error} {error:?}").contains('\u{1b}'));
     }
 }

@@ -21,7 +21,7 @@ pub mod simd;
 mod tensor;
 
 pub use elementwise::apply;
-pub use error::ShapeError;
+pub use error::{ConfigError, MemoryError, Place, ShapeError, TensorError, write_with_causes};
 pub use grad::Grad;
 pub use matmul::{affine_activation_into, affine_into, matmul_into, matmul_nt_into, matmul_tn_into};
 pub use named::{NamedTensors, Path, Role, TrainingState};
