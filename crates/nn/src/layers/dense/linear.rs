@@ -1,10 +1,20 @@
+use backrule_tensor::linalg;
 use backrule_tensor::rand::Rng;
 use backrule_tensor::{
-    Grad, Scalar, Shape, ShapeError, Tensor, affine_activation_into, matmul_into, matmul_tn_into,
-    named_tensors,
+    Grad, Options, Scalar, Shape, ShapeError, Tensor, TensorError, affine_activation_into, matmul_into,
+    matmul_tn_into, named_tensors,
 };
 
-use crate::{Architecture, ArchitectureError, At, Cache, Init, Layer, LayerError, LayerKind, Mode};
+use crate::architecture::ArchitectureError;
+use crate::builtin::{Build, Builtin};
+#[cfg(feature = "testing")]
+use crate::builtin::{Case, Input, Oracle, Sample};
+use crate::cache::Cache;
+use crate::error::LayerError;
+use crate::init::Init;
+use crate::layer::sealed::{Affine, Epilogue, Sealed};
+use crate::layer::{At, Layer};
+use crate::mode::Mode;
 
 /// A dense layer: y = x Wᵀ + b for x of shape `[.., in]`, W `[out, in]`, b `[out]`, y `[.., out]`.
 ///
@@ -25,7 +35,7 @@ use crate::{Architecture, ArchitectureError, At, Cache, Init, Layer, LayerError,
 /// let w = Tensor::from([[0.15_f64, 0.25], [0.20, 0.30]]);
 /// let layer = Linear::from_tensors(w, Some(Tensor::from([0.35, 0.45])))?;
 /// let x = Tensor::from([[0.1, 0.5]]);
-/// let (mut tape, mut grads, mut dx) = (Tape::new(), Grads::new(&layer), Tensor::default());
+/// let (mut tape, mut grads, mut dx) = (Tape::new(), Grads::new(&layer)?, Tensor::default());
 ///
 /// let pass = tape.forward(&layer, &x, Mode::Eval)?;
 /// assert_eq!(format!("{:.2}", pass.output()), "[[0.49, 0.62]]"); // 0.1·0.15 + 0.5·0.25 + 0.35, …
@@ -48,13 +58,22 @@ impl<T: Scalar> Linear<T> {
     /// A layer whose weights and biases start uniformly within ±1/√in. [`LinearConfig`] has the other choices.
     ///
     /// # Errors
-    /// When there can be no matrix of this size.
+    /// When there can be no matrix of this size, or there is no memory.
     pub fn new(
         in_features: usize,
         out_features: usize,
         rng: &mut (impl Rng + ?Sized),
-    ) -> Result<Self, ShapeError> {
+    ) -> Result<Self, TensorError> {
         LinearConfig::new(in_features, out_features).build(rng)
+    }
+
+    /// A layer of zeros: to be restored from a file.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn zeros(in_features: usize, out_features: usize) -> Result<Self, TensorError> {
+        let (weight, bias) = (Tensor::zeros([out_features, in_features])?, Tensor::zeros([out_features])?);
+        Ok(Self { weight, bias: Some(bias) })
     }
 
     /// A layer with these weights `[out, in]` and biases `[out]`.
@@ -82,9 +101,14 @@ impl<T: Scalar> Linear<T> {
         self.bias.as_ref()
     }
 
-    fn affine(&self, x: &Tensor<T>, f: Option<fn(&mut [T])>, y: &mut Tensor<T>) -> Result<(), LayerError> {
-        y.resize(self.output_shape(x.shape())?);
-        Ok(affine_activation_into(x, &self.weight, self.bias.as_ref(), f, y)?)
+    fn affine_into(
+        &self,
+        x: &Tensor<T>,
+        epilogue: Option<linalg::Epilogue<'_, T>>,
+        y: &mut Tensor<T>,
+    ) -> Result<(), LayerError> {
+        y.resize(self.output_shape(x.shape())?)?;
+        Ok(affine_activation_into(x, &self.weight, self.bias.as_ref(), epilogue, y)?)
     }
 }
 
@@ -105,17 +129,7 @@ impl<T: Scalar> Layer<T> for Linear<T> {
     }
 
     fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut Cache<T>, _: Mode) -> Result<(), LayerError> {
-        self.affine(x, None, y)
-    }
-
-    fn forward_activated(
-        &self,
-        x: &Tensor<T>,
-        activation: fn(&mut [T]),
-        y: &mut Tensor<T>,
-    ) -> Result<bool, LayerError> {
-        self.affine(x, Some(activation), y)?;
-        Ok(true)
+        self.affine_into(x, None, y)
     }
 
     fn backward(
@@ -125,35 +139,102 @@ impl<T: Scalar> Layer<T> for Linear<T> {
         dx: Option<&mut Tensor<T>>,
         grads: &mut [Grad<T>],
     ) -> Result<(), LayerError> {
+        self.backward_from(at.x, at.cache, dy, dx, grads)
+    }
+
+    fn options(&self) -> Options {
+        let shape = self.weight.shape();
+        Options::new()
+            .with("in_features", shape.columns())
+            .with("out_features", shape.rows())
+            .with("bias", self.bias.is_some())
+    }
+
+    fn affine(&self, _: Sealed) -> Option<&dyn Affine<T>> {
+        Some(self)
+    }
+}
+
+impl<T: Scalar> Affine<T> for Linear<T> {
+    fn forward_then(
+        &self,
+        x: &Tensor<T>,
+        y: &mut Tensor<T>,
+        _: &mut Cache<T>,
+        epilogue: &dyn Epilogue<T>,
+    ) -> Result<(), LayerError> {
+        let apply = |y: &mut [T]| epilogue.apply(y);
+        self.affine_into(x, Some(linalg::Epilogue::new(&apply)), y)
+    }
+
+    fn backward_from(
+        &self,
+        x: &Tensor<T>,
+        _: &mut Cache<T>,
+        dy: &Tensor<T>,
+        dx: Option<&mut Tensor<T>>,
+        grads: &mut [Grad<T>],
+    ) -> Result<(), LayerError> {
         let (dw, db) = match (grads, &self.bias) {
             ([dw], None) => (dw, None),
             ([dw, db], Some(_)) => (dw, Some(db)),
             (grads, bias) => {
                 let expected = 1 + usize::from(bias.is_some());
-                return Err(ShapeError::new("linear gradients", expected, grads.len()).into());
+                return Err(LayerError::count("linear gradients", expected, grads.len()));
             }
         };
-        dw.accumulate(|beta, dw| matmul_tn_into(dy, at.x, beta, dw))?;
+        dw.accumulate(|beta, dw| matmul_tn_into(dy, x, beta, dw))?;
         if let Some(db) = db {
-            db.add_sum_of_rows(dy)?;
+            db.add_to(|db| db.add_sum_of_rows(dy))?;
         }
         if let Some(dx) = dx {
-            dx.resize(at.x.shape());
+            dx.resize(x.shape())?;
             matmul_into(dy, &self.weight, T::ZERO, dx)?;
         }
         Ok(())
     }
+}
 
-    fn describe(&self) -> String {
-        let shape = self.weight.shape();
-        let bias = if self.bias.is_some() { "" } else { ", no bias" };
-        format!("Linear({} → {}{bias})", shape.columns(), shape.rows())
+impl<T: Scalar> Builtin<T> for Linear<T> {
+    const KIND: &'static str = "Linear";
+
+    fn build(from: &mut Build<T>) -> Result<Self, ArchitectureError> {
+        let (in_features, out_features) = (from.size("in_features")?, from.size("out_features")?);
+        let bias = from.flag("bias")?;
+        let weight = from.zeros([out_features, in_features])?;
+        let bias = if bias { Some(from.zeros([out_features])?) } else { None };
+        Ok(Self { weight, bias })
     }
 
-    fn architecture(&self) -> Result<Architecture, ArchitectureError> {
-        let [out_features, in_features] = matrix(self.weight.shape())?;
-        let bias = self.bias.is_some();
-        Architecture::leaf(LayerKind::Linear { in_features, out_features, bias })
+    #[cfg(feature = "testing")]
+    fn samples() -> Vec<Sample<T>> {
+        use backrule_tensor::random;
+
+        let of = |name, shape: &[usize], out_features, bias| {
+            let in_features = shape.last().copied().unwrap_or_default();
+            let config = LinearConfig::new(in_features, out_features).bias(bias);
+            let layer: Self = config.build(&mut random::rng(1)).ok()?;
+            Some(Sample::new(name, layer, [Input::normal(shape)]))
+        };
+        let samples = [
+            of("one", &[1, 1], 1, true),
+            of("column", &[6, 1], 1, false),
+            of("sample", &[1, 5], 3, true),
+            of("small", &[4, 5], 9, true),
+            of("tall", &[300, 5], 7, false),
+            of("three axes", &[2, 3, 5], 3, true),
+            of("tile", &[16, 20], 12, true),
+            of("64x128x64", &[64, 128], 64, true).map(Sample::bench),
+        ];
+        samples.into_iter().flatten().collect()
+    }
+
+    #[cfg(feature = "testing")]
+    fn oracle(case: &mut Case<'_, T>) -> Option<Oracle<T>> {
+        if case.op != "linear" {
+            return None;
+        }
+        Self::from_tensors(case.tensor("weight")?, case.tensor("bias")).ok().map(Oracle::new)
     }
 }
 
@@ -163,52 +244,52 @@ impl<T: Scalar> Layer<T> for Linear<T> {
 /// use backrule_nn::tensor::random;
 /// use backrule_nn::{Init, Linear, LinearConfig};
 ///
-/// let config = LinearConfig { bias: false, weight_init: Init::HeNormal, ..LinearConfig::new(64, 32) };
+/// let config = LinearConfig::new(64, 32).bias(false).weight_init(Init::HeNormal);
 /// let layer: Linear = config.build(&mut random::rng(1))?;
 /// assert_eq!(layer.weight().shape(), [32, 64]);
 /// assert_eq!(layer.bias(), None);
-/// # Ok::<(), backrule_nn::tensor::ShapeError>(())
+/// # Ok::<(), backrule_nn::tensor::TensorError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
+#[must_use]
 pub struct LinearConfig {
-    /// The size of the input's last axis.
-    pub in_features: usize,
-    /// The size of the output's last axis.
-    pub out_features: usize,
-    /// Whether there is a bias.
-    #[cfg_attr(feature = "serde", serde(default = "yes"))]
-    pub bias: bool,
-    /// How the weights start.
-    #[cfg_attr(feature = "serde", serde(default = "fan_in"))]
-    pub weight_init: Init,
-    /// How the biases start.
-    #[cfg_attr(feature = "serde", serde(default = "fan_in"))]
-    pub bias_init: Init,
-}
-
-#[cfg(feature = "serde")]
-fn yes() -> bool {
-    true
-}
-
-#[cfg(feature = "serde")]
-fn fan_in() -> Init {
-    Init::FanIn
+    in_features: usize,
+    out_features: usize,
+    bias: bool,
+    weight_init: Init,
+    bias_init: Init,
 }
 
 impl LinearConfig {
     /// With bias, and everything uniformly within ±1/√in at the start.
-    pub fn new(in_features: usize, out_features: usize) -> Self {
-        Self { in_features, out_features, bias: true, weight_init: Init::FanIn, bias_init: Init::FanIn }
+    pub const fn new(in_features: usize, out_features: usize) -> Self {
+        let (weight_init, bias_init) = (Init::FanIn, Init::FanIn);
+        Self { in_features, out_features, bias: true, weight_init, bias_init }
+    }
+
+    /// Whether there is a bias. The default is that there is one.
+    pub fn bias(mut self, bias: bool) -> Self {
+        self.bias = bias;
+        self
+    }
+
+    /// How the weights start. The default is uniformly within ±1/√in.
+    pub fn weight_init(mut self, init: Init) -> Self {
+        self.weight_init = init;
+        self
+    }
+
+    /// How the biases start. The default is uniformly within ±1/√in.
+    pub fn bias_init(mut self, init: Init) -> Self {
+        self.bias_init = init;
+        self
     }
 
     /// A layer of these settings.
     ///
     /// # Errors
-    /// When there can be no matrix of this size.
-    pub fn build<T: Scalar>(self, rng: &mut (impl Rng + ?Sized)) -> Result<Linear<T>, ShapeError> {
+    /// When there can be no matrix of this size, or there is no memory.
+    pub fn build<T: Scalar>(self, rng: &mut (impl Rng + ?Sized)) -> Result<Linear<T>, TensorError> {
         let Self { in_features, out_features, .. } = self;
         let weight =
             (self.weight_init).tensor([out_features, in_features], in_features, out_features, rng)?;
@@ -225,7 +306,7 @@ mod tests {
     use backrule_tensor::{NamedTensors, random};
 
     use super::*;
-    use crate::predict;
+    use crate::tape::predict;
 
     #[test]
     fn starts_within_one_over_root_of_inputs() {
@@ -256,17 +337,5 @@ mod tests {
             let x = Tensor::zeros([batch, inputs]).unwrap();
             assert_eq!(predict(&layer, &x).unwrap().shape(), [batch, outputs]);
         }
-    }
-
-    #[cfg(feature = "serde")]
-    #[test]
-    fn settings_go_through_files() {
-        let config = LinearConfig { bias_init: Init::Constant(0.5), ..LinearConfig::new(4, 3) };
-        let json = serde_json::to_string(&config).unwrap();
-        assert_eq!(serde_json::from_str::<LinearConfig>(&json).unwrap(), config);
-        let short = r#"{"in_features":4,"out_features":3}"#;
-        let config: LinearConfig = serde_json::from_str(short).unwrap();
-        assert_eq!(config, LinearConfig::new(4, 3));
-        assert!(serde_json::from_str::<LinearConfig>(r#"{"in_features":4,"out":3}"#).is_err());
     }
 }

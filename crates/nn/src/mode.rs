@@ -1,3 +1,5 @@
+//! What a pass is for, and where its random numbers come from.
+
 use backrule_tensor::rand::rngs::ChaCha8Rng;
 use backrule_tensor::random;
 
@@ -46,23 +48,54 @@ const fn mix(state: u64) -> u64 {
 }
 
 /// What a forward pass is for. It is an argument, not a flag within layers: a network can train and predict at once.
+///
+/// ```
+/// use backrule_nn::{Key, Mode};
+///
+/// assert_eq!(Mode::train().key(), None);
+/// assert_eq!(Mode::train_with(Key::new(7)).key(), Some(Key::new(7)));
+/// assert!(Mode::train().is_train() && !Mode::Eval.is_train());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum Mode {
-    /// Training, with this key for all that is random.
-    Train(Key),
+    /// Training, with this key for all that is random. A network that draws no random numbers needs none.
+    Train(Option<Key>),
     /// Prediction: nothing is random.
     Eval,
 }
 
 impl Mode {
+    /// Training of a network that draws no random numbers. A layer that does, such as dropout, asks for a key by an error.
+    pub const fn train() -> Self {
+        Self::Train(None)
+    }
+
+    /// Training, with this key for all that is random: `Mode::train_with(run.child(step))`.
+    pub const fn train_with(key: Key) -> Self {
+        Self::Train(Some(key))
+    }
+
+    /// The key, if there is one.
+    pub const fn key(self) -> Option<Key> {
+        match self {
+            Self::Train(key) => key,
+            Self::Eval => None,
+        }
+    }
+
+    /// Whether this is training.
+    pub const fn is_train(self) -> bool {
+        matches!(self, Self::Train(_))
+    }
+
     /// The mode for child `index` of a container: the same kind, with a key of its own.
     #[must_use]
     pub const fn child(self, index: usize) -> Self {
         match self {
-            Self::Train(key) => Self::Train(key.child(index as u64)),
-            Self::Eval => Self::Eval,
+            Self::Train(Some(key)) => Self::Train(Some(key.child(index as u64))),
+            other => other,
         }
     }
 }
@@ -89,7 +122,8 @@ mod tests {
     fn eval_stays_eval() {
         assert_eq!(Mode::Eval.child(3), Mode::Eval);
         let key = Key::new(1);
-        assert_eq!(Mode::Train(key).child(3), Mode::Train(key.child(3)));
+        assert_eq!(Mode::train_with(key).child(3), Mode::train_with(key.child(3)));
+        assert_eq!(Mode::train().child(3), Mode::train());
     }
 
     /// Frozen: a change would silently change everybody's dropout masks and break resumed runs.

@@ -2,7 +2,14 @@ use backrule_tensor::lanes::{self, LANES};
 use backrule_tensor::simd::{self, Kernel, Simd};
 use backrule_tensor::{Grad, NamedTensors, Scalar, ShapeError, Tensor};
 
-use crate::{Architecture, ArchitectureError, At, Cache, Layer, LayerError, LayerKind, Mode};
+use crate::architecture::ArchitectureError;
+use crate::builtin::{Build, Builtin};
+#[cfg(feature = "testing")]
+use crate::builtin::{Case, Oracle, Sample};
+use crate::cache::Cache;
+use crate::error::LayerError;
+use crate::layer::{At, Layer};
+use crate::mode::Mode;
 
 /// Logarithms of probabilities from logits, row by row: yⱼ = xⱼ − ln Σₖ e^xₖ along the last axis.
 ///
@@ -19,21 +26,19 @@ use crate::{Architecture, ArchitectureError, At, Cache, Layer, LayerError, Layer
 /// let pass = tape.forward(&LogSoftmax, &x, Mode::Eval)?;
 /// let y = pass.output().as_slice()[0];
 /// assert!((y + 2_f64.ln()).abs() < 1e-12); // ln ½
-/// pass.backward_to_input(&Tensor::from([[1.0, 0.0]]), &mut Grads::new(&LogSoftmax), &mut dx)?;
+/// pass.backward_to_input(&Tensor::from([[1.0, 0.0]]), &mut Grads::new(&LogSoftmax)?, &mut dx)?;
 /// assert!((dx.as_slice()[0] - 0.5).abs() < 1e-12); // 1 − ½
 /// assert!((dx.as_slice()[1] + 0.5).abs() < 1e-12); // 0 − ½
 /// # Ok::<(), backrule_nn::LayerError>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct LogSoftmax;
 
 impl<T: Scalar> NamedTensors<T> for LogSoftmax {}
 
 impl<T: Scalar> Layer<T> for LogSoftmax {
     fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut Cache<T>, _: Mode) -> Result<(), LayerError> {
-        y.log_softmax_from(x);
-        Ok(())
+        Ok(y.log_softmax_from(x)?)
     }
 
     fn backward(
@@ -47,15 +52,29 @@ impl<T: Scalar> Layer<T> for LogSoftmax {
             return Err(ShapeError::new("log-softmax backward", at.y.shape(), dy.shape()).into());
         }
         if let Some(dx) = dx {
-            dx.resize(at.x.shape());
+            dx.resize(at.x.shape())?;
             let columns = at.y.shape().columns();
             simd::run(Backward { columns, y: at.y.as_slice(), dy: dy.as_slice(), dx: dx.as_mut_slice() });
         }
         Ok(())
     }
+}
 
-    fn architecture(&self) -> Result<Architecture, ArchitectureError> {
-        Architecture::leaf(LayerKind::LogSoftmax)
+impl<T: Scalar> Builtin<T> for LogSoftmax {
+    const KIND: &'static str = "LogSoftmax";
+
+    fn build(_: &mut Build<T>) -> Result<Self, ArchitectureError> {
+        Ok(Self)
+    }
+
+    #[cfg(feature = "testing")]
+    fn samples() -> Vec<Sample<T>> {
+        Sample::of_any_shape(LogSoftmax).into()
+    }
+
+    #[cfg(feature = "testing")]
+    fn oracle(case: &mut Case<'_, T>) -> Option<Oracle<T>> {
+        (case.op == "log_softmax").then(|| Oracle::new(LogSoftmax))
     }
 }
 

@@ -1,6 +1,14 @@
 use backrule_tensor::{Grad, NamedTensors, Path, Role, Scalar, Shape, ShapeError, Tensor};
 
-use crate::{Architecture, ArchitectureError, At, Cache, Layer, LayerError, LayerKind, Mode, Summary};
+use crate::architecture::ArchitectureError;
+use crate::builtin::{Build, Builtin};
+#[cfg(feature = "testing")]
+use crate::builtin::{Input, Sample};
+use crate::cache::Cache;
+use crate::error::LayerError;
+use crate::layer::sealed::{Sealed, Walk};
+use crate::layer::{At, Layer};
+use crate::mode::Mode;
 
 /// A way past a layer: y = x + f(x), where f keeps the shape (K. He et al., 2015).
 ///
@@ -11,9 +19,9 @@ use crate::{Architecture, ArchitectureError, At, Cache, Layer, LayerError, Layer
 /// use backrule_nn::{Grads, Linear, Mode, Residual, Tape};
 ///
 /// // f(x) = 2x, so y = 3x and ∂l/∂x = 3 ∂l/∂y.
-/// let block = Residual::new(Linear::from_tensors(Tensor::from([[2.0_f32]]), None)?);
+/// let block: Residual = Residual::new(Linear::from_tensors(Tensor::from([[2.0_f32]]), None)?);
 /// let x = Tensor::from([[5.0]]);
-/// let (mut tape, mut grads, mut dx) = (Tape::new(), Grads::new(&block), Tensor::default());
+/// let (mut tape, mut grads, mut dx) = (Tape::new(), Grads::new(&block)?, Tensor::default());
 /// let pass = tape.forward(&block, &x, Mode::Eval)?;
 /// assert_eq!(pass.output(), &Tensor::from([[15.0]]));
 /// pass.backward_to_input(&Tensor::from([[1.0]]), &mut grads, &mut dx)?;
@@ -21,19 +29,19 @@ use crate::{Architecture, ArchitectureError, At, Cache, Layer, LayerError, Layer
 /// assert_eq!(grads[0], Tensor::from([[5.0]])); // of f alone
 /// # Ok::<(), backrule_nn::LayerError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
-pub struct Residual<L> {
-    f: L,
+#[derive(Clone)]
+pub struct Residual<T: Scalar = f32> {
+    f: Box<dyn Layer<T>>,
 }
 
-impl<L> Residual<L> {
+impl<T: Scalar> Residual<T> {
     /// A way past `f`.
-    pub fn new(f: L) -> Self {
-        Self { f }
+    pub fn new(f: impl Layer<T>) -> Self {
+        Self { f: Box::new(f) }
     }
 }
 
-impl<T: Scalar, L: NamedTensors<T>> NamedTensors<T> for Residual<L> {
+impl<T: Scalar> NamedTensors<T> for Residual<T> {
     fn visit<'s>(&'s self, path: Path<'_>, visitor: &mut dyn FnMut(Path<'_>, Role, &'s Tensor<T>)) {
         self.f.visit(path, visitor);
     }
@@ -47,7 +55,7 @@ impl<T: Scalar, L: NamedTensors<T>> NamedTensors<T> for Residual<L> {
     }
 }
 
-impl<T: Scalar, L: Layer<T>> Layer<T> for Residual<L> {
+impl<T: Scalar> Layer<T> for Residual<T> {
     fn output_shape(&self, input: Shape) -> Result<Shape, LayerError> {
         same(input, self.f.output_shape(input)?)
     }
@@ -86,18 +94,41 @@ impl<T: Scalar, L: Layer<T>> Layer<T> for Residual<L> {
         Ok(())
     }
 
-    fn describe(&self) -> String {
-        format!("Residual({})", self.f.describe())
+    fn children(&self, visit: &mut dyn FnMut(&str, &dyn Layer<T>)) {
+        visit("", &*self.f);
     }
 
-    fn architecture(&self) -> Result<Architecture, ArchitectureError> {
-        Architecture::container(LayerKind::Residual, [("", self.f.architecture()?)])
+    fn walk(&self, _: Sealed, x: &[Shape], visit: &mut Walk<'_, T>) -> Result<bool, LayerError> {
+        visit("", &*self.f, x).map(|()| true)
+    }
+}
+
+impl<T: Scalar> Builtin<T> for Residual<T> {
+    const KIND: &'static str = "Residual";
+
+    fn build(from: &mut Build<T>) -> Result<Self, ArchitectureError> {
+        Ok(Self { f: from.only_child()? })
     }
 
-    fn summarize(&self, path: Path<'_>, input: Shape, summary: &mut Summary) -> Result<Shape, LayerError> {
-        let output = same(input, self.f.summarize(path, input, summary)?)?;
-        summary.add(path, "+ input".to_string(), output, 0);
-        Ok(output)
+    #[cfg(feature = "testing")]
+    fn samples() -> Vec<Sample<T>> {
+        use backrule_tensor::random;
+
+        use crate::layers::Linear;
+
+        let of = |name, shape: &[usize]| {
+            let n = shape.last().copied().unwrap_or_default();
+            let f = Linear::new(n, n, &mut random::rng(1)).ok()?;
+            Some(Sample::new(name, Self::new(f), [Input::normal(shape)]))
+        };
+        let samples = [
+            of("one", &[1, 1]),
+            of("small", &[4, 5]),
+            of("tall", &[300, 5]),
+            of("three axes", &[2, 3, 5]),
+            of("64x64", &[64, 64]).map(Sample::bench),
+        ];
+        samples.into_iter().flatten().collect()
     }
 }
 

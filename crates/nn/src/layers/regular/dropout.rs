@@ -1,6 +1,13 @@
-use backrule_tensor::{Grad, NamedTensors, Scalar, Tensor, random};
+use backrule_tensor::{ConfigError, Grad, NamedTensors, Options, Scalar, Tensor, random};
 
-use crate::{Architecture, ArchitectureError, At, Cache, Layer, LayerError, LayerKind, Mode, OptionError};
+use crate::architecture::ArchitectureError;
+#[cfg(feature = "testing")]
+use crate::builtin::Sample;
+use crate::builtin::{Build, Builtin};
+use crate::cache::Cache;
+use crate::error::LayerError;
+use crate::layer::{At, Layer};
+use crate::mode::Mode;
 
 /// Sets a random part of its inputs to 0 while training, and scales the others up so that their expectation stays:
 /// y = m x, where m is 0 with probability `rate` and 1/(1 − rate) otherwise (N. Srivastava et al., 2014, inverted).
@@ -18,16 +25,14 @@ use crate::{Architecture, ArchitectureError, At, Cache, Layer, LayerError, Layer
 /// assert_eq!(predict(&layer, &x)?, x);
 ///
 /// let (mut tape, mut dx) = (Tape::new(), Tensor::default());
-/// let pass = tape.forward(&layer, &x, Mode::Train(Key::new(1)))?;
+/// let pass = tape.forward(&layer, &x, Mode::train_with(Key::new(1)))?;
 /// let y = pass.output().clone();
 /// assert!(y.as_slice().iter().all(|&y| y == 0.0 || y == 6.0)); // 3 / (1 − ½)
-/// pass.backward_to_input(&x, &mut Grads::new(&layer), &mut dx)?;
+/// pass.backward_to_input(&x, &mut Grads::new(&layer)?, &mut dx)?;
 /// assert_eq!(dx, y); // m ∂l/∂y = m x = y here
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(try_from = "Unchecked", into = "Unchecked"))]
 pub struct Dropout {
     rate: f64,
 }
@@ -37,11 +42,11 @@ impl Dropout {
     ///
     /// # Errors
     /// When `rate` isn't a number from 0 to 1.
-    pub fn new(rate: f64) -> Result<Self, OptionError> {
+    pub fn new(rate: f64) -> Result<Self, ConfigError> {
         if (0.0..=1.0).contains(&rate) {
             Ok(Self { rate })
         } else {
-            Err(OptionError::new("dropout rate", "a number from 0 to 1", rate))
+            Err(ConfigError::new("Dropout", "rate", "a number from 0 to 1", rate))
         }
     }
 
@@ -61,12 +66,12 @@ impl<T: Scalar> Layer<T> for Dropout {
         cache: &mut Cache<T>,
         mode: Mode,
     ) -> Result<(), LayerError> {
-        let Mode::Train(key) = mode else {
-            y.copy_from(x);
-            return Ok(());
-        };
+        if mode == Mode::Eval {
+            return Ok(y.copy_from(x)?);
+        }
+        let key = mode.key().ok_or_else(|| LayerError::key("dropout forward"))?;
         let [mask] = cache.tensors();
-        mask.resize(x.shape());
+        mask.resize(x.shape())?;
         let mut rng = key.rng();
         // With a rate of 1 nothing is kept, and 1/(1 − 1) is never used.
         let kept = T::from_f64(1.0 / (1.0 - self.rate));
@@ -90,42 +95,28 @@ impl<T: Scalar> Layer<T> for Dropout {
                     let [mask] = at.cache.tensors();
                     dx.zip_from(mask, dy, |m, dy| m * dy)?;
                 }
-                Mode::Eval => dx.copy_from(dy),
+                Mode::Eval => dx.copy_from(dy)?,
             }
         }
         Ok(())
     }
 
-    fn describe(&self) -> String {
-        format!("Dropout({})", self.rate)
-    }
-
-    fn architecture(&self) -> Result<Architecture, ArchitectureError> {
-        Architecture::leaf(LayerKind::Dropout { rate: self.rate })
+    fn options(&self) -> Options {
+        Options::new().with("rate", self.rate)
     }
 }
 
-/// The settings as a file has them: a rate that may be anything.
-#[cfg(feature = "serde")]
-#[derive(serde::Serialize, serde::Deserialize)]
-#[serde(rename = "Dropout", deny_unknown_fields)]
-struct Unchecked {
-    rate: f64,
-}
+impl<T: Scalar> Builtin<T> for Dropout {
+    const KIND: &'static str = "Dropout";
 
-#[cfg(feature = "serde")]
-impl TryFrom<Unchecked> for Dropout {
-    type Error = OptionError;
-
-    fn try_from(unchecked: Unchecked) -> Result<Self, OptionError> {
-        Self::new(unchecked.rate)
+    fn build(from: &mut Build<T>) -> Result<Self, ArchitectureError> {
+        Ok(Self::new(from.number("rate")?)?)
     }
-}
 
-#[cfg(feature = "serde")]
-impl From<Dropout> for Unchecked {
-    fn from(Dropout { rate }: Dropout) -> Self {
-        Self { rate }
+    #[cfg(feature = "testing")]
+    fn samples() -> Vec<Sample<T>> {
+        let of = |rate| Self::new(rate).map(Sample::of_any_shape).into_iter().flatten();
+        of(0.4).chain(of(0.0).take(3)).map(Sample::random).collect()
     }
 }
 

@@ -1,12 +1,18 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use backrule_tensor::{Grad, IntoShape, NamedTensors, Path, Role, Scalar, Shape, ShapeError, Tensor};
+use backrule_tensor::{ConfigError, Grad, NamedTensors, Path, Role, Scalar, Shape, Tensor};
 
-use crate::{
-    Architecture, ArchitectureError, At, Cache, Layer, LayerError, LayerKind, Mode, OptionError, Summary,
-    summary,
-};
+use crate::architecture::{Architecture, ArchitectureError};
+use crate::builtin::{Build, Builtin};
+#[cfg(feature = "testing")]
+use crate::builtin::{Input, Sample};
+use crate::cache::Cache;
+use crate::error::LayerError;
+use crate::layer::sealed::{Affine, Epilogue, Sealed, Walk};
+use crate::layer::{At, Layer, zeros_like};
+use crate::layers::container::split_grads;
+use crate::mode::Mode;
 
 /// Layers one after the other, each with a name: y = fₙ(… f₂(f₁(x))).
 ///
@@ -27,28 +33,31 @@ use crate::{
 /// assert_eq!(
 ///     net.summary([1, 64])?.to_string(),
 ///     "\
-/// name   layer            output   parameters
-/// ───────────────────────────────────────────
-///        input            [1, 64]
-/// fc1    Linear(64 → 32)  [1, 32]       2,080
-/// relu   Relu             [1, 32]
-/// fc2    Linear(32 → 10)  [1, 10]         330
-/// ───────────────────────────────────────────
-/// total                                 2,410"
+/// name   layer                  output   parameters
+/// ─────────────────────────────────────────────────
+///        input                  [1, 64]
+/// fc1    Linear(64 → 32, bias)  [1, 32]       2,080
+/// relu   Relu                   [1, 32]
+/// fc2    Linear(32 → 10, bias)  [1, 10]         330
+/// ─────────────────────────────────────────────────
+/// total                                       2,410"
 /// );
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub struct Sequential<T = f32> {
+#[derive(Clone)]
+pub struct Sequential<T: Scalar = f32> {
     children: Vec<Child<T>>,
 }
 
-struct Child<T> {
+#[derive(Clone)]
+struct Child<T: Scalar> {
     name: String,
     layer: Box<dyn Layer<T>>,
 }
 
 /// Collects the layers of a [`Sequential`].
-pub struct SequentialBuilder<T = f32> {
+#[must_use]
+pub struct SequentialBuilder<T: Scalar = f32> {
     children: Vec<Child<T>>,
 }
 
@@ -62,20 +71,11 @@ impl<T: Scalar> Sequential<T> {
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.children.iter().map(|child| child.name.as_str())
     }
-
-    /// A table of all layers for inputs of shape `input`, with output shapes and parameter counts.
-    ///
-    /// # Errors
-    /// When a layer doesn't take what the one before it gives; the error names it.
-    pub fn summary(&self, input: impl IntoShape) -> Result<Summary, LayerError> {
-        summary(self, input)
-    }
 }
 
 impl<T: Scalar> SequentialBuilder<T> {
     /// Appends a layer.
-    #[must_use]
-    pub fn layer(mut self, name: impl Into<String>, layer: impl Layer<T> + 'static) -> Self {
+    pub fn layer(mut self, name: impl Into<String>, layer: impl Layer<T>) -> Self {
         self.children.push(Child { name: name.into(), layer: Box::new(layer) });
         self
     }
@@ -84,20 +84,38 @@ impl<T: Scalar> SequentialBuilder<T> {
     ///
     /// # Errors
     /// When a name is empty, holds a dot (which separates the names of a path), or stands for two children.
-    pub fn build(self) -> Result<Sequential<T>, OptionError> {
-        let mut names = BTreeSet::new();
-        for Child { name, .. } in &self.children {
-            let refuse =
-                |expected| Err(OptionError::new("name of a child", expected, format_args!("{name:?}")));
-            if name.is_empty() || name.contains('.') {
-                return refuse("a name without dots");
-            }
-            if !names.insert(name) {
-                return refuse("a name that no other child has");
-            }
-        }
+    pub fn build(self) -> Result<Sequential<T>, ConfigError> {
+        check_names("Sequential", self.children.iter().map(|child| child.name.as_str()))?;
         Ok(Sequential { children: self.children })
     }
+}
+
+/// Names of a container's children: none empty or too long, without dots, each once.
+///
+/// # Errors
+/// When a name can't be.
+pub(crate) fn check_names<'a>(
+    container: &'static str,
+    names: impl Iterator<Item = &'a str>,
+) -> Result<(), ConfigError> {
+    let mut seen = BTreeSet::new();
+    for name in names {
+        let refuse = |expected| {
+            // A name may be long: only its beginning is shown.
+            let shown: String = name.chars().take(40).collect();
+            Err(ConfigError::new(container, "name of a child", expected, format_args!("{shown:?}")))
+        };
+        if name.is_empty() || name.contains('.') {
+            return refuse("a name without dots");
+        }
+        if name.len() > Architecture::MAX_NAME {
+            return refuse("a name of at most 512 bytes");
+        }
+        if !seen.insert(name) {
+            return refuse("a name that no other child has");
+        }
+    }
+    Ok(())
 }
 
 impl<T: Scalar> NamedTensors<T> for Sequential<T> {
@@ -118,24 +136,28 @@ impl<T: Scalar> NamedTensors<T> for Sequential<T> {
     }
 }
 
-/// Names and descriptions of the children, in order.
+/// Names of the children, in order.
 impl<T: Scalar> fmt::Debug for Sequential<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let children = self.children.iter().map(|child| (&child.name, child.layer.describe()));
-        f.debug_map().entries(children).finish()
+        f.write_str("Sequential ")?;
+        f.debug_list().entries(self.names()).finish()
     }
 }
 
 /// Tensors of the cache that hold ∂l/∂y between two children, in turn.
 const GRADIENTS: usize = 2;
 
-impl<T: Scalar> Layer<T> for Sequential<T> {
-    fn output_shape(&self, input: Shape) -> Result<Shape, LayerError> {
-        self.children.iter().try_fold(input, |shape, child| {
-            child.layer.output_shape(shape).map_err(|error| error.within(&child.name))
-        })
+impl<T: Scalar> Sequential<T> {
+    /// Child `i` as the end of the one in front, if both are of the kinds that can: the type of a layer decides, so forward
+    /// and backward agree, and no layer can claim it.
+    fn fused(&self, i: usize) -> Option<(&dyn Affine<T>, &dyn Epilogue<T>)> {
+        let front = self.children.get(i.checked_sub(1)?)?;
+        let epilogue = self.children.get(i)?.layer.epilogue(Sealed)?;
+        Some((front.layer.affine(Sealed)?, epilogue))
     }
+}
 
+impl<T: Scalar> Layer<T> for Sequential<T> {
     fn forward(
         &self,
         x: &Tensor<T>,
@@ -145,27 +167,26 @@ impl<T: Scalar> Layer<T> for Sequential<T> {
     ) -> Result<(), LayerError> {
         let n = self.children.len();
         if n == 0 {
-            y.copy_from(x);
-            return Ok(());
+            return Ok(y.copy_from(x)?);
         }
         // Behind the two for backward, the output of every child but the last, whose output is y.
-        let (tensors, caches) = cache.parts(GRADIENTS + n - 1, n);
+        let (tensors, caches) = cache.split(GRADIENTS + n - 1, n);
         let outputs = &mut tensors[GRADIENTS..];
-        let mut activated = false;
-        for (i, (child, cache)) in self.children.iter().zip(caches).enumerate() {
-            if std::mem::take(&mut activated) {
-                continue; // the child before has computed this one, too
-            }
+        let mut i = 0;
+        while let Some(child) = self.children.get(i) {
             let (before, after) = outputs.split_at_mut(i);
             let x = before.last().unwrap_or(x);
             let named = |error: LayerError| error.within(&child.name);
-            if let Some(activation) = self.children.get(i + 1).and_then(|next| next.layer.activation()) {
-                let y = after.get_mut(1).unwrap_or(&mut *y);
-                activated = child.layer.forward_activated(x, activation, y).map_err(named)?;
-            }
-            if !activated {
+            if let Some((affine, epilogue)) = self.fused(i + 1) {
+                let (own, after) = after.split_at_mut(1);
                 let y = after.first_mut().unwrap_or(&mut *y);
-                child.layer.forward(x, y, cache, mode.child(i)).map_err(named)?;
+                affine.forward_then(x, y, &mut caches[i], epilogue).map_err(named)?;
+                poison(own, y)?;
+                i += 2;
+            } else {
+                let y = after.first_mut().unwrap_or(&mut *y);
+                child.layer.forward(x, y, &mut caches[i], mode.child(i)).map_err(named)?;
+                i += 1;
             }
         }
         Ok(())
@@ -180,66 +201,141 @@ impl<T: Scalar> Layer<T> for Sequential<T> {
     ) -> Result<(), LayerError> {
         let n = self.children.len();
         if n == 0 {
-            if let Some(dx) = dx {
-                dx.copy_from(dy);
-            }
-            return Ok(());
+            return dx.map_or(Ok(()), |dx| Ok(dx.copy_from(dy)?));
         }
-        // Where nobody wants ∂l/∂x, children before the first one with parameters have nothing to do.
+        // Where nobody wants ∂l/∂x, children before the first one whose gradients are wanted have nothing to do.
         let first = match dx {
             Some(_) => 0,
             None => {
-                let trained = |child: &Child<T>| child.layer.tensor_count() > 0;
-                self.children.iter().position(trained).unwrap_or(n)
+                let mut rest = &*grads;
+                let wanted = |child: &Child<T>| {
+                    let (own, others) = rest.split_at_checked(child.layer.tensor_count()).unwrap_or_default();
+                    rest = others;
+                    own.iter().any(Grad::is_wanted)
+                };
+                self.children.iter().position(wanted).unwrap_or(n)
             }
         };
-        let (tensors, caches) = at.cache.parts(GRADIENTS + n - 1, n);
+        let (tensors, caches) = at.cache.split(GRADIENTS + n - 1, n);
         let (gradients, outputs) = tensors.split_at_mut(GRADIENTS);
-        let [above, below] = gradients else {
-            return Ok(());
-        };
+        let [above, below] = gradients else { return Ok(()) };
         let (mut above, mut below) = (above, below);
         let mut grads = grads;
-        for i in (first..n).rev() {
+        let mut i = n;
+        while i > first {
+            i -= 1;
             let child = &self.children[i];
-            let Some(rest) = grads.len().checked_sub(child.layer.tensor_count()) else {
-                let error = ShapeError::new("backward", "a gradient for every tensor", "too few");
-                return Err(LayerError::from(error).within(&child.name));
-            };
-            let (others, own) = grads.split_at_mut(rest);
-            grads = others;
-            let at = At {
-                x: if i == 0 { at.x } else { &outputs[i - 1] },
-                y: if i == n - 1 { at.y } else { &outputs[i] },
-                cache: &mut caches[i],
-                mode: at.mode.child(i),
-            };
+            let named = |error: LayerError| error.within(&child.name);
+            let own = split_grads(&mut grads, &*child.layer).map_err(named)?;
+            let y = if i == n - 1 { at.y } else { &outputs[i] };
             let dy = if i == n - 1 { dy } else { &*above };
-            let dx = if i > first { Some(&mut *below) } else { dx.take() };
-            (child.layer.backward(at, dy, dx, own)).map_err(|error| error.within(&child.name))?;
+            if let Some((affine, epilogue)) = self.fused(i) {
+                epilogue.back(y, dy, below).map_err(named)?;
+                std::mem::swap(&mut above, &mut below);
+                i -= 1;
+                let front = &self.children[i];
+                let named = |error: LayerError| error.within(&front.name);
+                let own = split_grads(&mut grads, &*front.layer).map_err(named)?;
+                let x = if i == 0 { at.x } else { &outputs[i - 1] };
+                let dx = if i > first { Some(&mut *below) } else { dx.take() };
+                affine.backward_from(x, &mut caches[i], above, dx, own).map_err(named)?;
+            } else {
+                let at = At {
+                    x: if i == 0 { at.x } else { &outputs[i - 1] },
+                    y,
+                    cache: &mut caches[i],
+                    mode: at.mode.child(i),
+                };
+                let dx = if i > first { Some(&mut *below) } else { dx.take() };
+                child.layer.backward(at, dy, dx, own).map_err(named)?;
+            }
             std::mem::swap(&mut above, &mut below);
         }
         Ok(())
     }
 
-    fn describe(&self) -> String {
-        format!("Sequential({} layers)", self.children.len())
-    }
-
-    fn architecture(&self) -> Result<Architecture, ArchitectureError> {
-        let children = self.children.iter().map(|child| {
-            let inner = child.layer.architecture().map_err(|error| error.within(&child.name))?;
-            Ok((child.name.as_str(), inner))
-        });
-        let children = children.collect::<Result<Vec<_>, ArchitectureError>>()?;
-        Architecture::container(LayerKind::Sequential { children: children.len() }, children)
-    }
-
-    fn summarize(&self, path: Path<'_>, input: Shape, summary: &mut Summary) -> Result<Shape, LayerError> {
-        self.children.iter().try_fold(input, |shape, child| {
-            (child.layer.summarize(path.join(&child.name), shape, summary))
-                .map_err(|error| error.within(&child.name))
+    fn output_shape(&self, x: Shape) -> Result<Shape, LayerError> {
+        self.children.iter().try_fold(x, |shape, child| {
+            child.layer.output_shape(shape).map_err(|error| error.within(&child.name))
         })
+    }
+
+    fn children(&self, visit: &mut dyn FnMut(&str, &dyn Layer<T>)) {
+        for child in &self.children {
+            visit(&child.name, &*child.layer);
+        }
+    }
+
+    fn walk(&self, _: Sealed, x: &[Shape], visit: &mut Walk<'_, T>) -> Result<bool, LayerError> {
+        let mut shape = x.first().copied().unwrap_or(Shape::EMPTY);
+        for child in &self.children {
+            visit(&child.name, &*child.layer, &[shape])?;
+            shape = child.layer.output_shape(shape).map_err(|error| error.within(&child.name))?;
+        }
+        Ok(true)
+    }
+}
+
+/// Fills the output of a layer whose epilogue has taken its place with NaN where a debug build looks: nobody may read it.
+fn poison<T: Scalar>(own: &mut [Tensor<T>], y: &Tensor<T>) -> Result<(), LayerError> {
+    if cfg!(debug_assertions)
+        && let Some(own) = own.first_mut()
+    {
+        zeros_like(own, y)?;
+        own.fill(T::ZERO / T::ZERO);
+    }
+    Ok(())
+}
+
+impl<T: Scalar> Builtin<T> for Sequential<T> {
+    const KIND: &'static str = "Sequential";
+
+    fn build(from: &mut Build<T>) -> Result<Self, ArchitectureError> {
+        let mut builder = Self::builder();
+        while from.children() > 0 {
+            let (name, layer) = from.child()?;
+            builder = builder.layer(name, layer);
+        }
+        Ok(builder.build()?)
+    }
+
+    #[cfg(feature = "testing")]
+    fn samples() -> Vec<Sample<T>> {
+        use backrule_tensor::random;
+
+        use crate::layers::{Dropout, Linear, Relu, Residual, Sigmoid, Tanh};
+
+        let rng = &mut random::rng(1);
+        let mut of = |inner: usize, outer: usize| -> Option<Self> {
+            let block = Self::builder()
+                .layer("fc1", Linear::new(inner, inner, rng).ok()?)
+                .layer("tanh", Tanh)
+                .layer("fc2", Linear::new(inner, inner, rng).ok()?);
+            let net = Self::builder()
+                .layer("sigmoid", Sigmoid)
+                .layer("fc1", Linear::new(outer, inner, rng).ok()?)
+                .layer("block", Residual::new(block.build().ok()?))
+                .layer("relu", Relu)
+                .layer("drop", Dropout::new(0.3).ok()?)
+                .layer("fc2", Linear::new(inner, 4, rng).ok()?);
+            net.build().ok()
+        };
+        let mut samples = vec![];
+        for (name, shape, bench) in [
+            ("sample", &[1, 5][..], false),
+            ("small", &[4, 5], false),
+            ("tall", &[300, 5], false),
+            ("three axes", &[2, 3, 5], false),
+            ("64x64", &[64, 64], true),
+        ] {
+            let outer = shape.last().copied().unwrap_or_default();
+            let net = of(if bench { 32 } else { 6 }, outer);
+            let sample = net.map(|net| Sample::new(name, net, [Input::normal(shape)]).random().kinks());
+            samples.extend(sample.map(|sample| Sample { bench, ..sample }));
+        }
+        let empty = Self::builder().build().ok();
+        samples.extend(empty.map(|net| Sample::new("empty", net, [Input::normal(&[3, 4])])));
+        samples
     }
 }
 

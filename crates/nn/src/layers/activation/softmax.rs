@@ -2,7 +2,14 @@ use backrule_tensor::lanes::{self, LANES};
 use backrule_tensor::simd::{self, Kernel, Simd};
 use backrule_tensor::{Grad, NamedTensors, Scalar, ShapeError, Tensor};
 
-use crate::{Architecture, ArchitectureError, At, Cache, Layer, LayerError, LayerKind, Mode};
+use crate::architecture::ArchitectureError;
+use crate::builtin::{Build, Builtin};
+#[cfg(feature = "testing")]
+use crate::builtin::{Case, Oracle, Sample};
+use crate::cache::Cache;
+use crate::error::LayerError;
+use crate::layer::{At, Layer};
+use crate::mode::Mode;
 
 /// Probabilities from logits, row by row: yⱼ = e^xⱼ / Σₖ e^xₖ along the last axis.
 ///
@@ -20,20 +27,18 @@ use crate::{Architecture, ArchitectureError, At, Cache, Layer, LayerError, Layer
 /// let (mut tape, mut dx) = (Tape::new(), Tensor::default());
 /// let pass = tape.forward(&Softmax, &x, Mode::Eval)?;
 /// assert_eq!(pass.output(), &Tensor::from([[0.5, 0.5]]));
-/// pass.backward_to_input(&Tensor::from([[1.0, 0.0]]), &mut Grads::new(&Softmax), &mut dx)?;
+/// pass.backward_to_input(&Tensor::from([[1.0, 0.0]]), &mut Grads::new(&Softmax)?, &mut dx)?;
 /// assert_eq!(dx, Tensor::from([[0.25, -0.25]])); // ½ (1 − ½), −½ · ½
 /// # Ok::<(), backrule_nn::LayerError>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Softmax;
 
 impl<T: Scalar> NamedTensors<T> for Softmax {}
 
 impl<T: Scalar> Layer<T> for Softmax {
     fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut Cache<T>, _: Mode) -> Result<(), LayerError> {
-        y.softmax_from(x);
-        Ok(())
+        Ok(y.softmax_from(x)?)
     }
 
     fn backward(
@@ -47,15 +52,29 @@ impl<T: Scalar> Layer<T> for Softmax {
             return Err(ShapeError::new("softmax backward", at.y.shape(), dy.shape()).into());
         }
         if let Some(dx) = dx {
-            dx.resize(at.x.shape());
+            dx.resize(at.x.shape())?;
             let columns = at.y.shape().columns();
             simd::run(Backward { columns, y: at.y.as_slice(), dy: dy.as_slice(), dx: dx.as_mut_slice() });
         }
         Ok(())
     }
+}
 
-    fn architecture(&self) -> Result<Architecture, ArchitectureError> {
-        Architecture::leaf(LayerKind::Softmax)
+impl<T: Scalar> Builtin<T> for Softmax {
+    const KIND: &'static str = "Softmax";
+
+    fn build(_: &mut Build<T>) -> Result<Self, ArchitectureError> {
+        Ok(Self)
+    }
+
+    #[cfg(feature = "testing")]
+    fn samples() -> Vec<Sample<T>> {
+        Sample::of_any_shape(Softmax).into()
+    }
+
+    #[cfg(feature = "testing")]
+    fn oracle(case: &mut Case<'_, T>) -> Option<Oracle<T>> {
+        (case.op == "softmax").then(|| Oracle::new(Softmax))
     }
 }
 
