@@ -46,6 +46,8 @@ struct Package {
     folder: PathBuf,
     /// The names of its bench targets.
     targets: Vec<String>,
+    /// Their files.
+    sources: Vec<PathBuf>,
     /// Whether it has no other targets.
     benches_only: bool,
 }
@@ -76,6 +78,7 @@ impl Tree {
             let all = list(&package["targets"]);
             let benches: Vec<&Value> = all.clone().filter(is_bench).collect();
             let names = benches.iter().filter_map(|target| Some(target["name"].as_str()?.to_string()));
+            let sources = benches.iter().map(|target| path(&target["src_path"]));
             let manifest = path(&package["manifest_path"])?;
             if let (Some(name), Some(folder), false) =
                 (package["name"].as_str(), manifest.parent(), benches.is_empty())
@@ -84,6 +87,7 @@ impl Tree {
                     name: name.to_string(),
                     folder: folder.to_path_buf(),
                     targets: names.collect(),
+                    sources: sources.collect::<std::result::Result<_, _>>()?,
                     benches_only: benches.len() == all.count(),
                 });
             }
@@ -98,6 +102,13 @@ impl Tree {
     /// Names of all bench targets.
     pub(crate) fn targets(&self) -> impl Iterator<Item = &String> {
         self.packages.iter().flat_map(|package| &package.targets)
+    }
+
+    /// The file of a bench target.
+    pub(crate) fn source(&self, target: &str) -> Result<&Path> {
+        let mut all = self.packages.iter().flat_map(|package| package.targets.iter().zip(&package.sources));
+        let (_, file) = all.find(|(name, _)| *name == target).ok_or("no such bench target")?;
+        Ok(file)
     }
 
     /// Names of the targets that time, or those of `chosen`, which must exist.
