@@ -178,18 +178,12 @@ fn complaints(cases: &[(&Case, bool)], pending: &[Pending<'_>]) -> Vec<String> {
 struct Pending<'a> {
     text: &'a str,
     op: &'a str,
-    options: Vec<(&'a str, &'a str)>,
+    options: Vec<(&'a str, Value)>,
 }
 
 impl Pending<'_> {
     fn is_of(&self, case: &Case) -> bool {
-        let has = |(name, value): &(&str, &str)| {
-            case.option(name).is_some_and(|of_case| match of_case.as_str() {
-                Some(text) => text == *value,
-                None => of_case.to_string() == *value,
-            })
-        };
-        case.op() == self.op && self.options.iter().all(has)
+        case.op() == self.op && self.options.iter().all(|(name, value)| case.option(name) == Some(value))
     }
 }
 
@@ -199,8 +193,12 @@ fn pending<'a>(text: &'a str, kind: &str) -> Vec<Pending<'a>> {
         let mut words = text.split(' ');
         let of_kind = words.next()? == kind;
         let op = words.next().unwrap_or_else(|| panic!("oracle/pending.txt: `{text}` has no op"));
-        let option =
-            |word: &'a str| word.split_once('=').unwrap_or_else(|| panic!("`{text}`: {word} has no value"));
+        let option = |word: &'a str| {
+            let (name, value) =
+                word.split_once('=').unwrap_or_else(|| panic!("`{text}`: {word} has no value"));
+            // What isn't JSON is a word.
+            (name, serde_json::from_str(value).unwrap_or_else(|_| value.into()))
+        };
         of_kind.then(|| Pending { text, op, options: words.map(option).collect() })
     };
     lines.filter_map(read).collect()
