@@ -146,7 +146,7 @@ fn network(run: &Run) -> Result<Sequential, Box<dyn Error>> {
 }
 
 fn optimizer(run: &Run, net: &Sequential) -> Result<Optimizer<Sgd>, Box<dyn Error>> {
-    Ok(Optimizer::new(Sgd::new(run.lr)?.momentum(run.momentum)?, net))
+    Ok(Optimizer::new(Sgd::new(run.lr)?.momentum(run.momentum)?, net)?)
 }
 
 /// The training loop. Everything that it needs is allocated in the first epoch; from then on it allocates nothing.
@@ -159,7 +159,7 @@ fn fit(
     test: &Data,
 ) -> Result<(Sequential, Optimizer<Sgd>), Box<dyn Error>> {
     let loss = CrossEntropy::new();
-    let (mut tape, mut grads, mut dy) = (Tape::new(), Grads::new(&net), Tensor::default());
+    let (mut tape, mut grads, mut dy) = (Tape::new(), Grads::new(&net)?, Tensor::default());
     let (mut x, mut labels) = (Tensor::default(), Vec::new());
     let mut order: Vec<usize> = Vec::new();
     let mut progress = Progress::stderr(epochs - run.history.len());

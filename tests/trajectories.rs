@@ -32,8 +32,8 @@ fn run<T: Scalar>(op: &str, loss: impl Fn(&Tensor<T>, &Value, &mut Tensor<T>) ->
         let options = &case["options"];
         let mut net = network::<T>(&list("start"));
         let rule = Sgd::new(number(&options["lr"])).unwrap().momentum(number(&options["momentum"])).unwrap();
-        let mut optimizer = Optimizer::new(rule, &net);
-        let (mut tape, mut grads, mut dy) = (Tape::new(), Grads::new(&net), Tensor::default());
+        let mut optimizer = Optimizer::new(rule, &net).unwrap();
+        let (mut tape, mut grads, mut dy) = (Tape::new(), Grads::new(&net).unwrap(), Tensor::default());
 
         let (batches, losses) = (list("batches"), numbers(&case["losses"]));
         assert_eq!((batches.len(), losses.len()), (20, 20));

@@ -20,7 +20,7 @@ fn check<T: Scalar>(layer: &dyn Layer<T>, case: &Value, parameters: &[&str], bou
     let op = format!("{} in {} {}", case["op"], T::DTYPE, case["input"]["shape"]);
     let (x, dy) = (tensor(&case["input"]), tensor(&case["grad_output"]));
     let (mut tape, mut dx) = (Tape::new(), Tensor::default());
-    let mut grads = Grads::new(layer);
+    let mut grads = Grads::new(layer).unwrap();
     let pass = tape.forward(layer, &x, Mode::Eval).unwrap();
     assert_close(&op, pass.output(), &tensor(&case["output"]), bounds.forward);
     pass.backward_to_input(&dy, &mut grads, &mut dx).unwrap();

@@ -29,7 +29,7 @@ fn shared_sgd<T: Scalar>(tolerance: f64) {
     for case in oracle::optimizers("sgd") {
         let options = &case["options"];
         let mut x: Tensor<T> = tensor(&case["start"]);
-        let mut optimizer = Optimizer::new(sgd(number(&options["lr"]), options), &x);
+        let mut optimizer = Optimizer::new(sgd(number(&options["lr"]), options), &x).unwrap();
         let steps = case["grads"].as_array().unwrap().iter().zip(case["after"].as_array().unwrap());
         assert_eq!(steps.len(), 12);
         for (step, (grad, after)) in steps.enumerate() {
@@ -54,7 +54,7 @@ fn all_combinations<T: Scalar>(tolerance: f64) {
     assert_eq!(cases.len(), 38);
     for case in cases {
         let mut x = Tensor::from_vec([3], list(&file["start"])).unwrap();
-        let mut optimizer = Optimizer::new(sgd(rates[0], &case["options"]), &x);
+        let mut optimizer = Optimizer::new(sgd(rates[0], &case["options"]), &x).unwrap();
         for (step, (grad, &rate)) in grads.iter().zip(&rates).enumerate() {
             optimizer.set_learning_rate(rate).unwrap();
             let dx = Tensor::from_vec([3], list(grad)).unwrap();
