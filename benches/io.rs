@@ -29,7 +29,7 @@ fn checkpoint(c: &mut Criterion) {
 
 fn checkpoint_of(c: &mut Criterion, name: &str, sizes: &[usize]) {
     let mut net = mlp(sizes);
-    let mut optimizer = Optimizer::new(Sgd::new(0.1).unwrap().momentum(0.9).unwrap(), &net);
+    let mut optimizer = Optimizer::new(Sgd::new(0.1).unwrap().momentum(0.9).unwrap(), &net).unwrap();
     let bytes = Checkpoint::of(&net).optimizer(&optimizer).to_bytes().unwrap();
     let folder = std::env::temp_dir().join(format!("backrule-bench-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();

@@ -68,8 +68,8 @@ fn digits(c: &mut Criterion) {
     group.bench_function("50-epochs", |b| {
         b.iter(|| {
             let mut net = mlp(&[PIXELS, 32, 10]);
-            let mut optimizer = Optimizer::new(Sgd::new(0.1).unwrap().momentum(0.9).unwrap(), &net);
-            let (mut tape, mut grads, mut dy) = (Tape::new(), Grads::new(&net), Tensor::default());
+            let mut optimizer = Optimizer::new(Sgd::new(0.1).unwrap().momentum(0.9).unwrap(), &net).unwrap();
+            let (mut tape, mut grads, mut dy) = (Tape::new(), Grads::new(&net).unwrap(), Tensor::default());
             let (mut x, mut labels) = (Tensor::default(), Vec::new());
             let mut order: Vec<usize> = (0..train.rows()).collect();
             for epoch in 0..50 {
@@ -119,7 +119,7 @@ fn predict(c: &mut Criterion) {
 /// Forward and backward to the input of a layer alone.
 fn pass_of(layer: Box<dyn Layer<f32>>, shape: [usize; 2], outputs: usize) -> impl FnMut() {
     let (x, dy) = (normal(shape, 1), normal([shape[0], outputs], 2));
-    let (mut tape, mut grads, mut dx) = (Tape::new(), Grads::new(&*layer), Tensor::default());
+    let (mut tape, mut grads, mut dx) = (Tape::new(), Grads::new(&*layer).unwrap(), Tensor::default());
     move || {
         let pass = tape.forward(&*layer, &x, Mode::Train(Key::new(1))).unwrap();
         pass.backward_to_input(&dy, &mut grads, &mut dx).unwrap();

@@ -15,7 +15,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 /// An update of one tensor.
 fn update(rule: Sgd, parameters: usize) -> impl FnMut() {
     let (mut net, mut grads) = (normal([1, parameters], 1), [normal([1, parameters], 2).into()]);
-    let mut optimizer = Optimizer::new(rule, &net);
+    let mut optimizer = Optimizer::new(rule, &net).unwrap();
     move || {
         renew(&mut grads);
         optimizer.step(&mut net, &mut grads).unwrap();
@@ -69,8 +69,8 @@ fn network(c: &mut Criterion) {
         group.throughput(Throughput::Bytes(20 * parameters as u64));
         bench(&mut group, name(sizes), || {
             let mut net = mlp(sizes);
-            let mut grads = Grads::new(&net);
-            let mut optimizer = Optimizer::new(plain().momentum(0.9).unwrap(), &net);
+            let mut grads = Grads::new(&net).unwrap();
+            let mut optimizer = Optimizer::new(plain().momentum(0.9).unwrap(), &net).unwrap();
             move || {
                 renew(&mut grads);
                 optimizer.step(&mut net, &mut grads).unwrap();

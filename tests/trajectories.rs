@@ -32,8 +32,8 @@ fn run<T: Scalar>(case: &Case, loss: impl Fn(&Tensor<T>, &Value, &mut Tensor<T>)
     let mut net = network::<T>(list("start"));
     let rate = case.number("lr").unwrap();
     let rule = Sgd::new(rate).unwrap().momentum(case.number("momentum").unwrap()).unwrap();
-    let mut optimizer = Optimizer::new(rule, &net);
-    let (mut tape, mut grads, mut dy) = (Tape::new(), Grads::new(&net), Tensor::default());
+    let mut optimizer = Optimizer::new(rule, &net).unwrap();
+    let (mut tape, mut grads, mut dy) = (Tape::new(), Grads::new(&net).unwrap(), Tensor::default());
 
     let (batches, losses) = (list("batches"), numbers(&case["losses"]));
     assert_eq!((batches.len(), losses.len()), (20, 20));

@@ -15,7 +15,7 @@ pub(crate) fn workloads(gate: &mut Gate) {
     for (sizes, calls) in networks {
         let run = || {
             let net = mlp(sizes);
-            let optimizer = Optimizer::new(Sgd::new(0.1).unwrap().momentum(0.9).unwrap(), &net);
+            let optimizer = Optimizer::new(Sgd::new(0.1).unwrap().momentum(0.9).unwrap(), &net).unwrap();
             let bytes = Checkpoint::of(&net).optimizer(&optimizer).to_bytes().unwrap();
             (net, optimizer, bytes)
         };

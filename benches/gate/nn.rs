@@ -32,7 +32,8 @@ pub(crate) fn workloads(gate: &mut Gate) {
     for layer in activations() {
         gate.workload(&format!("activation/{}/32x128", layer.describe()), 5, || {
             let (x, dy) = (normal([32, 128], 1), normal([32, 128], 2));
-            let (mut tape, mut grads, mut dx) = (Tape::new(), Grads::new(&*layer), Tensor::default());
+            let (mut tape, mut grads, mut dx) =
+                (Tape::new(), Grads::new(&*layer).unwrap(), Tensor::default());
             move || {
                 let pass = tape.forward(&*layer, &x, Mode::Train(Key::new(1))).unwrap();
                 pass.backward_to_input(&dy, &mut grads, &mut dx).unwrap();

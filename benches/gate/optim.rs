@@ -19,7 +19,7 @@ pub(crate) fn workloads(gate: &mut Gate) {
         for (parameters, calls) in [(10, 100), (100_000, 1)] {
             gate.workload(&format!("{name}/{parameters}"), calls, || {
                 let (mut net, mut grads) = (normal([1, parameters], 1), [normal([1, parameters], 2).into()]);
-                let mut optimizer = Optimizer::new(rule, &net);
+                let mut optimizer = Optimizer::new(rule, &net).unwrap();
                 move || {
                     renew(&mut grads);
                     optimizer.step(&mut net, &mut grads).unwrap();
@@ -31,8 +31,8 @@ pub(crate) fn workloads(gate: &mut Gate) {
     // `optim/sgd_momentum/64-32-10`: SGD with momentum, a network's tensors one by one
     gate.workload("sgd_momentum/64-32-10", 20, || {
         let mut net = mlp(&[64, 32, 10]);
-        let mut grads = backrule_nn::Grads::new(&net);
-        let mut optimizer = Optimizer::new(plain.momentum(0.9).unwrap(), &net);
+        let mut grads = backrule_nn::Grads::new(&net).unwrap();
+        let mut optimizer = Optimizer::new(plain.momentum(0.9).unwrap(), &net).unwrap();
         move || {
             renew(&mut grads);
             optimizer.step(&mut net, &mut grads).unwrap();

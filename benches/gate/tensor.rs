@@ -1,4 +1,6 @@
-use backrule_tensor::{Shape, Tensor, affine_into, matmul_into, matmul_nt_into, matmul_tn_into, random};
+use backrule_tensor::{
+    Shape, Tensor, TensorError, affine_into, matmul_into, matmul_nt_into, matmul_tn_into, random,
+};
 
 use crate::Gate;
 use crate::common::{Product, normal};
@@ -34,7 +36,7 @@ pub(crate) fn workloads(gate: &mut Gate) {
     // `tensor/softmax/*`: the softmax of each row; rows × columns
     // `tensor/log_softmax/*`: the log-softmax of each row
     // `tensor/copy/*`: a copy
-    type Rows = fn(&mut Tensor, &Tensor);
+    type Rows = fn(&mut Tensor, &Tensor) -> Result<(), TensorError>;
     let of_rows: [(&str, Rows); 3] = [
         ("softmax", Tensor::softmax_from),
         ("log_softmax", Tensor::log_softmax_from),
@@ -44,14 +46,14 @@ pub(crate) fn workloads(gate: &mut Gate) {
         for ([rows, columns], calls) in [([32, 10], 50), ([32, 1000], 5)] {
             gate.workload(&format!("{name}/{rows}x{columns}"), calls, || {
                 let (x, mut y) = (normal([rows, columns], 1), Tensor::default());
-                move || operation(&mut y, &x)
+                move || operation(&mut y, &x).unwrap()
             });
         }
     }
     // `tensor/map/*`: max(x, 0) of each element
     gate.workload("map/32x128", 20, || {
         let (x, mut y) = (normal([32, 128], 1), Tensor::default());
-        move || y.map_from(&x, |x| x.max(0.0))
+        move || y.map_from(&x, |x| x.max(0.0)).unwrap()
     });
     // `tensor/zip/*`: a b of each element
     gate.workload("zip/32x128", 20, || {

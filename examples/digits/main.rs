@@ -37,7 +37,7 @@ fn run(options: Options) -> Result<()> {
     let (train, test) = (Data::new(train)?, Data::new(test)?);
     let mut run = options.run;
     let mut net = network(&run)?;
-    let mut optimizer = Optimizer::new(Sgd::new(run.lr)?.momentum(run.momentum)?, &net);
+    let mut optimizer = Optimizer::new(Sgd::new(run.lr)?.momentum(run.momentum)?, &net)?;
     if let Some((file, checkpoint)) = options.resume {
         checkpoint.restore_with_optimizer(&mut net, &mut optimizer)?;
         println!("going on after epoch {} of {}\n", run.history.len(), file.display());
@@ -94,7 +94,7 @@ fn fit(
     train: &Data,
     test: &Data,
 ) -> Result<()> {
-    let (mut tape, mut grads, mut dy) = (Tape::new(), Grads::new(net), Tensor::default());
+    let (mut tape, mut grads, mut dy) = (Tape::new(), Grads::new(net)?, Tensor::default());
     let (mut x, mut labels, mut order) = (Tensor::default(), Vec::new(), Vec::<usize>::new());
     let mut progress = Progress::new(epochs - run.history.len());
 

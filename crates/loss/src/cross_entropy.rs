@@ -159,10 +159,13 @@ impl CrossEntropy {
         dy: Option<&mut Tensor<T>>,
     ) -> Result<T, LossError> {
         let divisor = self.divisor(prediction.shape(), target)?;
-        let dz = dy.map(|dy| {
-            dy.resize(prediction.shape());
-            dy.as_mut_slice()
-        });
+        let dz = match dy {
+            Some(dy) => {
+                dy.resize(prediction.shape())?;
+                Some(dy.as_mut_slice())
+            }
+            None => None,
+        };
         // Parts of a size that doesn't depend on the number of threads, so that neither does the sum.
         let (rows, classes) = (prediction.shape().rows(), prediction.shape().columns());
         let len = classes * rows.div_ceil(PARTS).max(WORTH_A_THREAD.div_ceil(classes));

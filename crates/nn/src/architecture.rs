@@ -1,6 +1,6 @@
 use std::fmt;
 
-use backrule_tensor::{Place, Scalar, ShapeError, Tensor};
+use backrule_tensor::{Place, Scalar, ShapeError, Tensor, TensorError};
 
 use crate::{
     Dropout, Layer, Linear, LogSoftmax, OptionError, Relu, Residual, Sequential, Sigmoid, Softmax, Tanh,
@@ -126,6 +126,9 @@ pub enum ArchitectureError {
     /// A layer has a size that it can't have.
     #[error(transparent)]
     Shape(#[from] ShapeError),
+    /// There is no memory for its parameters.
+    #[error(transparent)]
+    Tensor(#[from] TensorError),
 }
 
 impl ArchitectureError {

@@ -20,9 +20,10 @@ impl<T: Scalar> Cache<T> {
     /// let x: Tensor = Tensor::from([[1.0, 2.0]]);
     /// let mut cache = Cache::default();
     /// let [mask, scale] = cache.tensors();
-    /// mask.resize(x.shape());
-    /// scale.copy_from(&x);
+    /// mask.resize(x.shape())?;
+    /// scale.copy_from(&x)?;
     /// assert_eq!(cache.tensors::<2>()[1], x);
+    /// # Ok::<(), backrule_nn::LayerError>(())
     /// ```
     pub fn tensors<const N: usize>(&mut self) -> &mut [Tensor<T>; N] {
         let (tensors, []) = self.arrays();

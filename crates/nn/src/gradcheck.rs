@@ -1,7 +1,7 @@
 use std::fmt;
 use std::mem::take;
 
-use backrule_tensor::{IntoShape, Path, Role, Shape, ShapeError, Tensor, random};
+use backrule_tensor::{IntoShape, Path, Role, Shape, ShapeError, Tensor, TensorError, random};
 
 use crate::{At, Cache, Grads, Key, Layer, LayerError, Mode};
 
@@ -99,7 +99,7 @@ impl Gradcheck {
         x: &Tensor<f64>,
     ) -> Result<(Tensor<f64>, Vec<Gradient>), LayerError> {
         let (mut y, mut cache) = (Tensor::default(), Cache::default());
-        let (mut dy, mut dx, mut grads) = (Tensor::default(), Tensor::default(), Grads::new(layer));
+        let (mut dy, mut dx, mut grads) = (Tensor::default(), Tensor::default(), Grads::new(layer)?);
         grads.iter_mut().for_each(|grad| grad.fill(f64::NAN));
         grads.zero();
         // Rules must overwrite ∂l/∂x and what is used up, and then add to the gradients.
@@ -291,6 +291,12 @@ pub enum GradcheckError {
 
 impl From<ShapeError> for GradcheckError {
     fn from(error: ShapeError) -> Self {
+        Self::Layer(error.into())
+    }
+}
+
+impl From<TensorError> for GradcheckError {
+    fn from(error: TensorError) -> Self {
         Self::Layer(error.into())
     }
 }

@@ -1,6 +1,6 @@
 use std::ops::{Deref, DerefMut};
 
-use backrule_tensor::{Grad, NamedTensors, Path, Scalar, ShapeError};
+use backrule_tensor::{Grad, NamedTensors, Path, Scalar, ShapeError, TensorError};
 
 /// ∂l/∂θ for every parameter of a network, in the network's visit order: one [`Grad`] of the parameter's shape each.
 ///
@@ -12,7 +12,7 @@ use backrule_tensor::{Grad, NamedTensors, Path, Scalar, ShapeError};
 /// use backrule_nn::{Grads, Linear};
 ///
 /// let layer: Linear = Linear::new(3, 2, &mut random::rng(1))?;
-/// let mut grads = Grads::new(&layer);
+/// let mut grads = Grads::new(&layer)?;
 /// grads[1].fill(2.0);
 /// assert_eq!(grads.of(&layer, "bias").unwrap(), &Tensor::from([2.0, 2.0]));
 /// assert_eq!(grads.norm(), 8_f64.sqrt());
@@ -25,10 +25,20 @@ pub struct Grads<T: Scalar = f32> {
 
 impl<T: Scalar> Grads<T> {
     /// Zeros for every tensor of `net`.
-    pub fn new(net: &(impl NamedTensors<T> + ?Sized)) -> Self {
-        let mut grads = Vec::new();
-        net.visit(Path::ROOT, &mut |_, _, tensor| grads.push(Grad::zeros_like(tensor)));
-        Self { grads }
+    ///
+    /// # Errors
+    /// When there is no memory for them.
+    pub fn new(net: &(impl NamedTensors<T> + ?Sized)) -> Result<Self, TensorError> {
+        let (mut grads, mut result) = (Vec::new(), Ok(()));
+        net.visit(Path::ROOT, &mut |path, _, tensor| {
+            if result.is_ok() {
+                match Grad::zeros_like(tensor) {
+                    Ok(grad) => grads.push(grad),
+                    Err(error) => result = Err(error.within(&path.to_string())),
+                }
+            }
+        });
+        result.map(|()| Self { grads })
     }
 
     /// Sets all gradients to 0. An optimiser's step has done that already.
@@ -121,7 +131,7 @@ mod tests {
 
     #[test]
     fn arithmetic() {
-        let mut grads = Grads::new(&net());
+        let mut grads = Grads::new(&net()).unwrap();
         grads[0].fill(3.0);
         let mut sum = grads.clone();
         sum.add(&grads).unwrap();
@@ -129,7 +139,7 @@ mod tests {
         assert_eq!(sum, grads);
         assert_eq!(sum.norm(), 18_f64.sqrt());
         sum.zero();
-        assert_eq!(sum, Grads::new(&net()));
+        assert_eq!(sum, Grads::new(&net()).unwrap());
         // Whatever their tensors still hold.
         assert_eq!(sum.norm(), 0.0);
         sum.scale(2.0);
@@ -143,13 +153,13 @@ mod tests {
 
     #[test]
     fn another_networks_gradients_are_refused_whole() {
-        let mut grads = Grads::new(&net());
+        let mut grads = Grads::new(&net()).unwrap();
         let other = vec![("a", Tensor::from([1.0_f32, 2.0])), ("b", Tensor::from([3.0]))];
-        let mut ones = Grads::new(&other);
+        let mut ones = Grads::new(&other).unwrap();
         ones.iter_mut().for_each(|tensor| tensor.fill(1.0));
         let error = grads.add(&ones).unwrap_err();
         assert_eq!(error.to_string(), "addition of gradients: expected [[2], [1, 1]], got [[2], [1]]");
-        assert_eq!(grads, Grads::new(&net()));
+        assert_eq!(grads, Grads::new(&net()).unwrap());
         assert_eq!(grads.expect(&other).unwrap_err().to_string(), "b: gradients: expected [1], got [1, 1]");
         let mut longer = net();
         longer.push(("c", Tensor::from([0.0])));

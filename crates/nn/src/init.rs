@@ -1,5 +1,5 @@
 use backrule_tensor::rand::Rng;
-use backrule_tensor::{IntoShape, Scalar, ShapeError, Tensor};
+use backrule_tensor::{IntoShape, Scalar, Tensor, TensorError};
 
 /// How a parameter starts, given the number of inputs and outputs of each unit (fan-in and fan-out).
 ///
@@ -19,7 +19,7 @@ use backrule_tensor::{IntoShape, Scalar, ShapeError, Tensor};
 ///
 /// let w: Tensor = Init::FanIn.tensor([10, 64], 64, 10, &mut random::rng(1))?;
 /// assert!(w.as_slice().iter().all(|w| w.abs() <= 0.125)); // 1/√64
-/// # Ok::<(), backrule_nn::tensor::ShapeError>(())
+/// # Ok::<(), backrule_nn::tensor::TensorError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -49,14 +49,14 @@ impl Init {
     /// A tensor that starts like this.
     ///
     /// # Errors
-    /// When there can be no tensor of this shape.
+    /// When there can be no tensor of this shape, or there is no memory for it.
     pub fn tensor<T: Scalar>(
         self,
         shape: impl IntoShape,
         fan_in: usize,
         fan_out: usize,
         rng: &mut (impl Rng + ?Sized),
-    ) -> Result<Tensor<T>, ShapeError> {
+    ) -> Result<Tensor<T>, TensorError> {
         // Of one type from here on, so that all shapes share the code below.
         let shape = shape.into_shape()?;
         // √(numerator / fan)

@@ -23,7 +23,7 @@ use crate::{Architecture, ArchitectureError, Cache, LayerError, Mode, Summary};
 ///
 /// impl<T: Scalar> Layer<T> for Square {
 ///     fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut Cache<T>, _: Mode) -> Result<(), LayerError> {
-///         y.map_from(x, |x| x * x);
+///         y.map_from(x, |x| x * x)?;
 ///         Ok(())
 ///     }
 ///

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use backrule_tensor::{Grad, MAX_RANK, Path, Role, Scalar, Shape, ShapeError, Tensor, parallel};
+use backrule_tensor::{Grad, MAX_RANK, Path, Role, Scalar, Shape, ShapeError, Tensor, TensorError, parallel};
 
 use crate::{At, Cache, Grads, Layer, LayerError, Mode};
 
@@ -50,7 +50,7 @@ pub(crate) fn forward<T: Scalar>(
             return Err(ShapeError::new("forward in parts", expected, y.shape()).into());
         }
     }
-    y.resize(with_samples(first, x.shape().first().copied().unwrap_or(1))?);
+    y.resize(with_samples(first, x.shape().first().copied().unwrap_or(1))?)?;
     gather(parts.iter().map(|part| &part.y), y);
     Ok(())
 }
@@ -72,7 +72,7 @@ pub(crate) fn backward<T: Scalar>(
         grads.resize_with(shapes.len(), Grad::default);
         for (grad, like) in grads.iter_mut().zip(shapes.iter()) {
             if grad.shape() != like.shape() {
-                grad.resize(like.shape());
+                grad.resize(like.shape())?;
             }
             grad.use_up();
         }
@@ -84,7 +84,7 @@ pub(crate) fn backward<T: Scalar>(
                 return Err(ShapeError::new("backward: ∂l/∂x", part.x.shape(), part.dx.shape()).into());
             }
         }
-        dx.resize(x.shape());
+        dx.resize(x.shape())?;
         gather(parts.iter().map(|part| &part.dx), dx);
     }
     add(parts, net, x, grads);
@@ -152,11 +152,11 @@ fn copy_share<T: Scalar>(
     count: usize,
     whole: &Tensor<T>,
     own: &mut Tensor<T>,
-) -> Result<(), ShapeError> {
+) -> Result<(), TensorError> {
     let batch = whole.shape().first().copied().unwrap_or(1);
     let (samples, size) = (batch / count + usize::from(i < batch % count), whole.len() / batch);
     let start = (i * (batch / count) + i.min(batch % count)) * size;
-    own.resize(with_samples(whole.shape(), samples)?);
+    own.resize(with_samples(whole.shape(), samples)?)?;
     own.as_mut_slice().copy_from_slice(&whole.as_slice()[start..start + samples * size]);
     Ok(())
 }

@@ -15,7 +15,7 @@ use crate::{At, Cache, Grads, Layer, LayerError, Mode, OptionError};
 /// let x = Tensor::from([[10.0, 1.0]]);
 ///
 /// let mut tape = Tape::new();
-/// let mut grads = Grads::new(&layer);
+/// let mut grads = Grads::new(&layer)?;
 /// let pass = tape.forward(&layer, &x, Mode::Train(Key::new(0)))?;
 /// assert_eq!(pass.output(), &Tensor::from([[24.0]]));
 /// pass.backward(&Tensor::from([[1.0]]), &mut grads)?;
@@ -112,7 +112,7 @@ impl<T: Scalar> Default for Tape<T> {
 /// # use backrule_nn::{Grads, Linear, Mode, Tape};
 /// # let mut net: Linear = Linear::new(2, 1, &mut random::rng(0)).unwrap();
 /// # let (x, dy) = (Tensor::from([[1.0, 2.0]]), Tensor::from([[1.0]]));
-/// # let (mut tape, mut grads) = (Tape::new(), Grads::new(&net));
+/// # let (mut tape, mut grads) = (Tape::new(), Grads::new(&net)?);
 /// let pass = tape.forward(&net, &x, Mode::Eval).unwrap();
 /// net.tensor_mut("weight").unwrap().fill(0.0); // net is borrowed by the pass
 /// pass.backward(&dy, &mut grads).unwrap();
@@ -125,7 +125,7 @@ impl<T: Scalar> Default for Tape<T> {
 /// # use backrule_nn::{Grads, Linear, Mode, Tape};
 /// # let net: Linear = Linear::new(2, 1, &mut random::rng(0)).unwrap();
 /// # let (x, dy) = (Tensor::from([[1.0, 2.0]]), Tensor::from([[1.0]]));
-/// # let (mut tape, mut grads) = (Tape::new(), Grads::new(&net));
+/// # let (mut tape, mut grads) = (Tape::new(), Grads::new(&net)?);
 /// let pass = tape.forward(&net, &x, Mode::Eval).unwrap();
 /// pass.backward(&dy, &mut grads).unwrap();
 /// pass.backward(&dy, &mut grads).unwrap(); // the pass has been used up
@@ -218,19 +218,19 @@ mod tests {
         let x = Tensor::zeros([4, 3]).unwrap();
         let mut tape = Tape::new();
 
-        let mut grads = Grads::new(&layer);
+        let mut grads = Grads::new(&layer).unwrap();
         let before = grads.clone();
         let pass = tape.forward(&layer, &x, Mode::Train(Key::new(1))).unwrap();
         let error = pass.backward(&Tensor::full([2, 4], 1.0).unwrap(), &mut grads).unwrap_err();
         assert_eq!(error.to_string(), "backward: ∂l/∂y: expected [4, 2], got [2, 4]");
         assert_eq!(grads, before);
 
-        let mut foreign = Grads::new(&other);
+        let mut foreign = Grads::new(&other).unwrap();
         let dy = Tensor::full([4, 2], 1.0).unwrap();
         let pass = tape.forward(&layer, &x, Mode::Eval).unwrap();
         let error = pass.backward(&dy, &mut foreign).unwrap_err();
         assert_eq!(error.to_string(), "weight: gradients: expected [2, 3], got [3, 2]");
-        assert_eq!(foreign, Grads::new(&other));
+        assert_eq!(foreign, Grads::new(&other).unwrap());
     }
 
     #[test]

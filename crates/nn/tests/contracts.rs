@@ -110,7 +110,7 @@ fn the_rule_is_the_derivative() {
 fn gradients_that_are_used_up_count_for_nothing() {
     every::<f32>(|name, layer, shape| {
         let x = normal(shape, 3);
-        let (mut zeros, mut used) = (Grads::new(layer), Grads::new(layer));
+        let (mut zeros, mut used) = (Grads::new(layer).unwrap(), Grads::new(layer).unwrap());
         zeros.iter_mut().for_each(|grad| grad.fill(0.0));
         used.iter_mut().for_each(|grad| grad.fill(f32::NAN));
         used.zero();
@@ -140,11 +140,11 @@ fn it_is_built_again_from_its_architecture() {
             let (expected, value) = left.next().unwrap();
             assert_eq!((path.to_string(), tensor.shape()), (expected.clone(), value.shape()), "{name}");
             assert!(tensor.as_slice().iter().all(|&x| x == 0.0), "{name}");
-            tensor.copy_from(value);
+            tensor.copy_from(value).unwrap();
         });
         assert!(left.next().is_none(), "{name}");
         let x = normal(shape, 7);
-        let (mut one, mut two) = (Grads::new(&*layer), Grads::new(&*again));
+        let (mut one, mut two) = (Grads::new(&*layer).unwrap(), Grads::new(&*again).unwrap());
         assert_eq!(pass(&*again, &x, TRAIN, &mut two), pass(&*layer, &x, TRAIN, &mut one), "{name}");
         assert_eq!(one.iter().collect::<Vec<_>>(), two.iter().collect::<Vec<_>>(), "{name}");
     });
@@ -163,7 +163,7 @@ fn output_shape_tells_the_truth() {
 fn parameter_gradients_accumulate_and_the_input_gradient_is_overwritten() {
     every::<f64>(|name, layer, shape| {
         let x = normal(shape, 2);
-        let (mut once, mut twice) = (Grads::new(layer), Grads::new(layer));
+        let (mut once, mut twice) = (Grads::new(layer).unwrap(), Grads::new(layer).unwrap());
         let [y, dx] = pass(layer, &x, TRAIN, &mut once);
 
         let (mut cache, mut again) = (Cache::default(), Tensor::default());
@@ -187,7 +187,7 @@ fn parameter_gradients_accumulate_and_the_input_gradient_is_overwritten() {
 fn a_batch_is_its_samples_one_by_one() {
     every::<f64>(|name, layer, shape| {
         let x = normal(shape, 3);
-        let (mut whole, mut parts) = (Grads::new(layer), Grads::new(layer));
+        let (mut whole, mut parts) = (Grads::new(layer).unwrap(), Grads::new(layer).unwrap());
         let mut tape = Tape::new();
         let run = tape.forward(layer, &x, Mode::Eval).unwrap();
         let y = run.output().clone();
@@ -214,13 +214,13 @@ fn a_batch_is_its_samples_one_by_one() {
 fn the_parts_of_a_batch_are_the_batch() {
     every::<f64>(|name, layer, shape| {
         let x = normal(shape, 3);
-        let mut whole = Grads::new(layer);
+        let mut whole = Grads::new(layer).unwrap();
         let expected = pass(layer, &x, Mode::Eval, &mut whole);
         let dy = normal(&expected[0].shape(), 5);
         for parts in [1, 2, 3, 7] {
             let (mut tape, mut dx) = (Tape::new().parts(parts).unwrap(), Tensor::default());
             for _ in 0..2 {
-                let mut sum = Grads::new(layer);
+                let mut sum = Grads::new(layer).unwrap();
                 let run = tape.forward(layer, &x, Mode::Eval).unwrap();
                 assert_eq!(run.output(), &expected[0], "{name}, {parts} parts: y");
                 run.backward_to_input(&dy, &mut sum, &mut dx).unwrap();
@@ -238,7 +238,7 @@ fn nan_goes_through<T: Scalar>() {
         for mode in [TRAIN, Mode::Eval] {
             let mut x = normal::<T>(shape, 4);
             x.as_mut_slice()[0] = T::from_f64(f64::NAN);
-            let mut grads = Grads::new(layer);
+            let mut grads = Grads::new(layer).unwrap();
             let [y, dx] = pass(layer, &x, mode, &mut grads);
             let of_row = |t: &Tensor<T>, i| t.row(i).is_some_and(|row| row.iter().any(|x| x.is_nan()));
             assert!(of_row(&y, 0), "{name}: NaN in, but not out");
@@ -255,7 +255,7 @@ fn nan_goes_through<T: Scalar>() {
         let run = tape.forward(layer, &x, Mode::Eval).unwrap();
         let mut dy = normal::<T>(&run.output().shape(), 5);
         dy.fill(T::from_f64(f64::NAN));
-        let mut grads = Grads::new(layer);
+        let mut grads = Grads::new(layer).unwrap();
         run.backward_to_input(&dy, &mut grads, &mut dx).unwrap();
         let nan = |t: &Tensor<T>| t.as_slice().iter().any(|x| x.is_nan());
         assert!(nan(&dx) || name.starts_with("Relu [1, 1]"), "{name}: NaN upstream, but not in dx");
@@ -278,7 +278,7 @@ fn eval_is_deterministic_and_training_follows_the_key() {
         let x = normal(shape, 6);
         assert_eq!(predict(layer, &x).unwrap(), predict(layer, &x).unwrap(), "{name}");
         for mode in [TRAIN, Mode::Eval] {
-            let (mut a, mut b) = (Grads::new(layer), Grads::new(layer));
+            let (mut a, mut b) = (Grads::new(layer).unwrap(), Grads::new(layer).unwrap());
             assert_eq!(pass(layer, &x, mode, &mut a), pass(layer, &x, mode, &mut b), "{name}");
             assert_eq!(a, b, "{name}");
         }
@@ -293,7 +293,7 @@ fn a_reused_tape_forgets() {
         for shape in shapes.iter().chain(shapes.iter().rev()) {
             for mode in [TRAIN, Mode::Eval] {
                 let x = normal(shape, 7);
-                let (mut used, mut fresh) = (Grads::new(&layer), Grads::new(&layer));
+                let (mut used, mut fresh) = (Grads::new(&layer).unwrap(), Grads::new(&layer).unwrap());
                 let run = tape.forward(&layer, &x, mode).unwrap();
                 let y = run.output().clone();
                 run.backward_to_input(&normal(&y.shape(), 5), &mut used, &mut dx).unwrap();
@@ -313,7 +313,7 @@ fn the_second_step_allocates_nothing() {
         let dy = normal(&layer.output_shape(x.shape()).unwrap(), 5);
         for parts in [1, 3] {
             let mut tape = Tape::new().parts(parts).unwrap();
-            let (mut grads, mut dx) = (Grads::new(layer), Tensor::default());
+            let (mut grads, mut dx) = (Grads::new(layer).unwrap(), Tensor::default());
             let mut step = |mode| {
                 tape.forward(layer, &x, mode).unwrap().backward(&dy, &mut grads).unwrap();
                 let run = tape.forward(layer, &x, mode).unwrap();
@@ -361,11 +361,11 @@ fn restore_equals_save() {
         let tensors: BTreeMap<String, Tensor> =
             saved.layer.tensors().into_iter().map(|(path, tensor)| (path, tensor.clone())).collect();
         restored.layer.visit_mut(Path::ROOT, &mut |path, _, tensor| {
-            tensor.copy_from(&tensors[&path.to_string()]);
+            tensor.copy_from(&tensors[&path.to_string()]).unwrap();
         });
         for shape in &saved.shapes {
             let x = normal(shape, 9);
-            let (mut a, mut b) = (Grads::new(&saved.layer), Grads::new(&saved.layer));
+            let (mut a, mut b) = (Grads::new(&saved.layer).unwrap(), Grads::new(&saved.layer).unwrap());
             let (y, z) = (pass(&saved.layer, &x, TRAIN, &mut a), pass(&restored.layer, &x, TRAIN, &mut b));
             assert_eq!((y, a), (z, b), "{} {shape:?}", saved.name);
         }
@@ -377,13 +377,13 @@ fn wrong_shapes_are_errors_and_change_no_gradient() {
     every::<f32>(|name, layer, shape| {
         let x = normal(shape, 1);
         let mut tape = Tape::new();
-        let mut grads = Grads::new(layer);
+        let mut grads = Grads::new(layer).unwrap();
         let run = tape.forward(layer, &x, TRAIN).unwrap();
         let mut wrong = run.output().shape().to_vec();
         wrong[0] += 1;
         let error = run.backward(&Tensor::zeros(&wrong[..]).unwrap(), &mut grads);
         assert!(error.is_err(), "{name}");
-        assert_eq!(grads, Grads::new(layer), "{name}");
+        assert_eq!(grads, Grads::new(layer).unwrap(), "{name}");
     });
 }
 
@@ -394,7 +394,7 @@ fn extreme_inputs_stay_finite() {
     let x = Tensor::from(rows.map(|row| row.map(|x: f64| x as f32)));
     let layers: [&dyn Layer<f32>; 5] = [&Sigmoid, &Tanh, &Relu, &Softmax, &LogSoftmax];
     for layer in layers {
-        let mut grads = Grads::new(layer);
+        let mut grads = Grads::new(layer).unwrap();
         for result in pass(layer, &x, Mode::Eval, &mut grads) {
             assert!(result.as_slice().iter().all(|y| y.is_finite()), "{}: {result}", layer.describe());
         }

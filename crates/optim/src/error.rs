@@ -7,13 +7,13 @@ use backrule_tensor::{OptionsError, Role, ShapeError};
 /// use backrule_optim::{Optimizer, Sgd};
 ///
 /// let mut net = vec![("weight", Tensor::from([1.0_f32]))];
-/// let mut optimizer = Optimizer::new(Sgd::new(0.1)?, &net);
+/// let mut optimizer = Optimizer::new(Sgd::new(0.1)?, &net)?;
 /// net.push(("bias", Tensor::from([0.0])));
 /// let mut grads = [Tensor::from([1.0]), Tensor::from([1.0])].map(Grad::from);
 /// let error = optimizer.step(&mut net, &mut grads).unwrap_err();
 /// assert_eq!(error.to_string(), "optimizer step: `bias` was not there when the optimizer was made for this network");
 /// assert_eq!(net[0].1, Tensor::from([1.0]));
-/// # Ok::<(), backrule_optim::OptionError>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]

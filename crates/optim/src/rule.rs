@@ -34,11 +34,11 @@ use crate::OptionError;
 /// }
 ///
 /// let mut x: Tensor = Tensor::from([1.0, 2.0]);
-/// let mut optimizer = Optimizer::new(SignDescent { learning_rate: 0.5 }, &x);
+/// let mut optimizer = Optimizer::new(SignDescent { learning_rate: 0.5 }, &x)?;
 /// let mut grads = [Grad::from(Tensor::from([7.0, -0.01]))];
 /// optimizer.step(&mut x, &mut grads)?;
 /// assert_eq!(x, Tensor::from([0.5, 2.5]));
-/// # Ok::<(), backrule_optim::StepError>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait Rule<T: Scalar>: Send + Sync {
     /// The names of the state tensors that each parameter needs, such as `["velocity"]`. They start at zero, have the

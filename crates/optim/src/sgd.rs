@@ -22,7 +22,7 @@ use crate::{OptionError, Rule};
 /// use backrule_optim::{Optimizer, Sgd};
 ///
 /// let mut theta: Tensor<f64> = Tensor::from([1.0]);
-/// let mut optimizer = Optimizer::new(Sgd::new(0.1)?.momentum(0.9)?, &theta);
+/// let mut optimizer = Optimizer::new(Sgd::new(0.1)?.momentum(0.9)?, &theta)?;
 /// optimizer.step(&mut theta, &mut [Grad::from(Tensor::from([1.0]))])?;
 /// assert_eq!(theta, Tensor::from([0.9]));
 /// optimizer.step(&mut theta, &mut [Grad::from(Tensor::from([0.5]))])?;

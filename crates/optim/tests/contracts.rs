@@ -30,7 +30,7 @@ fn table<T: Scalar>() -> Vec<(&'static str, AnyRule<T>)> {
 
 /// The same rule again, so that two optimizers can be compared.
 fn optimizer<T: Scalar>(rule: usize, net: &Net<T>) -> AnyOptimizer<T> {
-    Optimizer::new(table().swap_remove(rule).1, net)
+    Optimizer::new(table().swap_remove(rule).1, net).unwrap()
 }
 
 /// Two layers and a statistic between them.
@@ -159,7 +159,7 @@ fn large_parameters_get_the_same_bits_on_any_number_of_threads() {
         for threads in [1, 2, 3] {
             parallel::set_threads(threads.try_into().unwrap());
             let mut net = normal(1);
-            let mut optimizer = Optimizer::new(table::<T>().swap_remove(rule).1, &net);
+            let mut optimizer = Optimizer::new(table::<T>().swap_remove(rule).1, &net).unwrap();
             for step in 1..4 {
                 let mut grads = [normal(1 + step).into()];
                 let allocations =
@@ -215,7 +215,7 @@ fn a_rule_that_needs_it_sees_a_parameter_as_a_whole() {
     for slots in [&NINE[..0], &NINE[..1], &NINE[..8], NINE] {
         let mut net = Tensor::<f64>::zeros([LARGE]).unwrap();
         let rule: AnyRule<f64> = Box::new(Largest { slots });
-        let mut optimizer = Optimizer::new(rule, &net);
+        let mut optimizer = Optimizer::new(rule, &net).unwrap();
         let mut grads = [Tensor::from_fn([LARGE], |at| at[0] as f64).unwrap().into()];
         optimizer.step(&mut net, &mut grads).unwrap();
         assert_eq!(net.get(&[LARGE / 2]), Some(-0.5));
@@ -240,7 +240,7 @@ fn an_interrupted_run_gives_the_same_bits() {
         let mut rest = half.clone();
         let mut of_rest = optimizer(rule, &rest);
         of_half.visit(Path::ROOT, &mut |path, _, saved| {
-            of_rest.tensor_mut(&path.to_string()).unwrap().copy_from(saved);
+            of_rest.tensor_mut(&path.to_string()).unwrap().copy_from(saved).unwrap();
         });
         of_rest.set_step_count(of_half.step_count());
         for seed in HALF..2 * HALF {
@@ -277,12 +277,12 @@ fn the_state_is_named_after_the_parameters() {
     }
     each_rule(contract::<f32>, contract::<f64>);
     let net = Net::<f32>::new();
-    let of_momentum = Optimizer::new(Sgd::new(0.1).unwrap().momentum(0.9).unwrap(), &net);
+    let of_momentum = Optimizer::new(Sgd::new(0.1).unwrap().momentum(0.9).unwrap(), &net).unwrap();
     let paths: Vec<_> = of_momentum.tensors().into_iter().map(|(path, _)| path).collect();
     let expected =
         ["fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"].map(|path| format!("{path}.velocity"));
     assert_eq!(paths, expected);
-    let without = Optimizer::new(Sgd::new(0.1).unwrap(), &net);
+    let without = Optimizer::new(Sgd::new(0.1).unwrap(), &net).unwrap();
     assert_eq!(without.tensor_count(), 0);
 }
 
@@ -333,14 +333,14 @@ fn an_element_is_updated_alike_in_a_tensor_of_any_size() {
         const N: usize = 37;
         let values = |seed| Tensor::<T>::uniform([N], -1.0, 1.0, &mut random::rng(seed)).unwrap();
         let mut whole = values(9);
-        let mut of_whole = Optimizer::new(table().swap_remove(rule).1, &whole);
+        let mut of_whole = Optimizer::new(table().swap_remove(rule).1, &whole).unwrap();
         for seed in 0..3 {
             of_whole.step(&mut whole, &mut [values(seed).into()]).unwrap();
         }
         for i in 0..N {
             let element = |x: &Tensor<T>| x.slice(i..i + 1).unwrap();
             let mut one = element(&values(9));
-            let mut of_one = Optimizer::new(table().swap_remove(rule).1, &one);
+            let mut of_one = Optimizer::new(table().swap_remove(rule).1, &one).unwrap();
             for seed in 0..3 {
                 of_one.step(&mut one, &mut [element(&values(seed)).into()]).unwrap();
             }
@@ -499,7 +499,7 @@ fn a_network_whose_two_visits_disagree_is_refused() {
         }
     }
     let mut net = Swapped(Tensor::from([1.0]), Tensor::from([2.0]));
-    let mut optimizer = Optimizer::new(Sgd::new(0.1).unwrap(), &net);
+    let mut optimizer = Optimizer::new(Sgd::new(0.1).unwrap(), &net).unwrap();
     let error = optimizer
         .step(&mut net, &mut [Tensor::from([1.0]), Tensor::from([1.0])].map(Grad::from))
         .unwrap_err();
@@ -510,7 +510,7 @@ fn a_network_whose_two_visits_disagree_is_refused() {
 #[test]
 fn the_last_countable_step_is_no_end() {
     let mut x = Tensor::from([1.0_f64]);
-    let mut optimizer = Optimizer::new(Sgd::new(0.5).unwrap(), &x);
+    let mut optimizer = Optimizer::new(Sgd::new(0.5).unwrap(), &x).unwrap();
     optimizer.set_step_count(u64::MAX);
     optimizer.step(&mut x, &mut [Tensor::from([1.0]).into()]).unwrap();
     assert_eq!((x, optimizer.step_count()), (Tensor::from([0.5]), u64::MAX));

@@ -29,7 +29,7 @@ fn sgd_of(case: &Case) -> Sgd {
 
 fn check<T: Scalar>(case: &Case, rule: Sgd, tolerance: f64) {
     let mut x: Tensor<T> = case.tensor("start").unwrap();
-    let mut optimizer = Optimizer::new(rule, &x);
+    let mut optimizer = Optimizer::new(rule, &x).unwrap();
     let [grads, after] = ["grads", "after"].map(|list| case[list].as_array().unwrap());
     assert!(grads.len() >= 6 && grads.len() == after.len());
     let rates = case.field("rates").map(numbers);

@@ -1,7 +1,7 @@
 use std::fmt::{self, Debug, Display, Formatter};
 use std::ops::{Deref, DerefMut};
 
-use crate::{Scalar, Tensor};
+use crate::{Scalar, Tensor, TensorError};
 
 /// ∂l/∂θ of one parameter: a tensor that backward passes add to, and that an optimiser's step uses up.
 ///
@@ -17,7 +17,7 @@ use crate::{Scalar, Tensor};
 /// use backrule_tensor::{Grad, Tensor, matmul_tn_into};
 ///
 /// let (dy, x) = (Tensor::from([[1.0], [2.0]]), Tensor::from([[3.0], [4.0]]));
-/// let mut dw: Grad<f64> = Grad::zeros_like(&Tensor::from([[0.0]]));
+/// let mut dw: Grad<f64> = Grad::zeros_like(&Tensor::from([[0.0]]))?;
 /// dw.accumulate(|beta, dw| matmul_tn_into(&dy, &x, beta, dw))?; // dw = dyᵀ x
 /// assert_eq!(dw, Tensor::from([[11.0]])); // 1·3 + 2·4
 /// dw.accumulate(|beta, dw| matmul_tn_into(&dy, &x, beta, dw))?;
@@ -27,7 +27,7 @@ use crate::{Scalar, Tensor};
 /// assert_eq!(dw, Tensor::from([[0.0]]));
 /// dw.apply(|dw| dw + 5.0);
 /// assert_eq!(dw, Tensor::from([[5.0]]));
-/// # Ok::<(), backrule_tensor::ShapeError>(())
+/// # Ok::<(), backrule_tensor::TensorError>(())
 /// ```
 ///
 /// Whoever only **reads** the tensor of a gradient that is used up still finds there what was used: something to look at
@@ -40,8 +40,11 @@ pub struct Grad<T: Scalar = f32> {
 
 impl<T: Scalar> Grad<T> {
     /// Zeros of the shape of a parameter.
-    pub fn zeros_like(parameter: &Tensor<T>) -> Self {
-        Self { tensor: Tensor::zeros_like(parameter), used_up: true }
+    ///
+    /// # Errors
+    /// When there is no memory for them.
+    pub fn zeros_like(parameter: &Tensor<T>) -> Result<Self, TensorError> {
+        Ok(Self { tensor: Tensor::zeros_like(parameter)?, used_up: true })
     }
 
     /// Adds what `f(β, c)` computes as c ← β c + …: β is 0 if the gradient is used up, so that what is in c doesn't count, NaN
@@ -130,7 +133,10 @@ impl<T: Scalar> Debug for Grad<T> {
 impl<T: Scalar> Display for Grad<T> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self.used_up {
-            true => Display::fmt(&Tensor::zeros_like(&self.tensor), f),
+            true => match Tensor::zeros_like(&self.tensor) {
+                Ok(zeros) => Display::fmt(&zeros, f),
+                Err(_) => Debug::fmt(self, f),
+            },
             false => Display::fmt(&self.tensor, f),
         }
     }
@@ -153,12 +159,12 @@ mod tests {
         assert!(grad.is_used_up());
         assert_eq!(grad.as_slice()[1], 2.0);
         assert_eq!(grad, zeros);
-        assert_eq!(grad, Grad::zeros_like(&zeros));
+        assert_eq!(grad, Grad::zeros_like(&zeros).unwrap());
         assert_eq!(grad, Grad::from(zeros.clone()));
         assert_eq!(Grad::from(zeros.clone()), grad);
         assert_eq!(format!("{grad} {grad:?}"), format!("{zeros} zeros [2], used up"));
         assert_ne!(grad, Tensor::from([0.0]));
-        assert_ne!(grad, Grad::zeros_like(&Tensor::from([0.0])));
+        assert_ne!(grad, Grad::zeros_like(&Tensor::from([0.0])).unwrap());
         assert_ne!(grad, Tensor::from([0.0, 1.0]));
         assert_ne!(grad, Grad::from(Tensor::from([0.0, 1.0])));
         assert_eq!(Grad::<f32>::default(), Tensor::default());

@@ -10,6 +10,7 @@ pub mod lanes;
 mod literal;
 mod math;
 mod matmul;
+mod memory;
 mod named;
 mod options;
 pub mod parallel;

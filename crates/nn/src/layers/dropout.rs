@@ -21,7 +21,7 @@ use crate::{Architecture, ArchitectureError, At, Cache, Layer, LayerError, Layer
 /// let pass = tape.forward(&layer, &x, Mode::Train(Key::new(1)))?;
 /// let y = pass.output().clone();
 /// assert!(y.as_slice().iter().all(|&y| y == 0.0 || y == 6.0)); // 3 / (1 − ½)
-/// pass.backward_to_input(&x, &mut Grads::new(&layer), &mut dx)?;
+/// pass.backward_to_input(&x, &mut Grads::new(&layer)?, &mut dx)?;
 /// assert_eq!(dx, y); // m ∂l/∂y = m x = y here
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -62,11 +62,11 @@ impl<T: Scalar> Layer<T> for Dropout {
         mode: Mode,
     ) -> Result<(), LayerError> {
         let Mode::Train(key) = mode else {
-            y.copy_from(x);
+            y.copy_from(x)?;
             return Ok(());
         };
         let [mask] = cache.tensors();
-        mask.resize(x.shape());
+        mask.resize(x.shape())?;
         let mut rng = key.rng();
         // With a rate of 1 nothing is kept, and 1/(1 − 1) is never used.
         let kept = T::from_f64(1.0 / (1.0 - self.rate));
@@ -90,7 +90,7 @@ impl<T: Scalar> Layer<T> for Dropout {
                     let [mask] = at.cache.tensors();
                     dx.zip_from(mask, dy, |m, dy| m * dy)?;
                 }
-                Mode::Eval => dx.copy_from(dy),
+                Mode::Eval => dx.copy_from(dy)?,
             }
         }
         Ok(())

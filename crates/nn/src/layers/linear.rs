@@ -1,7 +1,7 @@
 use backrule_tensor::rand::Rng;
 use backrule_tensor::{
-    Grad, Scalar, Shape, ShapeError, Tensor, affine_activation_into, matmul_into, matmul_tn_into,
-    named_tensors,
+    Grad, Scalar, Shape, ShapeError, Tensor, TensorError, affine_activation_into, matmul_into,
+    matmul_tn_into, named_tensors,
 };
 
 use crate::{Architecture, ArchitectureError, At, Cache, Init, Layer, LayerError, LayerKind, Mode};
@@ -25,7 +25,7 @@ use crate::{Architecture, ArchitectureError, At, Cache, Init, Layer, LayerError,
 /// let w = Tensor::from([[0.15_f64, 0.25], [0.20, 0.30]]);
 /// let layer = Linear::from_tensors(w, Some(Tensor::from([0.35, 0.45])))?;
 /// let x = Tensor::from([[0.1, 0.5]]);
-/// let (mut tape, mut grads, mut dx) = (Tape::new(), Grads::new(&layer), Tensor::default());
+/// let (mut tape, mut grads, mut dx) = (Tape::new(), Grads::new(&layer)?, Tensor::default());
 ///
 /// let pass = tape.forward(&layer, &x, Mode::Eval)?;
 /// assert_eq!(format!("{:.2}", pass.output()), "[[0.49, 0.62]]"); // 0.1·0.15 + 0.5·0.25 + 0.35, …
@@ -53,7 +53,7 @@ impl<T: Scalar> Linear<T> {
         in_features: usize,
         out_features: usize,
         rng: &mut (impl Rng + ?Sized),
-    ) -> Result<Self, ShapeError> {
+    ) -> Result<Self, TensorError> {
         LinearConfig::new(in_features, out_features).build(rng)
     }
 
@@ -83,7 +83,7 @@ impl<T: Scalar> Linear<T> {
     }
 
     fn affine(&self, x: &Tensor<T>, f: Option<fn(&mut [T])>, y: &mut Tensor<T>) -> Result<(), LayerError> {
-        y.resize(self.output_shape(x.shape())?);
+        y.resize(self.output_shape(x.shape())?)?;
         Ok(affine_activation_into(x, &self.weight, self.bias.as_ref(), f, y)?)
     }
 }
@@ -138,7 +138,7 @@ impl<T: Scalar> Layer<T> for Linear<T> {
             db.add_sum_of_rows(dy)?;
         }
         if let Some(dx) = dx {
-            dx.resize(at.x.shape());
+            dx.resize(at.x.shape())?;
             matmul_into(dy, &self.weight, T::ZERO, dx)?;
         }
         Ok(())
@@ -167,7 +167,7 @@ impl<T: Scalar> Layer<T> for Linear<T> {
 /// let layer: Linear = config.build(&mut random::rng(1))?;
 /// assert_eq!(layer.weight().shape(), [32, 64]);
 /// assert_eq!(layer.bias(), None);
-/// # Ok::<(), backrule_nn::tensor::ShapeError>(())
+/// # Ok::<(), backrule_nn::tensor::TensorError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -208,7 +208,7 @@ impl LinearConfig {
     ///
     /// # Errors
     /// When there can be no matrix of this size.
-    pub fn build<T: Scalar>(self, rng: &mut (impl Rng + ?Sized)) -> Result<Linear<T>, ShapeError> {
+    pub fn build<T: Scalar>(self, rng: &mut (impl Rng + ?Sized)) -> Result<Linear<T>, TensorError> {
         let Self { in_features, out_features, .. } = self;
         let weight =
             (self.weight_init).tensor([out_features, in_features], in_features, out_features, rng)?;

@@ -19,7 +19,7 @@ use crate::{Architecture, ArchitectureError, At, Cache, Layer, LayerError, Layer
 /// let pass = tape.forward(&LogSoftmax, &x, Mode::Eval)?;
 /// let y = pass.output().as_slice()[0];
 /// assert!((y + 2_f64.ln()).abs() < 1e-12); // ln ½
-/// pass.backward_to_input(&Tensor::from([[1.0, 0.0]]), &mut Grads::new(&LogSoftmax), &mut dx)?;
+/// pass.backward_to_input(&Tensor::from([[1.0, 0.0]]), &mut Grads::new(&LogSoftmax)?, &mut dx)?;
 /// assert!((dx.as_slice()[0] - 0.5).abs() < 1e-12); // 1 − ½
 /// assert!((dx.as_slice()[1] + 0.5).abs() < 1e-12); // 0 − ½
 /// # Ok::<(), backrule_nn::LayerError>(())
@@ -32,7 +32,7 @@ impl<T: Scalar> NamedTensors<T> for LogSoftmax {}
 
 impl<T: Scalar> Layer<T> for LogSoftmax {
     fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut Cache<T>, _: Mode) -> Result<(), LayerError> {
-        y.log_softmax_from(x);
+        y.log_softmax_from(x)?;
         Ok(())
     }
 
@@ -47,7 +47,7 @@ impl<T: Scalar> Layer<T> for LogSoftmax {
             return Err(ShapeError::new("log-softmax backward", at.y.shape(), dy.shape()).into());
         }
         if let Some(dx) = dx {
-            dx.resize(at.x.shape());
+            dx.resize(at.x.shape())?;
             let columns = at.y.shape().columns();
             simd::run(Backward { columns, y: at.y.as_slice(), dy: dy.as_slice(), dx: dx.as_mut_slice() });
         }

@@ -15,7 +15,7 @@ use crate::{Architecture, ArchitectureError, At, Cache, Layer, LayerError, Layer
 /// let (mut tape, mut dx) = (Tape::new(), Tensor::default());
 /// let pass = tape.forward(&Relu, &x, Mode::Eval)?;
 /// assert_eq!(pass.output(), &Tensor::from([[0.0, 0.0, 3.0]]));
-/// pass.backward_to_input(&Tensor::from([[10.0, 20.0, 30.0]]), &mut Grads::new(&Relu), &mut dx)?;
+/// pass.backward_to_input(&Tensor::from([[10.0, 20.0, 30.0]]), &mut Grads::new(&Relu)?, &mut dx)?;
 /// assert_eq!(dx, Tensor::from([[0.0, 0.0, 30.0]]));
 /// # Ok::<(), backrule_nn::LayerError>(())
 /// ```
@@ -33,7 +33,7 @@ impl<T: Scalar> NamedTensors<T> for Relu {}
 
 impl<T: Scalar> Layer<T> for Relu {
     fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut Cache<T>, _: Mode) -> Result<(), LayerError> {
-        y.map_from(x, relu);
+        y.map_from(x, relu)?;
         Ok(())
     }
 

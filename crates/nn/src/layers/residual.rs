@@ -13,7 +13,7 @@ use crate::{Architecture, ArchitectureError, At, Cache, Layer, LayerError, Layer
 /// // f(x) = 2x, so y = 3x and ∂l/∂x = 3 ∂l/∂y.
 /// let block = Residual::new(Linear::from_tensors(Tensor::from([[2.0_f32]]), None)?);
 /// let x = Tensor::from([[5.0]]);
-/// let (mut tape, mut grads, mut dx) = (Tape::new(), Grads::new(&block), Tensor::default());
+/// let (mut tape, mut grads, mut dx) = (Tape::new(), Grads::new(&block)?, Tensor::default());
 /// let pass = tape.forward(&block, &x, Mode::Eval)?;
 /// assert_eq!(pass.output(), &Tensor::from([[15.0]]));
 /// pass.backward_to_input(&Tensor::from([[1.0]]), &mut grads, &mut dx)?;

@@ -145,7 +145,7 @@ impl<T: Scalar> Layer<T> for Sequential<T> {
     ) -> Result<(), LayerError> {
         let n = self.children.len();
         if n == 0 {
-            y.copy_from(x);
+            y.copy_from(x)?;
             return Ok(());
         }
         // Behind the two for backward, the output of every child but the last, whose output is y.
@@ -181,7 +181,7 @@ impl<T: Scalar> Layer<T> for Sequential<T> {
         let n = self.children.len();
         if n == 0 {
             if let Some(dx) = dx {
-                dx.copy_from(dy);
+                dx.copy_from(dy)?;
             }
             return Ok(());
         }
@@ -328,7 +328,8 @@ mod tests {
             let dy = Tensor::normal([batch, 5], 0.0, 1.0, &mut random::rng(3)).unwrap();
             let [together, apart] = [false, true].map(|apart| {
                 let net = network(apart);
-                let (mut tape, mut grads, mut dx) = (Tape::new(), Grads::new(&net), Tensor::default());
+                let (mut tape, mut grads, mut dx) =
+                    (Tape::new(), Grads::new(&net).unwrap(), Tensor::default());
                 // What another pass has left behind must not matter.
                 tape.forward(&net, &Tensor::full([7, 40], 1.0).unwrap(), Mode::Eval).unwrap();
                 let pass = tape.forward(&net, &x, Mode::Eval).unwrap();
@@ -348,7 +349,7 @@ mod tests {
         let dy = Tensor::normal([3, 3], 0.0, 1.0, &mut random::rng(3)).unwrap();
         let mode = Mode::Train(Key::new(4));
         let (mut tape, mut dx) = (Tape::new(), Tensor::default());
-        let (mut with, mut without) = (Grads::new(&net), Grads::new(&net));
+        let (mut with, mut without) = (Grads::new(&net).unwrap(), Grads::new(&net).unwrap());
         let pass = tape.forward(&net, &x, mode).unwrap();
         pass.backward_to_input(&dy, &mut with, &mut dx).unwrap();
         tape.forward(&net, &x, mode).unwrap().backward(&dy, &mut without).unwrap();
@@ -364,7 +365,7 @@ mod tests {
         let (mut tape, mut dx) = (Tape::new(), Tensor::default());
         let pass = tape.forward(&net, &x, Mode::Eval).unwrap();
         assert_eq!(pass.output(), &x);
-        pass.backward_to_input(&x, &mut Grads::new(&net), &mut dx).unwrap();
+        pass.backward_to_input(&x, &mut Grads::new(&net).unwrap(), &mut dx).unwrap();
         assert_eq!(dx, x);
     }
 
@@ -374,7 +375,7 @@ mod tests {
         let (x, dy) = (Tensor::zeros([1, 5]).unwrap(), Tensor::zeros([1, 3]).unwrap());
         let (mut y, mut cache) = (Tensor::default(), Cache::default());
         net.forward(&x, &mut y, &mut cache, Mode::Eval).unwrap();
-        let mut grads = Grads::new(&net);
+        let mut grads = Grads::new(&net).unwrap();
         let at = At { x: &x, y: &y, cache: &mut cache, mode: Mode::Eval };
         let error = net.backward(at, &dy, None, &mut grads[..1]).unwrap_err();
         assert!(error.to_string().starts_with("fc2: backward"), "{error}");

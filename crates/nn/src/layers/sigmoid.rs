@@ -14,7 +14,7 @@ use crate::{Architecture, ArchitectureError, At, Cache, Layer, LayerError, Layer
 /// let (mut tape, mut dx) = (Tape::new(), Tensor::default());
 /// let pass = tape.forward(&Sigmoid, &x, Mode::Eval)?;
 /// assert_eq!(pass.output(), &Tensor::from([[0.5, 1.0, 0.0]]));
-/// pass.backward_to_input(&Tensor::from([[8.0, 8.0, 8.0]]), &mut Grads::new(&Sigmoid), &mut dx)?;
+/// pass.backward_to_input(&Tensor::from([[8.0, 8.0, 8.0]]), &mut Grads::new(&Sigmoid)?, &mut dx)?;
 /// assert_eq!(dx, Tensor::from([[2.0, 0.0, 0.0]])); // 8 · ½ · ½
 /// # Ok::<(), backrule_nn::LayerError>(())
 /// ```
@@ -26,7 +26,7 @@ impl<T: Scalar> NamedTensors<T> for Sigmoid {}
 
 impl<T: Scalar> Layer<T> for Sigmoid {
     fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut Cache<T>, _: Mode) -> Result<(), LayerError> {
-        y.map_from(x, T::sigmoid);
+        y.map_from(x, T::sigmoid)?;
         Ok(())
     }
 

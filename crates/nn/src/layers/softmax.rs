@@ -20,7 +20,7 @@ use crate::{Architecture, ArchitectureError, At, Cache, Layer, LayerError, Layer
 /// let (mut tape, mut dx) = (Tape::new(), Tensor::default());
 /// let pass = tape.forward(&Softmax, &x, Mode::Eval)?;
 /// assert_eq!(pass.output(), &Tensor::from([[0.5, 0.5]]));
-/// pass.backward_to_input(&Tensor::from([[1.0, 0.0]]), &mut Grads::new(&Softmax), &mut dx)?;
+/// pass.backward_to_input(&Tensor::from([[1.0, 0.0]]), &mut Grads::new(&Softmax)?, &mut dx)?;
 /// assert_eq!(dx, Tensor::from([[0.25, -0.25]])); // ½ (1 − ½), −½ · ½
 /// # Ok::<(), backrule_nn::LayerError>(())
 /// ```
@@ -32,7 +32,7 @@ impl<T: Scalar> NamedTensors<T> for Softmax {}
 
 impl<T: Scalar> Layer<T> for Softmax {
     fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut Cache<T>, _: Mode) -> Result<(), LayerError> {
-        y.softmax_from(x);
+        y.softmax_from(x)?;
         Ok(())
     }
 
@@ -47,7 +47,7 @@ impl<T: Scalar> Layer<T> for Softmax {
             return Err(ShapeError::new("softmax backward", at.y.shape(), dy.shape()).into());
         }
         if let Some(dx) = dx {
-            dx.resize(at.x.shape());
+            dx.resize(at.x.shape())?;
             let columns = at.y.shape().columns();
             simd::run(Backward { columns, y: at.y.as_slice(), dy: dy.as_slice(), dx: dx.as_mut_slice() });
         }

@@ -14,7 +14,7 @@ use crate::{Architecture, ArchitectureError, At, Cache, Layer, LayerError, Layer
 /// let (mut tape, mut dx) = (Tape::new(), Tensor::default());
 /// let pass = tape.forward(&Tanh, &x, Mode::Eval)?;
 /// assert!((pass.output().as_slice()[1] + 0.6).abs() < 1e-15);
-/// pass.backward_to_input(&Tensor::from([[1.0, 1.0]]), &mut Grads::new(&Tanh), &mut dx)?;
+/// pass.backward_to_input(&Tensor::from([[1.0, 1.0]]), &mut Grads::new(&Tanh)?, &mut dx)?;
 /// assert_eq!(dx.as_slice()[0], 1.0);
 /// assert!((dx.as_slice()[1] - 0.64).abs() < 1e-15); // 1 − 9/25
 /// # Ok::<(), backrule_nn::LayerError>(())
@@ -27,7 +27,7 @@ impl<T: Scalar> NamedTensors<T> for Tanh {}
 
 impl<T: Scalar> Layer<T> for Tanh {
     fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut Cache<T>, _: Mode) -> Result<(), LayerError> {
-        y.map_from(x, T::tanh);
+        y.map_from(x, T::tanh)?;
         Ok(())
     }
 
