@@ -35,7 +35,7 @@ fn check<T: Scalar>(case: &Case, layer: &dyn Layer<T>, bounds: &Bounds) {
     let what = |name: &str| format!("{case} in {}, {name}", T::DTYPE);
     let expected = |name: &str| case.tensor::<T>(name).unwrap_or_else(|| panic!("no {name} in {case}"));
     let (mut tape, mut dx) = (Tape::new(), Tensor::default());
-    let mut grads = Grads::new(layer);
+    let mut grads = Grads::new(layer).unwrap();
     let x = expected("input");
     let pass = tape.forward(layer, &x, Mode::Eval).unwrap();
     assert_close(&what("output"), pass.output(), &expected("output"), bounds.forward);
