@@ -1,5 +1,5 @@
-//! `cargo bench --bench optim`: one update of all parameters. Throughput counts bytes: a parameter, its gradient and its
-//! velocity are read, and a parameter and a velocity written. `sgd` and `network` are on one thread, `sgd_momentum` on all.
+//! `cargo bench --bench optim`: one update of all parameters. Throughput counts bytes: parameter, gradient and velocity are
+//! read, parameter and velocity are written.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark may fail loudly")]
 
 mod common;
@@ -15,7 +15,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 /// An update of one tensor.
 fn update(rule: Sgd, parameters: usize) -> impl FnMut() {
     let (mut net, mut grads) = (normal([1, parameters], 1), [normal([1, parameters], 2).into()]);
-    let mut optimizer = Optimizer::new(rule, &net);
+    let mut optimizer = Optimizer::new(rule, &net).unwrap();
     move || {
         renew(&mut grads);
         optimizer.step(&mut net, &mut grads).unwrap();
@@ -29,6 +29,7 @@ fn plain() -> Sgd {
 
 /// Before [`sgd`], which sets the number of threads.
 fn sgd_momentum(c: &mut Criterion) {
+    // `sgd_momentum/*`: SGD with momentum, one tensor of so many parameters; all threads
     let mut group = c.benchmark_group("sgd_momentum");
     for parameters in [100_000_usize, 10_000_000] {
         group.throughput(Throughput::Bytes(20 * parameters as u64));
@@ -38,6 +39,10 @@ fn sgd_momentum(c: &mut Criterion) {
 }
 
 fn sgd(c: &mut Criterion) {
+    // `sgd/plain/*`: SGD, one tensor of so many parameters; one thread
+    // `sgd/momentum/*`: SGD with momentum
+    // `sgd/nesterov/*`: SGD with Nesterov momentum
+    // `sgd/decay/*`: SGD with weight decay
     parallel::set_threads(NonZeroUsize::MIN);
     let mut group = c.benchmark_group("sgd");
     let rules = [
@@ -57,14 +62,15 @@ fn sgd(c: &mut Criterion) {
 
 /// As many tensors as a network has: what walking over names costs.
 fn network(c: &mut Criterion) {
+    // `network/*`: SGD with momentum, a network's tensors one by one; one thread
     let mut group = c.benchmark_group("network");
     for sizes in [&[3, 4, 2][..], &[64, 32, 10], &[784, 128, 64, 10]] {
         let parameters: usize = sizes.windows(2).map(|pair| (pair[0] + 1) * pair[1]).sum();
         group.throughput(Throughput::Bytes(20 * parameters as u64));
         bench(&mut group, name(sizes), || {
             let mut net = mlp(sizes);
-            let mut grads = Grads::new(&net);
-            let mut optimizer = Optimizer::new(plain().momentum(0.9).unwrap(), &net);
+            let mut grads = Grads::new(&net).unwrap();
+            let mut optimizer = Optimizer::new(plain().momentum(0.9).unwrap(), &net).unwrap();
             move || {
                 renew(&mut grads);
                 optimizer.step(&mut net, &mut grads).unwrap();

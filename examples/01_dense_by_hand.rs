@@ -27,7 +27,7 @@ fn one_layer() -> Result<(), Box<dyn Error>> {
     let x = Tensor::from([[0.1, 0.5]]);
     let target = Tensor::from([[0.01, 0.99]]);
 
-    let (mut tape, mut grads) = (Tape::new(), Grads::new(&layer));
+    let (mut tape, mut grads) = (Tape::new(), Grads::new(&layer)?);
     let (mut dy, mut dx) = (Tensor::default(), Tensor::default());
     let pass = tape.forward(&layer, &x, Mode::Train(Key::new(0)))?;
     show("y", pass.output(), &Tensor::from([[0.49, 0.62]]))?;
@@ -55,9 +55,9 @@ fn two_layers() -> Result<(), Box<dyn Error>> {
     println!("{}\n", net.summary([1, 2])?);
     let x = Tensor::from([[0.25, 0.65]]);
     let target = Tensor::from([[0.99, 0.01]]);
-    let mut optimizer = Optimizer::new(Sgd::new(0.1)?, &net);
+    let mut optimizer = Optimizer::new(Sgd::new(0.1)?, &net)?;
 
-    let (mut tape, mut grads, mut dy) = (Tape::new(), Grads::new(&net), Tensor::default());
+    let (mut tape, mut grads, mut dy) = (Tape::new(), Grads::new(&net)?, Tensor::default());
     let pass = tape.forward(&net, &x, Mode::Train(Key::new(0)))?;
     show("y", pass.output(), &Tensor::from([[0.8265, 0.88325]]))?;
     let l = half_squares(pass.output(), &target, &mut dy)?;

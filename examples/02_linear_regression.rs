@@ -25,8 +25,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let mut layer = Linear::new(2, 1, &mut rng)?;
     let loss = Mse::new();
-    let mut optimizer = Optimizer::new(Sgd::new(0.1)?, &layer);
-    let (mut tape, mut grads, mut dy) = (Tape::new(), Grads::new(&layer), Tensor::default());
+    let mut optimizer = Optimizer::new(Sgd::new(0.1)?, &layer)?;
+    let (mut tape, mut grads, mut dy) = (Tape::new(), Grads::new(&layer)?, Tensor::default());
 
     println!("step      loss        w0        w1         b");
     for step in 0..=100 {

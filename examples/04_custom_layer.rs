@@ -7,7 +7,7 @@
 use std::error::Error;
 
 use backrule_nn::{At, Cache, Layer, LayerError, Linear, Mode, Sequential, gradcheck};
-use backrule_tensor::{Grad, Scalar, ShapeError, Tensor, named_tensors, random};
+use backrule_tensor::{Grad, Scalar, ShapeError, Tensor, TensorError, named_tensors, random};
 
 /// A rectifier that learns its slope a for negative inputs (PReLU; K. He et al., 2015):
 ///
@@ -19,7 +19,7 @@ struct Prelu<T: Scalar> {
 }
 
 impl<T: Scalar> Prelu<T> {
-    fn new(features: usize) -> Result<Self, ShapeError> {
+    fn new(features: usize) -> Result<Self, TensorError> {
         Ok(Self { a: Tensor::full([features], T::from_f64(0.25))? })
     }
 }
@@ -33,7 +33,7 @@ impl<T: Scalar> Layer<T> for Prelu<T> {
             let expected = format!("[_, {}]", self.a.len());
             return Err(ShapeError::new("prelu forward", expected, x.shape()).into());
         }
-        y.copy_from(x);
+        y.copy_from(x)?;
         for y in y.rows_mut() {
             for (y, &a) in y.iter_mut().zip(self.a.as_slice()) {
                 if *y <= T::ZERO {
@@ -60,7 +60,7 @@ impl<T: Scalar> Layer<T> for Prelu<T> {
             }
         }
         if let Some(dx) = dx {
-            dx.copy_from(dy);
+            dx.copy_from(dy)?;
             for (dx, x) in dx.rows_mut().zip(at.x.rows()) {
                 for ((dx, &x), &a) in dx.iter_mut().zip(x).zip(self.a.as_slice()) {
                     if x <= T::ZERO {

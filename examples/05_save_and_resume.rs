@@ -30,13 +30,13 @@ impl Run {
             .layer("drop", Dropout::new(0.2)?)
             .layer("fc2", Linear::new(16, 2, &mut rng)?)
             .build()?;
-        let optimizer = Optimizer::new(Sgd::new(0.1)?.momentum(0.9)?, &net);
+        let optimizer = Optimizer::new(Sgd::new(0.1)?.momentum(0.9)?, &net)?;
         Ok(Self { net, optimizer })
     }
 
     /// Trains on the steps `steps`, and returns the last loss. Everything random follows from the seed and the step.
     fn train(&mut self, steps: std::ops::Range<u64>) -> Result<f32, Box<dyn Error>> {
-        let (mut tape, mut grads, mut dy) = (Tape::new(), Grads::new(&self.net), Tensor::default());
+        let (mut tape, mut grads, mut dy) = (Tape::new(), Grads::new(&self.net)?, Tensor::default());
         let mut l = f32::NAN;
         for step in steps {
             let key = Key::new(SEED).child(step);

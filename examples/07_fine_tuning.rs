@@ -90,8 +90,8 @@ fn choose(all: &Digits, end: usize, most: usize) -> Result<Data, Box<dyn Error>>
 
 /// One pass over the data in batches of 16.
 fn train(net: &mut Sequential, (x, labels): &Data, epoch: u64) -> Result<(), Box<dyn Error>> {
-    let mut optimizer = Optimizer::new(Sgd::new(0.1)?, net);
-    let (mut tape, mut grads, mut dy) = (Tape::new(), Grads::new(net), Tensor::default());
+    let mut optimizer = Optimizer::new(Sgd::new(0.1)?, net)?;
+    let (mut tape, mut grads, mut dy) = (Tape::new(), Grads::new(net)?, Tensor::default());
     for (pixels, labels) in x.as_slice().chunks(16 * PIXELS).zip(labels.chunks(16)) {
         let x = Tensor::from_vec([labels.len(), PIXELS], pixels.to_vec())?;
         let pass = tape.forward(net, &x, Mode::Train(Key::new(epoch)))?;

@@ -38,7 +38,7 @@ fn demonstrate() -> Result<(), Box<dyn Error>> {
         .layer("relu", Relu)
         .layer("fc2", Linear::new(16, 2, &mut rng)?)
         .build()?;
-    let optimizer = Optimizer::new(Sgd::new(0.1)?.momentum(0.9)?, &net);
+    let optimizer = Optimizer::new(Sgd::new(0.1)?.momentum(0.9)?, &net)?;
     let folder = std::env::temp_dir().join(format!("backrule-inspect-{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;
     let file = folder.join("demo.brk");

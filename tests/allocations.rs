@@ -17,9 +17,9 @@ fn allocations_of_a_warm_epoch(sizes: [usize; 3], batch: usize, parts: usize) ->
         .unwrap();
     let data: Tensor = Tensor::normal([3 * batch + 1, sizes[0]], 0.0, 1.0, &mut rng).unwrap();
     let loss = CrossEntropy::new().label_smoothing(0.1).unwrap();
-    let mut optimizer = Optimizer::new(Sgd::new(0.1).unwrap().momentum(0.9).unwrap(), &net);
+    let mut optimizer = Optimizer::new(Sgd::new(0.1).unwrap().momentum(0.9).unwrap(), &net).unwrap();
     let mut tape = Tape::new().parts(parts).unwrap();
-    let (mut grads, mut dy) = (Grads::new(&net), Tensor::default());
+    let (mut grads, mut dy) = (Grads::new(&net).unwrap(), Tensor::default());
     let (mut x, mut labels) = (Tensor::default(), Vec::new());
     let mut order: Vec<usize> = (0..data.shape()[0]).collect();
     let mut epoch = |key: Key| {

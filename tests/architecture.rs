@@ -67,7 +67,7 @@ impl NamedTensors<f32> for Double {}
 
 impl Layer<f32> for Double {
     fn forward(&self, x: &Tensor, y: &mut Tensor, _: &mut Cache<f32>, _: Mode) -> Result<(), LayerError> {
-        y.map_from(x, |x| 2.0 * x);
+        y.map_from(x, |x| 2.0 * x)?;
         Ok(())
     }
 
@@ -79,7 +79,7 @@ impl Layer<f32> for Double {
         _: &mut [Grad],
     ) -> Result<(), LayerError> {
         if let Some(dx) = dx {
-            dx.map_from(dy, |dy| 2.0 * dy);
+            dx.map_from(dy, |dy| 2.0 * dy)?;
         }
         Ok(())
     }
@@ -109,7 +109,7 @@ fn a_file_that_claims_more_than_it_holds_is_refused() {
     let small = vec![("weight", Tensor::from([[1.0_f32, 2.0]]))];
     let large = network::<f32>().architecture().unwrap();
     let sgd = Sgd::new(0.1).unwrap().momentum(0.9).unwrap();
-    let optimizer = Optimizer::new(sgd, &small); // its state doesn't count
+    let optimizer = Optimizer::new(sgd, &small).unwrap(); // its state doesn't count
     let snapshot = Checkpoint::of(&small).optimizer(&optimizer).architecture(&large).unwrap();
     let bytes = snapshot.to_bytes().unwrap();
     let checkpoint = Checkpoint::from_bytes(&bytes).unwrap();

@@ -28,8 +28,8 @@ fn training_stays_within_20_megabytes_of_what_it_computes_with() {
         .unwrap();
     let x: Tensor = Tensor::normal([batch, sizes[0]], 0.0, 1.0, &mut rng).unwrap();
     let labels: Vec<usize> = (0..batch).map(|i| i % sizes[3]).collect();
-    let mut optimizer = Optimizer::new(Sgd::new(0.01).unwrap().momentum(0.9).unwrap(), &net);
-    let (mut tape, mut grads, mut dy) = (Tape::new(), Grads::new(&net), Tensor::default());
+    let mut optimizer = Optimizer::new(Sgd::new(0.01).unwrap().momentum(0.9).unwrap(), &net).unwrap();
+    let (mut tape, mut grads, mut dy) = (Tape::new(), Grads::new(&net).unwrap(), Tensor::default());
     for step in 0..3 {
         let pass = tape.forward(&net, &x, Mode::Train(Key::new(step))).unwrap();
         CrossEntropy::new().value_and_grad(pass.output(), &labels, &mut dy).unwrap();

@@ -32,12 +32,12 @@ impl<T: Scalar> Run<T> {
             .layer("fc2", Linear::new(8, 3, &mut rng).unwrap())
             .build()
             .unwrap();
-        let optimizer = Optimizer::new(sgd, &net);
+        let optimizer = Optimizer::new(sgd, &net).unwrap();
         Self { net, optimizer, seed }
     }
 
     fn train(&mut self, steps: std::ops::Range<u64>) {
-        let (mut tape, mut grads, mut dy) = (Tape::new(), Grads::new(&self.net), Tensor::default());
+        let (mut tape, mut grads, mut dy) = (Tape::new(), Grads::new(&self.net).unwrap(), Tensor::default());
         for step in steps {
             let key = Key::new(self.seed).child(step);
             let x = Tensor::normal([7, 5], 0.0, 1.0, &mut key.child(9).rng()).unwrap();

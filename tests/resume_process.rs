@@ -53,14 +53,14 @@ impl Run {
             .unwrap();
         let sgd = Sgd::new(schedule.base).unwrap();
         let sgd = sgd.momentum(Momentum::Nesterov { factor: 0.9 }).unwrap().weight_decay(0.01).unwrap();
-        let optimizer = Optimizer::new(sgd, &net);
+        let optimizer = Optimizer::new(sgd, &net).unwrap();
         Self { net, optimizer, schedule, metrics: Vec::new(), epoch: 0, position: 0, seed }
     }
 
     fn train(&mut self, until: u64) {
         // Threads share the batch, or else its products.
         let mut tape = Tape::new().parts(1 + self.seed as usize % 2).unwrap();
-        let (mut grads, mut dy) = (Grads::new(&self.net), Tensor::default());
+        let (mut grads, mut dy) = (Grads::new(&self.net).unwrap(), Tensor::default());
         while self.optimizer.step_count() < until {
             let step = self.optimizer.step_count();
             let left = 1.0 - step as f64 / self.schedule.steps as f64;

@@ -35,8 +35,8 @@ fn network<T: Scalar>(seed: u64) -> Sequential<T> {
 fn train<T: Scalar>(seed: u64, parts: usize, threads: usize) -> Vec<u8> {
     parallel::set_threads(threads.try_into().unwrap());
     let mut net = network::<T>(seed);
-    let mut optimizer = Optimizer::new(Sgd::new(0.1).unwrap().momentum(0.9).unwrap(), &net);
-    let (mut tape, mut grads) = (Tape::new().parts(parts).unwrap(), Grads::new(&net));
+    let mut optimizer = Optimizer::new(Sgd::new(0.1).unwrap().momentum(0.9).unwrap(), &net).unwrap();
+    let (mut tape, mut grads) = (Tape::new().parts(parts).unwrap(), Grads::new(&net).unwrap());
     let (mut dy, mut losses) = (Tensor::default(), Vec::new());
     for step in 0..STEPS {
         let key = Key::new(seed).child(step as u64);

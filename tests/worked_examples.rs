@@ -45,7 +45,7 @@ fn dense(weight: Tensor<f64>, bias: [f64; 2]) -> Linear<f64> {
 fn example_1_one_dense_layer() {
     let layer = dense(Tensor::from([[0.15, 0.25], [0.20, 0.30]]), [0.35, 0.45]);
     let (x, target) = (Tensor::from([[0.1, 0.5]]), Tensor::from([[0.01, 0.99]]));
-    let (mut tape, mut grads) = (Tape::new(), Grads::new(&layer));
+    let (mut tape, mut grads) = (Tape::new(), Grads::new(&layer).unwrap());
     let (mut dy, mut dx) = (Tensor::default(), Tensor::default());
     let pass = tape.forward(&layer, &x, TRAIN).unwrap();
     assert_all("y", pass.output(), &Tensor::from([[0.49, 0.62]]), EXACT);
@@ -66,7 +66,7 @@ fn example_2_two_layers_and_a_step() {
     let h = backrule_nn::predict(&fc1, &x).unwrap();
     assert_all("h", &h, &Tensor::from([[0.545, 0.59]]), EXACT);
 
-    let (mut tape, mut fc2_grads) = (Tape::new(), Grads::new(&fc2));
+    let (mut tape, mut fc2_grads) = (Tape::new(), Grads::new(&fc2).unwrap());
     let (mut dy, mut dh) = (Tensor::default(), Tensor::default());
     let pass = tape.forward(&fc2, &h, TRAIN).unwrap();
     assert_all("y", pass.output(), &Tensor::from([[0.8265, 0.88325]]), EXACT);
@@ -82,8 +82,8 @@ fn example_2_two_layers_and_a_step() {
         .layer("relu2", Relu)
         .build();
     let mut net = net.unwrap();
-    let mut optimizer = Optimizer::new(Sgd::new(0.1).unwrap(), &net);
-    let mut grads = Grads::new(&net);
+    let mut optimizer = Optimizer::new(Sgd::new(0.1).unwrap(), &net).unwrap();
+    let mut grads = Grads::new(&net).unwrap();
     let pass = tape.forward(&net, &x, TRAIN).unwrap();
     half_squares(pass.output(), &target, &mut dy);
     pass.backward(&dy, &mut grads).unwrap();
@@ -115,8 +115,8 @@ fn example_3_logistic_units() {
         .build()
         .unwrap();
     let (x, target) = (Tensor::from([[0.05, 0.10]]), Tensor::from([[0.01, 0.99]]));
-    let mut optimizer = Optimizer::new(Sgd::new(0.5).unwrap(), &net);
-    let (mut tape, mut grads, mut dy) = (Tape::new(), Grads::new(&net), Tensor::default());
+    let mut optimizer = Optimizer::new(Sgd::new(0.5).unwrap(), &net).unwrap();
+    let (mut tape, mut grads, mut dy) = (Tape::new(), Grads::new(&net).unwrap(), Tensor::default());
     let pass = tape.forward(&net, &x, TRAIN).unwrap();
     let l = half_squares(pass.output(), &target, &mut dy);
     assert_printed("l", &[l], &["0.298371109"]);

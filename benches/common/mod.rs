@@ -10,12 +10,12 @@ use backrule_nn::{
     Dropout, Grads, Key, Layer, Linear, LogSoftmax, Mode, Relu, Sequential, Sigmoid, Softmax, Tanh, Tape,
 };
 use backrule_optim::{Optimizer, Sgd};
-use backrule_tensor::{Grad, ShapeError, Tensor, random};
+use backrule_tensor::{Grad, Tensor, TensorError, random};
 use criterion::BenchmarkGroup;
 use criterion::measurement::WallTime;
 
 /// One of the three forms of a product.
-pub(crate) type Product = fn(&Tensor, &Tensor, f32, &mut Tensor) -> Result<(), ShapeError>;
+pub(crate) type Product = fn(&Tensor, &Tensor, f32, &mut Tensor) -> Result<(), TensorError>;
 
 /// A benchmark of the work that `make` gives. Inputs are made once, outside of the timed part, and not at all if a filter
 /// leaves the benchmark out.
@@ -58,7 +58,7 @@ pub(crate) fn normal(shape: [usize; 2], seed: u64) -> Tensor {
 
 /// Gradients that a step has used up are there again, as if a backward pass had written them.
 pub(crate) fn renew(grads: &mut [Grad]) {
-    grads.iter_mut().for_each(|grad| grad.accumulate(|_, _| Ok::<_, ShapeError>(())).unwrap());
+    grads.iter_mut().for_each(|grad| grad.accumulate(|_, _| Ok::<_, TensorError>(())).unwrap());
 }
 
 /// A class for each row.
@@ -83,8 +83,8 @@ pub(crate) fn training(sizes: &[usize], batch: usize, mut tape: Tape) -> impl Fn
     let (x, labels) = (normal([batch, sizes[0]], 2), labels(batch, sizes[sizes.len() - 1]));
     let loss = CrossEntropy::new();
     // A small rate: the same batch again and again must not diverge.
-    let mut optimizer = Optimizer::new(Sgd::new(0.001).unwrap().momentum(0.9).unwrap(), &net);
-    let (mut grads, mut dy, mut step) = (Grads::new(&net), Tensor::default(), 0);
+    let mut optimizer = Optimizer::new(Sgd::new(0.001).unwrap().momentum(0.9).unwrap(), &net).unwrap();
+    let (mut grads, mut dy, mut step) = (Grads::new(&net).unwrap(), Tensor::default(), 0);
     move || {
         step += 1;
         let pass = tape.forward(&net, &x, Mode::Train(Key::new(step))).unwrap();

@@ -1,4 +1,4 @@
-use backrule_tensor::{Shape, ShapeError};
+use backrule_tensor::{MemoryError, Shape, ShapeError, TensorError};
 
 /// Why a loss could not be computed. The gradient's tensor is unchanged then.
 ///
@@ -10,7 +10,7 @@ use backrule_tensor::{Shape, ShapeError};
 /// let error = CrossEntropy::new().value(&logits, &[0, 3]).unwrap_err();
 /// assert_eq!(error, LossError::Label { row: 1, label: 3, classes: 3 });
 /// assert_eq!(error.to_string(), "cross-entropy: row 1 has the label 3, but there are 3 classes, counted from 0");
-/// # Ok::<(), backrule_loss::tensor::ShapeError>(())
+/// # Ok::<(), backrule_loss::tensor::TensorError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -18,6 +18,9 @@ pub enum LossError {
     /// Prediction and target don't fit together.
     #[error(transparent)]
     Shape(#[from] ShapeError),
+    /// There is no memory for the gradient.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
     /// There is nothing to take a loss of.
     #[error("{operation}: the batch is empty: {shape}")]
     Empty {
@@ -90,31 +93,12 @@ pub enum LossError {
     },
 }
 
-/// An option of a loss that can't be.
-///
-/// ```
-/// use backrule_loss::CrossEntropy;
-///
-/// let error = CrossEntropy::new().label_smoothing(1.5).unwrap_err();
-/// assert_eq!(error.to_string(), "label_smoothing is 1.5, but must be from 0 to 1");
-/// let error = CrossEntropy::new().class_weights([1.0, -2.0]).unwrap_err();
-/// assert_eq!(error.to_string(), "class_weights has -2 for class 1, but weights must be finite and not negative");
-/// ```
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum OptionError {
-    /// A class weight is negative, infinite or NaN.
-    #[error("class_weights has {weight} for class {class}, but weights must be finite and not negative")]
-    ClassWeight {
-        /// The class.
-        class: usize,
-        /// Its weight.
-        weight: f64,
-    },
-    /// The label smoothing is outside 0..=1 or NaN.
-    #[error("label_smoothing is {value}, but must be from 0 to 1")]
-    LabelSmoothing {
-        /// What was given.
-        value: f64,
-    },
+impl From<TensorError> for LossError {
+    fn from(error: TensorError) -> Self {
+        match error {
+            TensorError::Memory(error) => Self::Memory(error),
+            TensorError::Shape(error) => Self::Shape(error),
+            other => Self::Shape(ShapeError::new("tensor", "an operation that succeeds", other)),
+        }
+    }
 }

@@ -69,7 +69,7 @@ impl Mse {
         dy: &mut Tensor<T>,
     ) -> Result<T, LossError> {
         let n = self.divisor(prediction, target)?;
-        dy.resize(prediction.shape());
+        dy.resize(prediction.shape())?;
         let dy = Some((dy.as_mut_slice(), T::from_f64(2.0 / n)));
         let sum = simd::run(Squares { p: prediction.as_slice(), t: target.as_slice(), dy });
         Ok(T::from_f64(sum / n))

@@ -27,14 +27,14 @@ impl<T: Scalar> Layer<T> for Center<T> {
         let [mean] = cache.tensors();
         match mode {
             Mode::Train(_) => {
-                mean.resize(self.running_mean.shape());
+                mean.resize(self.running_mean.shape())?;
                 mean.fill(T::ZERO);
                 mean.add_sum_of_rows(x)?;
                 mean.scale(T::ONE / T::from_f64(x.shape().rows() as f64));
             }
-            Mode::Eval => mean.copy_from(&self.running_mean),
+            Mode::Eval => mean.copy_from(&self.running_mean)?,
         }
-        y.copy_from(x);
+        y.copy_from(x)?;
         for y in y.rows_mut() {
             y.iter_mut().zip(mean.as_slice()).for_each(|(y, &mean)| *y -= mean);
         }
@@ -49,9 +49,9 @@ impl<T: Scalar> Layer<T> for Center<T> {
         grads: &mut [Grad<T>],
     ) -> Result<(), LayerError> {
         if let Some(dx) = dx {
-            dx.copy_from(dy);
+            dx.copy_from(dy)?;
             if let Mode::Train(_) = at.mode {
-                let mut mean = Tensor::zeros_like(&self.running_mean);
+                let mut mean = Tensor::zeros_like(&self.running_mean).unwrap();
                 mean.add_sum_of_rows(dy)?;
                 mean.scale(T::ONE / T::from_f64(at.x.shape().rows() as f64));
                 for dx in dx.rows_mut() {
@@ -80,7 +80,7 @@ fn running_statistics_travel_with_the_gradients() {
         assert_eq!(check.run(&mut layer, &x).unwrap().elements, 8); // a statistic has no derivative
     }
     let x = Tensor::from([[4.0, 0.0], [6.0, 2.0]]);
-    let (mut tape, mut grads) = (Tape::new(), Grads::new(&layer));
+    let (mut tape, mut grads) = (Tape::new(), Grads::new(&layer).unwrap());
     let pass = tape.forward(&layer, &x, Mode::Train(Key::new(1))).unwrap();
     assert_eq!(pass.output(), &Tensor::from([[-1.0, -1.0], [1.0, 1.0]]));
     pass.backward(&Tensor::from([[1.0, 0.0], [0.0, 0.0]]), &mut grads).unwrap();
@@ -149,7 +149,7 @@ fn workers_share_a_network() {
     let dy = Tensor::normal([12, 3], 0.0, 1.0, &mut rng).unwrap();
     let part = |range: std::ops::Range<usize>| {
         let (x, dy) = (x.slice(range.clone()).unwrap(), dy.slice(range).unwrap());
-        let (mut tape, mut grads) = (Tape::new(), Grads::new(&net));
+        let (mut tape, mut grads) = (Tape::new(), Grads::new(&net).unwrap());
         tape.forward(&net, &x, Mode::Eval).unwrap().backward(&dy, &mut grads).unwrap();
         grads
     };

@@ -2,11 +2,11 @@ use std::mem::take;
 use std::slice::ChunksMut;
 
 use backrule_tensor::{
-    Grad, NamedTensors, Options, OptionsError, Path, Role, Scalar, Shape, ShapeError, Tensor, TrainingState,
-    parallel,
+    ConfigError, Grad, NamedTensors, Options, Path, Role, Scalar, Shape, ShapeError, Tensor, TensorError,
+    TrainingState, parallel,
 };
 
-use crate::{OptionError, Rule, StepError};
+use crate::{Rule, StepError};
 
 /// A rule and its state for one network: walks over the network's tensors and applies the rule to each.
 ///
@@ -16,7 +16,7 @@ use crate::{OptionError, Rule, StepError};
 ///
 /// let mut net = vec![("weight", Tensor::from([[1.0_f64, 2.0]])), ("bias", Tensor::from([0.5]))];
 /// let mut grads = [Tensor::from([[1.0, -1.0]]), Tensor::from([0.5])].map(Grad::from);
-/// let mut optimizer = Optimizer::new(Sgd::new(0.5)?.momentum(0.9)?, &net);
+/// let mut optimizer = Optimizer::new(Sgd::new(0.5)?.momentum(0.9)?, &net)?;
 ///
 /// optimizer.step(&mut net, &mut grads)?;
 /// assert_eq!(net[0].1, Tensor::from([[0.5, 2.5]]));
@@ -82,16 +82,22 @@ impl Entry {
 
 impl<T: Scalar, R: Rule<T>> Optimizer<R, T> {
     /// The rule, with fresh state for the tensors of `net`.
-    pub fn new(rule: R, net: &(impl NamedTensors<T> + ?Sized)) -> Self {
+    ///
+    /// # Errors
+    /// When there is no memory for the state.
+    pub fn new(rule: R, net: &(impl NamedTensors<T> + ?Sized)) -> Result<Self, TensorError> {
         let names = rule.slots();
-        let (mut entries, mut slots) = (Vec::new(), Vec::new());
+        let (mut entries, mut slots, mut result) = (Vec::new(), Vec::new(), Ok(()));
         net.visit(Path::ROOT, &mut |path, role, x| {
             entries.push(Entry { path: path.to_string(), role, shape: x.shape() });
-            if role == Role::Parameter {
-                slots.extend(names.iter().map(|_| Tensor::zeros_like(x)));
+            if role == Role::Parameter && result.is_ok() {
+                result = names.iter().try_for_each(|_| {
+                    slots.push(Tensor::zeros_like(x).map_err(|error| error.within(&path.to_string()))?);
+                    Ok(())
+                });
             }
         });
-        Self { rule, steps: 0, entries, names, slots }
+        result.map(|()| Self { rule, steps: 0, entries, names, slots })
     }
 
     /// Changes every parameter of `net` by the rule, adds to every statistic, and **uses all gradients up**.
@@ -142,7 +148,7 @@ impl<T: Scalar, R: Rule<T>> Optimizer<R, T> {
     ///
     /// # Errors
     /// When it isn't finite or is negative; it stays as it was then.
-    pub fn set_learning_rate(&mut self, rate: f64) -> Result<(), OptionError> {
+    pub fn set_learning_rate(&mut self, rate: f64) -> Result<(), ConfigError> {
         self.rule.set_learning_rate(rate)
     }
 
@@ -303,7 +309,7 @@ impl<T: Scalar, R: Rule<T>> TrainingState<T> for Optimizer<R, T> {
         self.rule.options()
     }
 
-    fn set_options(&mut self, options: Options) -> Result<(), OptionsError> {
+    fn set_options(&mut self, options: Options) -> Result<(), ConfigError> {
         self.rule.set_options(options)
     }
 }

@@ -1,7 +1,7 @@
 //! Element-wise operations, in place or into a tensor that exists: the rules of layers run on these.
 
 use crate::simd::{self, Kernel, Simd};
-use crate::{Scalar, ShapeError, Tensor};
+use crate::{Scalar, ShapeError, Tensor, TensorError};
 
 /// xᵢ ← f(xᵢ)
 struct Apply<'a, T, F>(&'a mut [T], F);
@@ -88,12 +88,17 @@ impl<T: Scalar> Tensor<T> {
     ///
     /// let x: Tensor = Tensor::from([[-1.0, 2.0]]);
     /// let mut y = Tensor::default();
-    /// y.map_from(&x, |x| x * x);
+    /// y.map_from(&x, |x| x * x)?;
     /// assert_eq!(y, Tensor::from([[1.0, 4.0]]));
+    /// # Ok::<(), backrule_tensor::TensorError>(())
     /// ```
-    pub fn map_from(&mut self, x: &Self, f: impl Fn(T) -> T) {
-        self.resize(x.shape());
+    ///
+    /// # Errors
+    /// When there is no memory for y, which is unchanged then.
+    pub fn map_from(&mut self, x: &Self, f: impl Fn(T) -> T) -> Result<(), TensorError> {
+        self.resize_for("element-wise operation", x.shape())?;
         simd::run(Map(x.as_slice(), self.as_mut_slice(), f));
+        Ok(())
     }
 
     /// yᵢ = f(aᵢ, bᵢ), where y takes the shape of a and b.
@@ -105,14 +110,14 @@ impl<T: Scalar> Tensor<T> {
     /// let mut y = Tensor::default();
     /// y.zip_from(&a, &b, |a, b| a * b)?;
     /// assert_eq!(y, Tensor::from([3.0, 8.0]));
-    /// # Ok::<(), backrule_tensor::ShapeError>(())
+    /// # Ok::<(), backrule_tensor::TensorError>(())
     /// ```
     ///
     /// # Errors
-    /// When the shapes of a and b differ; y is unchanged then.
-    pub fn zip_from(&mut self, a: &Self, b: &Self, f: impl Fn(T, T) -> T) -> Result<(), ShapeError> {
+    /// When the shapes of a and b differ, or there is no memory for y, which is unchanged then.
+    pub fn zip_from(&mut self, a: &Self, b: &Self, f: impl Fn(T, T) -> T) -> Result<(), TensorError> {
         a.expect_shape_of(b, "element-wise operation")?;
-        self.resize(a.shape());
+        self.resize_for("element-wise operation", a.shape())?;
         simd::run(Zip(a.as_slice(), b.as_slice(), self.as_mut_slice(), f));
         Ok(())
     }

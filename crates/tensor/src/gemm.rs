@@ -44,8 +44,9 @@ mod pack;
 use few_rows::{outer, row_nn};
 use pack::{pack, pack_transposed};
 
-use crate::Scalar;
+use crate::memory::reserve;
 use crate::simd::{Kernel, Lanes, Register, Simd};
+use crate::{MemoryError, Scalar};
 pub(crate) use few_rows::FewRows;
 
 /// Which operand of a product is read as its transpose. No layer's rule needs Aᵀ·Bᵀ.
@@ -109,6 +110,10 @@ const SHORT: usize = 64;
 const TINY: usize = 128;
 /// Up to so many columns of C, rows of A are read where they are: packing them would take longer than it saves.
 const FEW_COLUMNS: usize = 256;
+/// The most columns of a tile, in the narrowest type and the widest registers.
+const WIDEST: usize = 32;
+/// The most rows of a tile.
+const TALLEST: usize = 8;
 /// Tiles have no fewer rows: with fewer, each addition would wait for the one before, so that four take no longer than one.
 const LOW: usize = 4;
 /// Terms of the sum in a block.
@@ -132,12 +137,35 @@ pub struct Product<'a, T> {
     pub(crate) c: &'a mut [T],
 }
 
-/// By reference: a copy of what has just been written, in wider steps than it was written in, would wait for it.
-impl<T: Scalar> Kernel for &mut Product<'_, T> {
+/// A product, and the buffer for its packed operands.
+pub(crate) struct Gemm<'a, 'b, T> {
+    /// By reference: a copy would wait for the stores that have just written it.
+    pub(crate) product: &'a mut Product<'b, T>,
+    /// At least [`Product::buffer_len`] elements.
+    pub(crate) buffer: &'a mut [T],
+}
+
+impl<T: Scalar> Kernel for Gemm<'_, '_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self) {
-        T::tiles::<S>(self);
+        T::tiles::<S>(self.product, self.buffer);
+    }
+}
+
+/// The blocks of B: so many columns and terms of it are packed at once.
+struct Blocks {
+    columns: usize,
+    terms: usize,
+}
+
+impl Blocks {
+    /// For fewer terms, a packed block has more columns, and for fewer columns, more terms.
+    #[inline(always)]
+    fn of(form: Form, [_, n, k]: [usize; 3]) -> Self {
+        let kc = form.block();
+        let columns = (BLOCK / k.min(KC)).min(n).next_multiple_of(WIDEST);
+        Self { columns, terms: k.min((BLOCK / columns / kc).max(1) * kc) }
     }
 }
 
@@ -188,13 +216,16 @@ impl<T: Scalar> Product<'_, T> {
         work <= TINY && work > 0 && terms <= SHORT
     }
 
-    /// Whether it is A·Bᵀ with so few rows that packing B would take longer than reading it where it is, for each of them.
-    /// With eight partial sums that is true of more rows.
+    /// Whether it is A·Bᵀ with few rows: see [`is_few_rows`].
     #[inline]
     pub(crate) fn has_few_rows(&self) -> bool {
-        let [_, n, k] = self.sizes;
-        let few = if k >= LONG { 8 } else { 3 };
-        matches!(self.form, Form::Nt) && k > 1 && !self.c.is_empty() && self.c.len() <= few * n
+        is_few_rows(self.form, self.sizes, self.c.len())
+    }
+
+    /// How many elements of a buffer the product packs into.
+    #[inline]
+    pub(crate) fn buffer_len(&self) -> usize {
+        buffer_len(self.form, self.sizes, self.c.len() / self.sizes[1].max(1))
     }
 
     /// Whether nothing is added to a product before it is rounded, so that all instruction sets give the same bits.
@@ -206,7 +237,10 @@ impl<T: Scalar> Product<'_, T> {
     /// Computes it in tiles of at most MR rows by NR columns, which are two vector registers. AW is MR rounded up to a
     /// multiple of 4.
     #[inline(always)]
-    pub(crate) fn compute<S: Simd, const MR: usize, const AW: usize, const NR: usize>(&mut self) {
+    pub(crate) fn compute<S: Simd, const MR: usize, const AW: usize, const NR: usize>(
+        &mut self,
+        buffer: &mut [T],
+    ) {
         let &mut Self { form, sizes: [m, n, k], first, a, b, start, finish, ref mut c } = self;
         if c.is_empty() {
             return;
@@ -222,8 +256,7 @@ impl<T: Scalar> Product<'_, T> {
             for (&a, c) in a[first..].iter().zip(c.chunks_exact_mut(n)) {
                 outer::<T, S>(a, &b[..n], start, c);
             }
-        } else if rows <= 3 && matches!((form, m), (Form::Nn, _) | (Form::Tn, 1)) {
-            // Too few rows for B to be read a second time: packing it would cost more than the product.
+        } else if is_by_rows(form, [m, n, k], rows) {
             let kc = form.block();
             for (i, c) in c.chunks_exact_mut(n).enumerate() {
                 let a = &a[(first + i) * k..][..k];
@@ -233,10 +266,7 @@ impl<T: Scalar> Product<'_, T> {
                 }
             }
         } else {
-            // Taken out while it is in use, so that no borrow can be outstanding.
-            let mut buffer = T::buffer().take();
-            self.blocks::<S, MR, AW, NR>(&mut buffer);
-            T::buffer().set(buffer);
+            self.blocks::<S, MR, AW, NR>(buffer);
             return; // finished already
         }
         if let Some(finish) = finish {
@@ -246,20 +276,13 @@ impl<T: Scalar> Product<'_, T> {
 
     /// The loops of the picture above.
     #[inline(always)]
-    fn blocks<S: Simd, const MR: usize, const AW: usize, const NR: usize>(&mut self, buffer: &mut Vec<T>) {
+    fn blocks<S: Simd, const MR: usize, const AW: usize, const NR: usize>(&mut self, buffer: &mut [T]) {
         let &mut Self { form, sizes: [m, n, k], first, a, b, start, finish, ref mut c } = self;
         let rows = c.len() / n;
-        // For fewer terms, a packed block has more columns, and for fewer columns, more terms.
         let kc = form.block();
-        let nc = (BLOCK / k.min(KC)).min(n).next_multiple_of(NR);
-        let depth = k.min((BLOCK / nc / kc).max(1) * kc);
-        // As much as this product needs, and never less than before. Panels begin at a cache line.
-        let (b_len, a_len) = (nc * depth, AW * depth);
-        let len = b_len + a_len + NR;
-        if buffer.len() < len {
-            buffer.resize(len, T::ZERO);
-        }
-        let skip = buffer.as_ptr().align_offset(64).min(NR);
+        let Blocks { columns: nc, terms: depth } = Blocks::of(form, [m, n, k]);
+        let skip = buffer.as_ptr().align_offset(64).min(WIDEST);
+        let b_len = nc * depth;
         let (panels, columns) = buffer[skip..].split_at_mut(b_len);
         let (panels, _) = panels.as_chunks_mut::<NR>();
         let (columns, _) = columns.as_chunks_mut::<AW>();
@@ -334,6 +357,55 @@ impl<T: Scalar> Product<'_, T> {
             }
         }
     }
+}
+
+/// Whether `len` elements of A·Bᵀ are so few rows that packing B would take longer than reading it where it is, for each of
+/// them. With eight partial sums that is true of more rows.
+#[inline(always)]
+fn is_few_rows(form: Form, [_, n, k]: [usize; 3], len: usize) -> bool {
+    let few = if k >= LONG { 8 } else { 3 };
+    matches!(form, Form::Nt) && k > 1 && len > 0 && len <= few * n
+}
+
+/// How many elements of a buffer `rows` rows of a product pack into; 0 if both operands are read where they are.
+#[inline]
+pub(crate) fn buffer_len(form: Form, sizes: [usize; 3], rows: usize) -> usize {
+    let [_, n, k] = sizes;
+    if rows * n == 0 || k <= 1 || is_few_rows(form, sizes, rows * n) || is_by_rows(form, sizes, rows) {
+        return 0;
+    }
+    let blocks = Blocks::of(form, sizes);
+    // Panels begin at a cache line.
+    (blocks.columns + TALLEST) * blocks.terms + WIDEST
+}
+
+/// Whether `rows` rows of C are too few for B to be read a second time: packing it would cost more than the product.
+#[inline(always)]
+fn is_by_rows(form: Form, [m, _, _]: [usize; 3], rows: usize) -> bool {
+    rows <= 3 && matches!((form, m), (Form::Nn, _) | (Form::Tn, 1))
+}
+
+/// Calls `f` with this thread's buffer, of at least `len` elements. If there is no memory for them, `f` isn't called.
+pub(crate) fn with_buffer<T: Scalar>(
+    operation: &'static str,
+    len: usize,
+    f: impl FnOnce(&mut [T]),
+) -> Result<(), MemoryError> {
+    // Taken out while it is in use, so no borrow can be outstanding.
+    let mut buffer = T::buffer().take();
+    let reserved = if buffer.len() < len { grow(operation, &mut buffer, len) } else { Ok(()) };
+    if reserved.is_ok() {
+        f(&mut buffer);
+    }
+    T::buffer().set(buffer);
+    reserved
+}
+
+#[cold]
+fn grow<T: Scalar>(operation: &'static str, buffer: &mut Vec<T>, len: usize) -> Result<(), MemoryError> {
+    reserve(operation, buffer, len)?;
+    buffer.resize(len, T::ZERO);
+    Ok(())
 }
 
 /// Rows of A for one row of tiles, packed or where they are: term p of row i is `elements[i * row + p * term]`.
@@ -615,7 +687,7 @@ mod tests {
     }
 
     fn gemm<T: Scalar>(form: Form, sizes: [usize; 3], a: &[T], b: &[T], start: Start<'_, T>, c: &mut [T]) {
-        T::product(&mut Product { form, sizes, first: 0, a, b, start, finish: None, c });
+        T::product(&mut Product { form, sizes, first: 0, a, b, start, finish: None, c }).unwrap();
     }
 
     /// C for A and B that are given row-major and untransposed.
@@ -701,7 +773,8 @@ mod tests {
                             start,
                             finish,
                             c,
-                        });
+                        })
+                        .unwrap();
                     };
                     let (mut together, mut after) = (c.clone(), c.clone());
                     with(Some(f), &mut together);
@@ -732,7 +805,8 @@ mod tests {
         if product.has_few_rows() {
             simd::run_at(level, FewRows(product))
         } else {
-            simd::run_at(level, product)
+            let buffer = &mut vec![T::ZERO; product.buffer_len()];
+            simd::run_at(level, Gemm { product, buffer })
         }
     }
 
@@ -783,16 +857,10 @@ mod tests {
             gemm(form, [m, n, k], &a, &b, Start::Zero, &mut whole);
             for (part, c) in parts.chunks_mut(5 * n).enumerate() {
                 let (first, start) = (5 * part, Start::Zero);
-                simd::run(&mut Product {
-                    form,
-                    sizes: [m, n, k],
-                    first,
-                    a: &a,
-                    b: &b,
-                    start,
-                    finish: None,
-                    c,
-                });
+                let sizes = [m, n, k];
+                let product = &mut Product { form, sizes, first, a: &a, b: &b, start, finish: None, c };
+                let buffer = &mut vec![0.0; product.buffer_len()];
+                simd::run(Gemm { product, buffer });
             }
             assert_eq!(whole, parts, "{form:?}");
         }

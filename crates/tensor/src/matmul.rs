@@ -1,12 +1,13 @@
 //! Matrix products of tensors. All axes but the last are read as rows, so that a dense layer takes `[batch, features]`
 //! and `[batch, time, features]` alike.
 
-use crate::gemm::{Form, Product, Start};
-use crate::{Scalar, Shape, ShapeError, Tensor, parallel};
+use crate::gemm::{Form, Product, Start, buffer_len, with_buffer};
+use crate::{MemoryError, Scalar, Shape, ShapeError, Tensor, TensorError, parallel};
 
 /// C = A·B + β C for A `[.., k]`, B `[k, n]`, C `[.., n]`.
 ///
-/// In a dense layer this is ∂l/∂x = ∂l/∂y·W. With β = 0, C is only written: NaN in it doesn't spread.
+/// In a dense layer this is ∂l/∂x = ∂l/∂y·W. With β = 0, C is only written: it takes the product's shape, and NaN in it
+/// doesn't spread.
 ///
 /// ```
 /// use backrule_tensor::{Tensor, matmul_into};
@@ -16,17 +17,18 @@ use crate::{Scalar, Shape, ShapeError, Tensor, parallel};
 /// let mut c = Tensor::from([[10.0, 20.0]]);
 /// matmul_into(&a, &b, 1.0, &mut c)?;
 /// assert_eq!(c, Tensor::from([[11.0, 22.0]]));
-/// # Ok::<(), backrule_tensor::ShapeError>(())
+/// # Ok::<(), backrule_tensor::TensorError>(())
 /// ```
 ///
 /// # Errors
-/// When B or C doesn't have the shape above; C is unchanged then.
+/// When B, or with β ≠ 0 C, doesn't have the shape above, or there is no memory for C or for packed operands. C is unchanged
+/// then.
 pub fn matmul_into<T: Scalar>(
     a: &Tensor<T>,
     b: &Tensor<T>,
     beta: T,
     c: &mut Tensor<T>,
-) -> Result<(), ShapeError> {
+) -> Result<(), TensorError> {
     product(Form::Nn, a, b, Start::scaled(beta), None, c)
 }
 
@@ -42,7 +44,7 @@ pub fn matmul_into<T: Scalar>(
 /// let mut y = Tensor::zeros([1, 2])?;
 /// matmul_nt_into(&x, &w, 0.0, &mut y)?;
 /// assert_eq!(y, Tensor::from([[11.0, 17.0]])); // 1·3 + 2·4, 1·5 + 2·6
-/// # Ok::<(), backrule_tensor::ShapeError>(())
+/// # Ok::<(), backrule_tensor::TensorError>(())
 /// ```
 ///
 /// # Errors
@@ -52,7 +54,7 @@ pub fn matmul_nt_into<T: Scalar>(
     b: &Tensor<T>,
     beta: T,
     c: &mut Tensor<T>,
-) -> Result<(), ShapeError> {
+) -> Result<(), TensorError> {
     product(Form::Nt, a, b, Start::scaled(beta), None, c)
 }
 
@@ -68,7 +70,7 @@ pub fn matmul_nt_into<T: Scalar>(
 /// let mut dw = Tensor::from([[100.0, 100.0]]);
 /// matmul_tn_into(&dy, &x, 1.0, &mut dw)?;
 /// assert_eq!(dw, Tensor::from([[113.0, 116.0]])); // 100 + 1·3 + 2·5, 100 + 1·4 + 2·6
-/// # Ok::<(), backrule_tensor::ShapeError>(())
+/// # Ok::<(), backrule_tensor::TensorError>(())
 /// ```
 ///
 /// # Errors
@@ -78,12 +80,12 @@ pub fn matmul_tn_into<T: Scalar>(
     b: &Tensor<T>,
     beta: T,
     c: &mut Tensor<T>,
-) -> Result<(), ShapeError> {
+) -> Result<(), TensorError> {
     product(Form::Tn, a, b, Start::scaled(beta), None, c)
 }
 
-/// Y = X·Wᵀ + b for X `[.., in]`, W `[out, in]`, b `[out]`, Y `[.., out]`: a dense layer in one pass over Y, which is only
-/// written.
+/// Y = X·Wᵀ + b for X `[.., in]`, W `[out, in]`, b `[out]`: a dense layer in one pass over Y, which takes the shape
+/// `[.., out]`.
 ///
 /// ```
 /// use backrule_tensor::{Tensor, affine_into};
@@ -93,17 +95,17 @@ pub fn matmul_tn_into<T: Scalar>(
 /// let mut y = Tensor::zeros([1, 2])?;
 /// affine_into(&x, &w, &b, &mut y)?;
 /// assert_eq!(y, Tensor::from([[11.5, 16.5]])); // 1·3 + 2·4 + ½, 1·5 + 2·6 − ½
-/// # Ok::<(), backrule_tensor::ShapeError>(())
+/// # Ok::<(), backrule_tensor::TensorError>(())
 /// ```
 ///
 /// # Errors
-/// When W, b or Y doesn't have the shape above; Y is unchanged then.
+/// When W or b doesn't have the shape above, or there is no memory for Y or for packed operands. Y is unchanged then.
 pub fn affine_into<T: Scalar>(
     x: &Tensor<T>,
     w: &Tensor<T>,
     b: &Tensor<T>,
     y: &mut Tensor<T>,
-) -> Result<(), ShapeError> {
+) -> Result<(), TensorError> {
     affine_activation_into(x, w, Some(b), None, y)
 }
 
@@ -118,7 +120,7 @@ pub fn affine_into<T: Scalar>(
 /// let mut y = Tensor::zeros([1, 2])?;
 /// affine_activation_into(&x, &w, None, Some(|y| y.iter_mut().for_each(|y| *y = y.min(8.0))), &mut y)?;
 /// assert_eq!(y, Tensor::from([[8.0, 7.0]])); // min(8, 1·3 + 2·4), min(8, −1·5 + 2·6)
-/// # Ok::<(), backrule_tensor::ShapeError>(())
+/// # Ok::<(), backrule_tensor::TensorError>(())
 /// ```
 ///
 /// # Errors
@@ -129,12 +131,12 @@ pub fn affine_activation_into<T: Scalar>(
     b: Option<&Tensor<T>>,
     f: Option<fn(&mut [T])>,
     y: &mut Tensor<T>,
-) -> Result<(), ShapeError> {
+) -> Result<(), TensorError> {
     let start = match b {
         Some(b) if w.shape().rank() != 2 || b.shape() != w.shape()[..1] => {
             let outputs = Form::Nt.shape(x.shape(), w.shape())?.columns();
             let expected = format_args!("a bias of [{outputs}]");
-            return Err(ShapeError::new("matmul A·Bᵀ + b", expected, b.shape()));
+            return Err(ShapeError::new("matmul A·Bᵀ + b", expected, b.shape()).into());
         }
         Some(b) => Start::Row(b.as_slice()),
         None => Start::Zero,
@@ -151,34 +153,34 @@ impl<T: Scalar> Tensor<T> {
     /// let a: Tensor = Tensor::from([[1.0, 2.0], [3.0, 4.0]]);
     /// let b = Tensor::from([[5.0], [6.0]]);
     /// assert_eq!(a.matmul(&b)?, Tensor::from([[17.0], [39.0]]));
-    /// # Ok::<(), backrule_tensor::ShapeError>(())
+    /// # Ok::<(), backrule_tensor::TensorError>(())
     /// ```
     ///
     /// # Errors
-    /// When the shapes don't fit.
-    pub fn matmul(&self, b: &Self) -> Result<Self, ShapeError> {
+    /// When the shapes don't fit, or there is no memory.
+    pub fn matmul(&self, b: &Self) -> Result<Self, TensorError> {
         new_product(Form::Nn, self, b)
     }
 
     /// A·Bᵀ into a new tensor: see [`matmul_nt_into`].
     ///
     /// # Errors
-    /// When the shapes don't fit.
-    pub fn matmul_nt(&self, b: &Self) -> Result<Self, ShapeError> {
+    /// When the shapes don't fit, or there is no memory.
+    pub fn matmul_nt(&self, b: &Self) -> Result<Self, TensorError> {
         new_product(Form::Nt, self, b)
     }
 
     /// Aᵀ·B into a new tensor: see [`matmul_tn_into`].
     ///
     /// # Errors
-    /// When the shapes don't fit.
-    pub fn matmul_tn(&self, b: &Self) -> Result<Self, ShapeError> {
+    /// When the shapes don't fit, or there is no memory.
+    pub fn matmul_tn(&self, b: &Self) -> Result<Self, TensorError> {
         new_product(Form::Tn, self, b)
     }
 }
 
 impl Form {
-    fn operation(self) -> &'static str {
+    pub(crate) fn operation(self) -> &'static str {
         match self {
             Self::Nn => "matmul A·B",
             Self::Nt => "matmul A·Bᵀ",
@@ -228,18 +230,30 @@ impl Form {
 
     /// The same for any axes.
     #[cold]
-    fn of_any(self, a: &Shape, b: &Shape, c: &Shape) -> Result<[usize; 3], ShapeError> {
-        let (a, b, c) = (*a, *b, *c);
-        let shape = self.shape(a, b)?;
-        if c != shape {
-            let expected = format_args!("a result of {shape}");
-            return Err(ShapeError::new(self.operation(), expected, c));
-        }
+    fn of_any<T: Scalar>(
+        self,
+        a: &Tensor<T>,
+        b: &Tensor<T>,
+        start: Start<'_, T>,
+        c: &mut Tensor<T>,
+    ) -> Result<[usize; 3], TensorError> {
+        let shape = self.shape(a.shape(), b.shape())?;
         let k = match self {
-            Self::Nn | Self::Nt => a.columns(),
-            Self::Tn => a.rows(),
+            Self::Nn | Self::Nt => a.shape().columns(),
+            Self::Tn => a.shape().rows(),
         };
-        Ok([shape.rows(), shape.columns(), k])
+        let sizes = [shape.rows(), shape.columns(), k];
+        if c.shape() != shape {
+            if let Start::Scaled(_) = start {
+                let expected = format_args!("a result of {shape}");
+                return Err(ShapeError::new(self.operation(), expected, c.shape()).into());
+            }
+            // First what can fail without changing C.
+            let (tasks, rows) = tasks(sizes);
+            with_buffer(self.operation(), tasks * buffer_len(self, sizes, rows).max(1), |_: &mut [T]| ())?;
+            c.resize_for(self.operation(), shape)?;
+        }
+        Ok(sizes)
     }
 }
 
@@ -256,37 +270,54 @@ fn product<T: Scalar>(
     start: Start<'_, T>,
     finish: Option<fn(&mut [T])>,
     c: &mut Tensor<T>,
-) -> Result<(), ShapeError> {
-    let shapes = [a.axes(), b.axes(), c.axes()];
-    let sizes = match form.of_matrices(shapes[0], shapes[1], shapes[2]) {
+) -> Result<(), TensorError> {
+    let sizes = match form.of_matrices(a.axes(), b.axes(), c.axes()) {
         Some(sizes) => sizes,
-        None => form.of_any(shapes[0], shapes[1], shapes[2])?,
+        None => form.of_any(a, b, start, c)?,
     };
     let (a, b, c) = (a.as_slice(), b.as_slice(), c.as_mut_slice());
     let mut whole = Product { form, sizes, first: 0, a, b, start, finish, c };
-    let work = sizes.into_iter().fold(1, usize::saturating_mul);
-    if work < 2 * WORTH_A_THREAD || parallel::threads().get() == 1 {
-        T::product(&mut whole);
+    if multiplications(sizes) < 2 * WORTH_A_THREAD || parallel::threads().get() == 1 {
+        T::product(&mut whole)?;
     } else {
-        shared(&mut whole, work);
+        shared(&mut whole)?;
     }
     Ok(())
 }
 
-/// Rows of the result for each thread. An element's bits don't depend on the split, so that it may follow their number.
-#[inline(never)]
-fn shared<T: Scalar>(whole: &mut Product<'_, T>, work: usize) {
-    let &mut Product { form, sizes, a, b, start, finish, ref mut c, .. } = whole;
-    let [m, n, _] = sizes;
-    let tasks = (work / WORTH_A_THREAD).min(parallel::threads().get());
-    let rows = m.div_ceil(tasks).max(1);
-    parallel::for_each(c.chunks_mut((rows * n).max(1)).enumerate(), |(task, c)| {
-        T::product(&mut Product { form, sizes, first: task * rows, a, b, start, finish, c });
-    });
+#[inline(always)]
+fn multiplications(sizes: [usize; 3]) -> usize {
+    sizes.into_iter().fold(1, usize::saturating_mul)
 }
 
-fn new_product<T: Scalar>(form: Form, a: &Tensor<T>, b: &Tensor<T>) -> Result<Tensor<T>, ShapeError> {
-    let mut c = Tensor::zeros(form.shape(a.shape(), b.shape())?)?;
+/// How many tasks a product is worth, and the rows of C for each.
+fn tasks(sizes: [usize; 3]) -> (usize, usize) {
+    let tasks = (multiplications(sizes) / WORTH_A_THREAD).clamp(1, parallel::threads().get());
+    let rows = sizes[0].div_ceil(tasks).max(1);
+    (sizes[0].div_ceil(rows), rows)
+}
+
+/// Rows of the result for each thread. An element's bits don't depend on the split, so it may follow their number.
+///
+/// All tasks pack into the caller's buffer, so there is memory for all of them or C isn't touched.
+#[inline(never)]
+fn shared<T: Scalar>(whole: &mut Product<'_, T>) -> Result<(), MemoryError> {
+    let &mut Product { form, sizes, a, b, start, finish, ref mut c, .. } = whole;
+    let (tasks, rows) = tasks(sizes);
+    let (n, len) = (sizes[1], buffer_len(form, sizes, rows).max(1));
+    with_buffer(form.operation(), tasks * len, |buffer| {
+        let parts = c.chunks_mut((rows * n).max(1)).zip(buffer.chunks_mut(len)).enumerate();
+        parallel::for_each(parts, |(task, (c, buffer))| {
+            T::product_within(
+                &mut Product { form, sizes, first: task * rows, a, b, start, finish, c },
+                buffer,
+            );
+        });
+    })
+}
+
+fn new_product<T: Scalar>(form: Form, a: &Tensor<T>, b: &Tensor<T>) -> Result<Tensor<T>, TensorError> {
+    let mut c = Tensor::default();
     product(form, a, b, Start::Zero, None, &mut c)?;
     Ok(c)
 }
@@ -448,11 +479,11 @@ mod tests {
         let error = matmul_tn_into(&a, &b, 0.0, &mut c).unwrap_err();
         assert_eq!(error.to_string(), "matmul Aᵀ·B: expected [4, _], got [2, 3]");
         // The operands fit, the result doesn't.
-        let error = matmul_into(&a, &whole(3, 6, 1), 0.0, &mut c).unwrap_err();
+        let error = matmul_into(&a, &whole(3, 6, 1), 1.0, &mut c).unwrap_err();
         assert_eq!(error.to_string(), "matmul A·B: expected a result of [2, 6], got [2, 5]");
         // As many elements are not enough.
         let mut turned = c.clone().reshape([5, 2]).unwrap();
-        assert!(matmul_into(&a, &whole(3, 5, 1), 0.0, &mut turned).is_err());
+        assert!(matmul_into(&a, &whole(3, 5, 1), 1.0, &mut turned).is_err());
         assert!(a.matmul(&Tensor::zeros([3]).unwrap()).is_err());
         let number = Tensor::scalar(1.0);
         assert!(number.matmul(&Tensor::zeros([1, 1]).unwrap()).is_err());

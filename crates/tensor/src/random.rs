@@ -6,7 +6,7 @@
 use rand::rngs::ChaCha8Rng;
 use rand::{Rng, SeedableRng};
 
-use crate::{IntoShape, Scalar, ShapeError, Tensor};
+use crate::{IntoShape, Scalar, Tensor, TensorError};
 
 /// A generator for this seed.
 ///
@@ -16,7 +16,7 @@ use crate::{IntoShape, Scalar, ShapeError, Tensor};
 /// let a: Tensor = Tensor::uniform([2, 2], -1.0, 1.0, &mut random::rng(7))?;
 /// let b: Tensor = Tensor::uniform([2, 2], -1.0, 1.0, &mut random::rng(7))?;
 /// assert_eq!(a, b);
-/// # Ok::<(), backrule_tensor::ShapeError>(())
+/// # Ok::<(), backrule_tensor::TensorError>(())
 /// ```
 pub fn rng(seed: u64) -> ChaCha8Rng {
     ChaCha8Rng::seed_from_u64(seed)
@@ -62,26 +62,26 @@ impl<T: Scalar> Tensor<T> {
     /// Independent values, uniform from `low` to `high`.
     ///
     /// # Errors
-    /// Those of [`Shape::new`](crate::Shape::new).
+    /// As [`zeros`](Self::zeros). Nothing has been drawn then.
     pub fn uniform(
         shape: impl IntoShape,
         low: f64,
         high: f64,
         rng: &mut (impl Rng + ?Sized),
-    ) -> Result<Self, ShapeError> {
+    ) -> Result<Self, TensorError> {
         Self::from_fn(shape, |_| T::from_f64(low + (high - low) * uniform(rng)))
     }
 
     /// Independent values of the normal distribution with this mean and standard deviation.
     ///
     /// # Errors
-    /// Those of [`Shape::new`](crate::Shape::new).
+    /// As [`zeros`](Self::zeros). Nothing has been drawn then.
     pub fn normal(
         shape: impl IntoShape,
         mean: f64,
         deviation: f64,
         rng: &mut (impl Rng + ?Sized),
-    ) -> Result<Self, ShapeError> {
+    ) -> Result<Self, TensorError> {
         Self::from_fn(shape, |_| T::from_f64(mean + deviation * normal(rng)))
     }
 }
@@ -117,7 +117,7 @@ mod tests {
     fn the_same_seed_gives_the_same_numbers_in_either_precision() {
         let x = Tensor::<f64>::uniform([3, 5], 0.0, 1.0, &mut rng(3)).unwrap();
         let y = Tensor::<f32>::uniform([3, 5], 0.0, 1.0, &mut rng(3)).unwrap();
-        assert_eq!(x.cast::<f32>(), y);
+        assert_eq!(x.cast::<f32>().unwrap(), y);
         assert_ne!(x, Tensor::uniform([3, 5], 0.0, 1.0, &mut rng(4)).unwrap());
     }
 

@@ -3,8 +3,9 @@
 use std::ops::Range;
 
 use crate::lanes::{self, LANES, ROWS};
+use crate::memory::with_room;
 use crate::simd::{self, Kernel, Simd};
-use crate::{Scalar, Shape, ShapeError, Tensor};
+use crate::{Scalar, Shape, ShapeError, Tensor, TensorError};
 
 impl<T: Scalar> Tensor<T> {
     /// Row `i` of the matrix that this tensor is when all axes but the last are read as one.
@@ -51,20 +52,21 @@ impl<T: Scalar> Tensor<T> {
     ///
     /// let x: Tensor = Tensor::from([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]);
     /// assert_eq!(x.slice(1..3)?, Tensor::from([[3.0, 4.0], [5.0, 6.0]]));
-    /// # Ok::<(), backrule_tensor::ShapeError>(())
+    /// # Ok::<(), backrule_tensor::TensorError>(())
     /// ```
     ///
     /// # Errors
-    /// When the range doesn't lie within the first axis, or there is no axis.
-    pub fn slice(&self, range: Range<usize>) -> Result<Self, ShapeError> {
+    /// When the range doesn't lie within the first axis, there is no axis, or no memory for the copy.
+    pub fn slice(&self, range: Range<usize>) -> Result<Self, TensorError> {
         let (samples, size) = self.samples("slice")?;
         if range.start > range.end || range.end > samples {
             let expected = format_args!("a range within 0..{samples}");
-            return Err(ShapeError::new("slice", expected, format_args!("{range:?}")));
+            return Err(ShapeError::new("slice", expected, format_args!("{range:?}")).into());
         }
         let shape = self.with_samples(range.len())?;
-        let values = &self.as_slice()[range.start * size..range.end * size];
-        Ok(Self::from_parts(shape, values.to_vec()))
+        let mut values = with_room("slice", shape.elements())?;
+        values.extend_from_slice(&self.as_slice()[range.start * size..range.end * size]);
+        Ok(Self::from_parts(shape, values))
     }
 
     /// Becomes the samples of `source` at `indices`, in that order: a shuffled mini-batch, without allocation once
@@ -77,19 +79,19 @@ impl<T: Scalar> Tensor<T> {
     /// let mut batch = Tensor::default();
     /// batch.gather(&data, &[2, 0])?;
     /// assert_eq!(batch, Tensor::from([[5.0, 6.0], [1.0, 2.0]]));
-    /// # Ok::<(), backrule_tensor::ShapeError>(())
+    /// # Ok::<(), backrule_tensor::TensorError>(())
     /// ```
     ///
     /// # Errors
-    /// When an index is not on the first axis of `source`; this tensor is unchanged then.
-    pub fn gather(&mut self, source: &Self, indices: &[usize]) -> Result<(), ShapeError> {
+    /// When an index is not on the first axis of `source`, or there is no memory; this tensor is unchanged then.
+    pub fn gather(&mut self, source: &Self, indices: &[usize]) -> Result<(), TensorError> {
         let (samples, size) = source.samples("gather")?;
         if let Some((position, &index)) = (indices.iter().enumerate()).find(|&(_, &index)| index >= samples) {
             let expected = format_args!("indices below {samples}");
             let got = format_args!("{index} at position {position}");
-            return Err(ShapeError::new("gather", expected, got));
+            return Err(ShapeError::new("gather", expected, got).into());
         }
-        self.resize(source.with_samples(indices.len())?);
+        self.resize_for("gather", source.with_samples(indices.len())?)?;
         if size > 0 {
             let rows = self.as_mut_slice().chunks_exact_mut(size);
             for (row, &index) in rows.zip(indices) {
@@ -265,17 +267,25 @@ pub fn log_softmax<T: Scalar>(x: &[T], y: &mut [T]) {
 
 impl<T: Scalar> Tensor<T> {
     /// The [`softmax`] of each row of x, where this tensor takes x's shape.
-    pub fn softmax_from(&mut self, x: &Self) {
-        self.resize(x.shape());
+    ///
+    /// # Errors
+    /// When there is no memory for it; this tensor is unchanged then.
+    pub fn softmax_from(&mut self, x: &Self) -> Result<(), TensorError> {
+        self.resize_for("softmax", x.shape())?;
         let columns = x.shape().columns();
         simd::run(Softmax { columns, x: x.as_slice(), p: self.as_mut_slice() });
+        Ok(())
     }
 
     /// The [`log_softmax`] of each row of x, where this tensor takes x's shape.
-    pub fn log_softmax_from(&mut self, x: &Self) {
-        self.resize(x.shape());
+    ///
+    /// # Errors
+    /// When there is no memory for it; this tensor is unchanged then.
+    pub fn log_softmax_from(&mut self, x: &Self) -> Result<(), TensorError> {
+        self.resize_for("log-softmax", x.shape())?;
         let columns = x.shape().columns();
         simd::run(LogSoftmax { columns, x: x.as_slice(), y: self.as_mut_slice() });
+        Ok(())
     }
 }
 
@@ -477,8 +487,8 @@ mod tests {
             x.rows_mut().skip(5).step_by(9).for_each(|row| row.fill(f32::NAN));
             let (mut p, mut y, mut alone) =
                 (Tensor::default(), Tensor::default(), x.row(0).unwrap().to_vec());
-            p.softmax_from(&x);
-            y.log_softmax_from(&x);
+            p.softmax_from(&x).unwrap();
+            y.log_softmax_from(&x).unwrap();
             let bits = |row: &[f32]| row.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
             for (x, (p, y)) in x.rows().zip(p.rows().zip(y.rows())) {
                 softmax(x, &mut alone);

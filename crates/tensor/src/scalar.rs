@@ -4,7 +4,8 @@ use std::iter::Sum;
 use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAssign};
 use std::thread::LocalKey;
 
-use crate::gemm::{FewRows, Product, Tiny};
+use crate::MemoryError;
+use crate::gemm::{FewRows, Gemm, Product, Tiny, with_buffer};
 use crate::math;
 use crate::simd::{self, Kernel, Simd};
 
@@ -104,15 +105,19 @@ pub(crate) mod sealed {
     use std::cell::Cell;
     use std::thread::LocalKey;
 
+    use crate::MemoryError;
     use crate::gemm::Product;
     use crate::simd::{Quad, Quads, Register, Simd};
 
     /// Seals [`super::Scalar`], and keeps nalgebra's traits out of it: their methods would clash with ours.
     pub trait Gemm: Sized {
-        /// A matrix product. Not generic, so that the kernels are compiled with this crate and not with each of its users.
-        fn product(product: &mut Product<'_, Self>);
+        /// A matrix product. Not generic, so the kernels are compiled with this crate and not with each of its users.
+        /// Without memory for its packed operands nothing is computed.
+        fn product(product: &mut Product<'_, Self>) -> Result<(), MemoryError>;
+        /// The same with a buffer that is long enough.
+        fn product_within(product: &mut Product<'_, Self>, buffer: &mut [Self]);
         /// The same with the tiles that suit this type and the registers.
-        fn tiles<S: Simd>(product: &mut Product<'_, Self>);
+        fn tiles<S: Simd>(product: &mut Product<'_, Self>, buffer: &mut [Self]);
         /// A register full of this type.
         type Register<S: Simd>: Register<Self>;
         /// Four of this type.
@@ -131,22 +136,30 @@ pub(crate) mod sealed {
 macro_rules! scalar {
     ($type:ident, $dtype:expr, $register:ident, $quad:ident, $oct:ident, $exp:path, $exp_of_negative:path, $tanh:path) => {
         impl sealed::Gemm for $type {
-            fn product(product: &mut Product<'_, Self>) {
+            fn product(product: &mut Product<'_, Self>) -> Result<(), MemoryError> {
+                if product.is_tiny() || product.has_few_rows() {
+                    Self::product_within(product, &mut []);
+                    return Ok(());
+                }
+                let len = product.buffer_len();
+                with_buffer(product.form.operation(), len, |buffer| simd::run(Gemm { product, buffer }))
+            }
+            fn product_within(product: &mut Product<'_, Self>, buffer: &mut [Self]) {
                 match product.is_tiny() {
                     true if product.is_exact() => Tiny(product).run::<simd::Baseline>(),
                     // Neither has use for more than 32 bytes: a kernel that isn't there for AVX-512 makes programs smaller.
                     true => simd::run_within(32, Tiny(product)),
                     false if product.has_few_rows() => simd::run_within(32, FewRows(product)),
-                    false => simd::run(product),
+                    false => simd::run(Gemm { product, buffer }),
                 }
             }
             #[inline(always)]
-            fn tiles<S: Simd>(product: &mut Product<'_, Self>) {
+            fn tiles<S: Simd>(product: &mut Product<'_, Self>, buffer: &mut [Self]) {
                 const SIZE: usize = size_of::<$type>();
                 match S::BYTES {
-                    64 => product.compute::<S, 8, 8, { 128 / SIZE }>(),
-                    32 => product.compute::<S, 6, 8, { 64 / SIZE }>(),
-                    _ => product.compute::<S, 4, 4, { 32 / SIZE }>(),
+                    64 => product.compute::<S, 8, 8, { 128 / SIZE }>(buffer),
+                    32 => product.compute::<S, 6, 8, { 64 / SIZE }>(buffer),
+                    _ => product.compute::<S, 4, 4, { 32 / SIZE }>(buffer),
                 }
             }
             type Register<S: Simd> = S::$register;

@@ -22,7 +22,7 @@ const MAX_ELEMENTS: usize = isize::MAX as usize / 8;
 /// assert_eq!((shape.rank(), shape.elements(), shape[1]), (2, 25_088, 784));
 /// assert_eq!(shape.to_string(), "[32, 784]");
 /// assert!(Shape::new(&[usize::MAX, 2]).is_err());
-/// # Ok::<(), backrule_tensor::ShapeError>(())
+/// # Ok::<(), backrule_tensor::TensorError>(())
 /// ```
 #[derive(Clone, Copy, Eq)]
 pub struct Shape {

@@ -1,6 +1,7 @@
 use nalgebra::{DVector, Dyn, U1, VecStorage};
 
-use crate::{IntoShape, Scalar, Shape, ShapeError};
+use crate::memory::{reserve, with_room};
+use crate::{IntoShape, MemoryError, Scalar, Shape, ShapeError, TensorError};
 
 /// A dense array of numbers: any number of axes up to [`MAX_RANK`](crate::MAX_RANK), row-major, contiguous.
 ///
@@ -20,7 +21,7 @@ use crate::{IntoShape, Scalar, Shape, ShapeError};
 /// assert_eq!(x.shape(), [2, 3]);
 /// assert_eq!(x.row(1), Some(&[4.0, 5.0, 6.0][..]));
 /// assert_eq!(x.get(&[1, 2]), Some(6.0));
-/// # Ok::<(), backrule_tensor::ShapeError>(())
+/// # Ok::<(), backrule_tensor::TensorError>(())
 /// ```
 #[derive(Clone, PartialEq)]
 pub struct Tensor<T = f32> {
@@ -32,23 +33,29 @@ impl<T: Scalar> Tensor<T> {
     /// All zeros.
     ///
     /// # Errors
-    /// Those of [`Shape::new`], as for every function here that takes a shape.
-    pub fn zeros(shape: impl IntoShape) -> Result<Self, ShapeError> {
+    /// Those of [`Shape::new`], as for every function here that takes a shape; and when there is no memory for the elements,
+    /// as for every function that makes or enlarges a tensor.
+    pub fn zeros(shape: impl IntoShape) -> Result<Self, TensorError> {
         Self::full(shape, T::ZERO)
     }
 
     /// Every element `value`.
     ///
     /// # Errors
-    /// Those of [`Shape::new`].
-    pub fn full(shape: impl IntoShape, value: T) -> Result<Self, ShapeError> {
+    /// As [`zeros`](Self::zeros).
+    pub fn full(shape: impl IntoShape, value: T) -> Result<Self, TensorError> {
         let shape = shape.into_shape()?;
-        Ok(Self::from_parts(shape, vec![value; shape.elements()]))
+        let mut values = with_room("new tensor", shape.elements())?;
+        values.resize(shape.elements(), value);
+        Ok(Self::from_parts(shape, values))
     }
 
-    /// Zeros of the shape of `other`, which nothing can be wrong with.
-    pub fn zeros_like(other: &Self) -> Self {
-        Self::from_parts(other.shape, vec![T::ZERO; other.len()])
+    /// Zeros of the shape of `other`.
+    ///
+    /// # Errors
+    /// When there is no memory for them.
+    pub fn zeros_like(other: &Self) -> Result<Self, TensorError> {
+        Self::zeros(other.shape)
     }
 
     /// A single number: a tensor without axes.
@@ -64,7 +71,7 @@ impl<T: Scalar> Tensor<T> {
     /// let x: Tensor = Tensor::from_vec([2, 2], vec![1.0, 2.0, 3.0, 4.0])?;
     /// assert_eq!(x, Tensor::from([[1.0, 2.0], [3.0, 4.0]]));
     /// assert!(Tensor::from_vec([2, 2], vec![1.0_f32]).is_err());
-    /// # Ok::<(), backrule_tensor::ShapeError>(())
+    /// # Ok::<(), backrule_tensor::TensorError>(())
     /// ```
     ///
     /// # Errors
@@ -85,14 +92,14 @@ impl<T: Scalar> Tensor<T> {
     ///
     /// let identity: Tensor = Tensor::from_fn([2, 2], |at| if at[0] == at[1] { 1.0 } else { 0.0 })?;
     /// assert_eq!(identity, Tensor::from([[1.0, 0.0], [0.0, 1.0]]));
-    /// # Ok::<(), backrule_tensor::ShapeError>(())
+    /// # Ok::<(), backrule_tensor::TensorError>(())
     /// ```
     ///
     /// # Errors
-    /// Those of [`Shape::new`].
-    pub fn from_fn(shape: impl IntoShape, mut f: impl FnMut(&[usize]) -> T) -> Result<Self, ShapeError> {
+    /// As [`zeros`](Self::zeros). `f` has not been called then.
+    pub fn from_fn(shape: impl IntoShape, mut f: impl FnMut(&[usize]) -> T) -> Result<Self, TensorError> {
         let shape = shape.into_shape()?;
-        let mut values = Vec::with_capacity(shape.elements());
+        let mut values = with_room("new tensor", shape.elements())?;
         let mut index = [0; crate::MAX_RANK];
         let index = &mut index[..shape.rank()];
         for _ in 0..shape.elements() {
@@ -167,7 +174,7 @@ impl<T: Scalar> Tensor<T> {
     /// }
     /// assert_eq!(x, Tensor::from([[0.0, 5.0], [0.0, 0.0]]));
     /// assert_eq!(x.get_mut(&[2, 0]), None);
-    /// # Ok::<(), backrule_tensor::ShapeError>(())
+    /// # Ok::<(), backrule_tensor::TensorError>(())
     /// ```
     pub fn get_mut(&mut self, index: &[usize]) -> Option<&mut T> {
         (self.offset(index)).map(|offset| &mut self.storage[offset])
@@ -194,7 +201,7 @@ impl<T: Scalar> Tensor<T> {
     ///
     /// let x: Tensor = Tensor::from([[1.0, 2.0, 3.0, 4.0]]).reshape([2, 2])?;
     /// assert_eq!(x, Tensor::from([[1.0, 2.0], [3.0, 4.0]]));
-    /// # Ok::<(), backrule_tensor::ShapeError>(())
+    /// # Ok::<(), backrule_tensor::TensorError>(())
     /// ```
     ///
     /// # Errors
@@ -222,27 +229,49 @@ impl<T: Scalar> Tensor<T> {
     /// unspecified (old ones and zeros).
     ///
     /// Memory is kept, so that a buffer that was once large enough never allocates again, whatever the batch.
-    pub fn resize(&mut self, shape: Shape) {
-        if shape.elements() != self.len() {
+    ///
+    /// # Errors
+    /// When the tensor must grow and there is no memory; it is unchanged then.
+    pub fn resize(&mut self, shape: Shape) -> Result<(), TensorError> {
+        Ok(self.resize_for("resize", shape)?)
+    }
+
+    /// [`resize`](Self::resize) on behalf of `operation`, which the error names.
+    pub(crate) fn resize_for(&mut self, operation: &'static str, shape: Shape) -> Result<(), MemoryError> {
+        let len = shape.elements();
+        if len != self.len() {
             // nalgebra's own resize gives memory back when it shrinks; a vector doesn't.
             let storage = std::mem::replace(&mut self.storage, DVector::from_data(no_storage()));
             let mut values: Vec<T> = storage.data.into();
-            values.resize(shape.elements(), T::ZERO);
+            let reserved = reserve(operation, &mut values, len);
+            if reserved.is_ok() {
+                values.resize(len, T::ZERO);
+            }
             self.storage = DVector::from_data(VecStorage::new(Dyn(values.len()), U1, values));
+            reserved?;
         }
         self.shape = shape;
+        Ok(())
     }
 
     /// Becomes a copy of `other`, within the memory it has if that suffices.
-    pub fn copy_from(&mut self, other: &Self) {
-        self.resize(other.shape);
+    ///
+    /// # Errors
+    /// When there is no memory for the copy; this tensor is unchanged then.
+    pub fn copy_from(&mut self, other: &Self) -> Result<(), TensorError> {
+        self.resize_for("copy", other.shape)?;
         self.as_mut_slice().copy_from_slice(other.as_slice());
+        Ok(())
     }
 
-    /// The same numbers in another precision: `x.cast::<f64>()`.
-    pub fn cast<U: Scalar>(&self) -> Tensor<U> {
-        let values = self.as_slice().iter().map(|x| U::from_f64(x.to_f64()));
-        Tensor::from_parts(self.shape, values.collect())
+    /// The same numbers in another precision: `x.cast::<f64>()?`.
+    ///
+    /// # Errors
+    /// When there is no memory for them.
+    pub fn cast<U: Scalar>(&self) -> Result<Tensor<U>, TensorError> {
+        let mut values = with_room("cast", self.len())?;
+        values.extend(self.as_slice().iter().map(|x| U::from_f64(x.to_f64())));
+        Ok(Tensor::from_parts(self.shape, values))
     }
 
     /// The whole tensor as nalgebra storage; `convert` gives it its matrix shape.
@@ -306,8 +335,8 @@ mod tests {
         let large = x.shape();
         let allocations = allocation_counter::measure(|| {
             for _ in 0..10 {
-                x.resize(small);
-                x.resize(large);
+                x.resize(small).unwrap();
+                x.resize(large).unwrap();
             }
         });
         assert_eq!(allocations.count_total, 0);

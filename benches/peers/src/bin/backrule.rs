@@ -7,7 +7,7 @@ use backrule_peers::{
     Args, CROSS_ENTROPY, CrossEntropyRow, Digits, DigitsRow, LossStep, MOMENTUM, NetworkRow, Outcome,
     PREDICT, Report, SgdRow, Step, TRAIN_STEP,
 };
-use backrule_tensor::{Grad, ShapeError, Tensor, random};
+use backrule_tensor::{Grad, Tensor, TensorError, random};
 
 fn main() -> Outcome {
     let args = Args::from_env();
@@ -44,9 +44,9 @@ fn train_step(row: NetworkRow, parts: usize) -> Outcome<Step> {
     let mut net = network(row.sizes)?;
     let (x, labels) = (Tensor::from_vec([row.batch, row.inputs()], row.x())?, row.labels());
     let loss = CrossEntropy::new();
-    let mut optimizer = Optimizer::new(Sgd::new(NetworkRow::LR)?.momentum(MOMENTUM)?, &net);
+    let mut optimizer = Optimizer::new(Sgd::new(NetworkRow::LR)?.momentum(MOMENTUM)?, &net)?;
     let mut tape = Tape::new().parts(parts)?;
-    let (mut grads, mut dy) = (Grads::new(&net), Tensor::default());
+    let (mut grads, mut dy) = (Grads::new(&net)?, Tensor::default());
     let mut step = 0;
     Ok(Box::new(move || {
         step += 1;
@@ -77,10 +77,10 @@ fn cross_entropy(row: CrossEntropyRow) -> Outcome<LossStep> {
 fn sgd() -> Outcome<Step> {
     let mut net = vec![("w", Tensor::from_vec([SgdRow::LEN], SgdRow::parameters())?)];
     let mut grads = [Grad::from(Tensor::from_vec([SgdRow::LEN], SgdRow::gradient())?)];
-    let mut optimizer = Optimizer::new(Sgd::new(SgdRow::LR)?.momentum(MOMENTUM)?, &net);
+    let mut optimizer = Optimizer::new(Sgd::new(SgdRow::LR)?.momentum(MOMENTUM)?, &net)?;
     Ok(Box::new(move || {
         // The update has used it up: it is there again, as if a backward pass had written it.
-        grads[0].accumulate(|_, _| Ok::<_, ShapeError>(())).unwrap();
+        grads[0].accumulate(|_, _| Ok::<_, TensorError>(())).unwrap();
         optimizer.step(&mut net, &mut grads).unwrap();
         net[0].1.as_slice()[0]
     }))
@@ -90,8 +90,8 @@ fn train(digits: &Digits) -> Outcome<Sequential> {
     let mut net = network(DigitsRow::SIZES)?;
     let all = Tensor::from_vec([digits.rows(), DigitsRow::SIZES[0]], digits.pixels.clone())?;
     let loss = CrossEntropy::new();
-    let mut optimizer = Optimizer::new(Sgd::new(DigitsRow::LR)?.momentum(MOMENTUM)?, &net);
-    let (mut tape, mut grads, mut dy) = (Tape::new(), Grads::new(&net), Tensor::default());
+    let mut optimizer = Optimizer::new(Sgd::new(DigitsRow::LR)?.momentum(MOMENTUM)?, &net)?;
+    let (mut tape, mut grads, mut dy) = (Tape::new(), Grads::new(&net)?, Tensor::default());
     let (mut x, mut labels) = (Tensor::default(), Vec::new());
     for epoch in 0..DigitsRow::EPOCHS {
         for rows in digits.shuffled(epoch).chunks(DigitsRow::BATCH) {

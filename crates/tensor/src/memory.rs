@@ -1,0 +1,68 @@
+//! Memory that is asked for, and may be refused: an error instead of an abort.
+
+use crate::{MemoryError, Scalar};
+
+/// An empty vector with room for `len` elements.
+pub(crate) fn with_room<T: Scalar>(operation: &'static str, len: usize) -> Result<Vec<T>, MemoryError> {
+    let mut values = Vec::new();
+    reserve(operation, &mut values, len)?;
+    Ok(values)
+}
+
+/// Makes room for `len` elements in all. The elements of `values` stay, also on error.
+pub(crate) fn reserve<T: Scalar>(
+    operation: &'static str,
+    values: &mut Vec<T>,
+    len: usize,
+) -> Result<(), MemoryError> {
+    #[cfg(test)]
+    if len > 0 && tests::REFUSED.get().is_some_and(|each| len.is_multiple_of(each)) {
+        return Err(refused::<T>(operation, len));
+    }
+    let reserved = values.try_reserve_exact(len.saturating_sub(values.len()));
+    reserved.map_err(|_| refused::<T>(operation, len))
+}
+
+#[cold]
+fn refused<T>(operation: &'static str, len: usize) -> MemoryError {
+    MemoryError::new(operation, len.saturating_mul(size_of::<T>()))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::cell::Cell;
+
+    use crate::{Tensor, matmul_nt_into, parallel};
+
+    thread_local! {
+        /// On this thread there is no memory for a multiple of so many elements.
+        pub(crate) static REFUSED: Cell<Option<usize>> = const { Cell::new(None) };
+    }
+
+    /// Alone and shared between threads, into a result that is there and one that must grow.
+    #[test]
+    fn a_product_without_memory_for_packed_operands_changes_nothing() {
+        for threads in [1, 2] {
+            parallel::set_threads(threads.try_into().unwrap());
+            // On a thread that has no buffer yet.
+            std::thread::scope(|scope| scope.spawn(refuse).join().unwrap());
+        }
+    }
+
+    fn refuse() {
+        let (x, w) = (Tensor::full([400, 100], 1.0_f32).unwrap(), Tensor::full([60, 100], 1.0).unwrap());
+        let before = Tensor::full([400, 60], 2.0_f32).unwrap();
+        // 64 columns and the rows of a tile, 100 terms each, and a cache line, for each of the threads.
+        REFUSED.set(Some((64 + 8) * 100 + 32));
+        let mut y = before.clone();
+        let error = matmul_nt_into(&x, &w, 1.0, &mut y).unwrap_err();
+        assert!(error.to_string().starts_with("matmul A·Bᵀ: no memory for "), "{error}");
+        assert_eq!(y, before);
+        let mut none = Tensor::from([7.0_f32]);
+        assert!(matmul_nt_into(&x, &w, 0.0, &mut none).is_err());
+        assert_eq!(none, Tensor::from([7.0]));
+        REFUSED.set(None);
+        matmul_nt_into(&x, &w, 1.0, &mut y).unwrap();
+        assert_eq!(y, Tensor::full([400, 60], 102.0).unwrap());
+    }
+}
