@@ -1,6 +1,6 @@
 use std::fmt::Display;
 
-use backrule_tensor::{Place, ShapeError};
+use backrule_tensor::{MemoryError, Place, ShapeError, TensorError};
 
 /// Why a layer refused: it names the operation, the layer's place in the network, what it expected and what it got.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -9,6 +9,9 @@ pub enum LayerError {
     /// A tensor has the wrong shape.
     #[error(transparent)]
     Shape(#[from] ShapeError),
+    /// There is no memory for a result.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
     /// A tensor has the right shape, but a value that the layer can't take: an embedding's index out of range, say.
     #[error("{}{operation}: expected {expected}, got {got}", place.prefix())]
     Value {
@@ -21,6 +24,16 @@ pub enum LayerError {
         /// The value that was given, and where.
         got: String,
     },
+}
+
+impl From<TensorError> for LayerError {
+    fn from(error: TensorError) -> Self {
+        match error {
+            TensorError::Shape(error) => Self::Shape(error),
+            TensorError::Memory(error) => Self::Memory(error),
+            other => Self::value("tensor", "another operation", other),
+        }
+    }
 }
 
 impl LayerError {
@@ -39,6 +52,7 @@ impl LayerError {
     pub fn within(self, name: &str) -> Self {
         match self {
             Self::Shape(error) => Self::Shape(error.within(name)),
+            Self::Memory(error) => Self::Memory(error.within(name)),
             Self::Value { operation, place, expected, got } => {
                 let place = place.within(name);
                 Self::Value { operation, place, expected, got }
