@@ -281,7 +281,7 @@ impl fmt::Display for Settings<'_> {
                     continue;
                 }
                 Whole(to) if name.starts_with("out_") && from.is_some() => {
-                    let from = from.take().unwrap_or_default();
+                    let from = from.take().copied().unwrap_or_default();
                     write!(f, "{between}{from} → {to}")?;
                 }
                 Flag(true) => write!(f, "{between}{}", name.escape_debug())?,

@@ -2,7 +2,7 @@
 
 use std::any::TypeId;
 
-use backrule_tensor::{ConfigError, IntoShape, Options, Scalar, Shape, Tensor};
+use backrule_tensor::{ConfigError, IntoShape, OptionValue, Options, Scalar, Shape, Tensor};
 
 use crate::architecture::ArchitectureError;
 use crate::layer::Layer;
@@ -92,7 +92,7 @@ impl<T: Scalar> Build<T> {
     /// # Errors
     /// When there is none of this name, or it has another length.
     pub fn wholes<const N: usize>(&mut self, name: &'static str) -> Result<[usize; N], ConfigError> {
-        let list = self.list(name)?;
+        let list = self.sizes(name)?;
         list.try_into().map_err(|list: Vec<usize>| {
             ConfigError::new("", name, format!("{N} whole numbers"), format_args!("{list:?}"))
         })
@@ -102,16 +102,23 @@ impl<T: Scalar> Build<T> {
     ///
     /// # Errors
     /// When there is none of this name, or a number doesn't fit the address space.
-    pub fn list(&mut self, name: &'static str) -> Result<Vec<usize>, ConfigError> {
+    pub fn sizes(&mut self, name: &'static str) -> Result<Vec<usize>, ConfigError> {
         let list = self.options.wholes(name)?;
         let fits =
             |n: u64| usize::try_from(n).map_err(|_| ConfigError::new("", name, "numbers that fit memory", n));
         list.into_iter().map(fits).collect()
     }
 
-    /// The settings themselves.
-    pub fn options(&mut self) -> &mut Options {
-        &mut self.options
+    /// Takes a list of words out of the settings.
+    ///
+    /// # Errors
+    /// When there is none of this name, or something else is in it.
+    pub fn words(&mut self, name: &'static str) -> Result<Vec<String>, ConfigError> {
+        let word = |value| match value {
+            OptionValue::Word(word) => Ok(word),
+            other => Err(ConfigError::new("", name, "a list of words", other)),
+        };
+        self.options.list(name)?.into_iter().map(word).collect()
     }
 
     /// Takes the next child.

@@ -3,12 +3,11 @@
 use std::convert::Infallible;
 use std::ops::Range;
 
-use backrule_tensor::{
-    Grad, Grads, MAX_RANK, Path, Role, Scalar, Shape, ShapeError, Tensor, TensorError, parallel, share,
-};
+use backrule_tensor::{Grad, MAX_RANK, Path, Role, Scalar, Shape, ShapeError, Tensor, TensorError, parallel};
 
 use crate::cache::Cache;
 use crate::error::LayerError;
+use crate::grads::Grads;
 use crate::layer::{At, AtMany, Layer, MAX_INPUTS, MAX_OUTPUTS};
 use crate::mode::Mode;
 
@@ -190,7 +189,7 @@ pub(crate) fn backward<T: Scalar>(
         let Part { x, y, dy: own_dy, dx, cache, grads, samples, .. } = part;
         grads.resize_with(like.len(), Grad::default);
         for (grad, like) in grads.iter_mut().zip(like.iter()) {
-            grad.reset_like(like)?;
+            grad.clear_like(like)?;
         }
         if *samples == 0 {
             return Ok(());
@@ -349,4 +348,9 @@ fn with_samples(shape: Shape, samples: usize) -> Result<Shape, ShapeError> {
         *first = samples;
     }
     Shape::new(sizes)
+}
+
+fn share(samples: usize, index: usize, count: usize) -> Range<usize> {
+    let start = |i: usize| i * (samples / count) + i.min(samples % count);
+    start(index)..start(index + 1)
 }

@@ -3,12 +3,13 @@
 use std::fmt;
 
 use backrule_tensor::{
-    Grad, Grads, IntoShape, Path, Role, Shape, ShapeError, Tensor, TensorError, random, readable,
+    Grad, IntoShape, Path, Role, Shape, ShapeError, Tensor, TensorError, random, readable,
 };
 
 use crate::cache::Cache;
 use crate::data_parallel::Call;
 use crate::error::LayerError;
+use crate::grads::Grads;
 use crate::layer::{Layer, MAX_INPUTS};
 use crate::mode::{Key, Mode};
 
@@ -108,9 +109,9 @@ impl Gradcheck {
         many: bool,
     ) -> Result<GradcheckReport, GradcheckError> {
         let mut report = GradcheckReport::default();
-        let (dy, gradients) = self.analytic(layer, &x, differentiable, many)?;
-        let mut probe =
-            Probe { layer, x, dy: &dy, mode: self.mode, many, y: vec![], cache: Cache::default() };
+        let Analytic { y: here, dy, gradients } = self.analytic(layer, &x, differentiable, many)?;
+        let (mode, y, cache) = (self.mode, Vec::new(), Cache::default());
+        let mut probe = Probe { layer, x, dy: &dy, mode, many, here, y, cache };
         for (number, Gradient { variable, path, values }) in gradients.into_iter().enumerate() {
             report.of += values.len();
             let mut rng = Key::new(self.seed).child(2).child(number as u64).rng();
@@ -144,7 +145,7 @@ impl Gradcheck {
         x: &[Tensor<f64>],
         differentiable: &[bool],
         many: bool,
-    ) -> Result<(Vec<Tensor<f64>>, Vec<Gradient>), LayerError> {
+    ) -> Result<Analytic, LayerError> {
         let inputs: Vec<_> = x.iter().collect();
         let call = Call { net: layer, x: &inputs, mode: self.mode, many };
         let (mut y, mut cache, mut grads) = (Vec::new(), Cache::default(), Grads::new(layer)?);
@@ -204,7 +205,7 @@ impl Gradcheck {
             k += 1;
         });
         result?;
-        Ok((dy, gradients))
+        Ok(Analytic { y, dy, gradients })
     }
 
     /// Whether the outputs have the shapes that the layer says.
@@ -244,6 +245,13 @@ impl Gradcheck {
     }
 }
 
+/// What the layer makes of a point: its outputs, a random ∂l/∂y, and the derivatives by its rule.
+struct Analytic {
+    y: Vec<Tensor<f64>>,
+    dy: Vec<Tensor<f64>>,
+    gradients: Vec<Gradient>,
+}
+
 /// ∂l/∂ one tensor, by the layer's rule.
 struct Gradient {
     variable: Variable,
@@ -266,6 +274,8 @@ struct Probe<'a> {
     dy: &'a [Tensor<f64>],
     mode: Mode,
     many: bool,
+    /// The outputs at the point itself.
+    here: Vec<Tensor<f64>>,
     y: Vec<Tensor<f64>>,
     cache: Cache<f64>,
 }
@@ -274,15 +284,17 @@ impl Probe<'_> {
     /// The slopes of l to the right and to the left of where element `i` of `variable` is. It is put back exactly.
     fn slopes(&mut self, variable: Variable, i: usize, h: f64) -> Result<[f64; 2], LayerError> {
         let value = self.tensor(variable).map_or(0.0, |tensor| tensor.as_slice()[i]);
-        let mut loss_at = |value: f64| {
+        let mut rise_at = |value: f64| {
             if let Some(tensor) = self.tensor(variable) {
                 tensor.as_mut_slice()[i] = value;
             }
-            self.loss()
+            self.rise()
         };
-        let (right, left, here) = (loss_at(value + h), loss_at(value - h), loss_at(value));
-        let (right, left, here) = (right?, left?, here?);
-        Ok([(right - here) / h, (here - left) / h])
+        let (right, left) = (rise_at(value + h), rise_at(value - h));
+        if let Some(tensor) = self.tensor(variable) {
+            tensor.as_mut_slice()[i] = value;
+        }
+        Ok([right? / h, -left? / h])
     }
 
     fn tensor(&mut self, variable: Variable) -> Option<&mut Tensor<f64>> {
@@ -301,14 +313,19 @@ impl Probe<'_> {
         }
     }
 
-    fn loss(&mut self) -> Result<f64, LayerError> {
+    /// How much l is above what it is at the point itself. The difference is taken element by element, before the sum: so
+    /// only what changes is rounded.
+    fn rise(&mut self) -> Result<f64, LayerError> {
         let inputs: Vec<_> = self.x.iter().collect();
         let call = Call { net: &*self.layer, x: &inputs, mode: self.mode, many: self.many };
         call.forward(&mut self.y, &mut self.cache, self.mode)?;
-        let products = |(y, dy): (&Tensor<f64>, &Tensor<f64>)| {
-            y.as_slice().iter().zip(dy.as_slice()).map(|(y, dy)| y * dy).sum::<f64>()
-        };
-        Ok(self.y.iter().zip(self.dy).map(products).sum())
+        let mut rise = 0.0;
+        for ((y, here), dy) in self.y.iter().zip(&self.here).zip(self.dy) {
+            for ((y, here), dy) in y.as_slice().iter().zip(here.as_slice()).zip(dy.as_slice()) {
+                rise += (y - here) * dy;
+            }
+        }
+        Ok(rise)
     }
 }
 

@@ -23,7 +23,7 @@ pub(crate) mod sealed {
     use crate::layer::Layer;
 
     /// What a walk over a container's children shows: name, child, the shapes of its inputs.
-    pub type Walk<'a, T> = dyn FnMut(&str, &dyn Layer<T>, &[Shape]) -> Result<(), LayerError> + 'a;
+    pub(crate) type Walk<'a, T> = dyn FnMut(&str, &dyn Layer<T>, &[Shape]) -> Result<(), LayerError> + 'a;
 
     /// The key to the sealed methods.
     #[derive(Clone, Copy, Debug)]

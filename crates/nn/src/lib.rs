@@ -7,6 +7,7 @@ mod catalogue;
 mod data_parallel;
 mod error;
 mod gradcheck;
+mod grads;
 mod init;
 mod layer;
 mod layers;
@@ -28,7 +29,7 @@ pub use summary::{Summary, summary, summary_many};
 pub use tape::{Pass, Tape, predict, predict_many};
 
 pub use backrule_tensor as tensor;
-pub use backrule_tensor::Grads;
+pub use grads::Grads;
 
 /// What the tests and benchmarks that iterate over all layers need.
 #[cfg(feature = "testing")]

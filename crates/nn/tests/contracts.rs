@@ -175,7 +175,12 @@ fn it_is_built_again_from_its_architecture() {
         }
         let mut again = architecture.build::<f32>(values).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(Architecture::of(&*again).unwrap(), architecture, "{name}");
-        again.copy_tensors_from(layer).unwrap();
+        let from: Vec<_> = layer.tensors();
+        let mut k = 0;
+        again.visit_mut(Path::ROOT, &mut |_, _, tensor| {
+            tensor.copy_from(from[k].1).unwrap();
+            k += 1;
+        });
         let (mut one, mut two) = (grads_of(sample), Grads::new(&*again).unwrap());
         let expected = once(sample, TRAIN, &mut one);
         let again = Sample { layer: again, ..sample.clone() };
@@ -603,7 +608,9 @@ fn extreme_inputs_stay_finite() {
 fn a_single_sample_is_not_split() {
     every_small::<f32>(|name, sample| {
         let [Input::Normal(shape)] = &sample.inputs[..] else { return };
-        if shape.len() != 2 {
+        let one = backrule_tensor::Shape::new(&shape[1..]).unwrap();
+        // Layers of images or sequences take no single row.
+        if shape.len() != 2 || sample.layer.output_shape(one).is_err() {
             return;
         }
         let x = Tensor::normal([shape[1]], 0.0, 1.0, &mut random::rng(3)).unwrap();

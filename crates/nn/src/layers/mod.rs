@@ -5,12 +5,16 @@ pub(crate) mod pointwise;
 
 pub(crate) mod activation {
     //! Functions of each element or row.
+    mod leaky_relu;
     mod log_softmax;
     mod relu;
     mod sigmoid;
     mod softmax;
     mod tanh;
-    pub use {log_softmax::LogSoftmax, relu::Relu, sigmoid::Sigmoid, softmax::Softmax, tanh::Tanh};
+    pub use {
+        leaky_relu::LeakyRelu, log_softmax::LogSoftmax, relu::Relu, sigmoid::Sigmoid, softmax::Softmax,
+        tanh::Tanh,
+    };
 }
 pub(crate) mod dense {
     //! Layers with a weight for every pair of features.
@@ -31,6 +35,6 @@ pub use pointwise::{Of, Pointwise};
 pub use regular::*;
 
 crate::builtin::layer_table! {
-    Add, Concat, Dropout, Frozen<T>, Graph<T>, Linear<T>, LogSoftmax, Mul, Relu, Residual<T>, Sequential<T>, Sigmoid,
+    Add, Concat, Dropout, Frozen<T>, Graph<T>, LeakyRelu, Linear<T>, LogSoftmax, Mul, Relu, Residual<T>, Sequential<T>, Sigmoid,
     Softmax, Tanh,
 }

@@ -642,10 +642,10 @@ impl<T: Scalar> Builtin<T> for Graph<T> {
 
     fn build(from: &mut Build<T>) -> Result<Self, ArchitectureError> {
         let mut builder = Self::builder();
-        builder.inputs = from.options().words("inputs")?;
+        builder.inputs = from.words("inputs")?;
         builder.values = builder.inputs.len();
-        let (nodes, arity) = (from.list("nodes")?, from.list("arity")?);
-        let (values, outputs) = (from.list("from")?, from.list("outputs")?);
+        let (nodes, arity) = (from.sizes("nodes")?, from.sizes("arity")?);
+        let (values, outputs) = (from.sizes("from")?, from.sizes("outputs")?);
         while from.children() > 0 {
             let (name, layer) = from.child()?;
             builder.layers.push((name, layer));

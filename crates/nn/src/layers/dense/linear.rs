@@ -1,4 +1,3 @@
-use backrule_tensor::linalg;
 use backrule_tensor::rand::Rng;
 use backrule_tensor::{
     Grad, Options, Scalar, Shape, ShapeError, Tensor, TensorError, affine_activation_into, matmul_into,
@@ -104,11 +103,15 @@ impl<T: Scalar> Linear<T> {
     fn affine_into(
         &self,
         x: &Tensor<T>,
-        epilogue: Option<linalg::Epilogue<'_, T>>,
+        epilogue: Option<&dyn Epilogue<T>>,
         y: &mut Tensor<T>,
     ) -> Result<(), LayerError> {
         y.resize(self.output_shape(x.shape())?)?;
-        Ok(affine_activation_into(x, &self.weight, self.bias.as_ref(), epilogue, y)?)
+        affine_activation_into(x, &self.weight, self.bias.as_ref(), None, y)?;
+        if let Some(epilogue) = epilogue {
+            epilogue.apply(y.as_mut_slice());
+        }
+        Ok(())
     }
 }
 
@@ -163,8 +166,7 @@ impl<T: Scalar> Affine<T> for Linear<T> {
         _: &mut Cache<T>,
         epilogue: &dyn Epilogue<T>,
     ) -> Result<(), LayerError> {
-        let apply = |y: &mut [T]| epilogue.apply(y);
-        self.affine_into(x, Some(linalg::Epilogue::new(&apply)), y)
+        self.affine_into(x, Some(epilogue), y)
     }
 
     fn backward_from(

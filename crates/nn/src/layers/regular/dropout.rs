@@ -116,7 +116,8 @@ impl<T: Scalar> Builtin<T> for Dropout {
     #[cfg(feature = "testing")]
     fn samples() -> Vec<Sample<T>> {
         let of = |rate| Self::new(rate).map(Sample::of_any_shape).into_iter().flatten();
-        of(0.4).chain(of(0.0).take(3)).map(Sample::random).collect()
+        let off = of(0.0).skip(2).take(1).map(|sample| Sample { name: "off", ..sample });
+        of(0.4).chain(off).map(Sample::random).collect()
     }
 }
 
