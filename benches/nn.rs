@@ -78,7 +78,7 @@ fn digits(c: &mut Criterion) {
                     x.gather(&images, rows).unwrap();
                     labels.clear();
                     labels.extend(rows.iter().map(|&row| train.labels[row]));
-                    let pass = tape.forward(&net, &x, Mode::Train(Key::new(epoch))).unwrap();
+                    let pass = tape.forward(&net, &x, Mode::train_with(Key::new(epoch))).unwrap();
                     CrossEntropy::new().value_and_grad(pass.output(), &labels, &mut dy).unwrap();
                     pass.backward(&dy, &mut grads).unwrap();
                     optimizer.step(&mut net, &mut grads).unwrap();
@@ -121,7 +121,7 @@ fn pass_of(layer: Box<dyn Layer<f32>>, shape: [usize; 2], outputs: usize) -> imp
     let (x, dy) = (normal(shape, 1), normal([shape[0], outputs], 2));
     let (mut tape, mut grads, mut dx) = (Tape::new(), Grads::new(&*layer).unwrap(), Tensor::default());
     move || {
-        let pass = tape.forward(&*layer, &x, Mode::Train(Key::new(1))).unwrap();
+        let pass = tape.forward(&*layer, &x, Mode::train_with(Key::new(1))).unwrap();
         pass.backward_to_input(&dy, &mut grads, &mut dx).unwrap();
     }
 }
@@ -129,11 +129,11 @@ fn pass_of(layer: Box<dyn Layer<f32>>, shape: [usize; 2], outputs: usize) -> imp
 fn activations(c: &mut Criterion) {
     // `activation/*`: a layer without parameters alone, forward and backward; rows × columns
     let mut group = c.benchmark_group("activation");
-    for (i, layer) in common::activations().iter().enumerate() {
+    for (i, (name, _)) in common::activations().iter().enumerate() {
         for rows in [1, 32, 256] {
             group.throughput(Throughput::Elements(rows as u64 * 128));
-            bench(&mut group, format!("{}/{rows}x128", layer.describe()), || {
-                pass_of(common::activations().into_iter().nth(i).unwrap(), [rows, 128], 128)
+            bench(&mut group, format!("{name}/{rows}x128"), || {
+                pass_of(common::activations().into_iter().nth(i).unwrap().1, [rows, 128], 128)
             });
         }
     }

@@ -29,7 +29,7 @@ fn one_layer() -> Result<(), Box<dyn Error>> {
 
     let (mut tape, mut grads) = (Tape::new(), Grads::new(&layer)?);
     let (mut dy, mut dx) = (Tensor::default(), Tensor::default());
-    let pass = tape.forward(&layer, &x, Mode::Train(Key::new(0)))?;
+    let pass = tape.forward(&layer, &x, Mode::train_with(Key::new(0)))?;
     show("y", pass.output(), &Tensor::from([[0.49, 0.62]]))?;
     let l = half_squares(pass.output(), &target, &mut dy)?;
     show("l = ½ Σ (y − ŷ)²", &Tensor::from([l]), &Tensor::from([0.18365]))?;
@@ -58,7 +58,7 @@ fn two_layers() -> Result<(), Box<dyn Error>> {
     let mut optimizer = Optimizer::new(Sgd::new(0.1)?, &net)?;
 
     let (mut tape, mut grads, mut dy) = (Tape::new(), Grads::new(&net)?, Tensor::default());
-    let pass = tape.forward(&net, &x, Mode::Train(Key::new(0)))?;
+    let pass = tape.forward(&net, &x, Mode::train_with(Key::new(0)))?;
     show("y", pass.output(), &Tensor::from([[0.8265, 0.88325]]))?;
     let l = half_squares(pass.output(), &target, &mut dy)?;
     show("l", &Tensor::from([l]), &Tensor::from([0.39464890625]))?;

@@ -14,6 +14,7 @@ use backrule_tensor::{Grad, Scalar, ShapeError, Tensor, TensorError, named_tenso
 /// y = x where x > 0, else a x, with one a per feature.
 ///
 /// Its rule: ∂l/∂x = ∂l/∂y where x > 0, else a ∂l/∂y; and ∂l/∂a = Σ ∂l/∂y x over the samples where x ≤ 0.
+#[derive(Clone)]
 struct Prelu<T: Scalar> {
     a: Tensor<T>,
 }

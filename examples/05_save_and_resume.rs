@@ -41,7 +41,7 @@ impl Run {
         for step in steps {
             let key = Key::new(SEED).child(step);
             let (x, labels) = batch(key)?;
-            let pass = tape.forward(&self.net, &x, Mode::Train(key))?;
+            let pass = tape.forward(&self.net, &x, Mode::train_with(key))?;
             l = CrossEntropy::new().value_and_grad(pass.output(), &labels, &mut dy)?;
             pass.backward(&dy, &mut grads)?;
             self.optimizer.step(&mut self.net, &mut grads)?;

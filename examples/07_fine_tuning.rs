@@ -94,7 +94,7 @@ fn train(net: &mut Sequential, (x, labels): &Data, epoch: u64) -> Result<(), Box
     let (mut tape, mut grads, mut dy) = (Tape::new(), Grads::new(net)?, Tensor::default());
     for (pixels, labels) in x.as_slice().chunks(16 * PIXELS).zip(labels.chunks(16)) {
         let x = Tensor::from_vec([labels.len(), PIXELS], pixels.to_vec())?;
-        let pass = tape.forward(net, &x, Mode::Train(Key::new(epoch)))?;
+        let pass = tape.forward(net, &x, Mode::train_with(Key::new(epoch)))?;
         CrossEntropy::new().value_and_grad(pass.output(), labels, &mut dy)?;
         pass.backward(&dy, &mut grads)?;
         optimizer.step(net, &mut grads)?;

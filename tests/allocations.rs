@@ -29,7 +29,7 @@ fn allocations_of_a_warm_epoch(sizes: [usize; 3], batch: usize, parts: usize) ->
             x.gather(&data, indices).unwrap();
             labels.clear();
             labels.extend(indices.iter().map(|i| i % sizes[2]));
-            let pass = tape.forward(&net, &x, Mode::Train(key)).unwrap();
+            let pass = tape.forward(&net, &x, Mode::train_with(key)).unwrap();
             loss.value_and_grad(pass.output(), &labels, &mut dy).unwrap();
             pass.backward(&dy, &mut grads).unwrap();
             optimizer.step(&mut net, &mut grads).unwrap();

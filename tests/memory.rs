@@ -31,7 +31,7 @@ fn training_stays_within_20_megabytes_of_what_it_computes_with() {
     let mut optimizer = Optimizer::new(Sgd::new(0.01).unwrap().momentum(0.9).unwrap(), &net).unwrap();
     let (mut tape, mut grads, mut dy) = (Tape::new(), Grads::new(&net).unwrap(), Tensor::default());
     for step in 0..3 {
-        let pass = tape.forward(&net, &x, Mode::Train(Key::new(step))).unwrap();
+        let pass = tape.forward(&net, &x, Mode::train_with(Key::new(step))).unwrap();
         CrossEntropy::new().value_and_grad(pass.output(), &labels, &mut dy).unwrap();
         pass.backward(&dy, &mut grads).unwrap();
         optimizer.step(&mut net, &mut grads).unwrap();

@@ -42,7 +42,7 @@ impl<T: Scalar> Run<T> {
             let key = Key::new(self.seed).child(step);
             let x = Tensor::normal([7, 5], 0.0, 1.0, &mut key.child(9).rng()).unwrap();
             let labels: Vec<usize> = (0..7).map(|i| (i + step as usize) % 3).collect();
-            let pass = tape.forward(&self.net, &x, Mode::Train(key)).unwrap();
+            let pass = tape.forward(&self.net, &x, Mode::train_with(key)).unwrap();
             CrossEntropy::new().value_and_grad(pass.output(), &labels, &mut dy).unwrap();
             pass.backward(&dy, &mut grads).unwrap();
             self.optimizer.step(&mut self.net, &mut grads).unwrap();

@@ -69,7 +69,8 @@ impl Run {
             let x: Vec<f32> = samples.iter().flat_map(|&i| (0..8).map(move |j| value(i, j))).collect();
             let x = Tensor::from_vec([samples.len(), 8], x).unwrap();
             let labels: Vec<usize> = samples.iter().map(|i| i % 3).collect();
-            let pass = tape.forward(&self.net, &x, Mode::Train(Key::new(self.seed).child(step))).unwrap();
+            let pass =
+                tape.forward(&self.net, &x, Mode::train_with(Key::new(self.seed).child(step))).unwrap();
             let loss = CrossEntropy::new().value_and_grad(pass.output(), &labels, &mut dy).unwrap();
             self.metrics.push(f64::from(loss).to_bits());
             pass.backward(&dy, &mut grads).unwrap();

@@ -44,7 +44,7 @@ fn train<T: Scalar>(seed: u64, parts: usize, threads: usize) -> Vec<u8> {
         let batch = [130, 64, 31, 1, 77, 2][step];
         let x = Tensor::normal([batch, INPUTS], 0.0, 1.0, &mut key.child(9).rng()).unwrap();
         let labels: Vec<usize> = (0..batch).map(|i| (i + step) % CLASSES).collect();
-        let pass = tape.forward(&net, &x, Mode::Train(key)).unwrap();
+        let pass = tape.forward(&net, &x, Mode::train_with(key)).unwrap();
         let loss = CrossEntropy::new().value_and_grad(pass.output(), &labels, &mut dy).unwrap();
         losses.push(loss.to_f64().to_bits());
         pass.backward(&dy, &mut grads).unwrap();

@@ -39,7 +39,7 @@ fn run<T: Scalar>(case: &Case, loss: impl Fn(&Tensor<T>, &Value, &mut Tensor<T>)
     assert_eq!((batches.len(), losses.len()), (20, 20));
     for (step, (batch, expected)) in batches.iter().zip(losses).enumerate() {
         let x = tensor(&batch["input"]);
-        let pass = tape.forward(&net, &x, Mode::Train(Key::new(step as u64))).unwrap();
+        let pass = tape.forward(&net, &x, Mode::train_with(Key::new(step as u64))).unwrap();
         let l = loss(pass.output(), &batch["target"], &mut dy);
         assert_near(&format!("{case}: loss of step {step}"), l.to_f64(), expected, bound::<T>());
         pass.backward(&dy, &mut grads).unwrap();

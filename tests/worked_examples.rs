@@ -9,7 +9,7 @@ use backrule_nn::{Grads, Key, Linear, Mode, Relu, Sequential, Sigmoid, Tape};
 use backrule_optim::{Optimizer, Sgd};
 use backrule_tensor::{NamedTensors, Tensor};
 
-const TRAIN: Mode = Mode::Train(Key::new(0));
+const TRAIN: Mode = Mode::train_with(Key::new(0));
 
 /// Numbers printed with all their digits: equal up to the last bits of f64.
 const EXACT: f64 = 1e-15;

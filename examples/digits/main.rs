@@ -111,7 +111,7 @@ fn fit(
             labels.clear();
             labels.extend(batch.iter().map(|&i| train.labels[i]));
 
-            let pass = tape.forward(&*net, &x, Mode::Train(key.child(step as u64)))?;
+            let pass = tape.forward(&*net, &x, Mode::train_with(key.child(step as u64)))?;
             let l = CrossEntropy::new().value_and_grad(pass.output(), &labels, &mut dy)?;
             score.loss += f64::from(l) * labels.len() as f64;
             score.accuracy += right(pass.output(), &labels);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use backrule_tensor::{Options, Scalar};
+use backrule_tensor::Scalar;
 
 use crate::architecture::{Architecture, ArchitectureError, LayerSpec, Settings, unfinished};
 use crate::builtin::{Build, Entry};
@@ -139,14 +139,14 @@ fn describe_into<T: Scalar>(
 
 /// What a summary calls this layer, with its settings: `Linear(64 → 32, bias)`.
 pub fn describe<T: Scalar>(layer: &dyn Layer<T>) -> String {
-    let of_type = layer.of_type(Sealed);
-    let builtin = table::<T>().into_iter().find(|entry| entry.of_type == of_type).map(|entry| entry.kind);
-    let kind = builtin.or_else(|| layer.custom_kind()).unwrap_or_else(|| layer.type_name(Sealed));
-    settings(kind, &layer.options())
+    Settings { kind: &kind(layer), options: &layer.options() }.to_string()
 }
 
-fn settings(kind: &str, options: &Options) -> String {
-    Settings { kind, options }.to_string()
+/// The name of its kind.
+pub(crate) fn kind<T: Scalar>(layer: &dyn Layer<T>) -> String {
+    let of_type = layer.of_type(Sealed);
+    let builtin = table::<T>().into_iter().find(|entry| entry.of_type == of_type).map(|entry| entry.kind);
+    builtin.or_else(|| layer.custom_kind()).unwrap_or_else(|| layer.type_name(Sealed)).to_string()
 }
 
 struct Builder<'a, T: Scalar> {

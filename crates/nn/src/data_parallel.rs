@@ -162,7 +162,7 @@ pub(crate) fn forward<T: Scalar>(
             let shape = part.y[k].shape();
             let first = *first.get_or_insert(shape);
             if shape.first() != Some(&part.samples) || shape.get(1..) != first.get(1..) {
-                let expected = format_args!("an output for each of {} samples", part.samples);
+                let expected = format_args!("one output for each of {} samples", part.samples);
                 return Err(ShapeError::new("forward in parts", expected, shape).into());
             }
         }

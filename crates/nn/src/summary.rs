@@ -4,7 +4,7 @@ use std::fmt;
 
 use backrule_tensor::{IntoShape, Path, Role, Scalar, Shape};
 
-use crate::catalogue::describe;
+use crate::catalogue::{describe, kind};
 use crate::error::LayerError;
 use crate::layer::sealed::Sealed;
 use crate::layer::{Layer, MAX_OUTPUTS};
@@ -55,7 +55,7 @@ impl<T: Scalar> Sequential<T> {
     }
 }
 
-/// A row for every layer that has no children to show.
+/// A row for every layer: of a container, its own before its children's. The outermost one is the table itself.
 fn add_rows<T: Scalar>(
     layer: &dyn Layer<T>,
     path: Path<'_>,
@@ -68,12 +68,18 @@ fn add_rows<T: Scalar>(
     let outputs = outputs.ok_or_else(|| LayerError::count("layer: outputs", "at most 16", count))?;
     layer.output_shapes(inputs, outputs)?;
     let outputs = outputs.to_vec();
+    let before = rows.len();
     let shown = layer.walk(Sealed, inputs, &mut |name, child, inputs| {
         add_rows(child, path.join(name), inputs, rows).map(drop).map_err(|error| error.within(name))
     })?;
+    let path = path.to_string();
     if !shown {
-        let (path, layer, parameters) = (path.to_string(), describe(layer), parameters(layer));
+        let (layer, parameters) = (describe(layer), parameters(layer));
         rows.push(Row { path, layer, outputs: outputs.clone(), parameters });
+    } else if !path.is_empty() {
+        // The settings of a container are how its children are put together: the table shows that.
+        let layer = kind(layer);
+        rows.insert(before, Row { path, layer, outputs: outputs.clone(), parameters: 0 });
     }
     Ok(outputs)
 }

@@ -226,9 +226,10 @@ impl<'a, T: Scalar> Pass<'a, T> {
         let call = Call { net, x: &x[..inputs], mode, many };
         let Tape { y, cache, parts, split, is_split } = &mut *self.tape;
         let one_sample = inputs == 1 && x[0].shape().rank() < 2;
-        *is_split = !parts.is_empty() && !one_sample;
+        let rows = x[0].shape().first().copied().unwrap_or(1);
+        // A batch without samples has no parts.
+        *is_split = !parts.is_empty() && !one_sample && rows > 0;
         if *is_split {
-            let rows = x[0].shape().first().copied().unwrap_or(1);
             if split.expected(rows) != rows {
                 let expected = format_args!("the {} rows of parts {:?}", split.expected(rows), split.here);
                 return Err(ShapeError::new("forward in parts", expected, x[0].shape()).into());
@@ -330,6 +331,15 @@ impl<'a, T: Scalar> Pass<'a, T> {
         }
         grads.expect(net)?;
         let call = Call { net, x: &x[..inputs], mode, many };
+        if !*is_split && split.samples.is_some() && x[0].is_empty() {
+            // None of the batch's samples are here: what is absent adds nothing, not even 0.
+            for (dx, x) in dx.iter_mut().zip(&x[..inputs]) {
+                if let Some(dx) = dx {
+                    dx.resize(x.shape())?;
+                }
+            }
+            return Ok(());
+        }
         match is_split {
             true => data_parallel::backward(parts, split, call, dy, dx, grads),
             false => call.backward(y, cache, mode, dy, dx, grads),

@@ -9,6 +9,7 @@ use backrule_tensor::{Scalar, Tensor};
 use backrule_testkit::assert_close;
 use backrule_testkit::oracle::{self, Case};
 
+#[derive(Clone)]
 struct Bounds {
     forward: f64,
     backward: f64,

@@ -50,7 +50,7 @@ fn train_step(row: NetworkRow, parts: usize) -> Outcome<Step> {
     let mut step = 0;
     Ok(Box::new(move || {
         step += 1;
-        let pass = tape.forward(&net, &x, Mode::Train(Key::new(step))).unwrap();
+        let pass = tape.forward(&net, &x, Mode::train_with(Key::new(step))).unwrap();
         let l = loss.value_and_grad(pass.output(), &labels, &mut dy).unwrap();
         pass.backward(&dy, &mut grads).unwrap();
         optimizer.step(&mut net, &mut grads).unwrap();
@@ -98,7 +98,7 @@ fn train(digits: &Digits) -> Outcome<Sequential> {
             x.gather(&all, rows)?;
             labels.clear();
             labels.extend(rows.iter().map(|&row| digits.labels[row]));
-            let pass = tape.forward(&net, &x, Mode::Train(Key::new(epoch as u64)))?;
+            let pass = tape.forward(&net, &x, Mode::train_with(Key::new(epoch as u64)))?;
             loss.value_and_grad(pass.output(), &labels, &mut dy)?;
             pass.backward(&dy, &mut grads)?;
             optimizer.step(&mut net, &mut grads)?;

@@ -163,6 +163,6 @@ mod tests {
         assert!(net.tensor("block.fc.weight").is_some());
         let table = net.summary([1, 3]).unwrap();
         assert_eq!(table.parameters(), 12);
-        assert!(table.to_string().contains("block       + input"), "{table}");
+        assert!(table.to_string().contains("block       Residual"), "{table}");
     }
 }

@@ -3,7 +3,7 @@ use std::fmt;
 
 use backrule_tensor::{ConfigError, Grad, NamedTensors, Path, Role, Scalar, Shape, Tensor};
 
-use crate::architecture::{Architecture, ArchitectureError};
+use crate::architecture::{Architecture, ArchitectureError, Settings};
 use crate::builtin::{Build, Builtin};
 #[cfg(feature = "testing")]
 use crate::builtin::{Input, Sample};
@@ -136,11 +136,14 @@ impl<T: Scalar> NamedTensors<T> for Sequential<T> {
     }
 }
 
-/// Names of the children, in order.
+/// Names of the children with their types and settings, in order.
 impl<T: Scalar> fmt::Debug for Sequential<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Sequential ")?;
-        f.debug_list().entries(self.names()).finish()
+        let settings = |child: &Child<T>| {
+            let (kind, options) = (child.layer.type_name(Sealed), child.layer.options());
+            Settings { kind, options: &options }.to_string()
+        };
+        f.debug_map().entries(self.children.iter().map(|child| (&child.name, settings(child)))).finish()
     }
 }
 
@@ -208,10 +211,13 @@ impl<T: Scalar> Layer<T> for Sequential<T> {
             Some(_) => 0,
             None => {
                 let mut rest = &*grads;
-                let wanted = |child: &Child<T>| {
-                    let (own, others) = rest.split_at_checked(child.layer.tensor_count()).unwrap_or_default();
-                    rest = others;
-                    own.iter().any(Grad::is_wanted)
+                let wanted = |child: &Child<T>| match rest.split_at_checked(child.layer.tensor_count()) {
+                    Some((own, others)) => {
+                        rest = others;
+                        own.iter().any(Grad::is_wanted)
+                    }
+                    // Too few: that is found out on the way.
+                    None => true,
                 };
                 self.children.iter().position(wanted).unwrap_or(n)
             }
@@ -377,7 +383,7 @@ mod tests {
 
     #[test]
     fn debug_shows_what_is_in_it() {
-        let text = r#"{"drop": "Dropout(0.5)", "encoder": "Sequential(2 layers)", "fc2": "Linear(4 → 3)"}"#;
+        let text = r#"{"drop": "Dropout(rate 0.5)", "encoder": "Sequential", "fc2": "Linear(4 → 3, bias)"}"#;
         assert_eq!(format!("{:?}", net()), text);
     }
 
@@ -390,11 +396,11 @@ mod tests {
         }
     }
 
-    /// A network in a network has no activation to offer, so that its layers compute one after the other.
+    /// A network in a network offers no epilogue, so its layers compute one after the other.
     #[test]
-    fn an_activation_in_the_pass_of_the_layer_before_changes_no_bit() {
+    fn an_epilogue_changes_no_bit() {
         fn network(apart: bool) -> Sequential<f32> {
-            fn activation(layer: impl Layer<f32> + 'static, apart: bool) -> Box<dyn Layer<f32>> {
+            fn activation(layer: impl Layer<f32>, apart: bool) -> Box<dyn Layer<f32>> {
                 if apart {
                     Box::new(Sequential::builder().layer("alone", layer).build().unwrap())
                 } else {
@@ -403,9 +409,7 @@ mod tests {
             }
             let mut rng = random::rng(1);
             let linear = |inputs, outputs, rng: &mut _| {
-                LinearConfig { bias: outputs != 6, ..LinearConfig::new(inputs, outputs) }
-                    .build::<f32>(rng)
-                    .unwrap()
+                LinearConfig::new(inputs, outputs).bias(outputs != 6).build::<f32>(rng).unwrap()
             };
             Sequential::builder()
                 .layer("before", activation(Tanh, apart))
@@ -424,7 +428,8 @@ mod tests {
             let dy = Tensor::normal([batch, 5], 0.0, 1.0, &mut random::rng(3)).unwrap();
             let [together, apart] = [false, true].map(|apart| {
                 let net = network(apart);
-                let (mut tape, mut grads, mut dx) = (Tape::new(), Grads::new(&net), Tensor::default());
+                let (mut tape, mut grads, mut dx) =
+                    (Tape::new(), Grads::new(&net).unwrap(), Tensor::default());
                 // What another pass has left behind must not matter.
                 tape.forward(&net, &Tensor::full([7, 40], 1.0).unwrap(), Mode::Eval).unwrap();
                 let pass = tape.forward(&net, &x, Mode::Eval).unwrap();
@@ -442,9 +447,9 @@ mod tests {
         let net = net();
         let x = Tensor::normal([3, 5], 0.0, 1.0, &mut random::rng(2)).unwrap();
         let dy = Tensor::normal([3, 3], 0.0, 1.0, &mut random::rng(3)).unwrap();
-        let mode = Mode::Train(Key::new(4));
+        let mode = Mode::train_with(Key::new(4));
         let (mut tape, mut dx) = (Tape::new(), Tensor::default());
-        let (mut with, mut without) = (Grads::new(&net), Grads::new(&net));
+        let (mut with, mut without) = (Grads::new(&net).unwrap(), Grads::new(&net).unwrap());
         let pass = tape.forward(&net, &x, mode).unwrap();
         pass.backward_to_input(&dy, &mut with, &mut dx).unwrap();
         tape.forward(&net, &x, mode).unwrap().backward(&dy, &mut without).unwrap();
@@ -460,7 +465,7 @@ mod tests {
         let (mut tape, mut dx) = (Tape::new(), Tensor::default());
         let pass = tape.forward(&net, &x, Mode::Eval).unwrap();
         assert_eq!(pass.output(), &x);
-        pass.backward_to_input(&x, &mut Grads::new(&net), &mut dx).unwrap();
+        pass.backward_to_input(&x, &mut Grads::new(&net).unwrap(), &mut dx).unwrap();
         assert_eq!(dx, x);
     }
 
@@ -470,7 +475,7 @@ mod tests {
         let (x, dy) = (Tensor::zeros([1, 5]).unwrap(), Tensor::zeros([1, 3]).unwrap());
         let (mut y, mut cache) = (Tensor::default(), Cache::default());
         net.forward(&x, &mut y, &mut cache, Mode::Eval).unwrap();
-        let mut grads = Grads::new(&net);
+        let mut grads = Grads::new(&net).unwrap();
         let at = At { x: &x, y: &y, cache: &mut cache, mode: Mode::Eval };
         let error = net.backward(at, &dy, None, &mut grads[..1]).unwrap_err();
         assert!(error.to_string().starts_with("fc2: backward"), "{error}");
