@@ -4,6 +4,7 @@
 use backrule_loss::tensor::ConfigError;
 use backrule_loss::tensor::{Scalar, Tensor, random};
 use backrule_loss::{CrossEntropy, LossError, Mse, Reduction, Target};
+use backrule_testkit::bits;
 
 /// A loss with a target: given a prediction and perhaps a place for the gradient.
 type Run<T> = Box<dyn Fn(&Tensor<T>, Option<&mut Tensor<T>>) -> Result<T, LossError> + Send + Sync>;
@@ -149,12 +150,6 @@ fn probabilities<T: Scalar>(shape: &[usize], weighted: bool, smoothing: f64) -> 
 
 fn uniform<T: Scalar>(shape: &[usize], seed: u64) -> Tensor<T> {
     Tensor::uniform(shape, -2.0, 2.0, &mut random::rng(seed)).unwrap()
-}
-
-/// The bits of all elements: unlike ==, this tells −0 from 0 and holds for NaN.
-fn bits<T: Scalar>(x: &Tensor<T>) -> (Vec<usize>, Vec<u64>) {
-    let bits = x.as_slice().iter().map(|x| x.to_f64().to_bits()).collect();
-    (x.shape().to_vec(), bits)
 }
 
 fn in_both_precisions(contract32: fn(&Case<f32>), contract64: fn(&Case<f64>)) {

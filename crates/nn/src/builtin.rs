@@ -389,9 +389,16 @@ mod testing {
             (self.tensor)(name)
         }
 
-        /// A number, or what is meant where it is missing.
+        /// A number, or what is meant where it is missing. A whole one is a number, too.
         pub fn number(&mut self, name: &str, default: f64) -> f64 {
-            self.options.number(name).unwrap_or(default)
+            let whole = self
+                .options
+                .iter()
+                .any(|(other, value)| other == name && matches!(value, OptionValue::Whole(_)));
+            match whole {
+                true => self.options.whole(name).map_or(default, |n| n as f64),
+                false => self.options.number(name).unwrap_or(default),
+            }
         }
 
         /// A flag, or what is meant where it is missing.

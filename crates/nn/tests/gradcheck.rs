@@ -48,7 +48,7 @@ impl Layer<f64> for Faulty<f64> {
         _: &mut Cache<f64>,
         _: Mode,
     ) -> Result<(), LayerError> {
-        y.copy_from(x);
+        y.copy_from(x)?;
         matmul_into(x, &self.w, 1.0, y)?;
         y.add_to_rows(&self.b)?;
         Ok(())
@@ -80,7 +80,9 @@ impl Layer<f64> for Faulty<f64> {
             dw.add_to(|dw| dw.add(&step))?;
         }
         match self.fault {
-            Fault::BiasOfOneSample => db.add_to(|db| Ok::<_, LayerError>(db.add_sum_of_rows(&dy.slice(0..1)?)?))?,
+            Fault::BiasOfOneSample => {
+                db.add_to(|db| Ok::<_, LayerError>(db.add_sum_of_rows(&dy.slice(0..1)?)?))?
+            }
             _ => db.add_to(|db| db.add_sum_of_rows(dy))?,
         }
         if let Some(dx) = dx {
@@ -192,7 +194,7 @@ impl<T: Scalar> Layer<T> for Lookup<T> {
 
     fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut Cache<T>, _: Mode) -> Result<(), LayerError> {
         x.as_slice().iter().try_for_each(|&index| self.row(index).map(|_| ()))?;
-        y.resize(self.output_shape(x.shape())?);
+        y.resize(self.output_shape(x.shape())?)?;
         for (y, &index) in y.rows_mut().zip(x.as_slice()) {
             if let Some(row) = self.table.row(self.row(index)?) {
                 y.copy_from_slice(row);
@@ -217,7 +219,7 @@ impl<T: Scalar> Layer<T> for Lookup<T> {
             Ok::<_, LayerError>(())
         })?;
         if let Some(dx) = dx {
-            dx.map_from(at.x, |_| T::ZERO);
+            dx.map_from(at.x, |_| T::ZERO)?;
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Every optimiser against parameters that PyTorch computed.
+//! Every optimizer against parameters that PyTorch computed.
 #![allow(clippy::unwrap_used)]
 
 use backrule_optim::tensor::{Scalar, Tensor};

@@ -236,7 +236,8 @@ impl<T: Scalar> Builtin<T> for Linear<T> {
         if case.op != "linear" {
             return None;
         }
-        Self::from_tensors(case.tensor("weight")?, case.tensor("bias")).ok().map(Oracle::new)
+        let bias = if case.flag("bias", true) { case.tensor("bias") } else { None };
+        Self::from_tensors(case.tensor("weight")?, bias).ok().map(Oracle::new)
     }
 }
 
