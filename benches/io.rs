@@ -1,8 +1,8 @@
-//! `cargo bench --bench io`: checkpoints of a 784-128-64-10 network with its optimiser (0.9 MB), and of a tiny one.
-//! Throughput counts bytes of the file. `save` includes syncing the disk; `bytes` and `verify` are what the format itself costs.
+//! `cargo bench --bench io`: checkpoints with an optimizer: `checkpoint` of 784-128-64-10 (0.9 MB), `checkpoint_tiny` of 3-4-2.
+//! Throughput counts bytes of the file. `bytes` and `verify` are the cost of the format itself.
 //!
-//! `large` is a checkpoint of 64 MiB beside a raw write and fsync, and a raw read, of the same bytes. `BACKRULE_LARGE_MIB=1024
-//! cargo bench --bench io -- large` tries another size.
+//! `large` is a checkpoint of 64 MiB, beside a raw write with fsync and a raw read of as many bytes. Another size:
+//! `BACKRULE_LARGE_MIB=1024 cargo bench --bench io -- large`.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark may fail loudly")]
 
 mod common;
@@ -17,6 +17,11 @@ use common::{bench, mlp};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 fn checkpoint(c: &mut Criterion) {
+    // `checkpoint*/bytes`: written into memory
+    // `checkpoint*/save`: written to a file, the disk synced, the file replaced
+    // `checkpoint*/verify`: read from memory, every byte verified
+    // `checkpoint*/load`: read from a file, every byte verified
+    // `checkpoint*/restore`: put back into network and optimizer
     for (name, sizes) in [("checkpoint", &[784, 128, 64, 10][..]), ("checkpoint_tiny", &[3, 4, 2])] {
         checkpoint_of(c, name, sizes);
     }
@@ -50,6 +55,10 @@ fn checkpoint_of(c: &mut Criterion, name: &str, sizes: &[usize]) {
 
 /// As large as the disk is slow: what is asked for is the speed of the disk.
 fn large(c: &mut Criterion) {
+    // `large/save/*`: a checkpoint written to a file, the disk synced, the file replaced
+    // `large/raw_write/*`: as many bytes written to a file, the disk synced
+    // `large/restore/*`: a checkpoint read from the system's cache, verified, restored
+    // `large/raw_read/*`: as many bytes read from the system's cache into new memory
     let mib: usize = std::env::var("BACKRULE_LARGE_MIB").map_or(64, |mib| mib.parse().unwrap());
     let folder = std::env::temp_dir().join(format!("backrule-bench-large-{}", std::process::id()));
     fs::create_dir_all(&folder).unwrap();

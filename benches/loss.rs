@@ -9,6 +9,9 @@ use common::{bench, labels, normal};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 fn cross_entropy(c: &mut Criterion) {
+    // `cross_entropy/*`: cross-entropy on logits, value and gradient; batch × classes
+    // `cross_entropy/value/*`: the value alone
+    // `cross_entropy/smoothed/*`: value and gradient with smoothed labels
     let mut group = c.benchmark_group("cross_entropy");
     for [batch, classes] in [[1, 10], [32, 10], [1024, 10], [32, 1000], [256, 1000], [64, 50257]] {
         group.throughput(Throughput::Elements((batch * classes) as u64));
@@ -34,6 +37,7 @@ fn cross_entropy(c: &mut Criterion) {
 }
 
 fn mse(c: &mut Criterion) {
+    // `mse/*`: mean squared error, value and gradient; batch × outputs
     let mut group = c.benchmark_group("mse");
     for [batch, outputs] in [[1, 1], [32, 1], [1024, 10], [1024, 1000]] {
         group.throughput(Throughput::Elements((batch * outputs) as u64));

@@ -1,5 +1,6 @@
-//! `cargo bench --bench nn`: whole training steps and predictions, and single layers. Throughput counts floating-point
-//! operations of the products for networks and dense layers, elements for activations, and samples for `digits`.
+//! `cargo bench --bench nn`: whole training steps, predictions, and single layers. An id names the network and the batch.
+//! Throughput counts the products' floating-point operations for networks and dense layers, elements for activations, and
+//! samples for `digits`.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark may fail loudly")]
 
 mod common;
@@ -29,6 +30,9 @@ const STEPS: [(&[usize], usize); 9] = [
 /// Forward, loss, backward and update, as a training loop has them: on one thread; on two, where each product is split;
 /// and on two with a tape of two parts.
 fn train_step(c: &mut Criterion) {
+    // `train_step/*`: forward, loss, backward and update; one thread
+    // `train_step_2_threads/*`: the same on two threads, each product split
+    // `train_step_2_parts/*`: the same on two threads, the batch in two parts
     for (group, threads, parts) in
         [("train_step", 1, 1), ("train_step_2_threads", 2, 1), ("train_step_2_parts", 2, 2)]
     {
@@ -55,6 +59,7 @@ fn set_threads(threads: usize) {
 
 /// Fifty epochs of the handwritten digits from a new network, with the settings of the example, the data in memory.
 fn digits(c: &mut Criterion) {
+    // `digits/50-epochs`: a new 64-32-10 network, trained for 50 epochs on 1,437 digits
     let (train, _) = Digits::load().unwrap();
     let images = Tensor::from_vec([train.rows(), PIXELS], train.pixels.clone()).unwrap();
     let mut group = c.benchmark_group("digits");
@@ -86,6 +91,9 @@ fn digits(c: &mut Criterion) {
 }
 
 fn predict(c: &mut Criterion) {
+    // `predict/*`: the forward pass; one thread
+    // `predict_2_threads/*`: the same on two threads, each product split
+    // `predict_2_parts/*`: the same on two threads, the batch in two parts
     for (group, threads, parts) in [("predict", 1, 1), ("predict_2_threads", 2, 1), ("predict_2_parts", 2, 2)]
     {
         set_threads(threads);
@@ -119,6 +127,7 @@ fn pass_of(layer: Box<dyn Layer<f32>>, shape: [usize; 2], outputs: usize) -> imp
 }
 
 fn activations(c: &mut Criterion) {
+    // `activation/*`: a layer without parameters alone, forward and backward; rows × columns
     let mut group = c.benchmark_group("activation");
     for (i, layer) in common::activations().iter().enumerate() {
         for rows in [1, 32, 256] {
@@ -133,6 +142,7 @@ fn activations(c: &mut Criterion) {
 
 /// Dense layers alone, with both gradients.
 fn dense(c: &mut Criterion) {
+    // `linear/*`: a dense layer alone, forward and backward with all gradients; inputs-outputs/batch
     let mut group = c.benchmark_group("linear");
     for [inputs, outputs] in [[64, 32], [784, 128]] {
         for batch in [1, 32, 1024] {

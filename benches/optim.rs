@@ -1,5 +1,5 @@
-//! `cargo bench --bench optim`: one update of all parameters. Throughput counts bytes: a parameter, its gradient and its
-//! velocity are read, and a parameter and a velocity written. `sgd` and `network` are on one thread, `sgd_momentum` on all.
+//! `cargo bench --bench optim`: one update of all parameters. Throughput counts bytes: parameter, gradient and velocity are
+//! read, parameter and velocity are written.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark may fail loudly")]
 
 mod common;
@@ -29,6 +29,7 @@ fn plain() -> Sgd {
 
 /// Before [`sgd`], which sets the number of threads.
 fn sgd_momentum(c: &mut Criterion) {
+    // `sgd_momentum/*`: SGD with momentum, one tensor of so many parameters; all threads
     let mut group = c.benchmark_group("sgd_momentum");
     for parameters in [100_000_usize, 10_000_000] {
         group.throughput(Throughput::Bytes(20 * parameters as u64));
@@ -38,6 +39,10 @@ fn sgd_momentum(c: &mut Criterion) {
 }
 
 fn sgd(c: &mut Criterion) {
+    // `sgd/plain/*`: SGD, one tensor of so many parameters; one thread
+    // `sgd/momentum/*`: SGD with momentum
+    // `sgd/nesterov/*`: SGD with Nesterov momentum
+    // `sgd/decay/*`: SGD with weight decay
     parallel::set_threads(NonZeroUsize::MIN);
     let mut group = c.benchmark_group("sgd");
     let rules = [
@@ -57,6 +62,7 @@ fn sgd(c: &mut Criterion) {
 
 /// As many tensors as a network has: what walking over names costs.
 fn network(c: &mut Criterion) {
+    // `network/*`: SGD with momentum, a network's tensors one by one; one thread
     let mut group = c.benchmark_group("network");
     for sizes in [&[3, 4, 2][..], &[64, 32, 10], &[784, 128, 64, 10]] {
         let parameters: usize = sizes.windows(2).map(|pair| (pair[0] + 1) * pair[1]).sum();

@@ -1,6 +1,6 @@
-//! `cargo bench --bench tensor`: matrix products in the three forms of a dense layer, and nalgebra's beside them; operations on
+//! `cargo bench --bench tensor`: matrix products in the three forms of a dense layer, nalgebra's beside them; operations on
 //! elements and rows; the pool of threads. Throughput counts floating-point operations of products, 2 m n k each, and
-//! bytes of what memory bounds.
+//! bytes where memory is the bound.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark may fail loudly")]
 
 mod common;
@@ -34,6 +34,12 @@ const LAYERS: [[usize; 3]; 11] = [
 ];
 
 fn matmul(c: &mut Criterion) {
+    // `matmul/forward_nt/*`: y = x Wᵀ of a dense layer; batch × inputs × outputs
+    // `matmul/forward_nt_nalgebra/*`: the same by nalgebra
+    // `matmul/dx_nn/*`: dx = dy W of the same layer
+    // `matmul/dx_nn_nalgebra/*`: the same by nalgebra
+    // `matmul/dw_tn/*`: dW = dyᵀ x of the same layer
+    // `matmul/dw_tn_nalgebra/*`: the same by nalgebra
     // As nalgebra's, which uses one.
     parallel::set_threads(NonZeroUsize::MIN);
     let mut group = c.benchmark_group("matmul");
@@ -66,6 +72,8 @@ fn matmul(c: &mut Criterion) {
 
 /// Products too small for a tile, and what a plain loop takes for them.
 fn small_matmul(c: &mut Criterion) {
+    // `small_matmul/*`: m × n results from k terms each: what a product costs before it multiplies
+    // `small_matmul/loop/*`: a plain loop for the same product
     let mut group = c.benchmark_group("small_matmul");
     for [m, n, k] in [[1, 1, 1], [2, 3, 2], [5, 5, 5], [1, 33, 10], [3, 7, 33], [7, 33, 33], [16, 16, 16]] {
         let operands = || (normal([m, k], 1), normal([k, n], 2), Tensor::zeros([m, n]).unwrap());
@@ -86,6 +94,13 @@ fn small_matmul(c: &mut Criterion) {
 /// Operations on elements and rows, on one thread: a bias's gradient, an activation, a prediction's class. Bytes are those
 /// that are read and written.
 fn elements(c: &mut Criterion) {
+    // `copy/*`: a copy of rows × columns: what memory alone costs
+    // `relu/*`: y = max(x, 0) by `map_from`
+    // `product/*`: y = a b by `zip_from`
+    // `softmax/*`: the softmax of each row
+    // `log_softmax/*`: the log-softmax of each row
+    // `sum_of_rows/*`: all rows added to one: the gradient of a bias
+    // `argmax/*`: the largest of each row: a prediction
     type Operation = fn(&mut Tensor, &Tensor, &Tensor);
     let operations: [(&str, usize, Operation); 7] = [
         ("copy", 2, |y, a, _| y.copy_from(a).unwrap()),
@@ -128,6 +143,8 @@ fn plain_loop(a: &Tensor, b: &Tensor, c: &mut Tensor) {
 
 /// What the machine can do at most: multiplications and additions in registers, and bytes from memory.
 fn roofline(c: &mut Criterion) {
+    // `roofline/fma_f32`: multiply-adds in registers: the bound of the core
+    // `roofline/triad`: a = b + 3 c over 240 MB: the bound of the memory
     let mut group = c.benchmark_group("roofline");
     group.throughput(Throughput::Elements(Fma::FLOP));
     let mut numbers = [1.0; NUMBERS];
@@ -200,6 +217,7 @@ fn strided(t: &Tensor, transposed: bool) -> MatrixView<'_, f32, Dyn, Dyn, Dyn, D
 
 /// A mini-batch from 1,437 rows.
 fn rows(c: &mut Criterion) {
+    // `rows/gather/*`: a mini-batch of rows × columns gathered from 1,437 rows
     let mut group = c.benchmark_group("rows");
     for [count, columns] in [[1, 64], [32, 64], [1024, 784]] {
         group.throughput(Throughput::Bytes(2 * 4 * (count * columns) as u64));
@@ -214,6 +232,10 @@ fn rows(c: &mut Criterion) {
 
 /// What it costs to hand out two empty tasks: to a worker that is awake, to one that sleeps, and to a thread made for it.
 fn wake(c: &mut Criterion) {
+    // `parallel/awake`: two empty tasks, the worker awake
+    // `parallel/asleep`: two empty tasks, the worker asleep
+    // `parallel/scoped_thread`: two empty tasks, a new thread for one of them
+    // `parallel/round_trip`: a number written by two threads in turn: a cache line's way to another core and back
     let mut group = c.benchmark_group("parallel");
     group.throughput(Throughput::Elements(2));
     parallel::set_threads(NonZeroUsize::MIN.saturating_add(1));

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Reads a checkpoint of version 2 with NumPy and nothing else, as docs/checkpoint-format.md says.
+"""Reads a checkpoint of version 1 with NumPy and nothing else, as docs/checkpoint-format.md says.
 
     state = read_checkpoint.read("model.brk")
     state["network"]["fc1.weight"]      # a NumPy array
@@ -45,7 +45,7 @@ def read(path):
     data = memoryview(open(path, "rb").read())
     version, flags, size, payload, header_crc, crc = struct.unpack("<IIQQII", data[8:40])
     assert data[:8] == b"\x8bBRK\r\n\x1a\n" and zlib.crc32(data[:36]) == crc, "not a checkpoint, or damaged"
-    assert (version, flags) == (2, 0) and len(data) == 40 + size + payload + 4, "another version or length"
+    assert (version, flags) == (1, 0) and len(data) == 40 + size + payload + 4, "another version or length"
     h, elements = Bytes(data[40:40 + size]), Bytes(data[40 + size:-4])
     assert zlib.crc32(h.data) == header_crc and zlib.crc32(data[:-4]) == int.from_bytes(data[-4:], "little"), "damaged"
     state = {"epoch": h.get("<Q"), "step": h.get("<Q"), "position": h.get("<Q")}

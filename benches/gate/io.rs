@@ -6,8 +6,11 @@ use backrule_optim::{Optimizer, Sgd};
 use crate::Gate;
 use crate::common::{mlp, name};
 
-/// Files are the system's business: here it is what is done with their bytes.
+/// In memory: the work on files is the system's.
 pub(crate) fn workloads(gate: &mut Gate) {
+    // `io/to_bytes/*`: a checkpoint with its optimizer, written into memory
+    // `io/from_bytes/*`: the same read from memory, every byte verified
+    // `io/restore/*`: the same put back into network and optimizer
     let networks: [(&[usize], u32); 2] = [(&[3, 4, 2], 10), (&[784, 128, 64, 10], 1)];
     for (sizes, calls) in networks {
         let run = || {

@@ -5,6 +5,8 @@ use crate::Gate;
 use crate::common::{labels, normal};
 
 pub(crate) fn workloads(gate: &mut Gate) {
+    // `loss/cross_entropy/*`: cross-entropy on logits, value and gradient; batch × classes
+    // `loss/cross_entropy/value/*`: the value alone
     for ([batch, classes], calls) in [([1, 10], 50), ([32, 10], 20), ([32, 1000], 2)] {
         let size = format!("{batch}x{classes}");
         let data = || (normal([batch, classes], 1), labels(batch, classes), Tensor::default());
@@ -17,6 +19,7 @@ pub(crate) fn workloads(gate: &mut Gate) {
             move || _ = std::hint::black_box(CrossEntropy::new().value(&z, &labels).unwrap())
         });
     }
+    // `loss/mse/*`: mean squared error, value and gradient; batch × outputs
     for ([batch, outputs], calls) in [([1, 1], 50), ([32, 10], 20), ([1024, 10], 2)] {
         gate.workload(&format!("mse/{batch}x{outputs}"), calls, || {
             let (y, t, mut dy) =

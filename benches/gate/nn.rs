@@ -5,6 +5,8 @@ use crate::Gate;
 use crate::common::{activations, mlp, name, normal, training};
 
 pub(crate) fn workloads(gate: &mut Gate) {
+    // `nn/train_step/*`: forward, loss, backward and update
+    // `nn/predict/*`: the forward pass
     let networks: [(&[usize], usize, u32); 4] = [
         (&[100, 50, 3], 1, 20),
         (&[33, 33, 7], 7, 10),
@@ -21,10 +23,12 @@ pub(crate) fn workloads(gate: &mut Gate) {
             move || _ = tape.forward(&net, &x, Mode::Eval).unwrap()
         });
     }
+    // `nn/train_step_2_parts/*`: forward, loss, backward and update, the batch in two parts
     gate.workload("train_step_2_parts/64-32-10/32", 10, || {
         let mut step = training(&[64, 32, 10], 32, Tape::new().parts(2).unwrap());
         move || _ = step()
     });
+    // `nn/activation/*`: a layer without parameters alone, forward and backward; rows × columns
     for layer in activations() {
         gate.workload(&format!("activation/{}/32x128", layer.describe()), 5, || {
             let (x, dy) = (normal([32, 128], 1), normal([32, 128], 2));

@@ -4,6 +4,10 @@ use crate::Gate;
 use crate::common::{mlp, normal, renew};
 
 pub(crate) fn workloads(gate: &mut Gate) {
+    // `optim/sgd/*`: SGD, one tensor of so many parameters
+    // `optim/sgd_momentum/*`: SGD with momentum
+    // `optim/sgd_nesterov/*`: SGD with Nesterov momentum
+    // `optim/sgd_decay/*`: SGD with weight decay
     let plain = Sgd::new(1e-6).unwrap();
     let rules = [
         ("sgd", plain),
@@ -23,7 +27,8 @@ pub(crate) fn workloads(gate: &mut Gate) {
             });
         }
     }
-    // Many small tensors: what walking over names costs.
+    // Many small tensors: the cost of the walk over names.
+    // `optim/sgd_momentum/64-32-10`: SGD with momentum, a network's tensors one by one
     gate.workload("sgd_momentum/64-32-10", 20, || {
         let mut net = mlp(&[64, 32, 10]);
         let mut grads = backrule_nn::Grads::new(&net).unwrap();

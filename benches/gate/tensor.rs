@@ -6,6 +6,9 @@ use crate::Gate;
 use crate::common::{Product, normal};
 
 pub(crate) fn workloads(gate: &mut Gate) {
+    // `tensor/matmul_nt/*`: A Bᵀ; m × n results from k terms each
+    // `tensor/matmul_nn/*`: A B
+    // `tensor/matmul_tn/*`: Aᵀ B
     let products: [(&str, Product, [bool; 2]); 3] = [
         ("matmul_nt", matmul_nt_into, [false, true]),
         ("matmul_nn", matmul_into, [false, false]),
@@ -23,12 +26,16 @@ pub(crate) fn workloads(gate: &mut Gate) {
             });
         }
     }
+    // `tensor/affine/*`: A Bᵀ and a bias; m × n × k
     gate.workload("affine/32x32x64", 20, || {
         let (x, w, bias) =
             (normal([32, 64], 1), normal([32, 64], 2), normal([1, 32], 3).reshape([32]).unwrap());
         let mut y = Tensor::zeros([32, 32]).unwrap();
         move || affine_into(&x, &w, &bias, &mut y).unwrap()
     });
+    // `tensor/softmax/*`: the softmax of each row; rows × columns
+    // `tensor/log_softmax/*`: the log-softmax of each row
+    // `tensor/copy/*`: a copy
     type Rows = fn(&mut Tensor, &Tensor) -> Result<(), TensorError>;
     let of_rows: [(&str, Rows); 3] = [
         ("softmax", Tensor::softmax_from),
@@ -43,27 +50,33 @@ pub(crate) fn workloads(gate: &mut Gate) {
             });
         }
     }
+    // `tensor/map/*`: max(x, 0) of each element
     gate.workload("map/32x128", 20, || {
         let (x, mut y) = (normal([32, 128], 1), Tensor::default());
         move || y.map_from(&x, |x| x.max(0.0)).unwrap()
     });
+    // `tensor/zip/*`: a b of each element
     gate.workload("zip/32x128", 20, || {
         let (a, b, mut y) = (normal([32, 128], 1), normal([32, 128], 2), Tensor::default());
         move || y.zip_from(&a, &b, |a, b| a * b).unwrap()
     });
+    // `tensor/gather/*`: rows × columns gathered from 1,437 rows
     gate.workload("gather/32x64", 20, || {
         let (data, mut batch) = (normal([1437, 64], 1), Tensor::default());
         let indices: Vec<usize> = (0..32).map(|i| i * 37 % 1437).collect();
         move || batch.gather(&data, &indices).unwrap()
     });
+    // `tensor/sum_of_rows/*`: all rows added to one: the gradient of a bias
     gate.workload("sum_of_rows/32x128", 20, || {
         let (x, mut sum) = (normal([32, 128], 1), Tensor::zeros([128]).unwrap());
         move || sum.add_sum_of_rows(&x).unwrap()
     });
+    // `tensor/shuffle/*`: the order of an epoch
     gate.workload("shuffle/1437", 5, || {
         let (mut order, mut rng) = ((0..1437).collect::<Vec<usize>>(), random::rng(1));
         move || random::shuffle(&mut order, &mut rng)
     });
+    // `tensor/zeros/*`: a new tensor: one allocation
     gate.workload("zeros/32x128", 20, || {
         let shape = Shape::new(&[32, 128]).unwrap();
         move || drop(std::hint::black_box(Tensor::<f32>::zeros(shape).unwrap()))

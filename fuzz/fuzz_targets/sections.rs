@@ -10,7 +10,7 @@ fuzz_target!(|content: &[u8]| {
     // Envelope, then a header: epoch, step, position, no seed, no program, one section, no optimiser, no tensors.
     let header =
         [&[0; 26][..], &[1, 0, 0, 0, 1], &(content.len() as u64).to_le_bytes(), content, &[0; 5]].concat();
-    let mut file = b"\x8bBRK\r\n\x1a\n\x02\0\0\0\0\0\0\0".to_vec();
+    let mut file = b"\x8bBRK\r\n\x1a\n\x01\0\0\0\0\0\0\0".to_vec();
     file.extend((header.len() as u64).to_le_bytes());
     file.extend([0; 16]);
     file.extend(header);

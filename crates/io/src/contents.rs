@@ -62,7 +62,7 @@ impl Checkpoint {
     /// Checkpoint::of(&net).epoch(3).seed(42).metadata(&("first try".to_string(), f64::NAN))?.save(&path)?;
     /// assert_eq!(
     ///     Checkpoint::inspect(&path)?.to_string(),
-    ///     r#"format 2, 196 bytes, intact
+    ///     r#"format 1, 196 bytes, intact
     /// epoch 3, step 0, position 0, seed 42
     /// metadata: ["first try", NaN]
     /// 2 tensors, 12 bytes
@@ -93,7 +93,7 @@ impl Contents {
         let run = header.run.clone();
         let optimizer = run.optimizer;
         Self {
-            version: header.version,
+            version: crate::envelope::VERSION,
             length,
             epoch: run.epoch,
             step: run.step,

@@ -7,7 +7,7 @@ use crate::{LoadProblem, Malformed, Part};
 /// Not ASCII, then the name, then what a transfer in text mode changes: CR LF, the end-of-file mark of DOS, LF.
 pub(crate) const MAGIC: [u8; 8] = *b"\x8bBRK\r\n\x1a\n";
 /// The version that is written. All up to this one are read.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 1;
 const FLAGS: u32 = 0;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,8 +133,8 @@ mod tests {
         let mut flipped = sample();
         flipped[8] ^= 1 << 1;
         assert!(matches!(found(&flipped, 56), P::Checksum(Part::Envelope)));
-        assert!(matches!(found(&patched(8, &[3]), 56), P::Newer { version: 3, flags: 0 }));
-        assert!(matches!(found(&patched(12, &[4]), 56), P::Newer { version: 2, flags: 4 }));
+        assert!(matches!(found(&patched(8, &[2]), 56), P::Newer { version: 2, flags: 0 }));
+        assert!(matches!(found(&patched(12, &[4]), 56), P::Newer { version: 1, flags: 4 }));
         assert!(matches!(found(&patched(8, &[0]), 56), P::Malformed(M::Version)));
         assert!(matches!(found(&patched(19, &[1]), 56), P::Limit(_)));
         // A sum that wraps around to just this length.

@@ -18,7 +18,6 @@ use bincode::error::DecodeError;
 use bincode::{BorrowDecode, Encode};
 use serde::de::DeserializeOwned;
 
-use crate::envelope::VERSION;
 use crate::limits::{
     self, MAX_HEADER, MAX_OPTION_NAME, MAX_OPTIONS, MAX_PATH, MAX_PROGRAM, MAX_SECTION, MAX_TENSORS,
 };
@@ -76,7 +75,6 @@ impl Entry<'_> {
 /// A header that was read and found right.
 #[derive(Clone)]
 pub(crate) struct Header {
-    pub(crate) version: u32,
     pub(crate) run: Run,
     bytes: Vec<u8>,
     /// Where in `bytes` the contents are.
@@ -88,38 +86,27 @@ pub(crate) struct Header {
 /// All else follows from the bytes; and unlike options, of which one may be NaN, they equal themselves.
 impl PartialEq for Header {
     fn eq(&self, other: &Self) -> bool {
-        (self.version, &self.bytes) == (other.version, &other.bytes)
+        self.bytes == other.bytes
     }
 }
 
 impl Header {
-    /// Reads what [`encode`] writes, now or in an earlier version, and nothing else: another spelling of the same values
-    /// is refused.
-    pub(crate) fn decode(version: u32, bytes: Vec<u8>) -> Result<Self, LoadProblem> {
+    /// Reads what [`encode`] writes and nothing else: another spelling of the same values is refused.
+    pub(crate) fn decode(bytes: Vec<u8>) -> Result<Self, LoadProblem> {
         let mut input = bytes.as_slice();
         let mut run = Run {
             epoch: get(&mut input, "the epoch")?,
             step: get(&mut input, "the step")?,
-            position: if version == 1 { 0 } else { get(&mut input, "the position")? },
+            position: get(&mut input, "the position")?,
             seed: get(&mut input, "the seed")?,
             ..Run::default()
         };
-        let sections = if version == 1 {
-            let metadata: Option<&[u8]> = get(&mut input, "the metadata")?;
-            let end = bytes.len().saturating_sub(input.len());
-            metadata.map(|metadata| (Section::Metadata, range(end, metadata.len()))).into_iter().collect()
-        } else {
-            let program: Option<&str> = get(&mut input, "the program")?;
-            limits::check("bytes of the program's version", program.map_or(0, str::len), MAX_PROGRAM)?;
-            run.program = program.map(str::to_string);
-            let sections = decode_sections(&bytes, &mut input)?;
-            run.optimizer = decode_optimizer(version, &mut input)?;
-            sections
-        };
+        let program: Option<&str> = get(&mut input, "the program")?;
+        limits::check("bytes of the program's version", program.map_or(0, str::len), MAX_PROGRAM)?;
+        run.program = program.map(str::to_string);
+        let sections = decode_sections(&bytes, &mut input)?;
+        run.optimizer = decode_optimizer(&mut input)?;
         let network = decode_group(Group::Network, &bytes, &mut input)?;
-        if version == 1 {
-            run.optimizer = decode_optimizer(version, &mut input)?;
-        }
         let optimizer = match run.optimizer {
             Some(_) => decode_group(Group::Optimizer, &bytes, &mut input)?,
             None => (0, 0..0),
@@ -127,7 +114,7 @@ impl Header {
         if !input.is_empty() {
             return Err(Malformed::SpareBytes { count: input.len() }.into());
         }
-        let header = Self { version, run, bytes, sections, network, optimizer };
+        let header = Self { run, bytes, sections, network, optimizer };
         for (section, content) in header.sections() {
             limits::check(&format!("bytes of {section}"), content.len(), MAX_SECTION)?;
         }
@@ -164,12 +151,12 @@ impl Header {
     /// Whether writing these values gives these bytes.
     fn is_canonical(&self) -> Result<bool, LimitError> {
         let mut same = Same { expected: &self.bytes, so_far: true };
-        write(&mut same, self.version, &self.run, self.sections(), |group| self.group(group))?;
+        write(&mut same, &self.run, self.sections(), |group| self.group(group))?;
         Ok(same.so_far && same.expected.is_empty())
     }
 }
 
-/// The header of a new file, in the latest version.
+/// The header of a new file.
 pub(crate) fn encode(
     run: &Run,
     sections: &BTreeMap<Section, Vec<u8>>,
@@ -195,7 +182,7 @@ pub(crate) fn encode(
     }
     let mut out = Vec::new();
     let sections = sections.iter().map(|(section, content)| (*section, content.as_slice()));
-    write(&mut out, VERSION, run, sections, group)?;
+    write(&mut out, run, sections, group)?;
     limits::check("bytes of the header", out.len(), MAX_HEADER)?;
     Ok(out)
 }
@@ -203,39 +190,27 @@ pub(crate) fn encode(
 /// The fields one after the other. The counts are within their limits.
 fn write<'a, E: Iterator<Item = Entry<'a>>>(
     out: &mut impl Write,
-    version: u32,
     run: &Run,
     sections: impl ExactSizeIterator<Item = (Section, &'a [u8])>,
     group: impl Fn(Group) -> E,
 ) -> Result<(), LimitError> {
-    put(out, (run.epoch, run.step))?;
-    if version > 1 {
-        put(out, run.position)?;
+    put(out, (run.epoch, run.step, run.position))?;
+    put(out, (run.seed, run.program.as_deref()))?;
+    put(out, sections.len() as u32)?;
+    for (section, content) in sections {
+        put(out, (section.code(), content))?;
     }
-    put(out, run.seed)?;
-    if version == 1 {
-        put(out, sections.map(|(_, content)| content).next())?;
-    } else {
-        put(out, run.program.as_deref())?;
-        put(out, sections.len() as u32)?;
-        for (section, content) in sections {
-            put(out, (section.code(), content))?;
-        }
-        write_optimizer(out, version, run)?;
-    }
+    write_optimizer(out, run)?;
     write_group(out, || group(Group::Network))?;
-    if version == 1 {
-        write_optimizer(out, version, run)?;
-    }
     if run.optimizer.is_some() {
         write_group(out, || group(Group::Optimizer))?;
     }
     Ok(())
 }
 
-fn write_optimizer(out: &mut impl Write, version: u32, run: &Run) -> Result<(), LimitError> {
+fn write_optimizer(out: &mut impl Write, run: &Run) -> Result<(), LimitError> {
     put(out, run.optimizer.as_ref().map(|optimizer| optimizer.steps))?;
-    if let (Some(OptimizerState { options, .. }), true) = (&run.optimizer, version > 1) {
+    if let Some(OptimizerState { options, .. }) = &run.optimizer {
         put(out, options.iter().len() as u32)?;
         for (name, value) in options.iter() {
             match value {
@@ -278,25 +253,23 @@ fn decode_sections(bytes: &[u8], input: &mut &[u8]) -> Result<Vec<(Section, Rang
     Ok(sections)
 }
 
-fn decode_optimizer(version: u32, input: &mut &[u8]) -> Result<Option<OptimizerState>, LoadProblem> {
+fn decode_optimizer(input: &mut &[u8]) -> Result<Option<OptimizerState>, LoadProblem> {
     let Some(steps) = get(input, "the optimizer's steps")? else { return Ok(None) };
     let mut options = Options::new();
-    if version > 1 {
-        let count: u32 = get(input, "the number of options")?;
-        limits::check("options", usize::try_from(count).unwrap_or(usize::MAX), MAX_OPTIONS)?;
-        for _ in 0..count {
-            let name: &str = get(input, "an option's name")?;
-            limits::check("bytes of an option's name", name.len(), MAX_OPTION_NAME)?;
-            let value = match get(input, "an option's kind")? {
-                NUMBER => OptionValue::Number(get(input, "an option")?),
-                FLAG => OptionValue::Flag(get(input, "an option")?),
-                code => return Err(Malformed::OptionKind { name: name.to_string(), code }.into()),
-            };
-            options = options.with(name, value);
-        }
-        if let Some(name) = option_twice(&options) {
-            return Err(Malformed::DuplicateOption { name: name.to_string() }.into());
-        }
+    let count: u32 = get(input, "the number of options")?;
+    limits::check("options", usize::try_from(count).unwrap_or(usize::MAX), MAX_OPTIONS)?;
+    for _ in 0..count {
+        let name: &str = get(input, "an option's name")?;
+        limits::check("bytes of an option's name", name.len(), MAX_OPTION_NAME)?;
+        let value = match get(input, "an option's kind")? {
+            NUMBER => OptionValue::Number(get(input, "an option")?),
+            FLAG => OptionValue::Flag(get(input, "an option")?),
+            code => return Err(Malformed::OptionKind { name: name.to_string(), code }.into()),
+        };
+        options = options.with(name, value);
+    }
+    if let Some(name) = option_twice(&options) {
+        return Err(Malformed::DuplicateOption { name: name.to_string() }.into());
     }
     Ok(Some(OptimizerState { steps, options }))
 }
@@ -486,7 +459,7 @@ mod tests {
         let shape = Shape::new(&[2, 3]).unwrap();
         let entry = |group, path| Entry { group, path, dtype: DType::F32, shape, crc: 6 };
         let entries = [entry(Group::Network, "w"), entry(Group::Optimizer, "w")];
-        Header::decode(VERSION, encode(&run, &sections, &entries).unwrap()).unwrap()
+        Header::decode(encode(&run, &sections, &entries).unwrap()).unwrap()
     }
 
     #[test]
@@ -499,7 +472,6 @@ mod tests {
             header.is_canonical().unwrap()
         };
         assert!(!changed(&|header| header.run.position = 0));
-        assert!(!changed(&|header| header.version = 1));
         assert!(!changed(&|header| header.bytes.push(0)));
         assert!(!changed(&|header| header.sections.clear()));
     }

@@ -56,7 +56,7 @@ pub(crate) fn read<K>(
     let mut whole = Hasher::new();
     whole.update(&fixed);
     whole.update(&header);
-    let header = Header::decode(envelope.version, header)?;
+    let header = Header::decode(header)?;
     for (section, content) in header.sections() {
         section::verify(content).map_err(|reason| Malformed::SectionContent { section, reason })?;
     }

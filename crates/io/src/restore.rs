@@ -38,8 +38,8 @@ impl Checkpoint {
     }
 
     /// Puts the network's and the optimiser's values back, bit for bit, and the optimiser's step count and options: all
-    /// or nothing. A learning rate that should be another one from now on is set afterwards. Where no options were saved
-    /// (a file of version 1, an optimiser without any), they stay as they are.
+    /// or nothing. A learning rate that should be another one from now on is set afterwards. Where no options were saved,
+    /// they stay as they are.
     ///
     /// # Errors
     /// [`RestoreError::NoOptimizer`] when none was saved, [`RestoreError::Mismatch`] with every tensor of both that

@@ -38,7 +38,6 @@ use backrule_tensor::{NamedTensors, Scalar, Tensor};
 
 pub use problem::Problem;
 
-use crate::envelope::VERSION;
 use crate::header::{Entry, Header, Run};
 use crate::payload::{self, Payload};
 use crate::{
@@ -157,5 +156,5 @@ fn read(
             // No other is left: names were compared.
             other => LoadProblem::Io(io::Error::other(other)),
         })?;
-    Ok(Checkpoint::new(Header::decode(VERSION, header)?, payload))
+    Ok(Checkpoint::new(Header::decode(header)?, payload))
 }

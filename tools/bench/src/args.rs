@@ -1,7 +1,10 @@
 //! The command line.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+
+use lexopt::{Arg, Parser, ValueExt};
 
 use crate::{Result, compare, gate, history, ids, page};
 
@@ -17,37 +20,42 @@ backrule-bench compare BASE     times of the working tree against those of BASE 
 backrule-bench gate BASE        instructions and allocations of the workloads in benches/gate, by valgrind
     --crates, --only, --out     as above
     --threshold PERCENT         (default: 2)
-backrule-bench check            the ids in docs/benchmarks.md are those that the benchmarks have
+backrule-bench ids              prints docs/benchmarks.md: what the benchmarks list, and what their sources say of it
+    --write                     writes it
+backrule-bench check            docs/benchmarks.md is that page
 backrule-bench history FILE RESULT...   appends results of compare and gate to a file of JSON lines
 backrule-bench page FILE OUT    builds a page from that file
 ";
 
-/// Positional arguments and `--name value`.
+/// What follows the command.
 #[derive(Debug, Default)]
-pub(crate) struct Args {
+struct Args {
     positional: Vec<String>,
+    /// By name; a flag's value is empty.
     options: BTreeMap<String, String>,
 }
 
 impl Args {
-    fn parse(arguments: &[String], known: &[&str]) -> Result<Self> {
+    fn parse(parser: &mut Parser, options: &[&str], flags: &[&str]) -> Result<Self> {
         let mut args = Self::default();
-        let mut rest = arguments.iter();
-        while let Some(argument) = rest.next() {
-            match argument.strip_prefix("--") {
-                None => args.positional.push(argument.clone()),
-                Some(name) if known.contains(&name) => {
-                    let value = rest.next().ok_or_else(|| format!("--{name} needs a value"))?;
-                    args.options.insert(name.to_string(), value.clone());
+        while let Some(arg) = parser.next()? {
+            match arg {
+                Arg::Value(value) => args.positional.push(value.string()?),
+                Arg::Long(name) if options.contains(&name) => {
+                    let name = name.to_string();
+                    args.options.insert(name, parser.value()?.string()?);
                 }
-                Some(name) => return Err(format!("no option --{name}\n\n{USAGE}").into()),
+                Arg::Long(name) if flags.contains(&name) => {
+                    args.options.insert(name.to_string(), String::new());
+                }
+                other => return Err(other.unexpected().into()),
             }
         }
         Ok(args)
     }
 
     fn the(&self, count: usize) -> Result<&[String]> {
-        if self.positional.len() == count { Ok(&self.positional) } else { Err(USAGE.into()) }
+        if self.positional.len() == count { Ok(&self.positional) } else { Err(wrong_number()) }
     }
 
     /// A number in a range. Outside of it the run would prove nothing.
@@ -73,13 +81,26 @@ impl Args {
     }
 }
 
+fn wrong_number() -> Box<dyn std::error::Error> {
+    "too few or too many arguments (--help shows them)".into()
+}
+
 /// Whether everything is as it should be.
-pub(crate) fn run(arguments: &[String]) -> Result<bool> {
-    let Some((command, rest)) = arguments.split_first() else { return Err(USAGE.into()) };
+pub(crate) fn run(arguments: &[OsString]) -> Result<bool> {
+    if arguments.iter().any(|argument| argument == "--help" || argument == "-h") {
+        print!("{USAGE}");
+        return Ok(true);
+    }
+    let mut parser = Parser::from_args(arguments);
+    let command = match parser.next()? {
+        Some(Arg::Value(command)) => command.string()?,
+        Some(other) => return Err(other.unexpected().into()),
+        None => return Err(format!("which command?\n\n{USAGE}").into()),
+    };
+    let mut parse = |options: &[&str], flags: &[&str]| Args::parse(&mut parser, options, flags);
     match command.as_str() {
         "compare" => {
-            let known = ["crates", "rounds", "threshold", "seconds", "samples", "only", "out"];
-            let args = Args::parse(rest, &known)?;
+            let args = parse(&["crates", "rounds", "threshold", "seconds", "samples", "only", "out"], &[])?;
             compare::run(&compare::Options {
                 base: args.the(1)?[0].clone(),
                 crates: args.crates(),
@@ -93,7 +114,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<bool> {
             })
         }
         "gate" => {
-            let args = Args::parse(rest, &["crates", "threshold", "only", "out"])?;
+            let args = parse(&["crates", "threshold", "only", "out"], &[])?;
             gate::run(&gate::Options {
                 base: args.the(1)?[0].clone(),
                 crates: args.crates(),
@@ -102,23 +123,25 @@ pub(crate) fn run(arguments: &[String]) -> Result<bool> {
                 out: args.out(),
             })
         }
+        "ids" => {
+            let args = parse(&[], &["write"])?;
+            args.the(0)?;
+            ids::print(args.options.contains_key("write"))
+        }
         "check" => {
-            Args::parse(rest, &[])?.the(0)?;
+            parse(&[], &[])?.the(0)?;
             ids::check()
         }
-        "history" => {
-            let args = Args::parse(rest, &[])?;
-            match args.positional.split_first() {
-                Some((file, results)) if !results.is_empty() => history::append(Path::new(file), results),
-                _ => Err(USAGE.into()),
-            }
-        }
+        "history" => match parse(&[], &[])?.positional.split_first() {
+            Some((file, results)) if !results.is_empty() => history::append(Path::new(file), results),
+            _ => Err(wrong_number()),
+        },
         "page" => {
-            let args = Args::parse(rest, &[])?;
+            let args = parse(&[], &[])?;
             let files = args.the(2)?;
             page::write(Path::new(&files[0]), Path::new(&files[1]))
         }
-        _ => Err(USAGE.into()),
+        _ => Err(format!("no command `{command}`\n\n{USAGE}").into()),
     }
 }
 
@@ -126,8 +149,15 @@ pub(crate) fn run(arguments: &[String]) -> Result<bool> {
 mod tests {
     use super::*;
 
-    fn words(line: &str) -> Vec<String> {
-        line.split_whitespace().map(str::to_string).collect()
+    fn words(line: &str) -> Vec<OsString> {
+        line.split_whitespace().map(OsString::from).collect()
+    }
+
+    #[test]
+    fn help_is_no_error() {
+        for line in ["--help", "-h", "compare --help", "gate main -h"] {
+            assert!(run(&words(line)).unwrap(), "{line}");
+        }
     }
 
     #[test]
@@ -146,6 +176,10 @@ mod tests {
             "history file",
             "page file",
             "check it",
+            "check --write",
+            "ids it",
+            "ids --write=yes",
+            "--rounds 3 compare main",
         ] {
             assert!(run(&words(line)).is_err(), "{line}");
         }

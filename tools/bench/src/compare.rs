@@ -24,6 +24,8 @@ pub(crate) struct Options {
 
 pub(crate) fn run(options: &Options) -> Result<bool> {
     let head = Tree::here()?;
+    // Before anything is built: without the page nothing can be said.
+    let listed = ids::here(&head.root)?;
     let names = head.timed(options.crates.as_deref())?;
     let commit = Tree::merge_base(&options.base)?;
     let accepted = accept::since(&commit)?;
@@ -63,7 +65,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
             |name: &String| id.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with('/'));
         names.iter().any(of_these) && id.contains(&options.only)
     };
-    let listed = ids::here(&head.root)?.timed.into_iter().filter(wanted).collect();
+    let listed = listed.timed.into_iter().filter(wanted).collect();
     let before = ids::at(&commit)?.map(|ids| ids.timed.into_iter().filter(wanted).collect::<BTreeSet<_>>());
     let verdict = judge(&Evidence {
         expected: &listed,

@@ -1,6 +1,6 @@
 //! Runs criterion's programs, and reads the files that they leave.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -80,7 +80,7 @@ fn fastest(sample: &Value) -> Option<f64> {
 }
 
 /// What `--list` prints: `ID: benchmark` lines.
-pub(crate) fn list(program: &Path, root: &Path) -> Result<BTreeSet<String>> {
+pub(crate) fn list(program: &Path, root: &Path) -> Result<Vec<String>> {
     let mut command = Command::new(program);
     let text = crate::tree::output(command.current_dir(root).args(["--bench", "--list"]))?;
     Ok(text.lines().filter_map(|line| line.strip_suffix(": benchmark")).map(str::to_string).collect())

@@ -21,6 +21,8 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     callgrind::version()
         .ok_or("valgrind is not on the PATH (on Debian and Ubuntu: apt-get install valgrind)")?;
     let head = Tree::here()?;
+    // Before anything is built: without the page nothing can be said.
+    let listed = ids::here(&head.root)?;
     // A crate's workloads are named like its benchmarks.
     let names = head.timed(options.crates.as_deref())?;
     let commit = Tree::merge_base(&options.base)?;
@@ -57,7 +59,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
             |name: &String| id.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with('/'));
         names.iter().any(of_these) && id.contains(&options.only)
     };
-    let listed = ids::here(&head.root)?.counted.into_iter().filter(wanted).collect();
+    let listed = listed.counted.into_iter().filter(wanted).collect();
     let listed_before = ids::at(&commit)?.unwrap_or_default().counted.into_iter().filter(wanted).collect();
     let verdict = judge(&before, &after, &listed, &listed_before, options.threshold, &accepted);
     let results = json!({

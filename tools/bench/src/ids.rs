@@ -1,27 +1,33 @@
-//! The page that lists all ids, `docs/benchmarks.md`: what has to be there.
+//! The page that lists all ids, `docs/benchmarks.md`.
 //!
-//! Each crate has a section (`## nn`) with tables whose first column is headed `timed` or `counted` and holds ids in
-//! backquotes.
+//! A program writes it: the ids are those that the bench targets list, the descriptions stand in their sources
+//! ([`crate::sources`]). Each target has a section (`## nn`) with tables whose first column is headed `timed` or `counted`
+//! and holds ids in backquotes. What stands above the first section is written by hand, and kept.
+//!
+//! The comparisons read the page, not the programs: of the base only the page tells which ids it had.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use crate::sources::{self, Source};
 use crate::tree::{self, GATE, Tree};
 use crate::{Result, criterion};
 
 const PAGE: &str = "docs/benchmarks.md";
 
-/// With the crate in front: `nn/train_step/64-32-10/32`.
+/// With the target in front: `nn/train_step/64-32-10/32`.
 #[derive(Debug, Default)]
 pub(crate) struct Ids {
     pub(crate) timed: BTreeSet<String>,
     pub(crate) counted: BTreeSet<String>,
 }
 
+/// What the page of the working tree lists.
 pub(crate) fn here(root: &Path) -> Result<Ids> {
-    let page = root.join(PAGE);
-    parse(&fs::read_to_string(&page).map_err(|error| format!("{}: {error}", page.display()))?)
+    let page = fs::read_to_string(root.join(PAGE))
+        .map_err(|error| format!("{PAGE}: {error} (`backrule-bench ids --write` writes it)"))?;
+    parse(&page)
 }
 
 /// `None` if the page isn't there in that commit.
@@ -58,33 +64,40 @@ fn parse(page: &str) -> Result<Ids> {
     Ok(ids)
 }
 
-/// Compares the page with what the programs say of themselves.
+/// Prints the page, or writes it.
+pub(crate) fn print(write: bool) -> Result<bool> {
+    let head = Tree::here()?;
+    let place = head.root.join(PAGE);
+    let page = build(&head, &fs::read_to_string(&place).unwrap_or_default())?;
+    if write {
+        fs::write(&place, page).map_err(|error| format!("{PAGE}: {error}"))?;
+    } else {
+        print!("{page}");
+    }
+    Ok(true)
+}
+
+/// Whether the page is the one that [`print`] would write.
 pub(crate) fn check() -> Result<bool> {
     let head = Tree::here()?;
-    let mut names = head.timed(None)?;
-    let listed = here(&head.root)?;
-    names.push(GATE.to_string());
-    let programs = head.build(&names)?;
-    let (mut timed, mut counted) = (BTreeSet::new(), BTreeSet::new());
-    for (name, program) in &programs {
-        let own = criterion::list(program, &head.root)?;
-        if own.is_empty() {
-            println!("the bench target {name} has no benchmark");
-            return Ok(false);
-        }
-        if name == GATE {
-            counted.extend(own);
-        } else {
-            timed.extend(own.iter().map(|id| format!("{name}/{id}")));
-        }
+    let text = fs::read_to_string(head.root.join(PAGE)).map_err(|error| format!("{PAGE}: {error}"))?;
+    let listed = parse(&text)?;
+    // A checkout may have turned its line ends around.
+    let page = build(&head, &text)?;
+    let there = parse(&page)?;
+    let mut complaints = differences("timed", &listed.timed, &there.timed);
+    complaints.extend(differences("counted", &listed.counted, &there.counted));
+    if complaints.is_empty() && !text.lines().eq(page.lines()) {
+        complaints.push(format!("{PAGE} has the right ids, and another text"));
     }
-    let mut complaints = differences("timed", &listed.timed, &timed);
-    complaints.extend(differences("counted", &listed.counted, &counted));
     for complaint in &complaints {
         println!("{complaint}");
     }
     println!("{} timed and {} counted in {PAGE}", listed.timed.len(), listed.counted.len());
-    Ok(complaints.is_empty() && !timed.is_empty() && !counted.is_empty())
+    if !complaints.is_empty() {
+        println!("`backrule-bench ids --write` writes the page anew");
+    }
+    Ok(complaints.is_empty())
 }
 
 fn differences(what: &str, listed: &BTreeSet<String>, there: &BTreeSet<String>) -> Vec<String> {
@@ -92,6 +105,67 @@ fn differences(what: &str, listed: &BTreeSet<String>, there: &BTreeSet<String>) 
         listed.difference(there).map(|id| format!("{PAGE} lists `{id}` as {what}, and no benchmark has it"));
     let unlisted = there.difference(listed).map(|id| format!("`{id}` is {what}, and {PAGE} doesn't list it"));
     missing.chain(unlisted).collect()
+}
+
+/// A section in the making.
+struct Section {
+    name: String,
+    source: Source,
+    timed: Vec<String>,
+    counted: Vec<String>,
+}
+
+/// The page as it has to be. `old` gives what stands above the first section.
+fn build(head: &Tree, old: &str) -> Result<String> {
+    let mut names = head.timed(None)?;
+    let gate = head.targets().any(|name| name == GATE);
+    names.extend(gate.then(|| GATE.to_string()));
+    let programs = head.build(&names)?;
+    let (mut sections, mut counted) = (Vec::new(), Vec::new());
+    for name in &names {
+        let program = &programs[name];
+        let ids = criterion::list(program, &head.root)?;
+        if ids.is_empty() {
+            return Err(format!("the bench target {name} has no benchmark").into());
+        }
+        let source = sources::read(head.source(name)?)?;
+        if name == GATE {
+            counted = source.describe(name, &ids)?;
+        } else {
+            let timed = source.describe(name, &ids)?;
+            sections.push(Section { name: name.clone(), source, timed, counted: Vec::new() });
+        }
+    }
+    for row in counted {
+        // The gate's ids begin with the name of a bench target.
+        let section = sections.iter_mut().find_map(|section| {
+            let rest = row.strip_prefix("| `")?.strip_prefix(&section.name)?.strip_prefix('/')?;
+            let rest = format!("| `{rest}");
+            Some((section, rest))
+        });
+        let (section, row) = section.ok_or_else(|| format!("no bench target is the section of {row}"))?;
+        section.counted.push(row);
+    }
+    Ok(render(old, &sections))
+}
+
+fn render(old: &str, sections: &[Section]) -> String {
+    let head: Vec<&str> = old.lines().take_while(|line| !line.starts_with("## ")).collect();
+    let head = head.join("\n");
+    let mut page =
+        if head.trim().is_empty() { "# All benchmarks".to_string() } else { head.trim().to_string() };
+    page.push('\n');
+    for Section { name, source, timed, counted } in sections {
+        page += &format!("\n## {name}\n\n{}\n", source.introduction);
+        for (kind, what, rows) in
+            [("timed", "what it measures", timed), ("counted", "what one call does", counted)]
+        {
+            if !rows.is_empty() {
+                page += &format!("\n| {kind} | {what} |\n|---|---|\n{}\n", rows.join("\n"));
+            }
+        }
+    }
+    page
 }
 
 #[cfg(test)]
@@ -124,5 +198,24 @@ mod tests {
             complaints[0].contains("lists `a`") && complaints[1].contains("`c` is timed"),
             "{complaints:?}"
         );
+    }
+
+    #[test]
+    fn what_is_written_is_read_again_and_the_head_stays() {
+        let source = sources::parse("//! Layers.\n// `a/*`: one\n");
+        let rows =
+            |ids: &[&str]| source.describe("nn", &ids.iter().map(|id| id.to_string()).collect::<Vec<_>>());
+        let (timed, counted) = (rows(&["a/b", "a/c"]).unwrap(), rows(&["a/d"]).unwrap());
+        let section = Section { name: "nn".to_string(), source, timed, counted };
+        let page = render("# Mine\n\ntext\n\n## old\n\nold\n", &[section]);
+        assert_eq!(
+            page,
+            "# Mine\n\ntext\n\n## nn\n\nLayers.\n\n| timed | what it measures |\n|---|---|\n| `a/b` | one |\n| `a/c` | |\n\
+             \n| counted | what one call does |\n|---|---|\n| `a/d` | one |\n"
+        );
+        let ids = parse(&page).unwrap();
+        assert_eq!((ids.timed, ids.counted), (set(&["nn/a/b", "nn/a/c"]), set(&["nn/a/d"])));
+        assert_eq!(render(&page, &[]), "# Mine\n\ntext\n");
+        assert_eq!(render("", &[]), "# All benchmarks\n");
     }
 }

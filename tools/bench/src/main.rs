@@ -1,7 +1,7 @@
 //! Compares two commits of a workspace by its benchmarks: `cargo run --release -p backrule-bench -- compare main`.
 //!
 //! Nothing here knows Backrule. It finds the bench targets of a workspace by `cargo metadata`, the ids that it expects in
-//! `docs/benchmarks.md`, and reads criterion's own files. docs/benchmarking.md says how to use it, here and elsewhere.
+//! `docs/benchmarks.md`, which it writes itself, and reads criterion's own files. docs/benchmarking.md says how to use it, here and elsewhere.
 
 mod accept;
 mod args;
@@ -15,6 +15,7 @@ mod ids;
 mod machine;
 mod page;
 mod report;
+mod sources;
 mod times;
 mod tree;
 
@@ -25,7 +26,7 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 /// 0: nothing found. 1: a regression, or something that is missing. 2: it could not be tried.
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     match args::run(&arguments) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),

@@ -37,8 +37,25 @@ fn cargo() -> Command {
 pub(crate) struct Tree {
     pub(crate) root: PathBuf,
     pub(crate) target: PathBuf,
-    /// Folders of the packages that have benchmarks, and the names of their bench targets.
-    packages: Vec<(PathBuf, Vec<String>)>,
+    packages: Vec<Package>,
+}
+
+/// A package with benchmarks.
+struct Package {
+    name: String,
+    folder: PathBuf,
+    /// The names of its bench targets.
+    targets: Vec<String>,
+    /// Their files.
+    sources: Vec<PathBuf>,
+    /// Whether it has no other targets.
+    benches_only: bool,
+}
+
+impl Package {
+    fn has_any(&self, names: &[String]) -> bool {
+        self.targets.iter().any(|target| names.contains(target))
+    }
 }
 
 impl Tree {
@@ -57,12 +74,22 @@ impl Tree {
             |value: &Value| value.as_str().map(PathBuf::from).ok_or("cargo metadata: a path is missing");
         let mut packages = Vec::new();
         for package in list(&metadata["packages"]) {
-            let benches = list(&package["targets"])
-                .filter(|target| list(&target["kind"]).any(|kind| kind == "bench"))
-                .filter_map(|target| Some(target["name"].as_str()?.to_string()));
-            let (manifest, benches) = (path(&package["manifest_path"])?, benches.collect::<Vec<_>>());
-            if let (Some(folder), false) = (manifest.parent(), benches.is_empty()) {
-                packages.push((folder.to_path_buf(), benches));
+            let is_bench = |target: &&Value| list(&target["kind"]).any(|kind| kind == "bench");
+            let all = list(&package["targets"]);
+            let benches: Vec<&Value> = all.clone().filter(is_bench).collect();
+            let names = benches.iter().filter_map(|target| Some(target["name"].as_str()?.to_string()));
+            let sources = benches.iter().map(|target| path(&target["src_path"]));
+            let manifest = path(&package["manifest_path"])?;
+            if let (Some(name), Some(folder), false) =
+                (package["name"].as_str(), manifest.parent(), benches.is_empty())
+            {
+                packages.push(Package {
+                    name: name.to_string(),
+                    folder: folder.to_path_buf(),
+                    targets: names.collect(),
+                    sources: sources.collect::<std::result::Result<_, _>>()?,
+                    benches_only: benches.len() == all.count(),
+                });
             }
         }
         Ok(Self {
@@ -72,10 +99,21 @@ impl Tree {
         })
     }
 
+    /// Names of all bench targets.
+    pub(crate) fn targets(&self) -> impl Iterator<Item = &String> {
+        self.packages.iter().flat_map(|package| &package.targets)
+    }
+
+    /// The file of a bench target.
+    pub(crate) fn source(&self, target: &str) -> Result<&Path> {
+        let mut all = self.packages.iter().flat_map(|package| package.targets.iter().zip(&package.sources));
+        let (_, file) = all.find(|(name, _)| *name == target).ok_or("no such bench target")?;
+        Ok(file)
+    }
+
     /// Names of the targets that time, or those of `chosen`, which must exist.
     pub(crate) fn timed(&self, chosen: Option<&[String]>) -> Result<Vec<String>> {
-        let all = self.packages.iter().flat_map(|(_, names)| names).filter(|name| *name != GATE);
-        let all: Vec<String> = all.cloned().collect();
+        let all: Vec<String> = self.targets().filter(|name| *name != GATE).cloned().collect();
         let Some(chosen) = chosen else { return Ok(all) };
         match chosen.iter().find(|name| !all.contains(name)) {
             Some(name) => {
@@ -90,6 +128,9 @@ impl Tree {
         let mut command = cargo();
         command.current_dir(&self.root).env("CARGO_TARGET_DIR", &self.target);
         command.args(["bench", "--no-run", "--message-format", "json-render-diagnostics"]);
+        for package in self.packages.iter().filter(|package| package.has_any(names)) {
+            command.args(["--package", &package.name]);
+        }
         for name in names {
             command.args(["--bench", name]);
         }
@@ -117,7 +158,7 @@ impl Tree {
     }
 }
 
-fn list(value: &Value) -> impl Iterator<Item = &Value> {
+fn list(value: &Value) -> impl Iterator<Item = &Value> + Clone {
     value.as_array().into_iter().flatten()
 }
 
@@ -145,7 +186,7 @@ pub(crate) fn base(head: &Tree, commit: &str, names: &[String]) -> Result<Base> 
             );
             checkout(&root, commit)?;
             let tree = Tree::at(&root, Some(&target))?;
-            let there: BTreeSet<&String> = tree.packages.iter().flat_map(|(_, names)| names).collect();
+            let there: BTreeSet<&String> = tree.targets().collect();
             let own: Vec<String> = names.iter().filter(|name| there.contains(name)).cloned().collect();
             let programs = if own.is_empty() { Programs::new() } else { tree.build(&own)? };
             let note = "The base was built with its own benchmarks: those of the working tree don't fit it. \
@@ -171,26 +212,40 @@ fn checkout(root: &Path, commit: &str) -> Result<()> {
     Ok(())
 }
 
-/// Copies the folders `benches` of head's packages, and declares targets that the base doesn't know.
+/// Copies head's benchmarks over the base's: the folder of a package that has nothing else, the folder `benches` of any other.
+///
+/// Where a package with its manifest is copied, the base must have that package. A base that keeps the same files in a package
+/// above it gets the files, and builds them as its own.
 fn overlay(head: &Tree, root: &Path, names: &[String]) -> Result<()> {
-    for (folder, targets) in
-        head.packages.iter().filter(|(_, targets)| targets.iter().any(|t| names.contains(t)))
-    {
-        let place = root.join(folder.strip_prefix(&head.root)?);
-        copy(&folder.join("benches"), &place.join("benches"))?;
+    for package in head.packages.iter().filter(|package| package.has_any(names)) {
+        let place = root.join(package.folder.strip_prefix(&head.root)?);
         let manifest = place.join("Cargo.toml");
-        let mut text = fs::read_to_string(&manifest)?;
-        for target in targets.iter().filter(|target| names.contains(target)) {
-            if !text.contains(&format!("name = \"{target}\"")) {
-                text += &format!("\n[[bench]]\nname = \"{target}\"\nharness = false\n");
+        if package.benches_only {
+            copy(&package.folder, &place)?;
+            if manifest.exists() {
+                fs::copy(package.folder.join("Cargo.toml"), &manifest)?;
             }
+        } else {
+            copy(&package.folder.join("benches"), &place.join("benches"))?;
+            declare(&manifest, &package.targets, names)?;
         }
-        fs::write(&manifest, text)?;
     }
     Ok(())
 }
 
-/// All files but those of nested workspaces and of build folders.
+/// Adds the bench targets that a manifest doesn't know.
+fn declare(manifest: &Path, targets: &[String], names: &[String]) -> Result<()> {
+    let mut text = fs::read_to_string(manifest)?;
+    for target in targets.iter().filter(|target| names.contains(target)) {
+        if !text.contains(&format!("name = \"{target}\"")) {
+            text += &format!("\n[[bench]]\nname = \"{target}\"\nharness = false\n");
+        }
+    }
+    fs::write(manifest, text)?;
+    Ok(())
+}
+
+/// All files but manifests, those of nested packages, and those of build folders.
 fn copy(from: &Path, to: &Path) -> Result<()> {
     for entry in fs::read_dir(from).map_err(|error| format!("{}: {error}", from.display()))? {
         let (path, place) = {
@@ -198,6 +253,9 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
             (entry.path(), to.join(entry.file_name()))
         };
         if path.is_file() {
+            if path.ends_with("Cargo.toml") {
+                continue;
+            }
             fs::create_dir_all(to)?;
             fs::copy(&path, &place)?;
         } else if path.is_dir() && !path.join("Cargo.toml").exists() && !path.ends_with("target") {

@@ -81,7 +81,7 @@ impl Forged {
     }
 
     pub(crate) fn file(&self) -> Vec<u8> {
-        file(2, &self.header(), &self.payload)
+        file(1, &self.header(), &self.payload)
     }
 }
 

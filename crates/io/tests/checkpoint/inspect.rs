@@ -27,7 +27,7 @@ fn everything_is_listed() {
     let length = fs::metadata(&file).unwrap().len();
     let crcs: Vec<_> = contents.tensors().map(|tensor| tensor.crc).collect();
     let expected = format!(
-        r#"format 2, {length} bytes, intact
+        r#"format 1, {length} bytes, intact
 epoch 1, step 2, position 3
 program: a\nb
 metadata: {{-1: ["\u{{1b}}[2J\"é", null], 2: [null, 1]}}

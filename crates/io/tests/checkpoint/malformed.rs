@@ -50,7 +50,7 @@ fn table() -> Vec<(&'static str, Vec<u8>, LoadProblem)> {
         for (i, sizes) in sizes.iter().enumerate() {
             header.extend(entry(&[b'a' + i as u8], 2, sizes, &[]));
         }
-        file(2, &header, &[])
+        file(1, &header, &[])
     };
     let one = |sizes: &[u64]| many(&[sizes]);
     let shape = |path: &str| M::Shape { group: Group::Network, path: path.into(), reason: String::new() };
@@ -70,30 +70,30 @@ fn table() -> Vec<(&'static str, Vec<u8>, LoadProblem)> {
         ("seven bits", [b"\x0bBRK\r\n\x1a\n", &whole[8..]].concat(), NotACheckpoint),
         ("as UTF-8", [b"\xc2\x8bBRK\r\n\x1a\n", &whole[8..]].concat(), NotACheckpoint),
         ("version 0", first(0, 0, h, p, crc), M::Version.into()),
-        ("version 3", first(3, 0, h, p, crc), Newer { version: 3, flags: 0 }),
+        ("version 2", first(2, 0, h, p, crc), Newer { version: 2, flags: 0 }),
         ("last version", first(u32::MAX, 0, h, p, crc), Newer { version: u32::MAX, flags: 0 }),
-        ("a flag", first(2, 1, h, p, crc), Newer { version: 2, flags: 1 }),
+        ("a flag", first(1, 1, h, p, crc), Newer { version: 1, flags: 1 }),
         ("last flag", first(1, 1 << 31, h, p, crc), Newer { version: 1, flags: 1 << 31 }),
         ("other first bytes", flipped(9), Checksum(Part::Envelope)),
         ("other checksum of first bytes", flipped(36), Checksum(Part::Envelope)),
-        ("other checksum of header", first(2, 0, h, p, crc ^ 1), Checksum(Part::Header)),
+        ("other checksum of header", first(1, 0, h, p, crc ^ 1), Checksum(Part::Header)),
         (
             "header above limit",
-            first(2, 0, 16_777_217, p, crc),
+            first(1, 0, 16_777_217, p, crc),
             limit("bytes of the header", 16_777_217, MAX_HEADER),
         ),
-        ("huge header", first(2, 0, u64::MAX, p, crc), limit("bytes of the header", usize::MAX, MAX_HEADER)),
-        ("huge payload", first(2, 0, h, u64::MAX, crc), M::LengthsOverflow.into()),
-        ("lengths wrap around", first(2, 0, h, p.wrapping_sub(h + 1 + p), crc), M::LengthsOverflow.into()),
+        ("huge header", first(1, 0, u64::MAX, p, crc), limit("bytes of the header", usize::MAX, MAX_HEADER)),
+        ("huge payload", first(1, 0, h, u64::MAX, crc), M::LengthsOverflow.into()),
+        ("lengths wrap around", first(1, 0, h, p.wrapping_sub(h + 1 + p), crc), M::LengthsOverflow.into()),
         (
             "half of all bytes",
-            first(2, 0, h, 1 << 63, crc),
+            first(1, 0, h, 1 << 63, crc),
             Truncated { expected: (1 << 63) + 44 + h, found: length },
         ),
-        ("header too long", first(2, 0, h + 1, p, crc), Truncated { expected: length + 1, found: length }),
+        ("header too long", first(1, 0, h + 1, p, crc), Truncated { expected: length + 1, found: length }),
         (
             "payload too short",
-            first(2, 0, h, p - 1, crc),
+            first(1, 0, h, p - 1, crc),
             M::TrailingBytes { expected: length - 1, found: length }.into(),
         ),
         (
@@ -104,19 +104,19 @@ fn table() -> Vec<(&'static str, Vec<u8>, LoadProblem)> {
         ("twice", whole.repeat(2), M::TrailingBytes { expected: length, found: 2 * length }.into()),
         ("cut short", whole[..whole.len() - 1].to_vec(), Truncated { expected: length, found: length - 1 }),
         // The header's own fields.
-        ("no header", file(2, &[], &[]), M::HeaderEnds { field: "the epoch" }.into()),
+        ("no header", file(1, &[], &[]), M::HeaderEnds { field: "the epoch" }.into()),
         (
             "header cut in a number",
-            file(2, &header[..20], &[]),
+            file(1, &header[..20], &[]),
             M::HeaderEnds { field: "the position" }.into(),
         ),
-        ("header without seed", file(2, &header[..24], &[]), M::HeaderEnds { field: "the seed" }.into()),
+        ("header without seed", file(1, &header[..24], &[]), M::HeaderEnds { field: "the seed" }.into()),
         (
             "header cut in the last checksum",
-            file(2, &header[..header.len() - 1], &payload),
+            file(1, &header[..header.len() - 1], &payload),
             M::HeaderEnds { field: "a tensor's checksum" }.into(),
         ),
-        ("spare byte", file(2, &[&header[..], &[0]].concat(), &payload), M::SpareBytes { count: 1 }.into()),
+        ("spare byte", file(1, &[&header[..], &[0]].concat(), &payload), M::SpareBytes { count: 1 }.into()),
         ("mark of the seed", with("seed", &[2]), M::Tag { field: "the seed" }.into()),
         ("mark of the program", with("program", &[255]), M::Tag { field: "the program" }.into()),
         (
@@ -332,39 +332,27 @@ fn table() -> Vec<(&'static str, Vec<u8>, LoadProblem)> {
         ),
         (
             "elements missing",
-            file(2, &header, &payload[4..]),
+            file(1, &header, &payload[4..]),
             M::PayloadSize { claimed: 16, tensors: Some(20) }.into(),
         ),
         (
             "elements left over",
-            file(2, &header, &[&payload[..], &[0; 4]].concat()),
+            file(1, &header, &[&payload[..], &[0; 4]].concat()),
             M::PayloadSize { claimed: 24, tensors: Some(20) }.into(),
         ),
         // Elements.
         (
             "other elements",
-            file(2, &header, &[&[0][..], &payload[1..]].concat()).tap(|bytes| bytes[40 + header.len()] = 9),
+            file(1, &header, &[&[0][..], &payload[1..]].concat()).tap(|bytes| bytes[40 + header.len()] = 9),
             tensor(Group::Network, "w"),
         ),
         (
             "tensors out of order",
-            file(2, &header, &[&payload[12..], &payload[8..12], w].concat()),
+            file(1, &header, &[&payload[12..], &payload[8..12], w].concat()),
             tensor(Group::Network, "w"),
         ),
         ("other checksum of a tensor", with("v", &entry(b"w", 1, &[2], &[])), tensor(Group::Optimizer, "w")),
         ("other last checksum", flipped(whole.len() - 1), Checksum(Part::Whole)),
-        // Version 1.
-        (
-            "mark of metadata in version 1",
-            file(1, &[&[0; 17][..], &[2]].concat(), &[]),
-            M::Tag { field: "the metadata" }.into(),
-        ),
-        ("version 2 called version 1", file(1, &header, &payload), M::Tag { field: "the seed" }.into()),
-        (
-            "version 1 called version 2",
-            file(2, &[0; 23], &[]),
-            M::HeaderEnds { field: "the position" }.into(),
-        ),
     ];
     let mut again = good.clone().with("state", 2_u32.to_le_bytes());
     again.pieces.push(("v again", entry(b"w", 1, &[0], &[])));
@@ -417,14 +405,13 @@ fn what_only_looks_wrong_is_accepted() {
     let good = Forged::new();
     let zero = |sizes: &[u64]| {
         let header = [&[0; 31][..], &1_u32.to_le_bytes(), &entry(b"", 2, sizes, &[])].concat();
-        file(2, &header, &[])
+        file(1, &header, &[])
     };
     let mut nan = good.clone().with("w", entry(b"w", 1, &[2], &[1, 0, 0x80, 0x7f, 0x45, 0x23, 0xc1, 0xff]));
     nan.payload[..8].copy_from_slice(&[1, 0, 0x80, 0x7f, 0x45, 0x23, 0xc1, 0xff]);
     for (name, bytes) in [
         ("everything", good.file()),
-        ("nothing", file(2, &[0; 35], &[])),
-        ("nothing in version 1", file(1, &[0; 23], &[])),
+        ("nothing", file(1, &[0; 35], &[])),
         ("a size of 0", zero(&[0])),
         ("six sizes of 0", zero(&[0; 6])),
         ("a size of 0 beside a large one", zero(&[1 << 32, 0])),
@@ -464,7 +451,7 @@ fn the_largest_headers_stay_within_the_memory() {
     let long = |code| [&[code][..], &length.to_be_bytes(), &vec![b'1'; length as usize]].concat();
     let two = [&[1][..], &sized(&long(0xdb)), &[2], &sized(&long(0xdd))].concat();
     let sections = [&[0; 26][..], &2_u32.to_le_bytes(), &two, &[0; 5]].concat();
-    for (name, bytes) in [("tensors", file(2, &tensors, &payload)), ("sections", file(2, &sections, &[]))] {
+    for (name, bytes) in [("tensors", file(1, &tensors, &payload)), ("sections", file(1, &sections, &[]))] {
         for &checksums in GATES {
             let mut accepted = None;
             let measured = allocation_counter::measure(|| accepted = load(&bytes, checksums).ok());
@@ -484,7 +471,7 @@ fn forged_headers_are_errors_or_good() {
     let (header, payload) = (good.header(), good.payload);
     let mut accepted = 0;
     let mut load = |header: &[u8]| {
-        let bytes = file(2, header, &payload);
+        let bytes = file(1, header, &payload);
         for &checksums in GATES {
             accepted += usize::from(load_within_limits(&bytes, checksums));
         }

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes v1.brk from the description in README.md, with nothing but Python's standard library.
+"""Writes v1.brk from docs/checkpoint-format.md, with nothing but Python's standard library.
 
     python3 v1.py > v1.brk
 
@@ -52,11 +52,23 @@ METADATA = (
     + text("best") + b"\xc0"
 )
 
-header = struct.pack("<QQ", 3, 5625)  # epoch, step
+def sized(content):
+    return struct.pack("<Q", len(content)) + content
+
+
+header = struct.pack("<QQQ", 3, 5625, 40_000)  # epoch, step, position
 header += b"\x01" + struct.pack("<Q", 0x5EED)  # seed
-header += b"\x01" + struct.pack("<Q", len(METADATA)) + METADATA
-header += group(NETWORK)
+header += b"\x01" + sized(b"ziffern 0.3")  # program
+header += struct.pack("<I", 3)  # sections: metadata, metrics (an array of two float 64), schedule
+header += b"\x01" + sized(METADATA)
+header += b"\x02" + sized(b"\x92\xcb" + struct.pack(">d", 2.25) + b"\xcb" + struct.pack(">d", 0.75))
+header += b"\x03" + sized(text("cosine"))
 header += b"\x01" + struct.pack("<Q", 1875)  # the optimiser's steps
+header += struct.pack("<I", 3)  # its options: two numbers, a flag
+header += sized(b"learning_rate") + b"\x01" + struct.pack("<d", 0.1)
+header += sized(b"momentum") + b"\x01" + struct.pack("<d", 0.9)
+header += sized(b"nesterov") + b"\x02\x00"
+header += group(NETWORK)
 header += group(OPTIMIZER)
 payload = b"".join(elements for _, _, elements in NETWORK + OPTIMIZER)
 

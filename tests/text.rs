@@ -1,0 +1,206 @@
+//! The pages: lines are narrow, words have one spelling, links lead somewhere, and every decision is in the index.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Columns of a line of prose.
+const WIDEST: usize = 100;
+
+/// What a page of docs/decisions says, in this order. "Decision" and "Evidence" may have other words behind them.
+const SECTIONS: [&str; 5] = ["## Context", "## Decision", "## Cost", "## Evidence", "## How to undo it"];
+
+/// Texts from before these rules. Take out a line when its text is mended; the list must not grow.
+const YET: &[&str] = &[
+    ".github/ISSUE_TEMPLATE/feature.yml",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "README.md",
+    "benches/io.rs",
+    "benches/peers/README.md",
+    "benches/peers/src/bin/burn.rs",
+    "benches/peers/src/bin/candle.rs",
+    "benches/peers/src/bin/rustyml.rs",
+    "crates/io/Cargo.toml",
+    "crates/io/README.md",
+    "crates/io/src/checkpoint.rs",
+    "crates/io/src/contents.rs",
+    "crates/io/src/error.rs",
+    "crates/io/src/header.rs",
+    "crates/io/src/info.rs",
+    "crates/io/src/limits.rs",
+    "crates/io/src/report.rs",
+    "crates/io/src/restore.rs",
+    "crates/io/src/safetensors.rs",
+    "crates/io/src/snapshot.rs",
+    "crates/io/tests/checkpoint/common.rs",
+    "crates/io/tests/checkpoint/damage.rs",
+    "crates/io/tests/checkpoint/layout.rs",
+    "crates/io/tests/checkpoint/malformed.rs",
+    "crates/io/tests/checkpoint/options.rs",
+    "crates/io/tests/checkpoint/restoring.rs",
+    "crates/io/tests/golden/v1.py",
+    "crates/io/tests/golden/v2.py",
+    "crates/loss/README.md",
+    "crates/nn/README.md",
+    "crates/nn/src/grads.rs",
+    "crates/nn/tests/frame.rs",
+    "crates/optim/Cargo.toml",
+    "crates/optim/README.md",
+    "crates/optim/src/lib.rs",
+    "crates/optim/src/rule.rs",
+    "crates/optim/tests/pytorch.rs",
+    "crates/tensor/README.md",
+    "crates/tensor/src/grad.rs",
+    "crates/tensor/src/named.rs",
+    "crates/tensor/src/options.rs",
+    "docs/benchmarking.md",
+    "docs/benchmarks.md",
+    "docs/checkpoint-format.md",
+    "docs/reliability.md",
+    "examples/03_digits.rs",
+    "examples/04_custom_layer.rs",
+    "examples/data/README.md",
+    "fuzz/README.md",
+    "fuzz/fuzz_targets/sections.rs",
+    "testkit/oracle/README.md",
+    "testkit/src/lib.rs",
+    "tests/layer_order.rs",
+];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every text of the repository below `folder`, with its path from the root.
+fn texts(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name();
+        if ["target", ".git", "corpus", "artifacts"].iter().any(|skipped| name == *skipped) {
+            continue;
+        }
+        let path = entry.path();
+        if entry.file_type().unwrap().is_dir() {
+            texts(&path, found);
+        } else if let Ok(text) = fs::read_to_string(&path) {
+            found.push((path.strip_prefix(root()).unwrap().to_path_buf(), text));
+        }
+    }
+}
+
+fn all() -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    texts(root(), &mut found);
+    found
+}
+
+fn pages() -> Vec<(PathBuf, String)> {
+    let mut found = all();
+    found.retain(|(path, _)| path.extension().is_some_and(|extension| extension == "md"));
+    found
+}
+
+/// The lines of a page that are neither code nor a row of a table, with their numbers.
+fn prose(page: &str) -> impl Iterator<Item = (usize, &str)> {
+    let mut code = false;
+    page.lines().enumerate().filter_map(move |(i, line)| {
+        let fence = line.trim_start().starts_with("```");
+        code ^= fence;
+        (!code && !fence && !line.trim_start().starts_with('|')).then_some((i + 1, line))
+    })
+}
+
+/// The targets of the links `[text](target)` in a line, and what is left of the line without them.
+fn links(line: &str) -> (Vec<&str>, String) {
+    let (mut targets, mut rest, mut left) = (Vec::new(), line, String::new());
+    while let Some((before, after)) = rest.split_once("](") {
+        left.push_str(before);
+        let Some((target, after)) = after.split_once(')') else { break };
+        targets.push(target);
+        rest = after;
+    }
+    left.push_str(rest);
+    (targets, left)
+}
+
+/// Lines that are too wide; an address can't be broken.
+fn wide(page: &str) -> Vec<usize> {
+    let too_wide = |line: &str| links(line).1.chars().count() > WIDEST && !line.contains("://");
+    prose(page).filter(|(_, line)| too_wide(line)).map(|(number, _)| number).collect()
+}
+
+/// `path: 3, 17` for every text that has such lines.
+fn complaints(texts: Vec<(PathBuf, String)>, lines: impl Fn(&str) -> Vec<usize>) -> Vec<String> {
+    let numbers = |found: Vec<usize>| found.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
+    let mut texts: Vec<_> = texts.into_iter().map(|(path, text)| (path, lines(&text))).collect();
+    texts.retain(|(path, found)| !found.is_empty() && !YET.iter().any(|yet| path == Path::new(yet)));
+    texts.sort();
+    texts.into_iter().map(|(path, found)| format!("{}: {}", path.display(), numbers(found))).collect()
+}
+
+#[test]
+fn lines_of_prose_are_narrow() {
+    assert_eq!(complaints(pages(), wide), [""; 0], "more than {WIDEST} columns");
+}
+
+#[test]
+fn one_spelling() {
+    // In two pieces, or this file would be found.
+    let other = concat!("ptimi", "ser");
+    let lines = |text: &str| {
+        let lines = text.lines().enumerate().filter(|(_, line)| line.contains(other));
+        lines.map(|(i, _)| i + 1).collect()
+    };
+    assert_eq!(complaints(all(), lines), [""; 0], "the spelling here is optimizer");
+}
+
+#[test]
+fn links_between_files_lead_somewhere() {
+    let mut found = Vec::new();
+    for (path, page) in pages() {
+        for (number, line) in prose(&page) {
+            for target in links(line).0 {
+                let file = target.split('#').next().unwrap();
+                let there = root().join(&path).parent().unwrap().join(file).exists();
+                // Names of items are rustdoc's.
+                let is_file = !target.contains("://") && (file.contains('/') || file.contains(".md"));
+                if is_file && !there {
+                    found.push(format!("{}:{number}: {target}", path.display()));
+                }
+            }
+        }
+    }
+    assert_eq!(found, [""; 0]);
+}
+
+#[test]
+fn decisions_are_complete_and_in_the_index() {
+    let index = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let mut decisions = pages();
+    decisions.retain(|(path, _)| path.starts_with("docs/decisions") && !path.ends_with("README.md"));
+    assert!(decisions.len() >= 49, "only {} decisions were found", decisions.len());
+    decisions.sort();
+    for (i, (path, page)) in decisions.iter().enumerate() {
+        let (number, name) = (format!("{:04}", i + 1), path.file_name().unwrap().to_str().unwrap());
+        assert!(name.starts_with(&format!("{number}-")), "{name}: the next number is {number}");
+        let title = page.lines().next().unwrap().strip_prefix(&format!("# {number}. "));
+        let title = title.unwrap_or_else(|| panic!("{name}: the title begins with its number"));
+        let line = format!("- [{number}](docs/decisions/{name}) {title}");
+        assert!(index.lines().any(|have| have == line), "ARCHITECTURE.md has no line\n{line}");
+        let mut rest = page.as_str();
+        for section in SECTIONS {
+            let at = rest.find(section).unwrap_or_else(|| panic!("{name}: no section {section}"));
+            rest = &rest[at..];
+        }
+        assert!(page.lines().count() <= 80, "{name}: more than a screen");
+    }
+}
+
+#[test]
+fn a_wide_line_and_a_dead_link_would_be_found() {
+    let long = "word ".repeat(21);
+    assert_eq!(wide(&format!("short\n{long}\n| {long} |\n```\n{long}\n```\n{long}")), [2, 7]);
+    assert_eq!(wide(&format!("[{}]({long})", "a".repeat(90))), [0; 0]);
+    assert_eq!(links("a [b](c.md#d), [e](f) g"), (vec!["c.md#d", "f"], "a [b, [e g".to_string()));
+}
