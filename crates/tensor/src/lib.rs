@@ -6,6 +6,8 @@ mod elementwise;
 mod error;
 mod gemm;
 mod grad;
+#[doc(hidden)]
+pub mod kernels;
 pub mod lanes;
 mod literal;
 mod math;
