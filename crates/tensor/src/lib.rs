@@ -5,6 +5,8 @@ mod display;
 mod elementwise;
 mod error;
 mod gemm;
+#[doc(hidden)]
+pub mod kernels;
 pub mod lanes;
 mod literal;
 mod math;

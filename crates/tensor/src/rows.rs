@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::kernels::sum::{RUN, Sum};
 use crate::lanes::{self, LANES, ROWS};
 use crate::memory::with_room;
 use crate::simd::{self, Kernel, Simd};
@@ -133,7 +134,8 @@ impl<T: Scalar> Tensor<T> {
         Ok(())
     }
 
-    /// Adds the sum of the rows of `x` to this row: db ← db + Σᵢ dyᵢ, the gradient of a bias.
+    /// Adds the sum of the rows of `x` to this row: db ← db + Σᵢ dyᵢ, the gradient of a bias. In f32 the error doesn't
+    /// grow with the number of rows: from 33 on it is at most 4 ε Σ|x| of each column.
     ///
     /// # Errors
     /// When this tensor isn't as long as a row of `x`; it is unchanged then.
@@ -185,13 +187,17 @@ impl<T: Scalar> Kernel for AddToRows<'_, T> {
     }
 }
 
-/// db ← db + Σᵢ xᵢ over all rows xᵢ as long as db, in their order.
+/// db ← db + Σᵢ xᵢ over all rows xᵢ as long as db. A few rows are added in their order, many in runs whose sums are added
+/// in f64.
 struct AddSumOfRows<'a, T>(&'a [T], &'a mut [T]);
 
+/// Up to so many rows are few.
+const FEW: usize = 32;
+
 impl<T: Scalar> AddSumOfRows<'_, T> {
-    /// As many whole blocks of N columns as there are from column `at` on. Returns the column after them.
+    /// As many whole blocks of N columns as there are from column `at` on, for a few rows. Returns the column after them.
     #[inline(always)]
-    fn blocks<const N: usize>(&mut self, at: usize) -> usize {
+    fn blocks_of_few<const N: usize>(&mut self, at: usize) -> usize {
         let Self(x, db) = self;
         let columns = db.len();
         let (blocks, _) = db[at..].as_chunks_mut::<N>();
@@ -207,27 +213,75 @@ impl<T: Scalar> AddSumOfRows<'_, T> {
         }
         at + N * blocks.len()
     }
+
+    /// The same for many rows.
+    #[inline(always)]
+    fn blocks_of_many<const N: usize>(&mut self, at: usize) -> usize {
+        let Self(x, db) = self;
+        let columns = db.len();
+        let (blocks, _) = db[at..].as_chunks_mut::<N>();
+        for (i, db) in blocks.iter_mut().enumerate() {
+            let mut totals = db.map(T::to_f64);
+            for run in x.chunks(RUN * columns) {
+                let mut sums = [T::ZERO; N];
+                for x in run.chunks_exact(columns) {
+                    let (x, _) = x[at..].as_chunks::<N>();
+                    for (sum, &x) in sums.iter_mut().zip(&x[i]) {
+                        *sum += x;
+                    }
+                }
+                totals.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum.to_f64());
+            }
+            *db = totals.map(T::from_f64);
+        }
+        at + N * blocks.len()
+    }
 }
 
 impl<T: Scalar> Kernel for AddSumOfRows<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(mut self) {
-        // The sums of a block stay in registers while all rows pass.
-        let at = self.blocks::<{ 4 * LANES }>(0);
-        let at = self.blocks::<LANES>(at);
-        let Self(x, db) = self;
-        let (columns, left) = (db.len(), db.len() - at);
-        if left > 0 {
-            let mut sums = lanes::load(&db[at..], left, T::ZERO);
-            for i in 0..x.len() / columns {
-                // Past the row's end there is something to be added too, but nobody reads that sum.
-                let x = lanes::read(&x[i * columns + at..], T::ZERO);
-                for (sum, x) in sums.iter_mut().zip(x) {
-                    *sum += x;
+        let columns = self.1.len();
+        if let [db] = &mut *self.1 {
+            *db = T::from_f64(db.to_f64() + Sum(self.0).run::<S>());
+        } else if self.0.len() <= FEW * columns {
+            // The sums of a block stay in registers while all rows pass.
+            let at = self.blocks_of_few::<{ 4 * LANES }>(0);
+            let at = self.blocks_of_few::<LANES>(at);
+            let Self(x, db) = self;
+            let left = columns - at;
+            if left > 0 {
+                let mut sums = lanes::load(&db[at..], left, T::ZERO);
+                for i in 0..x.len() / columns {
+                    // Past the row's end there is something to be added too, but nobody reads that sum.
+                    let x = lanes::read(&x[i * columns + at..], T::ZERO);
+                    for (sum, x) in sums.iter_mut().zip(x) {
+                        *sum += x;
+                    }
                 }
+                lanes::store(sums, &mut db[at..]);
             }
-            lanes::store(sums, &mut db[at..]);
+        } else {
+            let at = self.blocks_of_many::<{ 4 * LANES }>(0);
+            let at = self.blocks_of_many::<LANES>(at);
+            let Self(x, db) = self;
+            let left = columns - at;
+            if left > 0 {
+                let mut totals = lanes::load(&db[at..], left, T::ZERO).map(T::to_f64);
+                let rows = x.len() / columns;
+                for run in (0..rows).step_by(RUN) {
+                    let mut sums = [T::ZERO; LANES];
+                    for i in run..rows.min(run + RUN) {
+                        let x = lanes::read(&x[i * columns + at..], T::ZERO);
+                        for (sum, x) in sums.iter_mut().zip(x) {
+                            *sum += x;
+                        }
+                    }
+                    totals.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum.to_f64());
+                }
+                lanes::store(totals.map(T::from_f64), &mut db[at..]);
+            }
         }
     }
 }
@@ -520,15 +574,50 @@ mod tests {
 
     #[test]
     fn sums_of_rows_of_any_width() {
+        // Whole numbers: exact in any order.
+        for x in batches() {
+            let (rows, columns) = (x.shape().rows(), x.shape().columns());
+            let x = Tensor::from_vec(x.shape(), x.as_slice().iter().map(|x| x.round()).collect()).unwrap();
+            for rows in [0, 1, 7, 31, 32, 33, 40, 41, rows] {
+                let x = x.slice(0..rows).unwrap();
+                let mut db = Tensor::from_fn([columns], |at| at[0] as f32).unwrap();
+                let mut expected = db.clone();
+                for row in x.rows() {
+                    expected.as_mut_slice().iter_mut().zip(row).for_each(|(db, x)| *db += x);
+                }
+                db.add_sum_of_rows(&x).unwrap();
+                assert_eq!(db, expected, "{rows} rows of {columns}");
+            }
+        }
+    }
+
+    /// A bias's gradient has no other sample's NaN, and NaN of its own column only.
+    #[test]
+    fn nan_stays_in_its_column() {
+        for rows in [3, 70] {
+            for columns in [2, 16, 17, 64] {
+                let mut x = Tensor::full([rows, columns], 1.0_f32).unwrap();
+                x.row_mut(1).unwrap()[1] = f32::NAN;
+                let mut db = Tensor::zeros([columns]).unwrap();
+                db.add_sum_of_rows(&x).unwrap();
+                let nan = db.as_slice().iter().map(|db| db.is_nan());
+                assert!(nan.eq((0..columns).map(|j| j == 1)), "{rows} x {columns}");
+            }
+        }
+    }
+
+    #[test]
+    fn instruction_sets_agree_on_sums_of_rows() {
         for x in batches() {
             let columns = x.shape().columns();
-            let mut db = Tensor::from_fn([columns], |at| at[0] as f32).unwrap();
-            let mut expected = db.clone();
-            for row in x.rows() {
-                expected.as_mut_slice().iter_mut().zip(row).for_each(|(db, x)| *db += x);
+            let at = |level| {
+                let mut db = vec![0.5; columns];
+                simd::run_at(level, AddSumOfRows(x.as_slice(), &mut db)).map(|()| db)
+            };
+            let expected = at("baseline").unwrap();
+            for level in ["avx2", "avx512"] {
+                assert!(at(level).is_none_or(|db| db == expected), "{level}, {columns}");
             }
-            db.add_sum_of_rows(&x).unwrap();
-            assert_eq!(db, expected);
         }
     }
 }

@@ -1,0 +1,3 @@
+//! Loops over slices that layers, losses and rules share.
+
+pub mod sum;
