@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use backrule_io::Run;
 use backrule_io::tensor::{ConfigError, NamedTensors, Options, Path, Role, Scalar, Tensor, TrainingState};
 
 pub(crate) type Named<T> = Vec<(&'static str, Tensor<T>)>;
@@ -47,6 +48,11 @@ impl<T: Scalar> TrainingState<T> for Momentum<T> {
         self.options = options;
         Ok(())
     }
+}
+
+/// A run that has only come to this epoch.
+pub(crate) fn epoch(epoch: u64) -> Run {
+    Run { epoch, ..Run::default() }
 }
 
 /// A network with a tensor of every kind: a matrix, a number without axes, an empty one, six axes; with all odd values.

@@ -4,7 +4,7 @@ use std::thread;
 
 use crate::forge::Forged;
 use backrule_io::tensor::{Options, Tensor, random};
-use backrule_io::{Checkpoint, Group, LoadProblem, Malformed, Part};
+use backrule_io::{Checkpoint, Group, LoadProblem, Malformed, Part, Run};
 
 use crate::common::Momentum;
 
@@ -29,7 +29,9 @@ fn real(units: usize, seed: u64) -> Vec<u8> {
     let (net, velocities) = (layers(3), layers(3));
     let options = Options::new().with("learning_rate", 0.1).with("nesterov", true);
     let optim = Momentum { velocities, steps: 450, options };
-    let snapshot = Checkpoint::of(&net).optimizer(&optim).epoch(3).position(7).seed(seed).program("1.2.3");
+    let program = Some("1.2.3".to_string());
+    let run = Run { epoch: 3, position: 7, seed: Some(seed), program, ..Run::default() };
+    let snapshot = Checkpoint::of(&net).optimizer(&optim).run(&run);
     snapshot.metadata(&("a run".to_string(), 0.5)).unwrap().to_bytes().unwrap()
 }
 

@@ -23,7 +23,7 @@ fn text(mut problem: LoadProblem) -> String {
         LoadProblem::Malformed(Malformed::Shape { reason, .. }) => reason.clear(),
         _ => {}
     }
-    format!("{problem:?}")
+    format!("{problem:#?}")
 }
 
 /// Every file, by what is wrong with it.
@@ -57,6 +57,7 @@ fn table() -> Vec<(&'static str, Vec<u8>, LoadProblem)> {
     let element = |code| M::ElementType { group: Group::Network, path: "w".into(), code };
     let twice = |group| M::DuplicatePath { group, path: "w".into() };
     let huge = u64::MAX.to_le_bytes();
+    let list = |values: u32| [&[5][..], &values.to_le_bytes()].concat();
     let w = &payload[..8];
     let mut table: Vec<(&str, Vec<u8>, LoadProblem)> = vec![
         // The first bytes.
@@ -70,10 +71,10 @@ fn table() -> Vec<(&'static str, Vec<u8>, LoadProblem)> {
         ("seven bits", [b"\x0bBRK\r\n\x1a\n", &whole[8..]].concat(), NotACheckpoint),
         ("as UTF-8", [b"\xc2\x8bBRK\r\n\x1a\n", &whole[8..]].concat(), NotACheckpoint),
         ("version 0", first(0, 0, h, p, crc), M::Version.into()),
-        ("version 2", first(2, 0, h, p, crc), Newer { version: 2, flags: 0 }),
-        ("last version", first(u32::MAX, 0, h, p, crc), Newer { version: u32::MAX, flags: 0 }),
-        ("a flag", first(1, 1, h, p, crc), Newer { version: 1, flags: 1 }),
-        ("last flag", first(1, 1 << 31, h, p, crc), Newer { version: 1, flags: 1 << 31 }),
+        ("version 2", first(2, 0, h, p, crc), Newer { version: 2, flags: 0, latest: 1 }),
+        ("last version", first(u32::MAX, 0, h, p, crc), Newer { version: u32::MAX, flags: 0, latest: 1 }),
+        ("a flag", first(1, 1, h, p, crc), Newer { version: 1, flags: 1, latest: 1 }),
+        ("last flag", first(1, 1 << 31, h, p, crc), Newer { version: 1, flags: 1 << 31, latest: 1 }),
         ("other first bytes", flipped(9), Checksum(Part::Envelope)),
         ("other checksum of first bytes", flipped(36), Checksum(Part::Envelope)),
         ("other checksum of header", first(1, 0, h, p, crc ^ 1), Checksum(Part::Header)),
@@ -234,19 +235,59 @@ fn table() -> Vec<(&'static str, Vec<u8>, LoadProblem)> {
             M::OptionKind { name: "flag".into(), code: 0 }.into(),
         ),
         (
-            "option of kind 3",
-            with("flag", &[&sized(b"flag")[..], &[3, 1]].concat()),
-            M::OptionKind { name: "flag".into(), code: 3 }.into(),
+            "option of kind 6",
+            with("flag", &[&sized(b"flag")[..], &[6, 1]].concat()),
+            M::OptionKind { name: "flag".into(), code: 6 }.into(),
         ),
         (
             "flag of 2",
-            with("flag", &[&sized(b"flag")[..], &[2, 2]].concat()),
+            with("flag", &[&sized(b"flag")[..], &[3, 2]].concat()),
             M::Tag { field: "an option" }.into(),
         ),
         (
             "option twice",
-            with("flag", &[&sized(b"rate")[..], &[2, 1]].concat()),
+            with("flag", &[&sized(b"rate")[..], &[3, 1]].concat()),
             M::DuplicateOption { name: "rate".into() }.into(),
+        ),
+        (
+            "word not UTF-8",
+            with("word", &[&sized(b"word")[..], &[4], &sized(&[0xff])].concat()),
+            M::Utf8 { field: "an option" }.into(),
+        ),
+        (
+            "word above limit",
+            with("word", &[&sized(b"word")[..], &[4], &sized(&[b'w'; 257])].concat()),
+            limit("bytes of an option's word", 257, 256),
+        ),
+        (
+            "huge word",
+            with("word", &[&sized(b"word")[..], &[4], &huge].concat()),
+            M::HeaderEnds { field: "an option" }.into(),
+        ),
+        (
+            "list of four billion",
+            with("list", &[&sized(b"list")[..], &[5, 255, 255, 255, 255]].concat()),
+            limit("values in the lists of all options", u32::MAX as usize, 4096),
+        ),
+        (
+            "lists above limit together",
+            with("list", &[&sized(b"list")[..], &list(2), &list(4095)].concat()),
+            limit("values in the lists of all options", 4097, 4096),
+        ),
+        (
+            "values that are not there",
+            with("list", &[&sized(b"list")[..], &list(4096)].concat()),
+            M::OptionKind { name: "list".into(), code: 0 }.into(),
+        ),
+        (
+            "lists nested 3 deep",
+            with("list", &[&sized(b"list")[..], &list(1), &list(1), &list(0)].concat()),
+            limit("lists within each other in an option", 3, 2),
+        ),
+        (
+            "lists nested 1000 deep",
+            with("list", &[&sized(b"list")[..], &list(1).repeat(1000)].concat()),
+            limit("lists within each other in an option", 3, 2),
         ),
         // Tensors.
         (
@@ -358,7 +399,7 @@ fn table() -> Vec<(&'static str, Vec<u8>, LoadProblem)> {
     again.pieces.push(("v again", entry(b"w", 1, &[0], &[])));
     table.push(("optimizer's path twice", again.file(), twice(Group::Optimizer).into()));
     let mut without = good.clone().with("optimizer", [0]);
-    without.pieces.retain(|(name, _)| !["options", "rate", "flag"].contains(name));
+    without.pieces.retain(|(name, _)| !["options", "rate", "flag", "whole", "word", "list"].contains(name));
     let count = 4 + good.pieces.last().unwrap().1.len();
     table.push(("tensors of no optimizer", without.file(), M::SpareBytes { count }.into()));
     let wide = good.clone().with("w", entry(b"w", 1, &[1 << 59], &[]));

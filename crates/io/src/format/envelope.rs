@@ -1,8 +1,8 @@
-//! The fixed part: the first 40 bytes, which say what the rest is. docs/checkpoint-format.md has the table of offsets.
+//! The first 40 bytes: magic number, version, lengths, checksums. docs/checkpoint-format.md has the table of offsets.
 
-use crate::limits::{self, MAX_HEADER};
-use crate::reader::Checksums;
-use crate::{LoadProblem, Malformed, Part};
+use crate::format::checksum::Checksums;
+use crate::format::limits::{self, MAX_HEADER};
+use crate::format::problem::{LoadProblem, Malformed, Part};
 
 /// Not ASCII, then the name, then what a transfer in text mode changes: CR LF, the end-of-file mark of DOS, LF.
 pub(crate) const MAGIC: [u8; 8] = *b"\x8bBRK\r\n\x1a\n";
@@ -59,15 +59,15 @@ impl Envelope {
         ) else {
             return Err(truncated(shortest));
         };
-        // The checksum comes before the version: the fixed part is the same in every version to come, and so a damaged
-        // version number is not taken for a new one.
+        // The checksum comes before the version: the fixed part is the same in every version to come, so a damaged version
+        // number is not taken for a new one.
         let covered = bytes.get(..36).unwrap_or_default();
         checksums.check(crc32fast::hash(covered), crc, || Part::Envelope)?;
         if version == 0 {
             return Err(Malformed::Version.into());
         }
         if version > VERSION || flags != FLAGS {
-            return Err(LoadProblem::Newer { version, flags });
+            return Err(LoadProblem::Newer { version, flags, latest: VERSION });
         }
         limits::check("bytes of the header", usize::try_from(header).unwrap_or(usize::MAX), MAX_HEADER)?;
         let expected = (shortest.checked_add(header))
@@ -133,8 +133,8 @@ mod tests {
         let mut flipped = sample();
         flipped[8] ^= 1 << 1;
         assert!(matches!(found(&flipped, 56), P::Checksum(Part::Envelope)));
-        assert!(matches!(found(&patched(8, &[2]), 56), P::Newer { version: 2, flags: 0 }));
-        assert!(matches!(found(&patched(12, &[4]), 56), P::Newer { version: 1, flags: 4 }));
+        assert!(matches!(found(&patched(8, &[2]), 56), P::Newer { version: 2, flags: 0, latest: 1 }));
+        assert!(matches!(found(&patched(12, &[4]), 56), P::Newer { version: 1, flags: 4, .. }));
         assert!(matches!(found(&patched(8, &[0]), 56), P::Malformed(M::Version)));
         assert!(matches!(found(&patched(19, &[1]), 56), P::Limit(_)));
         // A sum that wraps around to just this length.

@@ -2,41 +2,20 @@
 
 use std::io::{BufRead, Read};
 
+use backrule_tensor::MemoryError;
 use crc32fast::Hasher;
 
-use crate::envelope::Envelope;
-use crate::header::{Entry, Header};
-use crate::{LoadProblem, Malformed, Part, section};
+use crate::format::checksum::Checksums;
+use crate::format::entry::Entry;
+use crate::format::envelope::Envelope;
+use crate::format::header::Header;
+use crate::format::problem::{LoadProblem, Malformed, Part};
+use crate::format::section;
 
-/// So much of a file is read at a time.
+/// Bytes that are read from a file at a time.
 pub(crate) const BUFFER: usize = 256 << 10;
-/// So many bytes are hashed and copied at a time: they are still in the cache for the second.
+/// Bytes that are hashed and copied at a time: they are still in the cache for the second.
 const PIECE: usize = 64 << 10;
-
-/// Whether checksums are compared. Whatever they say, nothing in a file may do harm: a forger computes them, too, and so
-/// does a fuzzer without having to guess them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Checksums {
-    Compare,
-    #[cfg(feature = "fuzzing")]
-    Ignore,
-}
-
-impl Checksums {
-    pub(crate) fn check(
-        self,
-        computed: u32,
-        stored: u32,
-        part: impl FnOnce() -> Part,
-    ) -> Result<(), LoadProblem> {
-        let same = match self {
-            Self::Compare => computed == stored,
-            #[cfg(feature = "fuzzing")]
-            Self::Ignore => true,
-        };
-        if same { Ok(()) } else { Err(LoadProblem::Checksum(part())) }
-    }
-}
 
 /// Reads `length` bytes, which must be all, and gives the elements to `keep`, piece by piece. Every length is compared
 /// with what is there before memory is taken for it; `begin` is told the payload's, once it is known to be right.
@@ -130,8 +109,8 @@ pub(crate) fn read_exactly(input: &mut impl Read, size: u64) -> Result<Vec<u8>, 
     Ok(bytes)
 }
 
-/// Memory for `size` bytes and no more, or the error that there is none.
+/// Memory for `size` bytes and no more.
 pub(crate) fn reserve(bytes: &mut Vec<u8>, size: u64) -> Result<(), LoadProblem> {
     let size = usize::try_from(size).unwrap_or(usize::MAX);
-    bytes.try_reserve_exact(size).map_err(|error| LoadProblem::Io(error.into()))
+    bytes.try_reserve_exact(size).map_err(|_| MemoryError::new("load", size).into())
 }
