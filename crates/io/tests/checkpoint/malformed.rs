@@ -1,7 +1,9 @@
 //! Files that lie, each with the very error that it has to give, and some that only look as if they did.
 
 use crate::forge::{Forged, GATES, entry, file, fixed, load, load_within_limits, sized};
-use backrule_io::limits::{MAX_HEADER, MAX_OPTION_NAME, MAX_PATH, MAX_PROGRAM, MAX_SECTION, MAX_TENSORS};
+use backrule_io::limits::{
+    MAX_HEADER, MAX_OPTION_NAME, MAX_OPTIONS, MAX_PATH, MAX_PROGRAM, MAX_SECTION, MAX_TENSORS,
+};
 use backrule_io::{Group, LimitError, LoadProblem, Malformed, Part, Section};
 
 fn limit(what: &str, found: usize, limit: usize) -> LoadProblem {
@@ -492,11 +494,25 @@ fn the_largest_headers_stay_within_the_memory() {
     let long = |code| [&[code][..], &length.to_be_bytes(), &vec![b'1'; length as usize]].concat();
     let two = [&[1][..], &sized(&long(0xdb)), &[2], &sized(&long(0xdd))].concat();
     let sections = [&[0; 26][..], &2_u32.to_le_bytes(), &two, &[0; 5]].concat();
-    for (name, bytes) in [("tensors", file(1, &tensors, &payload)), ("sections", file(1, &sections, &[]))] {
+    // As many values as there may be, in lists of one value each, and as many words as there may be.
+    let option = |i: u8, value: &[u8]| [&sized(&[b'0' + i]), value].concat();
+    let list = |values: u32| [&[5][..], &values.to_le_bytes()].concat();
+    let lists = [list(2048), [list(1), vec![3, 1]].concat().repeat(2048)].concat();
+    let words = (1..MAX_OPTIONS as u8).flat_map(|i| option(i, &[&[4][..], &sized(b"w")].concat()));
+    let options = [&(MAX_OPTIONS as u32).to_le_bytes()[..], &option(0, &lists)].concat();
+    let options = [options, words.collect()].concat();
+    let options = [&[0; 30][..], &[1], &[0; 8], &options, &[0; 8]].concat();
+    let all = [
+        ("tensors", file(1, &tensors, &payload)),
+        ("sections", file(1, &sections, &[])),
+        ("options", file(1, &options, &[])),
+    ];
+    for (name, bytes) in all {
         for &checksums in GATES {
             let mut accepted = None;
             let measured = allocation_counter::measure(|| accepted = load(&bytes, checksums).ok());
             let above = measured.bytes_max.saturating_sub(bytes.len() as u64);
+            println!("{name}: {above} bytes above the length of the file");
             assert!(above <= 1 << 20, "{name}: {above} bytes above the file's length");
             let count = accepted.unwrap().tensors().count();
             assert_eq!(count, if name == "tensors" { 2 * MAX_TENSORS } else { 0 });
