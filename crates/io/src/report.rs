@@ -1,4 +1,4 @@
-//! What restoring did, and what doesn't fit.
+//! The outcome of a restore.
 
 use std::fmt;
 
@@ -6,8 +6,8 @@ use crate::format::entry::TensorInfo;
 
 /// What a partial restore did: every tensor of both sides is in one of the lists.
 ///
-/// As text it is a table with the tensors of network and optimiser on the left, and those of the checkpoint on the right:
-/// see [`Restoring`](crate::Restoring).
+/// As text it is a table with the tensors of network and optimizer on the left, and those of the checkpoint
+/// on the right: see [`Restoring`](crate::Restoring).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// What has the checkpoint's values now.
@@ -16,8 +16,8 @@ pub struct Report {
     pub missing: Vec<TensorInfo>,
     /// What is in the checkpoint and has no place to go.
     pub unexpected: Vec<TensorInfo>,
-    /// What has kept its values, because those of the checkpoint have another shape or element type; and the optimizer's
-    /// state for such a parameter.
+    /// What has kept its values, because those of the checkpoint have another shape or element type; and the
+    /// optimizer's state for such a parameter.
     pub skipped: Vec<Pair>,
 }
 

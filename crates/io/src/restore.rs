@@ -10,8 +10,9 @@ use crate::report::{Mismatch, Pair, Report};
 impl Checkpoint {
     /// Puts the network's values back, bit for bit. An optimizer that was saved too is left alone.
     ///
-    /// Each tensor is found by its path, wherever it stands. Either all of them are restored or none: the same paths,
-    /// shapes and element types have to be on both sides. [`restoring`](Self::restoring) asks for less.
+    /// Each tensor is found by its path, wherever it stands. Either all of them are restored or none: the
+    /// same paths, shapes and element types have to be on both sides. [`restoring`](Self::restoring) asks for
+    /// less.
     ///
     /// ```
     /// # use backrule_io::Checkpoint;
@@ -39,14 +40,14 @@ impl Checkpoint {
         self.restoring().restore_into(network).map(drop)
     }
 
-    /// Puts the network's and the optimizer's values back, bit for bit, and the optimizer's step count and options: all
-    /// or nothing. A learning rate that should be another one from now on is set afterwards. Where no options were saved,
-    /// they stay as they are.
+    /// Puts the network's and the optimizer's values back, bit for bit, and the optimizer's step count and
+    /// options: all or nothing. A learning rate that should be another one from now on is set afterwards.
+    /// Where no options were saved, they stay as they are.
     ///
     /// # Errors
-    /// [`RestoreError::NoOptimizer`] when none was saved, [`RestoreError::Mismatch`] with every tensor of both that
-    /// doesn't fit, or [`RestoreError::Options`] when the optimizer can't have those that were saved; nothing has been
-    /// changed then.
+    /// [`RestoreError::NoOptimizer`] when none was saved, [`RestoreError::Mismatch`] with every tensor of
+    /// both that doesn't fit, or [`RestoreError::Options`] when the optimizer can't have those that were
+    /// saved; nothing has been changed then.
     pub fn restore_with_optimizer<T: Scalar>(
         &self,
         network: &mut (impl NamedTensors<T> + ?Sized),
@@ -67,10 +68,10 @@ impl Checkpoint {
     }
 }
 
-/// What a checkpoint's tensors are called elsewhere, and how much of it has to fit: made by [`Checkpoint::restoring`].
+/// A restore into something that differs from what was saved: made by [`Checkpoint::restoring`].
 ///
-/// As long as nothing else is said, everything has to fit, as with [`Checkpoint::restore`]. Whatever is said, all is
-/// compared before anything is written, and on an error network and optimizer are as they were.
+/// By default everything has to fit, as with [`Checkpoint::restore`]. Everything is compared before anything
+/// is written, and on an error network and optimizer are as they were.
 ///
 /// Fine-tuning takes the old body and a new head:
 ///
@@ -134,9 +135,9 @@ enum Fit {
 impl<'c> Restoring<'c> {
     /// What is at or below `from` in the checkpoint goes to the same place at or below `to`.
     ///
-    /// Paths are compared by whole names: `fc1` is not the beginning of `fc10.weight`. An empty `from` moves everything,
-    /// an empty `to` takes a name away. Each tensor is renamed once, by the first call that knows it, so that two calls
-    /// can swap names. An optimizer's state follows its parameter.
+    /// Paths are compared by whole names: `fc1` is not the beginning of `fc10.weight`. An empty `from` moves
+    /// everything, an empty `to` takes a name away. Each tensor is renamed once, by the first call that knows
+    /// it, so two calls can swap names. An optimizer's state follows its parameter.
     ///
     /// ```
     /// # use backrule_io::Checkpoint;
@@ -154,7 +155,8 @@ impl<'c> Restoring<'c> {
         self.rename_with(move |path| below(path, &from).map(|rest| join(&to, rest)))
     }
 
-    /// The same as a function of the path in the checkpoint; `None` leaves it to the next call, or as it is.
+    /// The same by a function of the path in the checkpoint; where it gives `None`, the next call decides, or
+    /// the path stays.
     ///
     /// It is asked for the network's tensors only: an optimizer's state follows its parameter.
     pub fn rename_with(mut self, rename: impl Fn(&str) -> Option<String> + 'c) -> Self {
@@ -162,15 +164,16 @@ impl<'c> Restoring<'c> {
         self
     }
 
-    /// Restores what is at or below `prefix` in the network, and leaves all else alone, on both sides. Several calls add
-    /// up. The path is that in the network: it has been renamed already.
+    /// Restores what is at or below `prefix` in the network, and leaves all else alone, on both sides.
+    /// Several calls add up. The path is that in the network: it has been renamed already.
     pub fn only(mut self, prefix: impl Into<String>) -> Self {
         self.only.push(prefix.into());
         self
     }
 
-    /// Tensors may be missing in the checkpoint, and keep their values; and it may have others. What is on both sides
-    /// has to have the same shape and element type. The [`Report`] tells what was restored; read it.
+    /// Tensors may be missing in the checkpoint, and keep their values; and it may have others. What is on
+    /// both sides has to have the same shape and element type. The [`Report`] tells what was restored; read
+    /// it.
     pub fn partial(mut self) -> Self {
         if self.fit < Fit::Partial {
             self.fit = Fit::Partial;
@@ -178,8 +181,8 @@ impl<'c> Restoring<'c> {
         self
     }
 
-    /// As [`partial`](Self::partial), and tensors with another shape or element type keep their values too, with the
-    /// optimizer's state for them.
+    /// As [`partial`](Self::partial), and tensors with another shape or element type keep their values too,
+    /// with the optimizer's state for them.
     pub fn skip_misshapen(mut self) -> Self {
         self.fit = Fit::SkipMisshapen;
         self
@@ -190,8 +193,8 @@ impl<'c> Restoring<'c> {
     /// # Errors
     /// - [`RestoreError::Mismatch`] with every tensor that should fit and doesn't, or when not one fits;
     /// - [`RestoreError::Collision`] when two tensors were given one name;
-    /// - [`RestoreError::UnknownRename`] and [`RestoreError::UnknownOnly`] for a path that nothing has: a typing error
-    ///   must not pass for a partial success.
+    /// - [`RestoreError::UnknownRename`] and [`RestoreError::UnknownOnly`] for a path that nothing has: a
+    ///   typing error must not pass for a partial success.
     ///
     /// Nothing has been changed then.
     pub fn restore_into<T: Scalar>(
@@ -209,8 +212,9 @@ impl<'c> Restoring<'c> {
     /// Restores the network and the optimizer with its step count and options: both or none.
     ///
     /// # Errors
-    /// [`RestoreError::NoOptimizer`] when none was saved, [`RestoreError::Options`] when the optimizer can't have the
-    /// options that were saved, and those of [`restore_into`](Self::restore_into); nothing has been changed then.
+    /// [`RestoreError::NoOptimizer`] when none was saved, [`RestoreError::Options`] when the optimizer can't
+    /// have the options that were saved, and those of [`restore_into`](Self::restore_into); nothing has been
+    /// changed then.
     pub fn restore_into_with_optimizer<T: Scalar>(
         self,
         network: &mut (impl NamedTensors<T> + ?Sized),
@@ -238,7 +242,8 @@ impl<'c> Restoring<'c> {
         Ok(report)
     }
 
-    /// What is going to be written to the network, after a look at whether all paths that were given mean something.
+    /// What is going to be written to the network, after a look at whether all paths that were given mean
+    /// something.
     fn network<T: Scalar>(
         &self,
         network: &mut (impl NamedTensors<T> + ?Sized),
@@ -353,7 +358,8 @@ impl<'r> Plan<'r> {
 
     /// Decides for every tensor of `target`, notes it in `report`, and changes nothing.
     ///
-    /// It visits as `write` will, for writing: what has been compared here is exactly what is going to be written.
+    /// It visits as `write` will, for writing: what has been compared here is exactly what is going to be
+    /// written.
     fn compare<T: Scalar>(
         &mut self,
         target: &mut (impl NamedTensors<T> + ?Sized),
@@ -372,7 +378,7 @@ impl<'r> Plan<'r> {
                 shape: tensor.shape(),
                 crc: None,
             };
-            // Taken out, so that of two tensors with one name the second is missing.
+            // Taken out, so the second of two tensors with one name is missing.
             let Some((stored, elements)) = self.stored.remove(&path) else {
                 report.missing.push(target);
                 return;
@@ -460,9 +466,10 @@ pub enum RestoreError {
         /// What has become of it.
         reason: String,
     },
-    /// The one exception to all or nothing: the file of a checkpoint that was [opened](Checkpoint::open) was written to or became
-    /// unreadable **while** it was restored. Network and optimizer now hold old and new values: restore all of them from
-    /// another file. A checkpoint that was [loaded](Checkpoint::load) never gives this error.
+    /// The one exception to all or nothing: the file of a checkpoint that was [opened](Checkpoint::open) was
+    /// written to or became unreadable **while** it was restored. Network and optimizer now hold old and new
+    /// values: restore all of them from another file. A checkpoint that was [loaded](Checkpoint::load) never
+    /// gives this error.
     #[error(
         "restored in part only: reading {} again failed: {reason}; restore all from another file",
         Name(*group, path)

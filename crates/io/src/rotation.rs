@@ -37,12 +37,12 @@ use crate::snapshot::{SaveError, Snapshot};
 /// ```
 ///
 /// # What it relies on
-/// All that it knows stands in the names of the files, `NAME-NUMBER-METRIC.brk`: there is no index that could disagree
-/// with them. Only regular files are removed that are called just as it would have called them. The numbers go on from
-/// the largest that is there; one process at a time should save under one name.
+/// All that it knows stands in the names of the files, `NAME-NUMBER-METRIC.brk`: there is no index that could
+/// disagree with them. Only regular files are removed that are called just as it would have called them. The
+/// numbers go on from the largest that is there; one process at a time should save under one name.
 ///
-/// The new file is on the disk, and its name is, before an old one is removed. A process that is killed in between leaves
-/// a file too many, which the next [`save`](Self::save) removes.
+/// The new file is on the disk, and its name is, before an old one is removed. A process that is killed in
+/// between leaves a file too many, which the next [`save`](Self::save) removes.
 #[derive(Clone, Debug)]
 pub struct Rotation {
     folder: PathBuf,
@@ -94,7 +94,8 @@ pub struct Found {
 }
 
 impl Rotation {
-    /// The checkpoints of the run `name` in a folder that exists. All are kept, as long as nothing else is said.
+    /// The checkpoints of the run `name` in a folder that exists. All are kept, as long as nothing else is
+    /// said.
     ///
     /// # Errors
     /// [`RotationError::Name`] if `name` can't begin the name of a file.
@@ -124,7 +125,8 @@ impl Rotation {
     /// The metric may be `None`.
     ///
     /// # Errors
-    /// When the folder can't be read, or the checkpoint was not saved, or not surely. Nothing has been removed then.
+    /// When the folder can't be read, or the checkpoint was not saved, or not surely. Nothing has been
+    /// removed then.
     pub fn save<T: Scalar>(
         &self,
         snapshot: &Snapshot<'_, T>,
@@ -187,8 +189,8 @@ impl Rotation {
         self.first(self.files()?)
     }
 
-    /// The best checkpoint that can be loaded; `None` if none has a metric, or [`keep_best`](Self::keep_best) has not
-    /// said which one is the best.
+    /// The best checkpoint that can be loaded; `None` if none has a metric, or [`keep_best`](Self::keep_best)
+    /// has not said which one is the best.
     ///
     /// # Errors
     /// Those of [`latest`](Self::latest).

@@ -21,7 +21,8 @@ use crate::run::{OptimizerState, Run};
 /// Elements that are converted and written at a time: 64 or 128 KiB, which stay in the cache.
 const CHUNK: usize = 16_384;
 
-/// What is going to be saved: made by [`Checkpoint::of`], completed, and then [saved](Self::save).
+/// A checkpoint that is going to be saved: made by [`Checkpoint::of`], completed, and then
+/// [saved](Self::save).
 ///
 /// It borrows the tensors and copies none of them.
 ///
@@ -77,8 +78,8 @@ impl<'a, T: Scalar> Snapshot<'a, T> {
         self
     }
 
-    /// Refuses to save a tensor with NaN or an infinity in it, of the network or of the optimizer: a run that diverged then
-    /// doesn't replace the last good checkpoint.
+    /// Refuses to save a tensor with NaN or an infinity in it, of the network or of the optimizer: a run that
+    /// diverged then doesn't replace the last good checkpoint.
     ///
     /// ```
     /// # use backrule_io::Checkpoint;
@@ -93,7 +94,8 @@ impl<'a, T: Scalar> Snapshot<'a, T> {
         self
     }
 
-    /// Adds a value of your own: anything that serde can write and read back. [`Checkpoint::metadata`] reads it.
+    /// Adds a value of your own: anything that serde can write and read back. [`Checkpoint::metadata`] reads
+    /// it.
     ///
     /// The bytes of a `HashMap` change from run to run: with a `BTreeMap`, equal checkpoints are equal files.
     ///
@@ -115,15 +117,15 @@ impl<'a, T: Scalar> Snapshot<'a, T> {
     /// ```
     ///
     /// # Errors
-    /// When the value can't be written, or would not come back: both are tried here. Two changes are not noticed. As in every
-    /// format of serde, `Some(None)` and `Some(())` come back as `None`; and an untagged enum whose first variant accepts
-    /// the values of its second comes back as the first.
+    /// When the value can't be written, or would not come back: both are tried here. Two changes are not
+    /// noticed. As in every format of serde, `Some(None)` and `Some(())` come back as `None`; and an untagged
+    /// enum whose first variant accepts the values of its second comes back as the first.
     pub fn metadata<M: Serialize + DeserializeOwned>(self, metadata: &M) -> Result<Self, SectionError> {
         self.section(Section::Metadata, metadata)
     }
 
-    /// The metrics up to now, of a type of your own as for [`metadata`](Self::metadata). [`Checkpoint::metrics`] reads
-    /// them.
+    /// The metrics up to now, of a type of your own as for [`metadata`](Self::metadata).
+    /// [`Checkpoint::metrics`] reads them.
     ///
     /// # Errors
     /// Those of [`metadata`](Self::metadata).
@@ -140,8 +142,9 @@ impl<'a, T: Scalar> Snapshot<'a, T> {
         self.section(Section::Schedule, schedule)
     }
 
-    /// What layers the network is made of, from which it can be built again: the `Architecture` of backrule-nn, or a
-    /// type of your own as for [`metadata`](Self::metadata). [`Checkpoint::architecture`] reads it.
+    /// What layers the network is made of, from which it can be built again: the `Architecture` of
+    /// backrule-nn, or a type of your own as for [`metadata`](Self::metadata). [`Checkpoint::architecture`]
+    /// reads it.
     ///
     /// # Errors
     /// Those of [`metadata`](Self::metadata).
@@ -167,17 +170,18 @@ impl<'a, T: Scalar> Snapshot<'a, T> {
 
     /// Writes the file. At any time, even if the power fails, the old file or the new one is there, whole.
     ///
-    /// The bytes go to a file beside it (`.NAME.PID.TIME.tmp`), which is synced and renamed. Then the directory is synced,
-    /// except on systems other than Unix, where it can't be. What a killed process has left beside it is removed by the next
-    /// save. Several processes may save to one path: the last one to finish wins.
+    /// The bytes go to a file beside it (`.NAME.PID.TIME.tmp`), which is synced and renamed. Then the
+    /// directory is synced, except on systems other than Unix, where it can't be. What a killed process has
+    /// left beside it is removed by the next save. Several processes may save to one path: the last one to
+    /// finish wins.
     ///
-    /// A symbolic link is followed: the file that it leads to is replaced, or created. A file that is replaced hands on
-    /// its mode and, where the system allows it, its owner and group. Its access control lists are not kept, and hard links to
-    /// it keep the old contents. A read-only file is not replaced.
+    /// A symbolic link is followed: the file that it leads to is replaced, or created. A file that is
+    /// replaced hands on its mode and, where the system allows it, its owner and group. Its access control
+    /// lists are not kept, and hard links to it keep the old contents. A read-only file is not replaced.
     ///
     /// # Errors
-    /// [`FileError::DurabilityUncertain`] when the new file is in place but the directory could not be synced. With any
-    /// other error, a file that was there is unchanged.
+    /// [`FileError::DurabilityUncertain`] when the new file is in place but the directory could not be
+    /// synced. With any other error, a file that was there is unchanged.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), SaveError> {
         let (entries, head) = self.plan()?;
         replace(path.as_ref(), |out| {
@@ -192,8 +196,8 @@ impl<'a, T: Scalar> Snapshot<'a, T> {
     /// The bytes of the file that [`save`](Self::save) would write.
     ///
     /// # Errors
-    /// When there is more of something than a checkpoint can hold, two tensors have the same path, or there is not enough
-    /// memory.
+    /// When there is more of something than a checkpoint can hold, two tensors have the same path, or there
+    /// is not enough memory.
     pub fn to_bytes(&self) -> Result<Vec<u8>, SaveError> {
         let (entries, head) = self.plan()?;
         let payload = entries.iter().fold(0_usize, |sum, entry| sum.saturating_add(entry.size()));
@@ -203,8 +207,8 @@ impl<'a, T: Scalar> Snapshot<'a, T> {
         Ok(out.into_inner())
     }
 
-    /// What there is to save, and the beginning of the file without the checksums: those are computed while the tensors are
-    /// written, so each tensor is read once.
+    /// What there is to save, and the beginning of the file without the checksums: those are computed while
+    /// the tensors are written, so each tensor is read once.
     fn plan(&self) -> Result<(Vec<Entry<'_>>, Vec<u8>), SaveError> {
         let entry = |(group, path, tensor): (_, _, &Tensor<T>)| {
             let (dtype, shape) = (T::DTYPE, tensor.shape());
@@ -222,7 +226,7 @@ impl<'a, T: Scalar> Snapshot<'a, T> {
         Ok((entries, head))
     }
 
-    /// The envelope's fixed part and the header: as long with any checksums.
+    /// The first 40 bytes and the header. Their length doesn't depend on the checksums.
     fn head(&self, entries: &[Entry<'_>]) -> Result<Vec<u8>, LimitError> {
         let payload = entries.iter().fold(0_u64, |sum, entry| sum.saturating_add(entry.size() as u64));
         let header = header::encode(&self.run, self.optimizer_state.as_ref(), &self.sections, entries)?;
@@ -331,7 +335,8 @@ pub enum SaveError {
         /// The path they share.
         path: String,
     },
-    /// An option of the optimizer can't be written: two have one name, or there is too much of something. Nothing was written.
+    /// An option of the optimizer can't be written: two have one name, or there is too much of something.
+    /// Nothing was written.
     #[error("not saved: {0}")]
     Option(ConfigError),
     /// A name that a safetensors file keeps for itself. Nothing was written.
@@ -388,6 +393,19 @@ impl fmt::Debug for SaveError {
                 .finish(),
             Self::Memory(error) => f.debug_tuple("Memory").field(error).finish(),
             Self::File(error) => f.debug_tuple("File").field(error).finish(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_is_not_there_is_an_error() {
+        for size in [usize::MAX, usize::MAX / 4] {
+            let Err(SaveError::Memory(error)) = memory(size) else { panic!("{size}") };
+            assert_eq!((error.operation, error.bytes), ("save", size));
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The most memory that saving, opening and restoring take: less than the state and 64 MiB. Alone in its process, because the
-//! system counts by process.
+//! The most memory that saving, opening and restoring take: less than the state and 64 MiB. Alone in its
+//! process, because the system counts by process.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -13,11 +13,12 @@ use crate::format::problem::LoadProblem;
 use crate::format::reader;
 
 impl Checkpoint {
-    /// Reads and verifies a file, and keeps all of it in memory. Nothing that happens to the file afterwards makes restoring
-    /// fail, so restoring is all or nothing.
+    /// Reads and verifies a file, and keeps all of it in memory. Nothing that happens to the file afterwards
+    /// makes restoring fail, so restoring is all or nothing.
     ///
-    /// Nothing in the file makes this panic or take more memory than the length of the file and 1 MiB. Where the network and its
-    /// checkpoint don't fit into memory side by side, [`open`](Self::open) leaves the elements in the file.
+    /// Nothing in the file makes this panic or take more memory than the length of the file and 1 MiB. Where
+    /// the network and its checkpoint don't fit into memory side by side, [`open`](Self::open) leaves the
+    /// elements in the file.
     ///
     /// ```
     /// # use backrule_io::Checkpoint;
@@ -36,8 +37,8 @@ impl Checkpoint {
     /// ```
     ///
     /// # Errors
-    /// When the file can't be read, is no checkpoint, was written by a later version, is damaged in any way, or doesn't fit
-    /// into memory. The message names the file.
+    /// When the file can't be read, is no checkpoint, was written by a later version, is damaged in any way,
+    /// or doesn't fit into memory. The message names the file.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, LoadError> {
         read_file(path.as_ref(), |mut input, length| Self::read(&mut input, length, Checksums::Compare))
     }

@@ -17,9 +17,10 @@ use crate::run::{OptimizerState, Run};
 
 /// A checkpoint: verified from the first byte to the last.
 ///
-/// [`Checkpoint::of`] begins a new one. [`load`](Self::load) reads one into memory, [`open`](Self::open) leaves the elements in
-/// the file. [`restore`](Self::restore) and [`restore_with_optimizer`](Self::restore_with_optimizer) put the values back. As
-/// text it is a list of everything in it, but the elements: see [`open`](Self::open).
+/// [`Checkpoint::of`] begins a new one. [`load`](Self::load) reads one into memory, [`open`](Self::open)
+/// leaves the elements in the file. [`restore`](Self::restore) and
+/// [`restore_with_optimizer`](Self::restore_with_optimizer) put the values back. As text it is a list of
+/// everything in it, but the elements: see [`open`](Self::open).
 ///
 /// ```
 /// use backrule_io::tensor::Tensor;
@@ -61,8 +62,8 @@ impl Checkpoint {
         Self { header, payload, source }
     }
 
-    /// Where the run was: epoch, step, position in the data, seed, version of the program. All of a default one where nothing
-    /// was given to [`Snapshot::run`](crate::Snapshot::run).
+    /// Where the run was: epoch, step, position in the data, seed, version of the program. All of a default
+    /// one where nothing was given to [`Snapshot::run`](crate::Snapshot::run).
     pub fn run(&self) -> &Run {
         &self.header.run
     }
@@ -99,8 +100,8 @@ impl Checkpoint {
     /// The value that was given to [`Snapshot::architecture`](crate::Snapshot::architecture).
     ///
     /// It is data and may be anybody's. Where it claims sizes, compare them with
-    /// [`element_count`](Self::element_count) before memory is taken for them; `Architecture::build` of backrule-nn
-    /// asks for that number.
+    /// [`element_count`](Self::element_count) before memory is taken for them; `Architecture::build` of
+    /// backrule-nn asks for that number.
     ///
     /// # Errors
     /// Those of [`section`](Self::section).
@@ -114,8 +115,8 @@ impl Checkpoint {
         network.fold(0, |sum, info| sum.saturating_add(info.shape.elements()))
     }
 
-    /// The value of a section. Fields that its type has gained since it was saved need `#[serde(default)]`; any
-    /// self-describing type, such as `serde_json::Value`, shows what there is.
+    /// The value of a section. Fields that its type has gained since it was saved need `#[serde(default)]`;
+    /// any self-describing type, such as `serde_json::Value`, shows what there is.
     ///
     /// # Errors
     /// When it was not saved, or is not an `M`.

@@ -11,17 +11,20 @@ use crate::format::envelope::Envelope;
 use crate::format::reader;
 
 impl Checkpoint {
-    /// Reads and verifies a file, and leaves the elements in it. The file stays open, and restoring reads it once more, straight
-    /// into the tensors: a network of any size is restored with little more memory than its own.
+    /// Reads and verifies a file, and leaves the elements in it. The file stays open, and restoring reads it
+    /// once more, straight into the tensors: a network of any size is restored with little more memory than
+    /// its own.
     ///
-    /// [`Snapshot::save`](crate::Snapshot::save) to the same path does no harm meanwhile, since it puts another file in its
-    /// place. A file that was written to before restoring is the error [`Changed`](crate::RestoreError::Changed), and nothing
-    /// changes. A file that is written to, or that the disk no longer gives, **while** it is restored is the error
-    /// [`Interrupted`](crate::RestoreError::Interrupted), and network and optimizer hold old and new values. Nothing can have
-    /// both: all or nothing needs memory for the old values or the new ones, and [`load`](Self::load) takes it.
+    /// [`Snapshot::save`](crate::Snapshot::save) to the same path does no harm meanwhile, since it puts
+    /// another file in its place. A file that was written to before restoring is the error
+    /// [`Changed`](crate::RestoreError::Changed), and nothing changes. A file that is written to, or that the
+    /// disk no longer gives, **while** it is restored is the error
+    /// [`Interrupted`](crate::RestoreError::Interrupted), and network and optimizer hold old and new values.
+    /// Nothing can have both: all or nothing needs memory for the old values or the new ones, and
+    /// [`load`](Self::load) takes it.
     ///
-    /// Nothing in the file makes this panic or take more memory than its header and 1 MiB. On systems other than Unix and
-    /// Windows it is [`load`](Self::load).
+    /// Nothing in the file makes this panic or take more memory than its header and 1 MiB. On systems other
+    /// than Unix and Windows it is [`load`](Self::load).
     ///
     /// No network is needed to see what is in a file, so this is also the way to inspect one:
     ///

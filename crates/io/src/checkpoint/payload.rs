@@ -47,7 +47,8 @@ impl Payload {
         Ok(Self::Memory(bytes))
     }
 
-    /// Where a payload of `size` bytes begins, `tail` bytes before the end of a file of `length`. They add up: that was checked.
+    /// Where a payload of `size` bytes begins, `tail` bytes before the end of a file of `length`. They add
+    /// up: that was checked.
     pub(crate) fn start_of(length: u64, size: u64, tail: u64) -> u64 {
         length.saturating_sub(size).saturating_sub(tail)
     }

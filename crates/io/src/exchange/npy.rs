@@ -44,8 +44,8 @@ pub fn save<T: Scalar>(path: impl AsRef<Path>, tensor: &Tensor<T>) -> Result<(),
     Ok(())
 }
 
-/// All before the elements, which begin at a multiple of 64 bytes. With six axes it is 192 bytes at most, so its
-/// length fits two bytes.
+/// All before the elements, which begin at a multiple of 64 bytes. With six axes it is 192 bytes at most, so
+/// its length fits two bytes.
 fn head<T: Scalar>(tensor: &Tensor<T>) -> Vec<u8> {
     let descr = match T::DTYPE {
         DType::F32 => "<f4",

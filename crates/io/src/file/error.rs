@@ -27,8 +27,8 @@ pub enum FileError {
         /// Why it failed.
         error: io::Error,
     },
-    /// The new file is in its place and complete, but the directory could not be synced: after a power cut now, the old
-    /// one may be back. Save again to be sure.
+    /// The new file is in its place and complete, but the directory could not be synced: after a power cut
+    /// now, the old one may be back. Save again to be sure.
     #[error(
         "{}: saved, but a power cut could still undo it, because its directory can't be synced: {error}; save again",
         file.display()
@@ -49,19 +49,19 @@ backrule_tensor::readable! {
     }
 }
 
-/// What is done to save a file, up to the moment at which the new one is in place.
+/// A step of saving a file, up to the renaming.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SaveStep {
-    /// Looking at what is there.
+    /// Looking at the path.
     Look,
     /// Creating a file beside it.
     Create,
-    /// Giving that the permissions of the old one.
+    /// Giving the new file the permissions of the old one.
     Permissions,
     /// Writing it.
     Write,
-    /// Having it written to the disk.
+    /// Syncing it to the disk.
     Sync,
     /// Giving it the name of the old one.
     Rename,
@@ -93,7 +93,7 @@ pub enum TargetProblem {
     /// Something that is no file: replacing a device would remove it.
     #[error("there is {0}: choose another name")]
     Special(FileKind),
-    /// A file that nobody may write. That it could be replaced all the same is not what its owner meant.
+    /// A file that nobody may write. The system would replace it all the same, but its owner meant otherwise.
     #[error("the file there is read-only: make it writable, or choose another name")]
     ReadOnly,
     /// Symbolic links that lead to each other.
@@ -128,7 +128,7 @@ backrule_tensor::readable! {
     }
 }
 
-/// An error of the system, as what it says about the target where it does.
+/// An error of the system; where it says something about the target, as that.
 pub(super) fn not_committed(file: &Path, step: SaveStep, error: io::Error) -> FileError {
     use io::ErrorKind as E;
     let file = file.to_path_buf();

@@ -17,11 +17,11 @@ impl From<io::Error> for NotOpened {
     }
 }
 
-/// Opens a file, and gives its length. Whatever is no file is refused at once: a pipe would keep us waiting, a device might
-/// never end.
+/// Opens a file, and gives its length. Whatever is no file is refused at once: a pipe would keep us waiting,
+/// a device might never end.
 pub(crate) fn open(file: &Path) -> Result<(File, u64), NotOpened> {
-    // Before it is opened, because opening alone has effects on some devices; and again when it is, because it may be
-    // another one by then.
+    // Checked before, because opening alone has effects on some devices; and after, because it may be another
+    // file by then.
     regular(&fs::metadata(file)?)?;
     let file = for_reading().open(file)?;
     let metadata = file.metadata()?;
@@ -33,11 +33,11 @@ fn regular(metadata: &fs::Metadata) -> Result<(), NotOpened> {
     FileKind::special(metadata).map_or(Ok(()), |kind| Err(NotOpened::Special(kind)))
 }
 
-/// Opening never waits, whatever the path has become since it was looked at.
+/// Opening never waits, even if another process has put a pipe there since the check.
 #[cfg(unix)]
 fn for_reading() -> OpenOptions {
     use std::os::unix::fs::OpenOptionsExt;
-    /// O_NONBLOCK. It is not worth a dependency; elsewhere, only the check before opening is left.
+    /// O_NONBLOCK, which is not worth a dependency. On other systems the check before opening has to do.
     const NONBLOCK: i32 = if cfg!(all(
         any(target_os = "linux", target_os = "android"),
         any(
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
     use crate::file::scratch::Scratch;
 
-    /// What a path has become after it was looked at: opening doesn't wait for a writer.
+    /// A pipe that was put there after the check: opening doesn't wait for a writer.
     #[test]
     fn opening_a_pipe_does_not_wait() {
         let scratch = Scratch::new("pipe");

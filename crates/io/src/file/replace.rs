@@ -18,13 +18,13 @@ fn replace_with(
     sync_directory: impl FnOnce(&Path) -> io::Result<()>,
 ) -> Result<(), FileError> {
     let directory = commit(file, write)?;
-    // A sync that failed is not tried again: the system may have dropped the data that it could not write, and report
-    // success the second time.
+    // A sync that failed is not tried again: the system may have dropped the data that it could not write,
+    // and report success the second time.
     sync_directory(&directory)
         .map_err(|error| FileError::DurabilityUncertain { file: file.to_path_buf(), error })
 }
 
-/// Everything up to and including the renaming; gives the directory that has to be synced.
+/// All steps up to the renaming; gives the directory that has to be synced.
 fn commit(file: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<PathBuf, FileError> {
     let failed = |step| move |error| not_committed(file, step, error);
     let target = Target::of(file)?;
@@ -40,7 +40,7 @@ fn commit(file: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Resul
     Ok(target.directory)
 }
 
-/// Makes the renaming last. Elsewhere than on Unix a directory can't be opened for that.
+/// Makes the renaming durable. On systems other than Unix a directory can't be opened for that.
 #[cfg(unix)]
 fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()

@@ -1,4 +1,4 @@
-//! What a file is going to replace.
+//! The file that is going to be replaced.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -8,11 +8,11 @@ use crate::file::error::{FileError, MAX_LINKS, SaveStep, TargetProblem, not_comm
 use crate::file::kind::FileKind;
 
 pub(super) struct Target {
-    /// Behind all symbolic links, so that the links stay.
+    /// The end of all symbolic links: they stay.
     pub(super) path: PathBuf,
     pub(super) directory: PathBuf,
     pub(super) name: String,
-    /// Of the file that is there.
+    /// Of the file that is there already.
     pub(super) old: Option<Metadata>,
 }
 
@@ -30,7 +30,7 @@ impl Target {
                 return Err(refused(TargetProblem::ReadOnly));
             }
         }
-        // `runs/` means a folder, though its last component would do as a name.
+        // `runs/` means a folder, although `runs` is a file name.
         let ends_in_separator = path.to_string_lossy().ends_with(path::is_separator);
         let (Some(name), Some(parent), false) = (path.file_name(), path.parent(), ends_in_separator) else {
             return Err(refused(TargetProblem::NoName));
@@ -42,8 +42,8 @@ impl Target {
     }
 }
 
-/// Where `file` really is, and what is there; `None` when there is no end of links. One that leads nowhere is followed,
-/// too: the file will be created where it points.
+/// The path at the end of all symbolic links, and the file there; `None` when the links have no end. A link
+/// that leads nowhere is followed too: the file will be created where it points.
 fn follow(file: &Path) -> io::Result<Option<(PathBuf, Option<Metadata>)>> {
     let mut path = file.to_path_buf();
     for _ in 0..=MAX_LINKS {

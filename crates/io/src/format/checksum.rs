@@ -1,7 +1,7 @@
 use crate::format::problem::{LoadProblem, Part};
 
-/// Whether checksums are compared. A forger computes matching ones, so all other checks hold without them; a fuzzer leaves
-/// the comparison out and reaches those checks.
+/// Whether checksums are compared. A forger computes matching ones, so all other checks hold without them; a
+/// fuzzer leaves the comparison out and reaches those checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Checksums {
     Compare,

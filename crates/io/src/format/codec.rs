@@ -1,8 +1,8 @@
 //! Single values of the header. This is the only module that knows bincode.
 //!
-//! Integers have a fixed width and are little-endian. bincode is finished and no longer maintained, so it gets no further than
-//! this file: the layout is specified without it, `tests/checkpoint/layout.rs` writes the same bytes by hand, and `wincode`
-//! has the same layout.
+//! Integers have a fixed width and are little-endian. bincode is finished and no longer maintained, so it
+//! gets no further than this file: the layout is specified without it, `tests/checkpoint/layout.rs` writes
+//! the same bytes by hand, and `wincode` has the same layout.
 
 use std::io::{self, Write};
 
@@ -13,12 +13,13 @@ use bincode::{BorrowDecode, Encode};
 use crate::format::limits::{LimitError, MAX_HEADER};
 use crate::format::problem::Malformed;
 
-/// The limit bounds what one value may claim. Everything decoded here is borrowed or a number, so a claim never becomes an
-/// allocation.
+/// The limit bounds what one value may claim. Everything decoded here is borrowed or a number, so a claim
+/// never becomes an allocation.
 const CONFIG: Configuration<LittleEndian, Fixint, Limit<MAX_HEADER>> =
     bincode::config::standard().with_little_endian().with_fixed_int_encoding().with_limit::<MAX_HEADER>();
 
-/// Appends one value. Writing numbers and bytes to memory can't fail; should bincode refuse all the same, nothing is saved.
+/// Appends one value. Writing numbers and bytes to memory can't fail; should bincode refuse all the same,
+/// nothing is saved.
 pub(crate) fn put(out: &mut impl Write, value: impl Encode) -> Result<(), LimitError> {
     match bincode::encode_into_std_write(value, out, CONFIG) {
         Ok(_) => Ok(()),

@@ -88,8 +88,8 @@ impl fmt::Display for TensorInfo {
     }
 }
 
-/// A tensor's group and path for a message. A path can come from anybody's file, so its control characters are escaped: they
-/// must not reach the reader's terminal.
+/// A tensor's group and path for a message. A path can come from anybody's file, so its control characters
+/// are escaped: they must not reach the reader's terminal.
 pub(crate) struct Name<'a>(pub(crate) Group, pub(crate) &'a str);
 
 impl fmt::Display for Name<'_> {

@@ -1,7 +1,7 @@
 //! The header: everything but the elements. docs/checkpoint-format.md lists its values.
 //!
-//! What was read stays as it is in the file, and is decoded again when it is asked for: a list of tensors would take many
-//! times the memory of their entries.
+//! What was read stays as it is in the file, and is decoded again when it is asked for: a list of tensors
+//! would take many times the memory of their entries.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -86,7 +86,8 @@ impl Header {
         read.map_err(|problem| SectionError { section, problem })
     }
 
-    /// Every tensor, in the order of their elements in the payload: first the network's, then the optimizer's.
+    /// Every tensor, in the order of their elements in the payload: first the network's, then the
+    /// optimizer's.
     pub(crate) fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
         self.group(Group::Network).chain(self.group(Group::Optimizer))
     }

@@ -1,5 +1,5 @@
-//! What a checkpoint may hold. The same limits apply to writing and to reading, so what was saved can be loaded. The rank of a
-//! tensor is limited by [`MAX_RANK`](backrule_tensor::MAX_RANK).
+//! What a checkpoint may hold. The same limits apply to writing and to reading, so what was saved can be
+//! loaded. The rank of a tensor is limited by [`MAX_RANK`](backrule_tensor::MAX_RANK).
 
 use backrule_tensor::Options;
 

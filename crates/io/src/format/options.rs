@@ -1,5 +1,5 @@
-//! Options in the header: their number, then for each one its name and its value. A value is its kind and itself; a list is the
-//! number of its values and these.
+//! Options in the header: their number, then for each one its name and its value. A value is its kind and
+//! itself; a list is the number of its values and these.
 
 use std::io::Write;
 

@@ -68,7 +68,8 @@ pub enum LoadProblem {
     Io(io::Error),
 }
 
-// A message holds that of its cause, so no cause is named as a source: whoever prints the chain prints nothing twice.
+// A message holds that of its cause, so no cause is named as a source: whoever prints the chain prints
+// nothing twice.
 impl From<LimitError> for LoadProblem {
     fn from(error: LimitError) -> Self {
         Self::Limit(error)
@@ -109,7 +110,7 @@ impl From<Problem> for LoadProblem {
     }
 }
 
-/// What makes no sense in a checkpoint whose checksums match, so that it wasn't written by this crate.
+/// What makes no sense in a checkpoint whose checksums match: this crate did not write it.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Malformed {

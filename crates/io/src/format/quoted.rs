@@ -1,7 +1,7 @@
 use std::fmt::{self, Write};
 
-/// A message that may quote a file: escaped, because it may hold commands for the terminal. Quotes and backslashes stay, so a
-/// message that has escaped its quotations reads as it was.
+/// A message that may quote a file: escaped, because it may hold commands for the terminal. Quotes and
+/// backslashes stay, so a message that has escaped its quotations reads as it was.
 pub(crate) struct Quoted<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Quoted<'_> {

@@ -1,4 +1,4 @@
-//! Reading a file from the first byte to the last, and verifying all of it on the way.
+//! Reading a file from the first byte to the last, and verifying all of it.
 
 use std::io::{BufRead, Read};
 
@@ -17,8 +17,9 @@ pub(crate) const BUFFER: usize = 256 << 10;
 /// Bytes that are hashed and copied at a time: they are still in the cache for the second.
 const PIECE: usize = 64 << 10;
 
-/// Reads `length` bytes, which must be all, and gives the elements to `keep`, piece by piece. Every length is compared
-/// with what is there before memory is taken for it; `begin` is told the payload's, once it is known to be right.
+/// Reads all of the `length` bytes, and gives the elements to `keep`, piece by piece. Every length is
+/// compared with the bytes that are there before memory is taken for it. `begin` gets the length of the
+/// payload, once it is known to be right.
 pub(crate) fn read<K>(
     input: &mut impl BufRead,
     length: u64,
@@ -113,4 +114,18 @@ pub(crate) fn read_exactly(input: &mut impl Read, size: u64) -> Result<Vec<u8>, 
 pub(crate) fn reserve(bytes: &mut Vec<u8>, size: u64) -> Result<(), LoadProblem> {
     let size = usize::try_from(size).unwrap_or(usize::MAX);
     bytes.try_reserve_exact(size).map_err(|_| MemoryError::new("load", size).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_is_not_there_is_an_error() {
+        for size in [usize::MAX, usize::MAX / 4] {
+            let problem = read_exactly(&mut &b""[..], size as u64).unwrap_err();
+            let LoadProblem::Memory(error) = &problem else { panic!("{problem}") };
+            assert_eq!((error.operation, error.bytes), ("load", size));
+        }
+    }
 }

@@ -1,18 +1,8 @@
-//! Sections: values that only the saving program understands, as MessagePack. Structs are maps with the names of their fields,
-//! variants of enums go by their names, and types with a form for humans (an IP address, a UUID) use it.
+//! Sections: values that only the saving program understands, as MessagePack. Structs are maps with the names
+//! of their fields, variants of enums go by their names, and types with a form for humans (an IP address, a
+//! UUID) use it.
 //!
-//! Why MessagePack. Such values outlive the program that wrote them (fields are added, removed, defaulted), so the format
-//! has to describe itself; and what was put in must come out. Compared on the values of `tests/checkpoint/metadata.rs`:
-//!
-//! * `serde_json` writes NaN and infinities as null: `Some(NaN)` comes back as `None`, and `NaN` not at all. The error would
-//!   appear after the run that diverged. The keys of a map must be strings, numbers or booleans.
-//! * `cbor4ii` writes `()` as an empty array, so the null in a `serde_json::Value` comes back as `[]`. Neither it nor
-//!   `ciborium` reads a map with integer keys, or an IP address, below `flatten`.
-//! * `ciborium` brings seven crates, among them a proc-macro and a second version of syn. `minicbor-serde` has a licence
-//!   (Blue Oak) that nothing else here has.
-//! * `rmp-serde` brings itself and `rmp`, forbids unsafe code, and changes only `Some(None)` and `Some(())`, as all of them
-//!   do. Its maintainer keeps it alive but would like a successor (3Hren/msgpack-rust#255): hence one private file, and a
-//!   format for which there are many readers.
+//! docs/decisions/0036-metadata-is-messagepack.md compares it with other formats. Only this file knows `rmp-serde`.
 
 use std::fmt;
 
@@ -85,11 +75,11 @@ pub enum SectionProblem {
     /// It was not saved.
     #[error("the checkpoint has none: save them with the method of this name")]
     Missing,
-    /// The value refuses to be serialised.
+    /// The value refuses to be serialized.
     #[error("can't be serialized: {}", Quoted(.0))]
     Serialize(String),
-    /// The value can be written but would not be accepted by the same type: its `Serialize` and `Deserialize` differ, or
-    /// serde can't do it (a map with keys other than strings below `flatten`, for instance).
+    /// The value can be written but would not be accepted by the same type: its `Serialize` and `Deserialize`
+    /// differ, or serde can't do it (a map with keys other than strings below `flatten`, for instance).
     #[error("would be written but could not be read back: {}", Quoted(.0))]
     OneWay(String),
     /// There is too much of it.
@@ -110,7 +100,7 @@ backrule_tensor::readable! {
     enum SectionProblem { Missing, Serialize(reason), OneWay(reason), Limit(error), Deserialize { expected, reason } }
 }
 
-/// Serialises `value`, and reads it back: an error now can still be helped.
+/// Serializes `value`, and reads it back: an error now can still be helped.
 pub(crate) fn encode<M: Serialize + DeserializeOwned>(
     section: Section,
     value: &M,
@@ -132,18 +122,18 @@ fn try_encode<M: Serialize + DeserializeOwned>(
 
 /// Whether the bytes are one value of MessagePack that isn't nested too deeply.
 ///
-/// [`decode`] could not ask for the depth: the deserializer counts arrays and maps but not enums, so a deeply nested value of a
-/// recursive enum would overflow the stack.
+/// [`decode`] could not ask for the depth: the deserializer counts arrays and maps but not enums, so a deeply
+/// nested value of a recursive enum would overflow the stack.
 pub(crate) fn verify(bytes: &[u8]) -> Result<(), String> {
     decode::<IgnoredAny>(bytes).map(drop)
 }
 
 pub(crate) fn decode<M: DeserializeOwned>(bytes: &[u8]) -> Result<M, String> {
-    // Reads texts where they are: a reader of a stream copies each one first, and needs its memory once more.
+    // Borrows texts from the slice: a reader of a stream would copy each one.
     let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes).with_human_readable();
     deserializer.set_max_depth(MAX_SECTION_DEPTH);
     let value = M::deserialize(&mut deserializer).map_err(|error| error.to_string())?;
-    // It doesn't tell how far it is, but it tells when there is nothing any more.
+    // The deserializer doesn't tell its position, but it tells when no byte is left.
     match <()>::deserialize(&mut deserializer) {
         Err(Error::InvalidMarkerRead(_)) => Ok(value),
         _ => Err("bytes are left over".to_string()),

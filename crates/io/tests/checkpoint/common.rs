@@ -1,4 +1,4 @@
-//! What several tests need: an optimiser, a small run, a directory of one's own.
+//! What several tests need: an optimizer, a small run, a directory of one's own.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use backrule_io::tensor::{ConfigError, NamedTensors, Options, Path, Role, Scalar
 
 pub(crate) type Named<T> = Vec<(&'static str, Tensor<T>)>;
 
-/// The state of an optimiser, without its rule.
+/// The state of an optimizer, without its rule.
 #[derive(Clone)]
 pub(crate) struct Momentum<T> {
     pub(crate) velocities: Named<T>,
@@ -55,7 +55,8 @@ pub(crate) fn epoch(epoch: u64) -> Run {
     Run { epoch, ..Run::default() }
 }
 
-/// A network with a tensor of every kind: a matrix, a number without axes, an empty one, six axes; with all odd values.
+/// A network with a tensor of every kind: a matrix, a number without axes, an empty one, six axes; with all
+/// odd values.
 pub(crate) fn network<T: Scalar>() -> Named<T> {
     let odd = [-0.0, f64::INFINITY, f64::NEG_INFINITY, f64::NAN, 1e-40, 0.1].map(T::from_f64);
     vec![

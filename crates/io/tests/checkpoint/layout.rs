@@ -1,5 +1,5 @@
-//! The bytes of version 1, written by hand from docs/checkpoint-format.md, without bincode and without this crate's writer; and a file
-//! of every version, written once, that must be readable for ever.
+//! The bytes of version 1, written by hand from docs/checkpoint-format.md, without bincode and without this
+//! crate's writer; and a file of every version, written once, that must be readable for ever.
 
 use crate::common::{Momentum, Named, bits};
 use backrule_io::tensor::{OptionValue, Options, Tensor};
@@ -45,7 +45,7 @@ fn a_file_without_anything_optional() {
         &[0],                 // seed
         &[0],                 // program
         &0_u32.to_le_bytes(), // sections
-        &[0],                 // optimiser
+        &[0],                 // optimizer
         &2_u32.to_le_bytes(),
         &entry("w", 2, &[1, 2], &w),
         &entry("s", 2, &[], &s),
@@ -93,7 +93,7 @@ fn a_file_with_everything() {
         &[4],
         &sized(b"\xc3"), // true
         &[1],
-        &5_u64.to_le_bytes(), // the optimiser's steps
+        &5_u64.to_le_bytes(), // the optimizer's steps
         &5_u32.to_le_bytes(), // options
         &sized(b"rate"),
         &[1],
@@ -116,7 +116,7 @@ fn a_file_with_everything() {
         &[3, 0],
         &1_u32.to_le_bytes(), // tensors of the network
         &entry("w", 1, &[1], &w),
-        &2_u32.to_le_bytes(), // and of the optimiser
+        &2_u32.to_le_bytes(), // and of the optimizer
         &entry("w", 1, &[1], &v),
         &entry("", 1, &[1, 0], &[]),
     ]
@@ -132,8 +132,8 @@ fn a_file_with_everything() {
     assert_eq!(snapshot.to_bytes().unwrap(), by_hand);
 }
 
-/// Made by `golden/v1.py` from the specification. Once it is published it is never made again: when a test below fails, the format
-/// has changed, and files that people have can't be read.
+/// Made by `golden/v1.py` from the specification. Once it is published it is never made again: when a test
+/// below fails, the format has changed, and files that people have can't be read.
 const GOLDEN: &[u8] = include_bytes!("../golden/v1.brk");
 
 fn golden_network() -> Named<f32> {

@@ -217,7 +217,7 @@ fn table() -> Vec<(&'static str, Vec<u8>, LoadProblem)> {
             ),
             section(Section::Metadata),
         ),
-        // The optimiser.
+        // The optimizer.
         ("mark of the optimizer", with("optimizer", &[2]), M::Tag { field: "the optimizer's steps" }.into()),
         ("65 options", with("options", &65_u32.to_le_bytes()), limit("options", 65, 64)),
         ("huge option's name", with("rate", &huge), M::HeaderEnds { field: "an option's name" }.into()),
@@ -520,8 +520,8 @@ fn the_largest_headers_stay_within_the_memory() {
     }
 }
 
-/// Every header with one byte changed, and with bytes taken out or put in. Some of them are good: another epoch, another
-/// name. None may panic or take memory, and what is accepted must restore or say why not.
+/// Every header with one byte changed, and with bytes taken out or put in. Some of them are good: another
+/// epoch, another name. None may panic or take memory, and what is accepted must restore or say why not.
 #[test]
 fn forged_headers_are_errors_or_good() {
     let good = Forged::new();

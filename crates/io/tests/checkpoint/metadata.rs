@@ -134,7 +134,7 @@ fn shapes_of_types_come_back() {
     comes_back(vec![Ok::<u8, String>(1), Err("x".to_string())]);
     comes_back((PathBuf::from("a/b"), Duration::from_nanos(5)));
     comes_back("::1".parse::<IpAddr>().unwrap());
-    // None of these is nil, so that none collapses.
+    // None of these is nil, so none collapses.
     comes_back((Some(Wrapper(0.5)), Some(Schedule::Constant), Some(Shown('x'))));
 }
 

@@ -1,4 +1,4 @@
-//! The optimiser's options are part of its state.
+//! The optimizer's options are part of its state.
 
 use crate::common::{bits, network, optimizer, spoil};
 use backrule_io::limits::{

@@ -22,7 +22,7 @@ pub(crate) fn with(packages: &str) -> Option<String> {
     None
 }
 
-/// Prints what it has read so that bits can be compared.
+/// Prints all that was read, with the bits of elements.
 const SCRIPT: &str = r#"
 import sys
 sys.path.insert(0, sys.argv[1])

@@ -93,7 +93,7 @@ fn each_degree_of_strictness_refuses_what_it_should() {
         }
         other => panic!("{other}"),
     };
-    // Without the renaming, and without the optimiser.
+    // Without the renaming, and without the optimizer.
     let strict = refused(|net, _| checkpoint.restoring().restore_into(net));
     assert_eq!(fit(strict), (2, 2, 1));
     let strict = refused(|net, optim| {

@@ -10,7 +10,8 @@ fn numbers(rotation: &Rotation) -> Vec<u64> {
     rotation.files().unwrap().iter().map(|file| file.number).collect()
 }
 
-/// Against a list of all that was saved. Each save is by a rotation of its own, as by a program that was started again.
+/// Against a list of all that was saved. Each save is by a rotation of its own, as by a program that was
+/// started again.
 #[test]
 fn the_last_and_the_best_are_kept() {
     let metrics =

@@ -48,7 +48,7 @@ fn the_payload_of_a_nan_comes_back() {
 
 #[test]
 fn large_tensors_cross_the_chunks() {
-    // Not a multiple of the chunk, so that the last piece is a short one.
+    // Not a multiple of the chunk, so the last piece is a short one.
     let tensor = Tensor::<f64>::from_fn([3, 8191], |at| (at[0] * 8191 + at[1]) as f64).unwrap();
     let mut net = vec![("a", tensor.clone())];
     let bytes = Checkpoint::of(&net).to_bytes().unwrap();

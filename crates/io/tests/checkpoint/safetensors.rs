@@ -70,6 +70,23 @@ fn an_opened_file_is_restored_from_the_disk() {
 }
 
 #[test]
+fn it_is_listed_as_what_it_is() {
+    let net = vec![("w", Tensor::from([0.5_f32])), ("\u{1b}", Tensor::scalar(1.0))];
+    let bytes = to_bytes(&net).unwrap();
+    let expected = format!(
+        "safetensors, {} bytes, without checksums
+epoch 0, step 0, position 0
+2 tensors, 8 bytes
+  network `w` f32 [1], 4 bytes, crc {:08x}
+  network `\\u{{1b}}` f32 [], 4 bytes, crc {:08x}",
+        bytes.len(),
+        crc32fast::hash(&0.5_f32.to_le_bytes()),
+        crc32fast::hash(&1.0_f32.to_le_bytes())
+    );
+    assert_eq!(from_bytes(&bytes).unwrap().to_string(), expected);
+}
+
+#[test]
 fn it_is_restored_as_strictly_as_a_checkpoint() {
     let file = from_bytes(&to_bytes(&network::<f32>()).unwrap()).unwrap();
     let mut other = vec![("fc1.weight", Tensor::from([[1.0_f32, 2.0]]))];

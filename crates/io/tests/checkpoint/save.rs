@@ -4,9 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::common::{Named, Scratch, bits, epoch, network, spoil};
+use crate::common::{Momentum, Named, Scratch, bits, epoch, network, spoil};
 use backrule_io::limits::{MAX_HEADER, MAX_PATH, MAX_PROGRAM, MAX_SECTION, MAX_TENSORS};
-use backrule_io::tensor::Tensor;
+use backrule_io::tensor::{Options, Tensor};
 use backrule_io::{
     Checkpoint, FileError, FileKind, Group, LoadProblem, Run, SaveError, SectionProblem, TargetProblem,
 };
@@ -75,6 +75,41 @@ fn what_is_refused_touches_no_file() {
 }
 
 #[test]
+fn a_run_that_diverged_does_not_replace_the_last_checkpoint() {
+    let scratch = Scratch::new("finite");
+    let path = scratch.0.join("model.brk");
+    let good: Named<f64> =
+        vec![("w", Tensor::from([f64::MAX, -0.0, 5e-324])), ("none", Tensor::zeros([0]).unwrap())];
+    let state = |velocity: f64| Momentum {
+        velocities: vec![("w.velocity", Tensor::from([0.0, velocity, 1.0]))],
+        steps: 1,
+        options: Options::new().with("anything", f64::NAN),
+    };
+    Checkpoint::of(&good).optimizer(&state(1.0)).finite_only().save(&path).unwrap();
+    let before = fs::read(&path).unwrap();
+    for bad in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+        let mut net = good.clone();
+        net[0].1.as_mut_slice()[2] = bad;
+        let (fine, diverged) = (state(1.0), state(bad));
+        for (error, expected) in [
+            (Checkpoint::of(&net).optimizer(&fine).finite_only().save(&path), (Group::Network, "w", 2)),
+            (
+                Checkpoint::of(&good).optimizer(&diverged).finite_only().save(&path),
+                (Group::Optimizer, "w.velocity", 1),
+            ),
+        ] {
+            let Err(SaveError::NotFinite { group, path, at, value }) = error else { panic!("saved") };
+            assert_eq!((group, path.as_str(), at), expected);
+            assert_eq!(value.to_bits(), bad.to_bits());
+        }
+        assert_eq!(fs::read(&path).unwrap(), before);
+        // Nobody asked.
+        Checkpoint::of(&net).optimizer(&diverged).to_bytes().unwrap();
+    }
+    assert_eq!(scratch.names(), ["model.brk"]);
+}
+
+#[test]
 fn the_limits_hold_when_writing() {
     let named = |count: usize, length: usize| -> Vec<(String, Tensor)> {
         let name = |i| format!("{i:0length$}");
@@ -111,7 +146,8 @@ fn the_limits_hold_when_writing() {
     assert!(matches!(error, SaveError::Limit(_)), "{error}");
 }
 
-/// A bare file name has no directory in it. The current directory belongs to the whole process: hence another one.
+/// A bare file name has no directory in it. The current directory belongs to the whole process: hence another
+/// one.
 #[test]
 fn a_bare_file_name_is_saved_where_we_are() {
     const CHILD: &str = "BACKRULE_IO_TEST_BARE_NAME";

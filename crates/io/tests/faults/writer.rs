@@ -12,13 +12,13 @@ use backrule_io::{Checkpoint, FileError, Run, SaveError};
 pub(crate) const NOT_SAVED: i32 = 3;
 pub(crate) const UNCERTAIN: i32 = 4;
 
-/// Looked up by the child before and after it saves, so that a trace shows where saving begins and ends.
+/// Looked up by the child before and after it saves, so a trace shows where saving begins and ends.
 pub(crate) const BEGIN: &str = "/backrule-faults-begin";
 pub(crate) const END: &str = "/backrule-faults-end";
 
 type Net = Vec<(String, Tensor)>;
 
-/// 300 KB: ten writes, so that there are points within the file to be killed at.
+/// 300 KB: ten writes, so there are points within the file to be killed at.
 fn state(epoch: u64) -> Net {
     let value = |tensor: usize, i: usize| (epoch * 100_000) as f32 + (tensor * 30_000 + i) as f32;
     let tensor = |k: usize| Tensor::from_vec([25_000], (0..25_000).map(|i| value(k, i)).collect()).unwrap();

@@ -1,5 +1,5 @@
-//! The header: an object in JSON. Its visitors know the fields and the depth of this format, so `serde_json` builds no tree, and
-//! nothing that a file claims becomes an allocation.
+//! The header: an object in JSON. Its visitors know the fields and the depth of this format, so `serde_json`
+//! builds no tree, and nothing that a file claims becomes an allocation.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};

@@ -1,11 +1,13 @@
-//! Weights in the [safetensors](https://huggingface.co/docs/safetensors) format, for PyTorch and other readers.
+//! Weights in the [safetensors](https://huggingface.co/docs/safetensors) format, for PyTorch and other
+//! readers.
 //!
-//! Names and layouts carry over: a path such as `fc1.weight` is what a `state_dict` calls it, a dense layer's weight is
-//! `[out, in]` on both sides, and elements are in row-major order. In Python, `safetensors.torch.load_file` reads what
-//! [`save`] writes, and `save_file(model.state_dict(), path)` writes what [`load`] reads.
+//! Names and layouts carry over: a path such as `fc1.weight` is what a `state_dict` calls it, a dense layer's
+//! weight is `[out, in]` on both sides, and elements are in row-major order. In Python,
+//! `safetensors.torch.load_file` reads what [`save`] writes, and `save_file(model.state_dict(), path)` writes
+//! what [`load`] reads.
 //!
-//! A file is loaded as a [`Checkpoint`] with nothing but tensors. It is restored as strictly as any other, or as freely on
-//! request:
+//! A file is loaded as a [`Checkpoint`] with nothing but tensors. It is restored as strictly as any other, or
+//! as freely on request:
 //!
 //! ```
 //! use backrule_io::safetensors;
@@ -59,7 +61,8 @@ const LENGTH: u64 = 8;
 /// The file is put in place as that of a checkpoint is: see [`Snapshot::save`](crate::Snapshot::save).
 ///
 /// # Errors
-/// Those of [`Snapshot::save`](crate::Snapshot::save), and [`SaveError::Reserved`] for a tensor with the name `__metadata__`.
+/// Those of [`Snapshot::save`](crate::Snapshot::save), and [`SaveError::Reserved`] for a tensor with the name
+/// `__metadata__`.
 pub fn save<T: Scalar>(
     network: &(impl NamedTensors<T> + ?Sized),
     path: impl AsRef<Path>,
@@ -111,14 +114,16 @@ fn write<T: Scalar>(head: &[u8], tensors: &[(String, &Tensor<T>)], out: &mut imp
     tensors.iter().try_for_each(|(_, tensor)| snapshot::chunks(tensor, |bytes| out.write_all(bytes)))
 }
 
-/// Reads a file whose elements are all `F32` or `F64` into memory, and checks its structure. Metadata are passed over.
+/// Reads a file whose elements are all `F32` or `F64` into memory, and checks its structure. Metadata are
+/// passed over.
 ///
-/// Nothing in it can make this panic. The memory that it takes is bounded by the length of the file, twelve times that of its
-/// header, and 1 MiB. There are no checksums in this format: damage to elements is not noticed.
+/// Nothing in it can make this panic. The memory that it takes is bounded by the length of the file, twelve
+/// times that of its header, and 1 MiB. There are no checksums in this format: damage to elements is not
+/// noticed.
 ///
 /// # Errors
-/// When the file can't be read, is no safetensors file, has elements of another type (the message names the tensor), is
-/// beyond the [limits] of a checkpoint, or doesn't fit into memory. The message names the file.
+/// When the file can't be read, is no safetensors file, has elements of another type (the message names the
+/// tensor), is beyond the [limits] of a checkpoint, or doesn't fit into memory. The message names the file.
 pub fn load(path: impl AsRef<Path>) -> Result<Checkpoint, LoadError> {
     read_file(path.as_ref(), |mut input, length| read_to_memory(&mut input, length))
 }
