@@ -85,7 +85,7 @@ fn large(c: &mut Criterion) {
     bench(&mut group, format!("restore/{mib}mib"), || {
         let mut state = state();
         Checkpoint::of(&state).save(file).unwrap();
-        move || Checkpoint::load(file).unwrap().restore(&mut state).unwrap()
+        move || Checkpoint::open(file).unwrap().restore(&mut state).unwrap()
     });
     bench(&mut group, format!("raw_read/{mib}mib"), || {
         fs::write(raw, vec![1; mib << 20]).unwrap();

@@ -70,8 +70,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let file = folder.join("half.brk");
     Checkpoint::of(&first.net)
         .optimizer(&first.optimizer)
-        .step(STEPS)
-        .seed(SEED)
+        .run(&backrule_io::Run { step: STEPS, seed: Some(SEED), ..backrule_io::Run::default() })
         .metadata(&"points in a circle".to_string())?
         .save(&file)?;
 
@@ -82,7 +81,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let mut second = Run::new()?;
     checkpoint.restore_with_optimizer(&mut second.net, &mut second.optimizer)?;
-    let l = second.train(checkpoint.step()..2 * STEPS)?;
+    let l = second.train(checkpoint.run().step..2 * STEPS)?;
     println!("\nresumed, {STEPS} steps more: loss {l}");
     std::fs::remove_dir_all(&folder)?;
 

@@ -45,7 +45,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let checkpoint = Checkpoint::from_bytes(&Checkpoint::of(&old).to_bytes()?)?;
 
     let (mut fresh, mut tuned) = (with_new_head()?, with_new_head()?);
-    let report = checkpoint.restoring().rename("fc1", "body.fc1").partial().into(&mut tuned)?;
+    let report = checkpoint.restoring().rename("fc1", "body.fc1").partial().restore_into(&mut tuned)?;
     println!("{report}\n");
 
     let few = choose(&train_set, CLASSES, EXAMPLES)?;

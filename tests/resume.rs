@@ -1,7 +1,7 @@
 //! N steps, a checkpoint, and N steps more in fresh objects: bit for bit the run of 2N steps, momentum and dropout on.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use backrule_io::{Checkpoint, Snapshot};
+use backrule_io::{self as io, Checkpoint, Snapshot};
 use backrule_loss::CrossEntropy;
 use backrule_nn::{Dropout, Grads, Key, Linear, Mode, Relu, Residual, Sequential, Tanh, Tape};
 use backrule_optim::{Momentum, Optimizer, Sgd};
@@ -50,8 +50,10 @@ impl<T: Scalar> Run<T> {
     }
 
     fn snapshot(&self) -> Snapshot<'_, T> {
-        let snapshot = Checkpoint::of(&self.net).optimizer(&self.optimizer).step(self.optimizer.step_count());
-        snapshot.seed(self.seed).metadata(&("run".to_string(), 0.5)).unwrap()
+        let (step, seed) = (self.optimizer.step_count(), Some(self.seed));
+        let snapshot = Checkpoint::of(&self.net).optimizer(&self.optimizer);
+        let snapshot = snapshot.run(&io::Run { step, seed, ..io::Run::default() });
+        snapshot.metadata(&("run".to_string(), 0.5)).unwrap()
     }
 
     fn bytes(&self) -> Vec<u8> {
@@ -76,10 +78,10 @@ fn resumed_equals_whole<T: Scalar>(name: &str, sgd: Sgd) {
 
         // Another seed: nothing of the fresh network may remain.
         let mut second = Run::<T>::new(seed + 1000, sgd);
-        second.seed = checkpoint.seed().unwrap();
+        second.seed = checkpoint.run().seed.unwrap();
         checkpoint.restore_with_optimizer(&mut second.net, &mut second.optimizer).unwrap();
         assert_eq!(second.bytes(), first.bytes());
-        second.train(checkpoint.step()..2 * STEPS);
+        second.train(checkpoint.run().step..2 * STEPS);
         assert_eq!(second.bytes(), whole.bytes(), "seed {seed}");
         assert_ne!(second.bytes(), first.bytes());
     }

@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use backrule_io::{Checkpoint, Snapshot};
+use backrule_io::{self as io, Checkpoint, Snapshot};
 use backrule_loss::CrossEntropy;
 use backrule_nn::{Dropout, Grads, Key, Linear, Mode, Relu, Sequential, Tape};
 use backrule_optim::{Momentum, Optimizer, Sgd};
@@ -91,12 +91,10 @@ impl Run {
     }
 
     fn snapshot(&self) -> Snapshot<'_, f32> {
+        let (step, position, seed) = (self.optimizer.step_count(), self.position as u64, Some(self.seed));
         Checkpoint::of(&self.net)
             .optimizer(&self.optimizer)
-            .seed(self.seed)
-            .epoch(self.epoch)
-            .step(self.optimizer.step_count())
-            .position(self.position as u64)
+            .run(&io::Run { epoch: self.epoch, step, position, seed, ..io::Run::default() })
             .metrics(&self.metrics)
             .unwrap()
             .schedule(&self.schedule)
@@ -105,10 +103,10 @@ impl Run {
 
     fn resume(path: &Path) -> Self {
         let checkpoint = Checkpoint::load(path).unwrap();
-        let mut run = Self::new(checkpoint.seed().unwrap(), 4711, checkpoint.schedule().unwrap());
+        let mut run = Self::new(checkpoint.run().seed.unwrap(), 4711, checkpoint.schedule().unwrap());
         checkpoint.restore_with_optimizer(&mut run.net, &mut run.optimizer).unwrap();
         run.metrics = checkpoint.metrics().unwrap();
-        (run.epoch, run.position) = (checkpoint.epoch(), checkpoint.position() as usize);
+        (run.epoch, run.position) = (checkpoint.run().epoch, checkpoint.run().position as usize);
         run
     }
 }

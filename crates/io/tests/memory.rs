@@ -1,5 +1,5 @@
-//! The most memory that saving and loading take: less than the state and 64 MiB. Alone in its process, because that is
-//! what the system counts.
+//! The most memory that saving, opening and restoring take: less than the state and 64 MiB. Alone in its
+//! process, because the system counts by process.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -28,7 +28,7 @@ fn saves_and_loads(mebibytes: usize) {
     let saved = began.elapsed();
     net.iter_mut().for_each(|(_, tensor)| tensor.fill(0.0));
     let began = Instant::now();
-    Checkpoint::load(&path).unwrap().restore(&mut net).unwrap();
+    Checkpoint::open(&path).unwrap().restore(&mut net).unwrap();
     let loaded = began.elapsed();
     for ((_, tensor), i) in net.iter().zip(1..) {
         assert!(tensor.as_slice().iter().all(|&value| value == i as f32));

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use backrule_tensor::{DType, Scalar, Tensor};
 
-use crate::{SaveError, file, snapshot};
+use crate::file::replace::replace;
+use crate::snapshot::{self, SaveError};
 
 /// Bytes before the header: `\x93NUMPY`, the version, and the header's length in two bytes.
 const PREFIX: usize = 10;
@@ -34,16 +35,17 @@ const PREFIX: usize = 10;
 /// Those of [`Snapshot::save`](crate::Snapshot::save) that concern the file.
 pub fn save<T: Scalar>(path: impl AsRef<Path>, tensor: &Tensor<T>) -> Result<(), SaveError> {
     let head = head(tensor);
-    file::replace(path.as_ref(), |out| {
+    replace(path.as_ref(), |out| {
         let mut out = BufWriter::new(out);
         out.write_all(&head)?;
         snapshot::chunks(tensor, |bytes| out.write_all(bytes))?;
         out.flush()
-    })
+    })?;
+    Ok(())
 }
 
-/// All before the elements, which begin at a multiple of 64 bytes. With six axes it is 192 bytes at most, so that its
-/// length fits two bytes.
+/// All before the elements, which begin at a multiple of 64 bytes. With six axes it is 192 bytes at most, so
+/// its length fits two bytes.
 fn head<T: Scalar>(tensor: &Tensor<T>) -> Vec<u8> {
     let descr = match T::DTYPE {
         DType::F32 => "<f4",

@@ -1,54 +1,14 @@
-//! Putting a file in another's place, so that a crash leaves the old one or the new one, whole; and opening one.
-
-mod kind;
-mod permissions;
-mod target;
-mod temporary;
-
-use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use kind::FileKind;
-pub use target::TargetProblem;
-
-use crate::{LoadProblem, SaveError};
-use target::Target;
-use temporary::Temporary;
-
-/// What is done to save a file, up to the moment at which the new one is in place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SaveStep {
-    /// Looking at what is there.
-    Look,
-    /// Creating a file beside it.
-    Create,
-    /// Giving that the permissions of the old one.
-    Permissions,
-    /// Writing it.
-    Write,
-    /// Having it written to the disk.
-    Sync,
-    /// Giving it the name of the old one.
-    Rename,
-}
-
-impl fmt::Display for SaveStep {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Look => "looking at what is there",
-            Self::Create => "creating a file beside it",
-            Self::Permissions => "setting the permissions of the file beside it",
-            Self::Write => "writing",
-            Self::Sync => "syncing",
-            Self::Rename => "renaming the file beside it",
-        })
-    }
-}
+use crate::file::error::{FileError, SaveStep, not_committed};
+use crate::file::permissions;
+use crate::file::target::Target;
+use crate::file::temporary::{self, Temporary};
 
 /// Lets `write` fill a new file, and puts that in the place of `file`.
-pub(crate) fn replace(file: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), SaveError> {
+pub(crate) fn replace(file: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), FileError> {
     replace_with(file, write, sync_directory)
 }
 
@@ -56,17 +16,17 @@ fn replace_with(
     file: &Path,
     write: impl FnOnce(&mut File) -> io::Result<()>,
     sync_directory: impl FnOnce(&Path) -> io::Result<()>,
-) -> Result<(), SaveError> {
+) -> Result<(), FileError> {
     let directory = commit(file, write)?;
-    // A sync that failed is not tried again: the system may have dropped the data that it could not write, and report
-    // success the second time.
+    // A sync that failed is not tried again: the system may have dropped the data that it could not write,
+    // and report success the second time.
     sync_directory(&directory)
-        .map_err(|source| SaveError::DurabilityUncertain { file: file.to_path_buf(), source })
+        .map_err(|error| FileError::DurabilityUncertain { file: file.to_path_buf(), error })
 }
 
-/// Everything up to and including the renaming; gives the directory that has to be synced.
-fn commit(file: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<PathBuf, SaveError> {
-    let failed = |step| move |source| not_committed(file, step, source);
+/// All steps up to the renaming; gives the directory that has to be synced.
+fn commit(file: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<PathBuf, FileError> {
+    let failed = |step| move |error| not_committed(file, step, error);
     let target = Target::of(file)?;
     temporary::clean(&target.directory, &target.name);
     let mut new = Temporary::create(&target.directory, &target.name, target.old.is_some())
@@ -80,21 +40,7 @@ fn commit(file: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Resul
     Ok(target.directory)
 }
 
-/// An error of the system, as what it says about the target where it does.
-fn not_committed(file: &Path, step: SaveStep, source: io::Error) -> SaveError {
-    use io::ErrorKind as E;
-    let file = file.to_path_buf();
-    let problem = match (step, source.kind()) {
-        (SaveStep::Look | SaveStep::Create, E::NotFound | E::NotADirectory) => TargetProblem::NoFolder,
-        (SaveStep::Create, E::PermissionDenied) => TargetProblem::FolderNotWritable,
-        (SaveStep::Create, E::ReadOnlyFilesystem) => TargetProblem::ReadOnlyFileSystem,
-        (SaveStep::Rename, E::CrossesDevices | E::ResourceBusy) => TargetProblem::OtherDevice,
-        _ => return SaveError::NotCommitted { file, step, source },
-    };
-    SaveError::Target { file, problem }
-}
-
-/// Makes the renaming last. Elsewhere than on Unix a directory can't be opened for that.
+/// Makes the renaming durable. On systems other than Unix a directory can't be opened for that.
 #[cfg(unix)]
 fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
@@ -105,99 +51,23 @@ fn sync_directory(_: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Opens a file and tells how long it is. What is no file is refused at once: a pipe would keep us waiting, a device
-/// might never end.
-pub(crate) fn open(file: &Path) -> Result<(File, u64), LoadProblem> {
-    // Before it is opened, because opening alone has effects on some devices; and again when it is, because it may be
-    // another one by then.
-    regular(&fs::metadata(file)?)?;
-    let file = for_reading().open(file)?;
-    let metadata = file.metadata()?;
-    regular(&metadata)?;
-    Ok((file, metadata.len()))
-}
-
-fn regular(metadata: &fs::Metadata) -> Result<(), LoadProblem> {
-    FileKind::special(metadata).map_or(Ok(()), |kind| Err(LoadProblem::Special(kind)))
-}
-
-/// Opening never waits, whatever the path has become since it was looked at.
-#[cfg(unix)]
-fn for_reading() -> OpenOptions {
-    use std::os::unix::fs::OpenOptionsExt;
-    /// O_NONBLOCK. It is not worth a dependency; elsewhere, only the check before opening is left.
-    const NONBLOCK: i32 = if cfg!(all(
-        any(target_os = "linux", target_os = "android"),
-        any(
-            target_arch = "x86_64",
-            target_arch = "x86",
-            target_arch = "aarch64",
-            target_arch = "arm",
-            target_arch = "riscv64"
-        )
-    )) {
-        0o4000
-    } else if cfg!(any(
-        target_vendor = "apple",
-        target_os = "freebsd",
-        target_os = "netbsd",
-        target_os = "openbsd"
-    )) {
-        4
-    } else {
-        0
-    };
-    let mut options = OpenOptions::new();
-    options.read(true).custom_flags(NONBLOCK);
-    options
-}
-
-#[cfg(not(unix))]
-fn for_reading() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.read(true);
-    options
-}
-
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
+    use std::fs;
     use std::io::Write;
-    use std::process;
 
     use super::*;
+    use crate::file::error::TargetProblem;
+    use crate::file::kind::FileKind;
+    use crate::file::scratch::Scratch;
 
-    /// An empty directory that is removed at the end.
-    pub(crate) struct Scratch(pub(crate) PathBuf);
-
-    impl Scratch {
-        pub(crate) fn new(name: &str) -> Self {
-            let path = std::env::temp_dir().join(format!("backrule-{}-{name}", process::id()));
-            fs::create_dir_all(&path).unwrap();
-            Self(path)
-        }
-
-        pub(crate) fn names(&self) -> Vec<String> {
-            let entries = fs::read_dir(&self.0).unwrap();
-            let mut names: Vec<_> =
-                entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-            names.sort();
-            names
-        }
-    }
-
-    impl Drop for Scratch {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
-
-    fn write_new(file: &Path) -> Result<(), SaveError> {
+    fn write_new(file: &Path) -> Result<(), FileError> {
         replace(file, |out| out.write_all(b"new"))
     }
 
-    fn problem(result: Result<(), SaveError>) -> TargetProblem {
+    fn problem(result: Result<(), FileError>) -> TargetProblem {
         match result {
-            Err(SaveError::Target { problem, .. }) => problem,
+            Err(FileError::Target { problem, .. }) => problem,
             other => panic!("{other:?}"),
         }
     }
@@ -211,7 +81,7 @@ pub(crate) mod tests {
             out.write_all(b"half of the n")?;
             Err(io::ErrorKind::StorageFull.into())
         });
-        assert!(matches!(error, Err(SaveError::NotCommitted { step: SaveStep::Write, .. })));
+        assert!(matches!(error, Err(FileError::NotCommitted { step: SaveStep::Write, .. })));
         assert_eq!(fs::read(&file).unwrap(), b"old");
         assert_eq!(scratch.names(), ["model.brk"]);
     }
@@ -230,7 +100,7 @@ pub(crate) mod tests {
             },
         );
         let error = result.unwrap_err();
-        assert!(matches!(error, SaveError::DurabilityUncertain { .. }), "{error}");
+        assert!(matches!(error, FileError::DurabilityUncertain { .. }), "{error}");
         assert_eq!(fs::read(&file).unwrap(), b"new");
         assert_eq!(scratch.names(), ["model.brk"]);
     }
@@ -252,7 +122,7 @@ pub(crate) mod tests {
         assert_eq!(scratch.names(), [name]);
         let name = "x".repeat(256);
         let error = write_new(&scratch.0.join(&name)).unwrap_err();
-        assert!(matches!(error, SaveError::NotCommitted { step: SaveStep::Look, .. }), "{error}");
+        assert!(matches!(error, FileError::NotCommitted { step: SaveStep::Look, .. }), "{error}");
     }
 
     #[test]
@@ -307,7 +177,7 @@ pub(crate) mod tests {
             (SaveStep::Write, E::PermissionDenied),
             (SaveStep::Rename, E::NotFound),
         ] {
-            assert!(matches!(found(step, kind), SaveError::NotCommitted { step: s, .. } if s == step));
+            assert!(matches!(found(step, kind), FileError::NotCommitted { step: s, .. } if s == step));
         }
     }
 
@@ -318,6 +188,7 @@ pub(crate) mod tests {
         use std::process::Command;
 
         use super::*;
+        use crate::file::open::{NotOpened, open};
 
         #[test]
         fn links_are_followed() {
@@ -378,21 +249,9 @@ pub(crate) mod tests {
             for (path, kind) in cases {
                 assert_eq!(problem(write_new(&path)), TargetProblem::Special(kind), "{path:?}");
                 let error = open(&path).unwrap_err();
-                assert!(matches!(error, LoadProblem::Special(found) if found == kind), "{path:?}: {error}");
+                assert!(matches!(error, NotOpened::Special(found) if found == kind), "{path:?}: {error:?}");
             }
             assert_eq!(scratch.names(), ["link", "pipe", "socket"]);
-        }
-
-        /// What a path has become after it was looked at: opening doesn't wait for a writer.
-        #[test]
-        fn opening_a_pipe_does_not_wait() {
-            let scratch = Scratch::new("pipe");
-            let pipe = scratch.0.join("pipe");
-            assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-            let (send, receive) = std::sync::mpsc::channel();
-            std::thread::spawn(move || send.send(for_reading().open(pipe).is_ok()));
-            let opened = receive.recv_timeout(std::time::Duration::from_secs(10));
-            assert_eq!(opened, Ok(true), "opening waited");
         }
 
         #[test]

@@ -1,4 +1,5 @@
-//! A value of MessagePack as text for people, whatever it is: much like JSON, but with NaN, and with any keys.
+//! A value of MessagePack as text for people, whatever it is: much like JSON, but with NaN, and with any
+//! keys.
 
 use std::fmt::{self, Display};
 

@@ -1,10 +1,12 @@
-//! The fixed part: the first 40 bytes, which say what the rest is. docs/checkpoint-format.md has the table of offsets.
+//! The first 40 bytes: magic number, version, lengths, checksums. docs/checkpoint-format.md has the table of
+//! offsets.
 
-use crate::limits::{self, MAX_HEADER};
-use crate::reader::Checksums;
-use crate::{LoadProblem, Malformed, Part};
+use crate::format::checksum::Checksums;
+use crate::format::limits::{self, MAX_HEADER};
+use crate::format::problem::{LoadProblem, Malformed, Part};
 
-/// Not ASCII, then the name, then what a transfer in text mode changes: CR LF, the end-of-file mark of DOS, LF.
+/// Not ASCII, then the name, then what a transfer in text mode changes: CR LF, the end-of-file mark of DOS,
+/// LF.
 pub(crate) const MAGIC: [u8; 8] = *b"\x8bBRK\r\n\x1a\n";
 /// The version that is written. All up to this one are read.
 pub(crate) const VERSION: u32 = 1;
@@ -35,11 +37,11 @@ impl Envelope {
         bytes
     }
 
-    /// Reads the first bytes of something that is `length` bytes long, and checks that the parts add up to that.
+    /// Reads the first bytes of a file of `length` bytes, and checks that its parts add up to that.
     pub(crate) fn decode(bytes: &[u8], length: u64, checksums: Checksums) -> Result<Self, LoadProblem> {
         let shortest = Self::SIZE.saturating_add(Self::END);
         let truncated = |expected| LoadProblem::Truncated { expected, found: length };
-        // As much of the magic number as there is decides: a file cut short within it is cut short, not foreign.
+        // A file that ends within the magic number is cut short, not foreign.
         if !bytes.iter().zip(&MAGIC).all(|(a, b)| a == b) {
             return Err(LoadProblem::NotACheckpoint);
         }
@@ -59,15 +61,15 @@ impl Envelope {
         ) else {
             return Err(truncated(shortest));
         };
-        // The checksum comes before the version: the fixed part is the same in every version to come, and so a damaged
-        // version number is not taken for a new one.
+        // The checksum comes before the version: the fixed part is the same in every version to come, so a
+        // damaged version number is not taken for a new one.
         let covered = bytes.get(..36).unwrap_or_default();
         checksums.check(crc32fast::hash(covered), crc, || Part::Envelope)?;
         if version == 0 {
             return Err(Malformed::Version.into());
         }
         if version > VERSION || flags != FLAGS {
-            return Err(LoadProblem::Newer { version, flags });
+            return Err(LoadProblem::Newer { version, flags, latest: VERSION });
         }
         limits::check("bytes of the header", usize::try_from(header).unwrap_or(usize::MAX), MAX_HEADER)?;
         let expected = (shortest.checked_add(header))
@@ -133,8 +135,8 @@ mod tests {
         let mut flipped = sample();
         flipped[8] ^= 1 << 1;
         assert!(matches!(found(&flipped, 56), P::Checksum(Part::Envelope)));
-        assert!(matches!(found(&patched(8, &[2]), 56), P::Newer { version: 2, flags: 0 }));
-        assert!(matches!(found(&patched(12, &[4]), 56), P::Newer { version: 1, flags: 4 }));
+        assert!(matches!(found(&patched(8, &[2]), 56), P::Newer { version: 2, flags: 0, latest: 1 }));
+        assert!(matches!(found(&patched(12, &[4]), 56), P::Newer { version: 1, flags: 4, .. }));
         assert!(matches!(found(&patched(8, &[0]), 56), P::Malformed(M::Version)));
         assert!(matches!(found(&patched(19, &[1]), 56), P::Limit(_)));
         // A sum that wraps around to just this length.

@@ -1,18 +1,17 @@
-//! The elements of a loaded checkpoint: in memory, or, when there are many, in the file that was verified.
+//! The elements of a checkpoint: in memory, or in the file that was verified.
 
 use std::fs::{File, Metadata};
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use backrule_tensor::Scalar;
 use crc32fast::Hasher;
 
-/// A larger payload stays in its file, so that a network and its checkpoint need not fit into memory side by side.
-pub(crate) const KEPT: u64 = 32 << 20;
+use crate::format::problem::LoadProblem;
+use crate::format::reader;
 
-/// So much of a file is read and converted at a time.
+/// Bytes of a file that are read and converted at a time.
 const PIECE: usize = 128 << 10;
 
 #[derive(Clone)]
@@ -21,8 +20,6 @@ pub(crate) enum Payload {
     /// The file stays open: once another one is put into its place, this is still the one that was verified.
     Stored {
         file: Arc<File>,
-        /// Where it was opened, for messages.
-        path: PathBuf,
         /// Where in the file the payload begins.
         start: u64,
         verified: Stamp,
@@ -43,6 +40,19 @@ impl Stamp {
 }
 
 impl Payload {
+    /// Memory for `size` bytes, which [`keep`](Self::keep) fills.
+    pub(crate) fn in_memory(size: u64) -> Result<Self, LoadProblem> {
+        let mut bytes = Vec::new();
+        reader::reserve(&mut bytes, size)?;
+        Ok(Self::Memory(bytes))
+    }
+
+    /// Where a payload of `size` bytes begins, `tail` bytes before the end of a file of `length`. They add
+    /// up: that was checked.
+    pub(crate) fn start_of(length: u64, size: u64, tail: u64) -> u64 {
+        length.saturating_sub(size).saturating_sub(tail)
+    }
+
     /// Takes the next bytes, unless they stay where they are.
     pub(crate) fn keep(&mut self, piece: &[u8]) {
         if let Self::Memory(bytes) = self {
@@ -149,8 +159,9 @@ mod tests {
 
     use backrule_tensor::Tensor;
 
-    use crate::file::tests::Scratch;
-    use crate::{Checkpoint, Group, LoadProblem, Part, RestoreError};
+    use crate::checkpoint::Checkpoint;
+    use crate::file::scratch::Scratch;
+    use crate::restore::RestoreError;
 
     type Net = Vec<(&'static str, Tensor)>;
 
@@ -178,7 +189,7 @@ mod tests {
         let scratch = Scratch::new("kept");
         let path = scratch.0.join("model.brk");
         Checkpoint::of(&net(1.0)).save(&path).unwrap();
-        let checkpoint = Checkpoint::load_keeping(&path, 0).unwrap();
+        let checkpoint = Checkpoint::open(&path).unwrap();
         // Another file in its place: the one that was verified is still open.
         Checkpoint::of(&net(5.0)).save(&path).unwrap();
         for checkpoint in [checkpoint.clone(), checkpoint] {
@@ -193,7 +204,7 @@ mod tests {
         let scratch = Scratch::new("written-to");
         let path = scratch.0.join("model.brk");
         Checkpoint::of(&net(1.0)).save(&path).unwrap();
-        let checkpoint = Checkpoint::load_keeping(&path, 0).unwrap();
+        let checkpoint = Checkpoint::open(&path).unwrap();
         let file = fs::File::options().write(true).open(&path).unwrap();
         file.set_len(file.metadata().unwrap().len() - 1).unwrap();
         let mut other = net(9.0);
@@ -208,7 +219,7 @@ mod tests {
         let scratch = Scratch::new("meanwhile");
         let path = scratch.0.join("model.brk");
         Checkpoint::of(&net(1.0)).save(&path).unwrap();
-        let checkpoint = Checkpoint::load_keeping(&path, 0).unwrap();
+        let checkpoint = Checkpoint::open(&path).unwrap();
         let modified = fs::metadata(&path).unwrap().modified().unwrap();
         // No trace of it in the times.
         write_into(&path).set_modified(modified).unwrap();
@@ -219,49 +230,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_memory_no_longer_needs_the_file() {
-        let scratch = Scratch::new("into-memory");
+    fn what_was_loaded_no_longer_needs_its_file() {
+        let scratch = Scratch::new("loaded");
         let path = scratch.0.join("model.brk");
         Checkpoint::of(&net(1.0)).save(&path).unwrap();
-        let checkpoint = Checkpoint::load_keeping(&path, 0).unwrap().into_memory().unwrap();
+        let checkpoint = Checkpoint::load(&path).unwrap();
+        // Written over, and cut.
         let mut file = fs::File::options().write(true).open(&path).unwrap();
         file.write_all(&[0; 1000]).unwrap();
         file.set_len(1000).unwrap();
-        for checkpoint in [checkpoint.clone(), checkpoint.into_memory().unwrap()] {
+        for checkpoint in [checkpoint.clone(), checkpoint] {
             let mut restored = net(9.0);
             checkpoint.restore(&mut restored).unwrap();
             assert_eq!(restored, net(1.0));
         }
-    }
-
-    #[test]
-    fn only_what_was_verified_is_taken_into_memory() {
-        let scratch = Scratch::new("not-into-memory");
-        let path = scratch.0.join("model.brk");
-        Checkpoint::of(&net(1.0)).save(&path).unwrap();
-        let load = || Checkpoint::load_keeping(&path, 0).unwrap();
-        let (changed, cut) = (load(), load());
-        let file = write_into(&path);
-        let error = changed.into_memory().unwrap_err();
-        let part = Part::Tensor { group: Group::Network, path: "b".to_string() };
-        assert!(matches!(&error.problem, LoadProblem::Checksum(found) if *found == part), "{error}");
-        assert_eq!(error.file.as_ref(), Some(&path));
-
-        file.set_len(1000).unwrap();
-        let error = cut.into_memory().unwrap_err();
-        assert!(matches!(error.problem, LoadProblem::Io(_)), "{error}");
-        assert_eq!(error.file, Some(path));
-    }
-
-    #[test]
-    fn a_small_payload_does_not_need_its_file() {
-        let scratch = Scratch::new("small");
-        let path = scratch.0.join("model.brk");
-        Checkpoint::of(&net(1.0)).save(&path).unwrap();
-        let checkpoint = Checkpoint::load(&path).unwrap();
-        fs::write(&path, "").unwrap();
-        let mut restored = net(9.0);
-        checkpoint.restore(&mut restored).unwrap();
-        assert_eq!(restored, net(1.0));
     }
 }

@@ -1,5 +1,7 @@
+use crate::format::quoted::Quoted;
+
 /// What is wrong with a safetensors file.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Problem {
     /// It is shorter than the length of a header.
@@ -18,13 +20,21 @@ pub enum Problem {
         /// Bytes that are there.
         there: u64,
     },
-    /// The header is not an object in JSON as this format wants it.
-    #[error("byte {at} of its header: {expected} expected")]
-    Json {
-        /// Where, in bytes from the header's beginning.
+    /// The header is not UTF-8.
+    #[error("byte {at} of its header is not UTF-8")]
+    Utf8 {
+        /// Where, in bytes from the beginning of the header.
         at: usize,
-        /// What should be there.
-        expected: &'static str,
+    },
+    /// The header is not an object in JSON as this format demands it.
+    #[error("line {line}, column {column} of its header: {}", Quoted(reason))]
+    Json {
+        /// The line, from 1.
+        line: usize,
+        /// The column in bytes, from 1; 0 before the first one.
+        column: usize,
+        /// What is wrong there. It may quote the file, but no more than 80 characters.
+        reason: String,
     },
     /// Something has the same name twice.
     #[error("`{}` is there twice", name.escape_debug())]
@@ -87,4 +97,30 @@ pub enum Problem {
         /// Bytes behind the header.
         found: u64,
     },
+}
+
+impl Problem {
+    pub(crate) fn json(error: &serde_json::Error) -> Self {
+        let (line, column) = (error.line(), error.column());
+        let place = format!(" at line {line} column {column}");
+        let text = error.to_string();
+        let reason = text.strip_suffix(&place).unwrap_or(&text).chars().take(80).collect();
+        Self::Json { line, column, reason }
+    }
+}
+
+backrule_tensor::readable! {
+    enum Problem {
+        Short { found },
+        HeaderLength { claimed, there },
+        Utf8 { at },
+        Json { line, column, reason },
+        Duplicate { name },
+        Fields { name },
+        ElementType { name, dtype },
+        Shape { name, reason },
+        Size { name, begin, end, needed },
+        Order { name, begin, expected },
+        Length { needed, found },
+    }
 }

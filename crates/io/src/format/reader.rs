@@ -1,45 +1,25 @@
-//! Reading a file from the first byte to the last, and verifying all of it on the way.
+//! Reading a file from the first byte to the last, and verifying all of it.
 
 use std::io::{BufRead, Read};
 
+use backrule_tensor::MemoryError;
 use crc32fast::Hasher;
 
-use crate::envelope::Envelope;
-use crate::header::{Entry, Header};
-use crate::{LoadProblem, Malformed, Part, section};
+use crate::format::checksum::Checksums;
+use crate::format::entry::Entry;
+use crate::format::envelope::Envelope;
+use crate::format::header::Header;
+use crate::format::problem::{LoadProblem, Malformed, Part};
+use crate::format::section;
 
-/// So much of a file is read at a time.
+/// Bytes that are read from a file at a time.
 pub(crate) const BUFFER: usize = 256 << 10;
-/// So many bytes are hashed and copied at a time: they are still in the cache for the second.
+/// Bytes that are hashed and copied at a time: they are still in the cache for the second.
 const PIECE: usize = 64 << 10;
 
-/// Whether checksums are compared. Whatever they say, nothing in a file may do harm: a forger computes them, too, and so
-/// does a fuzzer without having to guess them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Checksums {
-    Compare,
-    #[cfg(feature = "fuzzing")]
-    Ignore,
-}
-
-impl Checksums {
-    pub(crate) fn check(
-        self,
-        computed: u32,
-        stored: u32,
-        part: impl FnOnce() -> Part,
-    ) -> Result<(), LoadProblem> {
-        let same = match self {
-            Self::Compare => computed == stored,
-            #[cfg(feature = "fuzzing")]
-            Self::Ignore => true,
-        };
-        if same { Ok(()) } else { Err(LoadProblem::Checksum(part())) }
-    }
-}
-
-/// Reads `length` bytes, which must be all, and gives the elements to `keep`, piece by piece. Every length is compared
-/// with what is there before memory is taken for it; `begin` is told the payload's, once it is known to be right.
+/// Reads all of the `length` bytes, and gives the elements to `keep`, piece by piece. Every length is
+/// compared with the bytes that are there before memory is taken for it. `begin` gets the length of the
+/// payload, once it is known to be right.
 pub(crate) fn read<K>(
     input: &mut impl BufRead,
     length: u64,
@@ -130,8 +110,22 @@ pub(crate) fn read_exactly(input: &mut impl Read, size: u64) -> Result<Vec<u8>, 
     Ok(bytes)
 }
 
-/// Memory for `size` bytes and no more, or the error that there is none.
+/// Memory for `size` bytes and no more.
 pub(crate) fn reserve(bytes: &mut Vec<u8>, size: u64) -> Result<(), LoadProblem> {
     let size = usize::try_from(size).unwrap_or(usize::MAX);
-    bytes.try_reserve_exact(size).map_err(|error| LoadProblem::Io(error.into()))
+    bytes.try_reserve_exact(size).map_err(|_| MemoryError::new("load", size).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_is_not_there_is_an_error() {
+        for size in [usize::MAX, usize::MAX / 4] {
+            let problem = read_exactly(&mut &b""[..], size as u64).unwrap_err();
+            let LoadProblem::Memory(error) = &problem else { panic!("{problem}") };
+            assert_eq!((error.operation, error.bytes), ("load", size));
+        }
+    }
 }
