@@ -12,14 +12,6 @@ const SECTIONS: [&str; 5] = ["## Context", "## Decision", "## Cost", "## Evidenc
 
 /// Texts from before these rules. Take out a line when its text is mended; the list must not grow.
 const YET: &[&str] = &[
-    ".github/ISSUE_TEMPLATE/feature.yml",
-    "CHANGELOG.md",
-    "CONTRIBUTING.md",
-    "benches/io.rs",
-    "benches/peers/README.md",
-    "benches/peers/src/bin/burn.rs",
-    "benches/peers/src/bin/candle.rs",
-    "benches/peers/src/bin/rustyml.rs",
     "crates/io/Cargo.toml",
     "crates/io/README.md",
     "crates/io/src/checkpoint.rs",
@@ -53,12 +45,8 @@ const YET: &[&str] = &[
     "crates/tensor/src/grad.rs",
     "crates/tensor/src/named.rs",
     "crates/tensor/src/options.rs",
-    "docs/benchmarking.md",
-    "docs/benchmarks.md",
     "docs/checkpoint-format.md",
     "docs/reliability.md",
-    "examples/04_custom_layer.rs",
-    "examples/data/README.md",
     "fuzz/README.md",
     "fuzz/fuzz_targets/sections.rs",
     "testkit/oracle/README.md",
