@@ -24,7 +24,7 @@ impl<T: Scalar> Prelu<T> {
     }
 }
 
-// One tensor, called `a`: this is how optimizers, gradients and checkpoints know of it.
+// One tensor, called `a`: by this name optimizers, gradients and checkpoints know it.
 named_tensors!(Prelu { a });
 
 impl<T: Scalar> Layer<T> for Prelu<T> {
