@@ -53,7 +53,7 @@ fn checkpoint_of(c: &mut Criterion, name: &str, sizes: &[usize]) {
     std::fs::remove_dir_all(&folder).unwrap();
 }
 
-/// As large as the disk is slow: what is asked for is the speed of the disk.
+/// Large enough that the disk takes most of the time.
 fn large(c: &mut Criterion) {
     // `large/save/*`: a checkpoint written to a file, the disk synced, the file replaced
     // `large/raw_write/*`: as many bytes written to a file, the disk synced

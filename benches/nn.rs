@@ -1,6 +1,6 @@
 //! `cargo bench --bench nn`: whole training steps, predictions, and single layers. An id names the network and the batch.
-//! Throughput counts the products' floating-point operations for networks and dense layers, elements for activations, and
-//! samples for `digits`.
+//! Throughput counts the products' floating-point operations for networks and dense layers, elements for
+//! activations, and samples for `digits`.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark may fail loudly")]
 
 mod common;
@@ -13,7 +13,8 @@ use backrule_tensor::{Tensor, parallel, random};
 use common::{bench, mlp, name, normal, prediction_flop, training, training_flop};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
-/// Networks and batches of the tables in docs/performance.md: those that others are compared on, then odd ones.
+/// Networks and batches of the tables in docs/performance.md: those that others are compared on, then odd
+/// ones.
 const STEPS: [(&[usize], usize); 9] = [
     (&[64, 32, 10], 1),
     (&[64, 32, 10], 32),
@@ -27,8 +28,8 @@ const STEPS: [(&[usize], usize); 9] = [
     (&[1024, 4096, 4096, 1000], 256),
 ];
 
-/// Forward, loss, backward and update, as a training loop has them: on one thread; on two, where each product is split;
-/// and on two with a tape of two parts.
+/// Forward, loss, backward and update, as in a training loop: on one thread; on two, each product split; on
+/// two with a tape of two parts.
 fn train_step(c: &mut Criterion) {
     // `train_step/*`: forward, loss, backward and update; one thread
     // `train_step_2_threads/*`: the same on two threads, each product split
@@ -57,7 +58,8 @@ fn set_threads(threads: usize) {
     parallel::set_threads(threads.try_into().unwrap());
 }
 
-/// Fifty epochs of the handwritten digits from a new network, with the settings of the example, the data in memory.
+/// Fifty epochs of the handwritten digits from a new network, with the settings of the example, the data in
+/// memory.
 fn digits(c: &mut Criterion) {
     // `digits/50-epochs`: a new 64-32-10 network, trained for 50 epochs on 1,437 digits
     let (train, _) = Digits::load().unwrap();

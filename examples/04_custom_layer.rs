@@ -25,7 +25,7 @@ impl<T: Scalar> Prelu<T> {
     }
 }
 
-// One tensor, called `a`: this is how optimisers, gradients and checkpoints know of it.
+// One tensor, called `a`: by this name optimizers, gradients and checkpoints know it.
 named_tensors!(Prelu { a });
 
 impl<T: Scalar> Layer<T> for Prelu<T> {

@@ -34,7 +34,8 @@ impl Run {
         Ok(Self { net, optimizer })
     }
 
-    /// Trains on the steps `steps`, and returns the last loss. Everything random follows from the seed and the step.
+    /// Trains on the steps `steps`, and returns the last loss. Everything random follows from the seed and
+    /// the step.
     fn train(&mut self, steps: std::ops::Range<u64>) -> Result<f32, Box<dyn Error>> {
         let (mut tape, mut grads, mut dy) = (Tape::new(), Grads::new(&self.net)?, Tensor::default());
         let mut l = f32::NAN;

@@ -1,4 +1,5 @@
-//! Fine-tuning: the body of a trained network, under another name, below a new head. With little data it is ahead at once.
+//! Fine-tuning: the body of a trained network, under another name, below a new head. With little data it is
+//! ahead at once.
 //!
 //! ```console
 //! $ cargo run --release --example 07_fine_tuning

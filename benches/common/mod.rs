@@ -17,8 +17,8 @@ use criterion::measurement::WallTime;
 /// One of the three forms of a product.
 pub(crate) type Product = fn(&Tensor, &Tensor, f32, &mut Tensor) -> Result<(), TensorError>;
 
-/// A benchmark of the work that `make` gives. Inputs are made once, outside of the timed part, and not at all if a filter
-/// leaves the benchmark out.
+/// A benchmark of the work that `make` gives. `make` runs once, outside of the timed part, and not at all for
+/// a benchmark that a filter leaves out.
 pub(crate) fn bench<O, F: FnMut() -> O>(
     group: &mut BenchmarkGroup<'_, WallTime>,
     id: impl Into<String>,

@@ -170,8 +170,8 @@ pub(crate) struct Base {
     pub(crate) note: Option<String>,
 }
 
-/// Builds the base with the working tree's benchmarks, so that both sides do the same work. If they don't fit it, because
-/// what they use is not there yet, then with its own. Its target folder is kept: next time little is built.
+/// Builds the base with the working tree's benchmarks: both sides do the same work. Where they use what the
+/// base doesn't have, it is built with its own. Its target folder is kept, so the next build is short.
 pub(crate) fn base(head: &Tree, commit: &str, names: &[String]) -> Result<Base> {
     let folder = head.target.join("bench-base");
     let (root, target) = (folder.join("tree"), folder.join("target"));
@@ -196,7 +196,7 @@ pub(crate) fn base(head: &Tree, commit: &str, names: &[String]) -> Result<Base> 
     }
 }
 
-/// A clone that borrows the repository's objects, so that nothing has to be cleaned up in it afterwards.
+/// A clone that borrows the repository's objects: nothing has to be cleaned up in the repository afterwards.
 fn checkout(root: &Path, commit: &str) -> Result<()> {
     let path = root.to_string_lossy();
     // It may borrow from a repository that has moved, or from another one that shares this target folder.
@@ -212,10 +212,11 @@ fn checkout(root: &Path, commit: &str) -> Result<()> {
     Ok(())
 }
 
-/// Copies head's benchmarks over the base's: the folder of a package that has nothing else, the folder `benches` of any other.
+/// Copies head's benchmarks over the base's: the whole folder of a package that has nothing else, the folder
+/// `benches` of any other.
 ///
-/// Where a package with its manifest is copied, the base must have that package. A base that keeps the same files in a package
-/// above it gets the files, and builds them as its own.
+/// A manifest is copied over a manifest only. A base whose root package owns the same files gets the files,
+/// and builds them as its own.
 fn overlay(head: &Tree, root: &Path, names: &[String]) -> Result<()> {
     for package in head.packages.iter().filter(|package| package.has_any(names)) {
         let place = root.join(package.folder.strip_prefix(&head.root)?);
