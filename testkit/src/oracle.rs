@@ -104,9 +104,9 @@ impl Case {
         })
     }
 
-    /// A tensor, rounded to `T`.
+    /// A tensor, rounded to `T`; none if there is no tensor of this name.
     pub fn tensor<T: Scalar>(&self, name: &str) -> Option<Tensor<T>> {
-        self.field(name).map(tensor)
+        self.field(name).filter(|value| value.get("shape").is_some()).map(tensor)
     }
 
     /// The options of what this is an example of, without those that are null or only describe the case, and without
