@@ -18,7 +18,7 @@ const PENDING: &str = include_str!("../oracle/pending.txt");
 const OTHER_SEED: &str = "BACKRULE_ORACLE";
 
 /// Options that describe the case, not what it is an example of.
-const TAGS: [&str; 10] = [
+const TAGS: [&str; 11] = [
     "constant_row",
     "extreme",
     "far_from_zero",
@@ -28,6 +28,7 @@ const TAGS: [&str; 10] = [
     "nan",
     "note",
     "out_channels",
+    "shift",
     "ties",
 ];
 
@@ -104,9 +105,9 @@ impl Case {
         })
     }
 
-    /// A tensor, rounded to `T`.
+    /// A tensor, rounded to `T`; none if there is no tensor of this name.
     pub fn tensor<T: Scalar>(&self, name: &str) -> Option<Tensor<T>> {
-        self.field(name).map(tensor)
+        self.field(name).filter(|value| value.get("shape").is_some()).map(tensor)
     }
 
     /// The options of what this is an example of, without those that are null or only describe the case, and without
