@@ -77,7 +77,7 @@ pub(crate) fn print(write: bool) -> Result<bool> {
     Ok(true)
 }
 
-/// Whether the page is the one that [`print`] would write.
+/// Whether the page is the one that [`print()`] would write.
 pub(crate) fn check() -> Result<bool> {
     let head = Tree::here()?;
     let text = fs::read_to_string(head.root.join(PAGE)).map_err(|error| format!("{PAGE}: {error}"))?;

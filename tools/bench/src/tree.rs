@@ -265,3 +265,53 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn benchmarks_are_laid_over_either_layout() -> Result<()> {
+        let folder = std::env::temp_dir().join(format!("backrule-bench-overlay-{}", std::process::id()));
+        let write = |path: &str, text: &str| -> Result<()> {
+            let path = folder.join(path);
+            fs::create_dir_all(path.parent().ok_or("no folder")?)?;
+            Ok(fs::write(path, text)?)
+        };
+        for file in
+            ["benches/Cargo.toml", "benches/nn.rs", "benches/gate/main.rs", "benches/peers/Cargo.toml"]
+        {
+            write(&format!("head/{file}"), "head")?;
+        }
+        write("head/one/benches/one.rs", "head")?;
+        // The files belong to the root package, then to the same package as in head.
+        for base in ["old", "new"] {
+            write(&format!("{base}/benches/nn.rs"), "base")?;
+            write(&format!("{base}/one/Cargo.toml"), "[[bench]]\nname = \"two\"\n")?;
+        }
+        write("new/benches/Cargo.toml", "base")?;
+        let package = |name: &str, path: &str, benches_only| Package {
+            name: name.to_string(),
+            folder: folder.join("head").join(path),
+            targets: vec![name.to_string()],
+            sources: Vec::new(),
+            benches_only,
+        };
+        let packages = vec![package("nn", "benches", true), package("one", "one", false)];
+        let head = Tree { root: folder.join("head"), target: folder.join("target"), packages };
+        for (base, manifest) in [("old", None), ("new", Some("head"))] {
+            let root = folder.join(base);
+            overlay(&head, &root, &["nn".to_string(), "one".to_string()])?;
+            let read = |path: &str| fs::read_to_string(root.join(path)).ok();
+            for file in ["benches/nn.rs", "benches/gate/main.rs", "one/benches/one.rs"] {
+                assert_eq!(read(file).as_deref(), Some("head"), "{base}: {file}");
+            }
+            assert_eq!(read("benches/Cargo.toml").as_deref(), manifest, "{base}");
+            assert_eq!(read("benches/peers/Cargo.toml"), None, "a workspace of its own");
+            let declared = read("one/Cargo.toml").ok_or("no manifest")?;
+            assert_eq!(declared, "[[bench]]\nname = \"two\"\n\n[[bench]]\nname = \"one\"\nharness = false\n");
+        }
+        fs::remove_dir_all(folder)?;
+        Ok(())
+    }
+}
