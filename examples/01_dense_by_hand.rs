@@ -36,8 +36,8 @@ fn one_layer() -> Result<(), Box<dyn Error>> {
     show("∂l/∂y = y − ŷ", &dy, &Tensor::from([[0.48, -0.37]]))?;
 
     pass.backward_to_input(&dy, &mut grads, &mut dx)?;
-    show("∂l/∂W = (∂l/∂y)ᵀ x", &grads[0], &Tensor::from([[0.048, 0.24], [-0.037, -0.185]]))?;
-    show("∂l/∂b = ∂l/∂y", &grads[1], &Tensor::from([0.48, -0.37]))?;
+    show("∂l/∂W = (∂l/∂y)ᵀ x", &grads[0].to_tensor()?, &Tensor::from([[0.048, 0.24], [-0.037, -0.185]]))?;
+    show("∂l/∂b = ∂l/∂y", &grads[1].to_tensor()?, &Tensor::from([0.48, -0.37]))?;
     show("∂l/∂x = ∂l/∂y W", &dx, &Tensor::from([[-0.002, 0.009]]))
 }
 
@@ -70,7 +70,7 @@ fn two_layers() -> Result<(), Box<dyn Error>> {
         ("fc1.weight", Tensor::from([[0.099634375, 0.259049375], [0.117378125, 0.305183125]])),
         ("fc1.bias", Tensor::from([0.3985375, 0.4695125])),
     ] {
-        show(&format!("∂l/∂{path}"), grads.of(&net, path).ok_or("no such path")?, &expected)?;
+        show(&format!("∂l/∂{path}"), &grads.of(&net, path).ok_or("no such path")?.to_tensor()?, &expected)?;
     }
 
     optimizer.step(&mut net, &mut grads)?;

@@ -51,14 +51,16 @@ impl<T: Scalar> Layer<T> for Prelu<T> {
         dx: Option<&mut Tensor<T>>,
         grads: &mut [Grad<T>],
     ) -> Result<(), LayerError> {
-        let da = grads[0].as_mut_slice();
-        for (x, dy) in at.x.rows().zip(dy.rows()) {
-            for ((da, &x), &dy) in da.iter_mut().zip(x).zip(dy) {
-                if x <= T::ZERO {
-                    *da += dy * x;
+        grads[0].add_to(|da| {
+            for (x, dy) in at.x.rows().zip(dy.rows()) {
+                for ((da, &x), &dy) in da.as_mut_slice().iter_mut().zip(x).zip(dy) {
+                    if x <= T::ZERO {
+                        *da += dy * x;
+                    }
                 }
             }
-        }
+            Ok::<_, LayerError>(())
+        })?;
         if let Some(dx) = dx {
             dx.copy_from(dy)?;
             for (dx, x) in dx.rows_mut().zip(at.x.rows()) {

@@ -1,5 +1,4 @@
 use std::fmt;
-use std::mem::take;
 
 use backrule_tensor::{IntoShape, Path, Role, Shape, ShapeError, Tensor, TensorError, random};
 
@@ -100,7 +99,9 @@ impl Gradcheck {
     ) -> Result<(Tensor<f64>, Vec<Gradient>), LayerError> {
         let (mut y, mut cache) = (Tensor::default(), Cache::default());
         let (mut dy, mut dx, mut grads) = (Tensor::default(), Tensor::default(), Grads::new(layer)?);
-        grads.iter_mut().for_each(|grad| grad.fill(f64::NAN));
+        for grad in grads.iter_mut() {
+            *grad = Tensor::full(grad.shape(), f64::NAN)?.into();
+        }
         grads.zero();
         // Rules must overwrite ∂l/∂x and what is used up, and then add to the gradients.
         for _ in 0..2 {
@@ -124,7 +125,7 @@ impl Gradcheck {
         layer.visit(Path::ROOT, &mut |path, role, _| {
             if role == Role::Parameter {
                 // Zeros, if the rule forgets the parameter.
-                let values = grads.get_mut(k).map(|grad| take(&mut **grad)).unwrap_or_default();
+                let values = grads.get(k).and_then(|grad| grad.to_tensor().ok()).unwrap_or_default();
                 gradients.push(Gradient { variable: Variable::Parameter(k), path: path.to_string(), values });
             }
             k += 1;

@@ -1,6 +1,6 @@
 use std::ops::{Deref, DerefMut};
 
-use backrule_tensor::{Grad, NamedTensors, Path, Scalar, ShapeError, TensorError};
+use backrule_tensor::{Grad, NamedTensors, Path, Scalar, ShapeError, Tensor, TensorError};
 
 /// ∂l/∂θ for every parameter of a network, in the network's visit order: one [`Grad`] of the parameter's shape each.
 ///
@@ -13,7 +13,7 @@ use backrule_tensor::{Grad, NamedTensors, Path, Scalar, ShapeError, TensorError}
 ///
 /// let layer: Linear = Linear::new(3, 2, &mut random::rng(1))?;
 /// let mut grads = Grads::new(&layer)?;
-/// grads[1].fill(2.0);
+/// grads[1] = Tensor::from([2.0, 2.0]).into();
 /// assert_eq!(grads.of(&layer, "bias").unwrap(), &Tensor::from([2.0, 2.0]));
 /// assert_eq!(grads.norm(), 8_f64.sqrt());
 /// # Ok::<(), backrule_nn::LayerError>(())
@@ -43,12 +43,12 @@ impl<T: Scalar> Grads<T> {
 
     /// Sets all gradients to 0. An optimiser's step has done that already.
     pub fn zero(&mut self) {
-        self.grads.iter_mut().for_each(Grad::use_up);
+        self.grads.iter_mut().for_each(Grad::clear);
     }
 
     /// Multiplies all gradients by `factor`: 1/n after n accumulated batches, say.
     pub fn scale(&mut self, factor: T) {
-        self.iter_mut().filter(|grad| !grad.is_used_up()).for_each(|grad| grad.scale(factor));
+        self.iter_mut().for_each(|grad| grad.scale(factor));
     }
 
     /// Adds the gradients of another backward pass: those of another part of the batch, say.
@@ -61,14 +61,13 @@ impl<T: Scalar> Grads<T> {
             let (expected, got) = (format!("{:?}", shapes(self)), format!("{:?}", shapes(other)));
             return Err(ShapeError::new("addition of gradients", expected, got));
         }
-        let mut pairs = self.iter_mut().zip(other.iter()).filter(|(_, b)| !b.is_used_up());
-        pairs.try_for_each(|(a, b)| a.add(b))
+        self.iter_mut().zip(other.iter()).try_for_each(|(a, b)| a.add(b))
     }
 
     /// √Σ g², the length of all gradients as one vector: a number to watch.
     pub fn norm(&self) -> f64 {
-        let squares = |grad: &Grad<T>| grad.as_slice().iter().map(|g| g.to_f64() * g.to_f64()).sum::<f64>();
-        self.iter().filter(|grad| !grad.is_used_up()).map(squares).sum::<f64>().sqrt()
+        let squares = |grad: &Tensor<T>| grad.as_slice().iter().map(|g| g.to_f64() * g.to_f64()).sum::<f64>();
+        self.iter().filter_map(Grad::get).map(squares).sum::<f64>().sqrt()
     }
 
     /// The gradient of the parameter at `path` of `net`, the network that these gradients were made for.
@@ -121,8 +120,6 @@ impl<T: Scalar> DerefMut for Grads<T> {
 
 #[cfg(test)]
 mod tests {
-    use backrule_tensor::Tensor;
-
     use super::*;
 
     fn net() -> Vec<(&'static str, Tensor<f32>)> {
@@ -132,7 +129,7 @@ mod tests {
     #[test]
     fn arithmetic() {
         let mut grads = Grads::new(&net()).unwrap();
-        grads[0].fill(3.0);
+        grads[0] = Tensor::from([3.0, 3.0]).into();
         let mut sum = grads.clone();
         sum.add(&grads).unwrap();
         sum.scale(0.5);
@@ -143,7 +140,7 @@ mod tests {
         // Whatever their tensors still hold.
         assert_eq!(sum.norm(), 0.0);
         sum.scale(2.0);
-        assert!(sum.iter().all(Grad::is_used_up));
+        assert!(sum.iter().all(Grad::is_zero));
         let before = grads.clone();
         grads.add(&sum).unwrap();
         assert_eq!(grads, before);
@@ -156,7 +153,7 @@ mod tests {
         let mut grads = Grads::new(&net()).unwrap();
         let other = vec![("a", Tensor::from([1.0_f32, 2.0])), ("b", Tensor::from([3.0]))];
         let mut ones = Grads::new(&other).unwrap();
-        ones.iter_mut().for_each(|tensor| tensor.fill(1.0));
+        ones.iter_mut().for_each(|grad| *grad = Tensor::full(grad.shape(), 1.0).unwrap().into());
         let error = grads.add(&ones).unwrap_err();
         assert_eq!(error.to_string(), "addition of gradients: expected [[2], [1, 1]], got [[2], [1]]");
         assert_eq!(grads, Grads::new(&net()).unwrap());

@@ -93,7 +93,7 @@ pub trait Layer<T: Scalar>: NamedTensors<T> + Send + Sync {
     /// Given dy = ∂l/∂y: overwrites `dx` with ∂l/∂x when that is wanted, and **adds** ∂l/∂θ to `grads`, one per
     /// parameter in visit order: each is a tensor to add to, or to [`accumulate`](Grad::accumulate) in.
     ///
-    /// The entry of a [`Role::Statistic`](backrule_tensor::Role) gets the increment of that statistic instead.
+    /// The entry of a [`Role::Buffer`](backrule_tensor::Role) gets the increment of that buffer instead.
     ///
     /// # Errors
     /// When `dy` or `grads` don't have the shapes that belong to this forward pass.

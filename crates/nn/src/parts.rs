@@ -71,10 +71,7 @@ pub(crate) fn backward<T: Scalar>(
         copy_share(i, count, dy, own)?;
         grads.resize_with(shapes.len(), Grad::default);
         for (grad, like) in grads.iter_mut().zip(shapes.iter()) {
-            if grad.shape() != like.shape() {
-                grad.resize(like.shape())?;
-            }
-            grad.use_up();
+            grad.clear_like(like)?;
         }
         net.backward(At { x, y, cache, mode: mode.child(i) }, own, to_input.then_some(dx), grads)
     })?;
@@ -109,18 +106,19 @@ fn add<T: Scalar>(parts: &[Part<T>], net: &dyn Layer<T>, x: &Tensor<T>, grads: &
         if parts.iter().all(|part| live(part, k).is_none()) {
             return;
         }
-        let Ok(()) = grad.accumulate(|beta, sums| {
+        // One pass is one step of a buffer, whatever the number of parts.
+        let passes = parts.iter().filter_map(|part| part.grads.get(k)).map(Grad::count).max();
+        let Ok(()) = grad.increment_by(passes.unwrap_or(0), |sums| {
             let chunks = sums.as_mut_slice().chunks_mut(CHUNK).enumerate();
             parallel::for_each(chunks, |(chunk, sum)| {
-                if beta == T::ZERO {
-                    sum.fill(T::ZERO);
-                }
                 for part in parts {
                     let own = live(part, k).and_then(|own| own.get(chunk * CHUNK..)).unwrap_or_default();
                     match role {
-                        Role::Parameter => sum.iter_mut().zip(own).for_each(|(sum, &own)| *sum += own),
-                        // Of what the parts say about the batch, the mean: one pass is one step of a running mean.
-                        Role::Statistic => {
+                        Role::Parameter | Role::Constant => {
+                            sum.iter_mut().zip(own).for_each(|(sum, &own)| *sum += own)
+                        }
+                        // The mean of the parts' increments, each with the weight of its samples.
+                        Role::Buffer => {
                             let share = T::from_f64(samples(&part.x) / samples(x));
                             sum.iter_mut().zip(own).for_each(|(sum, &own)| *sum += share * own);
                         }
@@ -134,7 +132,7 @@ fn add<T: Scalar>(parts: &[Part<T>], net: &dyn Layer<T>, x: &Tensor<T>, grads: &
 
 /// A part's gradient of tensor k, if its pass has added to it.
 fn live<T: Scalar>(part: &Part<T>, k: usize) -> Option<&[T]> {
-    part.grads.get(k).filter(|grad| !grad.is_used_up()).map(|grad| grad.as_slice())
+    part.grads.get(k).and_then(Grad::get).map(Tensor::as_slice)
 }
 
 fn gather<'a, T: Scalar>(parts: impl Iterator<Item = &'a Tensor<T>>, whole: &mut Tensor<T>) {

@@ -111,13 +111,15 @@ fn gradients_that_are_used_up_count_for_nothing() {
     every::<f32>(|name, layer, shape| {
         let x = normal(shape, 3);
         let (mut zeros, mut used) = (Grads::new(layer).unwrap(), Grads::new(layer).unwrap());
-        zeros.iter_mut().for_each(|grad| grad.fill(0.0));
-        used.iter_mut().for_each(|grad| grad.fill(f32::NAN));
+        zeros.iter_mut().for_each(|grad| *grad = Tensor::zeros(grad.shape()).unwrap().into());
+        used.iter_mut().for_each(|grad| *grad = Tensor::full(grad.shape(), f32::NAN).unwrap().into());
         used.zero();
         for _ in 0..2 {
             assert_eq!(pass(layer, &x, TRAIN, &mut used), pass(layer, &x, TRAIN, &mut zeros), "{name}");
             for (used, zeros) in used.iter().zip(zeros.iter()) {
-                let bits = |grad: &Grad| grad.as_slice().iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+                let bits = |grad: &Grad| {
+                    grad.get().unwrap().as_slice().iter().map(|x| x.to_bits()).collect::<Vec<_>>()
+                };
                 assert_eq!(bits(used), bits(zeros), "{name}");
             }
         }
@@ -178,7 +180,12 @@ fn parameter_gradients_accumulate_and_the_input_gradient_is_overwritten() {
         assert_eq!(poisoned, dx, "{name}: dx");
         once.scale(2.0);
         for (once, twice) in once.iter().zip(twice.iter()) {
-            backrule_testkit::assert_close(name, twice, once, 1e-14);
+            backrule_testkit::assert_close(
+                name,
+                &twice.to_tensor().unwrap(),
+                &once.to_tensor().unwrap(),
+                1e-14,
+            );
         }
     });
 }
@@ -204,7 +211,12 @@ fn a_batch_is_its_samples_one_by_one() {
         }
         // y and dx are equal to the last bit. Sums over the batch are taken in another order here.
         for (whole, parts) in whole.iter().zip(parts.iter()) {
-            backrule_testkit::assert_close(name, parts, whole, 1e-12);
+            backrule_testkit::assert_close(
+                name,
+                &parts.to_tensor().unwrap(),
+                &whole.to_tensor().unwrap(),
+                1e-12,
+            );
         }
     });
 }
@@ -226,7 +238,12 @@ fn the_parts_of_a_batch_are_the_batch() {
                 run.backward_to_input(&dy, &mut sum, &mut dx).unwrap();
                 assert_eq!(dx, expected[1], "{name}, {parts} parts: dx");
                 for (sum, whole) in sum.iter().zip(whole.iter()) {
-                    backrule_testkit::assert_close(name, sum, whole, 1e-12);
+                    backrule_testkit::assert_close(
+                        name,
+                        &sum.to_tensor().unwrap(),
+                        &whole.to_tensor().unwrap(),
+                        1e-12,
+                    );
                 }
             }
         }
@@ -260,7 +277,7 @@ fn nan_goes_through<T: Scalar>() {
         let nan = |t: &Tensor<T>| t.as_slice().iter().any(|x| x.is_nan());
         assert!(nan(&dx) || name.starts_with("Relu [1, 1]"), "{name}: NaN upstream, but not in dx");
         assert!(
-            grads.iter().all(|grad| nan(grad)),
+            grads.iter().all(|grad| nan(grad.get().unwrap())),
             "{name}: NaN upstream, but not in the parameters' gradients"
         );
     });

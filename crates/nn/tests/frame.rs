@@ -14,7 +14,7 @@ struct Center<T: Scalar> {
     momentum: T,
 }
 
-named_tensors!(Center {} statistics { running_mean });
+named_tensors!(Center {} buffers { running_mean });
 
 impl<T: Scalar> Layer<T> for Center<T> {
     fn forward(
@@ -63,9 +63,12 @@ impl<T: Scalar> Layer<T> for Center<T> {
         if let Mode::Train(_) = at.mode {
             let [mean] = at.cache.tensors();
             let pairs = mean.as_slice().iter().zip(self.running_mean.as_slice());
-            for (increment, (&mean, &running)) in grads[0].as_mut_slice().iter_mut().zip(pairs) {
-                *increment += self.momentum * (mean - running);
-            }
+            grads[0].increment(|delta| {
+                for (delta, (&mean, &running)) in delta.as_mut_slice().iter_mut().zip(pairs) {
+                    *delta += self.momentum * (mean - running);
+                }
+                Ok::<_, LayerError>(())
+            })?;
         }
         Ok(())
     }
@@ -163,6 +166,6 @@ fn workers_share_a_network() {
     serial.add(&part(6..12)).unwrap();
     assert_eq!(parallel, serial);
     for (parts, whole) in parallel.iter().zip(part(0..12).iter()) {
-        backrule_testkit::assert_close("the whole batch", parts, whole, 1e-13);
+        backrule_testkit::assert_close("the whole batch", parts.get().unwrap(), whole.get().unwrap(), 1e-13);
     }
 }

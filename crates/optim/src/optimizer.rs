@@ -1,3 +1,4 @@
+use std::convert::Infallible;
 use std::mem::take;
 use std::slice::ChunksMut;
 
@@ -34,7 +35,7 @@ use crate::{Rule, StepError};
 /// gradient that isn't added to before the next step counts as zero in it. To accumulate over several batches, run several
 /// backward passes before the step.
 ///
-/// A tensor of [`Role::Statistic`] gets its entry among the gradients added as it is: no rule, no learning rate.
+/// A tensor of [`Role::Buffer`] gets its entry among the gradients added as it is: no rule, no learning rate.
 ///
 /// # The state
 /// It is visited like a network: `fc1.weight.velocity`, in the network's order. With the number of steps, which the rule
@@ -118,18 +119,25 @@ impl<T: Scalar, R: Rule<T>> Optimizer<R, T> {
         let (mut grads, mut slots) = (grads.iter_mut(), self.slots.as_mut_slice());
         net.visit_mut(Path::ROOT, &mut |_, role, x| {
             let Some(grad) = grads.next() else { return };
-            // Zeros, if nothing was added since the last step.
-            let (x, dx) = (x.as_mut_slice(), grad.as_mut_slice());
             match role {
-                Role::Statistic => x.iter_mut().zip(&*dx).for_each(|(x, &dx)| *x += dx),
                 Role::Parameter => {
                     if let Some((own, others)) = take(&mut slots).split_at_mut_checked(slots_each) {
                         slots = others;
-                        update(rule, step, x, dx, own);
+                        // A gradient that nothing was added to is zeros to the rule. An unwanted one stays away.
+                        let Ok(()) = grad.add_to(|_| Ok::<_, Infallible>(()));
+                        if let Some(dx) = grad.get() {
+                            update(rule, step, x.as_mut_slice(), dx.as_slice(), own);
+                        }
                     }
                 }
+                Role::Buffer => {
+                    if let Some(sum) = grad.get() {
+                        move_buffer(x.as_mut_slice(), sum.as_slice(), grad.count());
+                    }
+                }
+                Role::Constant => {}
             }
-            grad.use_up();
+            grad.clear();
         });
         Ok(())
     }
@@ -205,6 +213,17 @@ const LINE: usize = 64;
 /// Slots up to which the slices of a chunk are kept in an array; more cost an allocation per parameter.
 const FEW: usize = 8;
 
+/// Adds the mean of `count` increments.
+fn move_buffer<T: Scalar>(x: &mut [T], sum: &[T], count: u64) {
+    let all = x.iter_mut().zip(sum);
+    if count > 1 {
+        let count = T::from_f64(count as f64);
+        all.for_each(|(x, &sum)| *x += sum / count);
+    } else {
+        all.for_each(|(x, &sum)| *x += sum);
+    }
+}
+
 /// Updates one parameter: in chunks, unless the rule needs it whole.
 fn update<T: Scalar>(rule: &impl Rule<T>, step: u64, mut x: &mut [T], mut dx: &[T], slots: &mut [Tensor<T>]) {
     if x.is_empty() {
@@ -276,7 +295,7 @@ impl<T: Scalar, R> NamedTensors<T> for Optimizer<R, T> {
         for entry in self.entries.iter().filter(|entry| entry.role == Role::Parameter) {
             let place = path.join(&entry.path);
             for (name, slot) in self.names.iter().zip(slots.by_ref()) {
-                visitor(place.join(name), Role::Statistic, slot);
+                visitor(place.join(name), Role::Buffer, slot);
             }
         }
     }
@@ -290,7 +309,7 @@ impl<T: Scalar, R> NamedTensors<T> for Optimizer<R, T> {
         for entry in self.entries.iter().filter(|entry| entry.role == Role::Parameter) {
             let place = path.join(&entry.path);
             for (name, slot) in self.names.iter().zip(slots.by_ref()) {
-                visitor(place.join(name), Role::Statistic, slot);
+                visitor(place.join(name), Role::Buffer, slot);
             }
         }
     }

@@ -135,7 +135,7 @@ impl<T: Scalar> Layer<T> for Linear<T> {
         };
         dw.accumulate(|beta, dw| matmul_tn_into(dy, at.x, beta, dw))?;
         if let Some(db) = db {
-            db.add_sum_of_rows(dy)?;
+            db.add_to(|db| db.add_sum_of_rows(dy))?;
         }
         if let Some(dx) = dx {
             dx.resize(at.x.shape())?;

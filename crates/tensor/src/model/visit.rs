@@ -1,3 +1,5 @@
+use std::fmt;
+
 use crate::model::path::Path;
 use crate::scalar::Scalar;
 use crate::tensor::Tensor;
@@ -5,11 +7,36 @@ use crate::tensor::Tensor;
 /// How a tensor of a network changes during training.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// A parameter θ: its gradient is ∂l/∂θ, and the optimiser's rule updates it.
+    /// A parameter θ: its gradient is ∂l/∂θ, and the optimizer's rule updates it.
     Parameter,
-    /// A statistic that the layer keeps of its inputs, such as a batch norm's running mean: its entry among the
-    /// gradients is not a derivative but the increment to be added, and every optimiser adds just that.
-    Statistic,
+    /// A value that the layer keeps of its inputs, such as a batch norm's running mean. Its entry among the gradients is not a
+    /// derivative but the sum of its increments, and every optimizer adds their mean.
+    Buffer,
+    /// A value that never changes, such as a table of positions or the weights of a frozen layer. It is saved, and an
+    /// optimizer has no state for it.
+    Constant,
+}
+
+impl Role {
+    /// The role of a tensor of this role within a field of `other`: whatever is in a constant is constant.
+    #[doc(hidden)]
+    pub fn within(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Constant, _) | (_, Self::Constant) => Self::Constant,
+            (Self::Buffer, _) | (_, Self::Buffer) => Self::Buffer,
+            (Self::Parameter, Self::Parameter) => Self::Parameter,
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Parameter => "parameter",
+            Self::Buffer => "buffer",
+            Self::Constant => "constant",
+        })
+    }
 }
 
 /// Something that has tensors with names: a layer, a network, an optimiser's state.
@@ -76,6 +103,9 @@ pub trait NamedTensors<T: Scalar> {
 /// Implements [`NamedTensors`] for a struct `Name<T>` whose fields are tensors, optional tensors, or have tensors
 /// themselves: each field under its own name, in the given order. Fields that are not mentioned aren't visited.
 ///
+/// The tensors of the first braces are parameters unless they say otherwise. Those of `buffers` and `constants` have these
+/// [roles](Role). Both may be left out.
+///
 /// ```
 /// use backrule_tensor::{NamedTensors, Role, Scalar, Tensor, named_tensors};
 ///
@@ -86,7 +116,7 @@ pub trait NamedTensors<T: Scalar> {
 ///     momentum: T,
 /// }
 ///
-/// named_tensors!(Affine { scale, shift } statistics { mean });
+/// named_tensors!(Affine { scale, shift } buffers { mean });
 ///
 /// let (scale, mean) = (Tensor::from([2.0_f32]), Tensor::from([0.5]));
 /// let mut layer = Affine { scale, shift: None, mean, momentum: 0.1 };
@@ -97,7 +127,11 @@ pub trait NamedTensors<T: Scalar> {
 /// ```
 #[macro_export]
 macro_rules! named_tensors {
-    ($name:ident { $($field:ident),* $(,)? } $(statistics { $($statistic:ident),* $(,)? })?) => {
+    (
+        $name:ident { $($field:ident),* $(,)? }
+        $(buffers { $($buffer:ident),* $(,)? })?
+        $(constants { $($constant:ident),* $(,)? })?
+    ) => {
         impl<T: $crate::Scalar> $crate::NamedTensors<T> for $name<T> {
             fn visit<'s>(
                 &'s self,
@@ -105,7 +139,16 @@ macro_rules! named_tensors {
                 visitor: &mut dyn FnMut($crate::Path<'_>, $crate::Role, &'s $crate::Tensor<T>),
             ) {
                 $($crate::NamedTensors::visit(&self.$field, path.join(stringify!($field)), visitor);)*
-                $($(visitor(path.join(stringify!($statistic)), $crate::Role::Statistic, &self.$statistic);)*)?
+                $($($crate::NamedTensors::visit(
+                    &self.$buffer,
+                    path.join(stringify!($buffer)),
+                    &mut |path, role, tensor| visitor(path, role.within($crate::Role::Buffer), tensor),
+                );)*)?
+                $($($crate::NamedTensors::visit(
+                    &self.$constant,
+                    path.join(stringify!($constant)),
+                    &mut |path, _, tensor| visitor(path, $crate::Role::Constant, tensor),
+                );)*)?
             }
 
             fn visit_mut<'s>(
@@ -114,7 +157,16 @@ macro_rules! named_tensors {
                 visitor: &mut dyn FnMut($crate::Path<'_>, $crate::Role, &'s mut $crate::Tensor<T>),
             ) {
                 $($crate::NamedTensors::visit_mut(&mut self.$field, path.join(stringify!($field)), visitor);)*
-                $($(visitor(path.join(stringify!($statistic)), $crate::Role::Statistic, &mut self.$statistic);)*)?
+                $($($crate::NamedTensors::visit_mut(
+                    &mut self.$buffer,
+                    path.join(stringify!($buffer)),
+                    &mut |path, role, tensor| visitor(path, role.within($crate::Role::Buffer), tensor),
+                );)*)?
+                $($($crate::NamedTensors::visit_mut(
+                    &mut self.$constant,
+                    path.join(stringify!($constant)),
+                    &mut |path, _, tensor| visitor(path, $crate::Role::Constant, tensor),
+                );)*)?
             }
         }
     };
@@ -180,30 +232,65 @@ mod tests {
     struct Inner<T> {
         a: Tensor<T>,
         mean: Tensor<T>,
+        variance: Option<Tensor<T>>,
+        table: Tensor<T>,
     }
 
-    named_tensors!(Inner { a } statistics { mean });
+    named_tensors!(Inner { a } buffers { mean, variance } constants { table });
 
-    struct Outer<T> {
+    struct Outer<T: Scalar> {
         inner: Inner<T>,
         b: Option<Tensor<T>>,
         none: Option<Tensor<T>>,
+        kept: Inner<T>,
+        frozen: Inner<T>,
     }
 
-    named_tensors!(Outer { inner, b, none });
+    named_tensors!(Outer { inner, b, none } buffers { kept } constants { frozen });
 
     #[test]
     fn the_macro_writes_two_visits_that_agree() {
         let tensor = || Tensor::from([1.0_f32]);
-        let mut outer = Outer { inner: Inner { a: tensor(), mean: tensor() }, b: Some(tensor()), none: None };
+        let inner = |variance| Inner { a: tensor(), mean: tensor(), variance, table: tensor() };
+        let mut outer = Outer {
+            inner: inner(Some(tensor())),
+            b: Some(tensor()),
+            none: None,
+            kept: inner(None),
+            frozen: inner(None),
+        };
         let (mut seen, mut lent) = (Vec::new(), Vec::new());
         outer.visit(Path::ROOT, &mut |path, role, _| seen.push((path.to_string(), role)));
         outer.visit_mut(Path::ROOT, &mut |path, role, _| lent.push((path.to_string(), role)));
-        let expected =
-            [("inner.a", Role::Parameter), ("inner.mean", Role::Statistic), ("b", Role::Parameter)];
+        let expected = [
+            ("inner.a", Role::Parameter),
+            ("inner.mean", Role::Buffer),
+            ("inner.variance", Role::Buffer),
+            ("inner.table", Role::Constant),
+            ("b", Role::Parameter),
+            ("kept.a", Role::Buffer),
+            ("kept.mean", Role::Buffer),
+            ("kept.table", Role::Constant),
+            ("frozen.a", Role::Constant),
+            ("frozen.mean", Role::Constant),
+            ("frozen.table", Role::Constant),
+        ];
         assert_eq!(seen, expected.map(|(path, role)| (path.to_string(), role)));
         assert_eq!(seen, lent);
-        assert!(outer.none.is_none());
+    }
+
+    struct OnlyConstants<T> {
+        table: Tensor<T>,
+    }
+
+    named_tensors!(OnlyConstants {} constants { table });
+
+    #[test]
+    fn a_list_of_the_macro_may_be_left_out() {
+        let table = Tensor::from([1.0_f32]);
+        let mut roles = Vec::new();
+        OnlyConstants { table }.visit(Path::ROOT, &mut |_, role, _| roles.push(role));
+        assert_eq!(roles, [Role::Constant]);
     }
 
     #[test]
