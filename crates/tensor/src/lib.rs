@@ -22,7 +22,10 @@ mod tensor;
 pub use elementwise::apply;
 pub use error::{ConfigError, MemoryError, Place, ShapeError, TensorError, write_with_causes};
 pub use matmul::{affine_activation_into, affine_into, matmul_into, matmul_nt_into, matmul_tn_into};
-pub use model::{Grad, NamedTensors, OptionValue, Options, Path, Role, TrainingState};
+pub use model::{
+    ClipError, Grad, Grads, Layout, LayoutEntry, NamedTensors, OptionValue, Options, Path, Role,
+    TrainingState, share,
+};
 pub use rows::{log_softmax, softmax};
 pub use scalar::{DType, Scalar};
 pub use shape::{IntoShape, MAX_RANK, Shape};
