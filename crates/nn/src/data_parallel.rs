@@ -3,11 +3,12 @@
 use std::convert::Infallible;
 use std::ops::Range;
 
-use backrule_tensor::{Grad, MAX_RANK, Path, Role, Scalar, Shape, ShapeError, Tensor, TensorError, parallel};
+use backrule_tensor::{
+    Grad, Grads, MAX_RANK, Path, Role, Scalar, Shape, ShapeError, Tensor, TensorError, parallel, share,
+};
 
 use crate::cache::Cache;
 use crate::error::LayerError;
-use crate::grads::Grads;
 use crate::layer::{At, AtMany, Layer, MAX_INPUTS, MAX_OUTPUTS};
 use crate::mode::Mode;
 
@@ -348,9 +349,4 @@ fn with_samples(shape: Shape, samples: usize) -> Result<Shape, ShapeError> {
         *first = samples;
     }
     Shape::new(sizes)
-}
-
-fn share(samples: usize, index: usize, count: usize) -> Range<usize> {
-    let start = |i: usize| i * (samples / count) + i.min(samples % count);
-    start(index)..start(index + 1)
 }

@@ -3,13 +3,12 @@
 use std::fmt;
 
 use backrule_tensor::{
-    Grad, IntoShape, Path, Role, Shape, ShapeError, Tensor, TensorError, random, readable,
+    Grad, Grads, IntoShape, Path, Role, Shape, ShapeError, Tensor, TensorError, random, readable,
 };
 
 use crate::cache::Cache;
 use crate::data_parallel::Call;
 use crate::error::LayerError;
-use crate::grads::Grads;
 use crate::layer::{Layer, MAX_INPUTS};
 use crate::mode::{Key, Mode};
 

@@ -7,7 +7,6 @@ mod catalogue;
 mod data_parallel;
 mod error;
 mod gradcheck;
-mod grads;
 mod init;
 mod layer;
 mod layers;
@@ -29,7 +28,7 @@ pub use summary::{Summary, summary, summary_many};
 pub use tape::{Pass, Tape, predict, predict_many};
 
 pub use backrule_tensor as tensor;
-pub use grads::Grads;
+pub use backrule_tensor::Grads;
 
 /// What the tests and benchmarks that iterate over all layers need.
 #[cfg(feature = "testing")]

@@ -2,12 +2,11 @@
 
 use std::ops::Range;
 
-use backrule_tensor::{ConfigError, Scalar, ShapeError, Tensor};
+use backrule_tensor::{ConfigError, Grads, Scalar, ShapeError, Tensor};
 
 use crate::cache::Cache;
 use crate::data_parallel::{self, Call, Part, Split};
 use crate::error::LayerError;
-use crate::grads::Grads;
 use crate::layer::{Layer, MAX_INPUTS};
 use crate::mode::Mode;
 

@@ -5,7 +5,7 @@ use backrule_tensor::{ConfigError, Options, Scalar};
 /// A rule of your own, the sign of the gradient instead of the gradient:
 ///
 /// ```
-/// use backrule_optim::tensor::{Grad, Scalar, Tensor};
+/// use backrule_optim::tensor::{Grads, Scalar, Tensor};
 /// use backrule_optim::{ConfigError, Optimizer, Rule};
 ///
 /// struct SignDescent {
@@ -33,7 +33,8 @@ use backrule_tensor::{ConfigError, Options, Scalar};
 ///
 /// let mut x: Tensor = Tensor::from([1.0, 2.0]);
 /// let mut optimizer = Optimizer::new(SignDescent { learning_rate: 0.5 }, &x)?;
-/// let mut grads = [Grad::from(Tensor::from([7.0, -0.01]))];
+/// let mut grads = Grads::new(&x)?;
+/// grads[0] = Tensor::from([7.0, -0.01]).into();
 /// optimizer.step(&mut x, &mut grads)?;
 /// assert_eq!(x, Tensor::from([0.5, 2.5]));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -45,7 +46,7 @@ pub trait Rule<T: Scalar>: Send + Sync {
 
     /// Changes a parameter x by its gradient dx.
     ///
-    /// `step` is 1 in an optimiser's first step. `slots` are the tensors named by [`slots`](Self::slots), in that
+    /// `step` is 1 in an optimizer's first step. `slots` are the tensors named by [`slots`](Self::slots), in that
     /// order; like dx they are as long as x. All of them are **a part of the parameter**, unless
     /// [`needs_whole`](Self::needs_whole): large ones are updated part by part, on several threads.
     fn update(&self, step: u64, x: &mut [T], dx: &[T], slots: &mut [&mut [T]]);

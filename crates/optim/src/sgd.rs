@@ -21,14 +21,17 @@ const SGD: &str = "Sgd";
 /// v = 1, θ = 1 − 0.1·1 = 0.9; then v = 0.9·1 + 0.5 = 1.4, θ = 0.9 − 0.1·1.4 = 0.76.
 ///
 /// ```
-/// use backrule_optim::tensor::{Grad, NamedTensors, Tensor};
+/// use backrule_optim::tensor::{Grads, NamedTensors, Tensor};
 /// use backrule_optim::{Optimizer, Sgd};
 ///
 /// let mut theta: Tensor<f64> = Tensor::from([1.0]);
 /// let mut optimizer = Optimizer::new(Sgd::new(0.1)?.momentum(0.9)?, &theta)?;
-/// optimizer.step(&mut theta, &mut [Grad::from(Tensor::from([1.0]))])?;
+/// let mut grads = Grads::new(&theta)?;
+/// grads[0] = Tensor::from([1.0]).into();
+/// optimizer.step(&mut theta, &mut grads)?;
 /// assert_eq!(theta, Tensor::from([0.9]));
-/// optimizer.step(&mut theta, &mut [Grad::from(Tensor::from([0.5]))])?;
+/// grads[0] = Tensor::from([0.5]).into();
+/// optimizer.step(&mut theta, &mut grads)?;
 /// assert_eq!(theta, Tensor::from([0.76]));
 /// assert_eq!(optimizer.tensor("velocity"), Some(&Tensor::from([1.4])));
 /// # Ok::<(), Box<dyn std::error::Error>>(())

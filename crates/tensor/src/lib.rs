@@ -30,7 +30,10 @@ pub use elementwise::apply;
 pub use error::{ConfigError, MemoryError, Place, ShapeError, TensorError, write_with_causes};
 pub use kernels::softmax::{log_softmax, softmax};
 pub use matmul::{affine_activation_into, affine_into, matmul_into, matmul_nt_into, matmul_tn_into};
-pub use model::{Grad, NamedTensors, OptionValue, Options, Path, Role, TrainingState};
+pub use model::{
+    ClipError, Grad, Grads, Layout, LayoutEntry, NamedTensors, OptionValue, Options, Path, Role,
+    TrainingState, share,
+};
 pub use scalar::{DType, Scalar};
 pub use shape::{IntoShape, MAX_RANK, Shape};
 pub use tensor::Tensor;

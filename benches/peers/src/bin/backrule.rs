@@ -7,7 +7,7 @@ use backrule_peers::{
     Args, CROSS_ENTROPY, CrossEntropyRow, Digits, DigitsRow, LossStep, MOMENTUM, NetworkRow, Outcome,
     PREDICT, Report, SgdRow, Step, TRAIN_STEP,
 };
-use backrule_tensor::{Grad, Tensor, TensorError, random};
+use backrule_tensor::{Tensor, TensorError, random};
 
 fn main() -> Outcome {
     let args = Args::from_env();
@@ -76,7 +76,8 @@ fn cross_entropy(row: CrossEntropyRow) -> Outcome<LossStep> {
 
 fn sgd() -> Outcome<Step> {
     let mut net = vec![("w", Tensor::from_vec([SgdRow::LEN], SgdRow::parameters())?)];
-    let mut grads = [Grad::from(Tensor::from_vec([SgdRow::LEN], SgdRow::gradient())?)];
+    let mut grads = Grads::new(&net)?;
+    grads[0] = Tensor::from_vec([SgdRow::LEN], SgdRow::gradient())?.into();
     let mut optimizer = Optimizer::new(Sgd::new(SgdRow::LR)?.momentum(MOMENTUM)?, &net)?;
     Ok(Box::new(move || {
         // The update has used it up: it is there again, as if a backward pass had written it.

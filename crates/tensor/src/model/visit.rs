@@ -39,10 +39,10 @@ impl fmt::Display for Role {
     }
 }
 
-/// Something that has tensors with names: a layer, a network, an optimiser's state.
+/// Something that has tensors with names: a layer, a network, an optimizer's state.
 ///
 /// Both functions visit the same tensors with the same names in the same order, which doesn't change as long as the
-/// structure doesn't: gradients, optimiser state and checkpoints rely on it. Visiting allocates nothing. What has no
+/// structure doesn't: gradients, optimizer state and checkpoints rely on it. Visiting allocates nothing. What has no
 /// tensors, such as an activation, implements the trait with an empty block.
 ///
 /// For a struct of tensors the macro [`named_tensors!`](crate::named_tensors) writes both; containers write them by hand.
