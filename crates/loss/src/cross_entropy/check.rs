@@ -48,7 +48,10 @@ impl CrossEntropy {
             return Err(LossError::WeightCount { weights, classes });
         }
         let total = match target {
-            Target::Classes(labels) => self.total_weight(labels, classes)?,
+            Target::Classes(labels) => match self.total_weight(labels, classes)? {
+                None if self.reduction == Reduction::Mean => return Err(LossError::AllIgnored { rows }),
+                total => total.unwrap_or(0.0),
+            },
             Target::Probabilities(t) => {
                 if let Some(index) = self.ignore_index {
                     return Err(LossError::IgnoredIndex { index });
@@ -57,16 +60,15 @@ impl CrossEntropy {
                 rows as f64
             }
         };
-        match self.reduction {
-            Reduction::Sum => Ok(1.0),
-            // Zero, and what has no finite reciprocal.
-            Reduction::Mean if !total.is_normal() => Err(LossError::TotalWeight { total }),
-            Reduction::Mean => Ok(total),
+        // Zero, and what has no finite reciprocal.
+        if self.reduction == Reduction::Mean && !total.is_normal() {
+            return Err(LossError::TotalWeight { total });
         }
+        self.reduction.divisor::<T>(operation, total)
     }
 
-    /// Σ w_y over the rows that count.
-    fn total_weight(&self, labels: &[usize], classes: usize) -> Result<f64, LossError> {
+    /// Σ w_y over the rows that count, if there are any.
+    fn total_weight(&self, labels: &[usize], classes: usize) -> Result<Option<f64>, LossError> {
         let (mut total, mut ignored) = (0.0, 0);
         for (row, &label) in labels.iter().enumerate() {
             if self.ignore_index == Some(label) {
@@ -78,10 +80,7 @@ impl CrossEntropy {
                 return Err(error);
             }
         }
-        if ignored == labels.len() {
-            return Err(LossError::AllIgnored { rows: ignored });
-        }
-        Ok(total)
+        Ok((ignored < labels.len()).then_some(total))
     }
 }
 
@@ -168,9 +167,7 @@ mod tests {
         assert!(loss.value(&z, &[1, usize::MAX, 0]).is_ok());
         // Only the ignored index itself is exempt.
         assert!(loss.value(&z, &[1, usize::MAX - 1, 0]).is_err());
-        for loss in [loss.clone(), loss.reduction(Reduction::Sum)] {
-            assert_eq!(refusal(&loss, [2, 2], &[usize::MAX; 2]), "cross-entropy: all 2 rows are ignored");
-        }
+        assert_eq!(refusal(&loss, [2, 2], &[usize::MAX; 2]), "cross-entropy: all 2 rows are ignored");
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 mod check;
 mod kernel;
-#[cfg(feature = "serde")]
-mod options;
+#[cfg(feature = "testing")]
+mod samples;
 mod settings;
 
 use backrule_tensor::{Scalar, Tensor, parallel, simd};
