@@ -1,4 +1,4 @@
-//! What has to hold before anything is computed.
+//! Checks before anything is computed: prediction, target and settings must fit together.
 
 use backrule_tensor::kernels::row::{self, CHUNK};
 use backrule_tensor::simd::{self, Kernel, Simd};
@@ -13,7 +13,7 @@ use crate::target::Target;
 const SUM_TOLERANCE: f64 = 1e-4;
 
 impl CrossEntropy {
-    /// What the sum over the rows is divided by, once prediction, target and options are found to fit together.
+    /// What the sum over the rows is divided by, once prediction, target and settings are found to fit together.
     pub(super) fn divisor<T: Scalar>(
         &self,
         prediction: Shape,
@@ -50,7 +50,7 @@ impl CrossEntropy {
         let total = match target {
             Target::Classes(labels) => match self.total_weight(labels, classes)? {
                 None if self.reduction == Reduction::Mean => return Err(LossError::AllIgnored { rows }),
-                total => total.unwrap_or(0.0),
+                total => total.unwrap_or_default(),
             },
             Target::Probabilities(t) => {
                 if let Some(index) = self.ignore_index {
@@ -85,7 +85,7 @@ impl CrossEntropy {
 }
 
 fn check_probabilities<T: Scalar>(t: &Tensor<T>) -> Result<(), LossError> {
-    // Twice as wide would be no faster from memory, and a program larger.
+    // Wider registers would wait for memory just as long, and make the program larger.
     let Some((row, sum)) = simd::run_within(32, NoDistribution { t, tolerance: SUM_TOLERANCE }) else {
         return Ok(());
     };
@@ -96,8 +96,8 @@ fn check_probabilities<T: Scalar>(t: &Tensor<T>) -> Result<(), LossError> {
     })
 }
 
-/// The first row of probabilities that isn't a distribution, and its sum: one that is negative or NaN, or a sum that is
-/// not 1.
+/// Finds the first row of probabilities that isn't a distribution: an element is negative or NaN, or the sum is not 1. Gives
+/// its number and sum.
 struct NoDistribution<'a, T: Scalar> {
     t: &'a Tensor<T>,
     tolerance: f64,

@@ -4,14 +4,14 @@ use backrule_tensor::{ConfigError, Options};
 
 use crate::reduction::Reduction;
 
-/// Cross-entropy on logits: the softmax is folded in, so that the network's last layer must not have one.
+/// Cross-entropy on logits: the softmax is folded in, so the network's last layer must not be one.
 ///
 /// For a row of logits z with p = softmax(z), and the target distribution t:
 ///
 /// l = −Σ_c t_c ln p_c  and  ∂l/∂z = p − t
 ///
 /// The prediction has the shape `[.., classes]`: all axes but the last are rows. The target is either a class per row
-/// (t is 1 there), or a tensor of probabilities in the prediction's shape; see [`Target`].
+/// (t is 1 there), or a tensor of probabilities in the prediction's shape; see [`Target`](crate::Target).
 ///
 /// ```
 /// use backrule_loss::CrossEntropy;
@@ -25,7 +25,7 @@ use crate::reduction::Reduction;
 /// # Ok::<(), backrule_loss::LossError>(())
 /// ```
 ///
-/// # Options
+/// # Settings
 /// They mean what they mean in PyTorch, each alone and all together. With class weights w, label smoothing ε, C classes:
 ///
 /// | target | l of a row | the mean divides by |
@@ -33,8 +33,8 @@ use crate::reduction::Reduction;
 /// | class y | −(1−ε) w_y ln p_y − ε/C Σ_c w_c ln p_c | Σ w_y over the rows that aren't ignored |
 /// | probabilities t | −Σ_c w_c t′_c ln p_c, t′ = (1−ε) t + ε/C | the number of rows |
 ///
-/// Both are −Σ_c a_c ln p_c for some a, so that ∂l/∂z = p Σ_c a_c − a. A row whose class is the ignored index counts
-/// nowhere and gets the gradient 0, whatever its logits.
+/// Both are −Σ_c a_c ln p_c for some a, so ∂l/∂z = p Σ_c a_c − a. A row whose class is the ignored index counts nowhere and
+/// gets the gradient 0, whatever its logits. If all rows are ignored, there is no mean; other reductions give 0 and zeros.
 ///
 /// ```
 /// use backrule_loss::tensor::Tensor;
@@ -56,7 +56,7 @@ use crate::reduction::Reduction;
 /// ```
 ///
 /// # Numbers
-/// Only differences of logits enter, so that a constant added to a row changes nothing, and logits of any size are safe.
+/// Only differences of logits enter, so a constant added to a row changes nothing, and logits of any size are safe.
 /// NaN in a row makes the loss and the row's gradient NaN. A logit of −∞ is an impossible class: its gradient is 0 where
 /// a is; the loss is infinite when it is the label, and NaN when it has a 0 among *probabilities* (0·∞, as in PyTorch).
 /// Rows are added in double precision and in a fixed order: the same bits always, on any number of threads.
@@ -69,7 +69,7 @@ pub struct CrossEntropy {
 }
 
 impl CrossEntropy {
-    /// The mean over all rows, without any other option.
+    /// The mean over all rows, and no other setting.
     pub fn new() -> Self {
         Self::default()
     }
