@@ -6,6 +6,7 @@ use backrule_optim::tensor::{
     parallel, random,
 };
 use backrule_optim::{Momentum, Optimizer, Rule, Sgd, StepError};
+use backrule_testkit::{Bits, bits};
 
 type AnyRule<T> = Box<dyn Rule<T>>;
 type AnyOptimizer<T> = Optimizer<AnyRule<T>, T>;
@@ -79,14 +80,6 @@ impl<T: Scalar> NamedTensors<T> for Net<T> {
 fn step<T: Scalar>(optimizer: &mut AnyOptimizer<T>, net: &mut Net<T>, seed: u64) {
     let mut grads = net.grads(seed);
     optimizer.step(net, &mut grads).unwrap();
-}
-
-/// Paths, shapes and bits of all tensors: unlike ==, this tells −0 from 0 and holds for NaN.
-type Bits = Vec<(String, Vec<usize>, Vec<u64>)>;
-
-fn bits<T: Scalar>(tensors: &impl NamedTensors<T>) -> Bits {
-    let of = |x: &Tensor<T>| x.as_slice().iter().map(|x| x.to_f64().to_bits()).collect();
-    tensors.tensors().into_iter().map(|(path, x)| (path, x.shape().to_vec(), of(x))).collect()
 }
 
 fn bits_of_grads<T: Scalar>(grads: &[Grad<T>]) -> Vec<(bool, Option<Bits>)> {
