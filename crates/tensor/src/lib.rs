@@ -9,6 +9,7 @@ mod grad;
 #[doc(hidden)]
 pub mod kernels;
 pub mod lanes;
+pub mod linalg;
 mod literal;
 mod math;
 mod matmul;
@@ -26,6 +27,7 @@ mod tensor;
 pub use elementwise::apply;
 pub use error::{ConfigError, MemoryError, Place, ShapeError, TensorError, write_with_causes};
 pub use grad::Grad;
+pub use linalg::{Epilogue, MatMut, MatRef};
 pub use matmul::{affine_activation_into, affine_into, matmul_into, matmul_nt_into, matmul_tn_into};
 pub use named::{NamedTensors, Path, Role, TrainingState};
 pub use options::{OptionValue, Options, OptionsError};

@@ -1,6 +1,6 @@
 use backrule_tensor::rand::Rng;
 use backrule_tensor::{
-    Grad, Scalar, Shape, ShapeError, Tensor, TensorError, affine_activation_into, matmul_into,
+    Epilogue, Grad, Scalar, Shape, ShapeError, Tensor, TensorError, affine_activation_into, matmul_into,
     matmul_tn_into, named_tensors,
 };
 
@@ -84,6 +84,7 @@ impl<T: Scalar> Linear<T> {
 
     fn affine(&self, x: &Tensor<T>, f: Option<fn(&mut [T])>, y: &mut Tensor<T>) -> Result<(), LayerError> {
         y.resize(self.output_shape(x.shape())?)?;
+        let f = f.as_ref().map(Epilogue::new);
         Ok(affine_activation_into(x, &self.weight, self.bias.as_ref(), f, y)?)
     }
 }

@@ -67,7 +67,7 @@ impl Pairwise {
         let mut sum = part;
         let full = self.count.trailing_ones() as usize;
         for tree in &self.trees[..full] {
-            sum = tree + sum;
+            sum += tree;
         }
         self.trees[full] = sum;
         self.count += 1;
@@ -99,6 +99,18 @@ impl<T: Scalar> Kernel for Sum<'_, T> {
             totals
         })
     }
+}
+
+/// The same for every `stride`th element: the column of a matrix, in blocks that are copied.
+pub(crate) fn sum_of_column<T: Scalar>(x: &[T], stride: usize) -> f64 {
+    let (mut buffer, mut total) = ([T::ZERO; BLOCK], Pairwise::default());
+    for block in x.chunks(BLOCK.saturating_mul(stride)) {
+        let column = block.iter().step_by(stride);
+        let len = column.len();
+        buffer.iter_mut().zip(column).for_each(|(to, &x)| *to = x);
+        total.add(simd::run(Sum(&buffer[..len])));
+    }
+    total.total()
 }
 
 /// Adds the sum of at most [`RUN`] rows.
