@@ -5,7 +5,8 @@ use backrule_loss::{CrossEntropy, Mse};
 use backrule_nn::{Grads, Key, Linear, Mode, Relu, Sequential, Tape};
 use backrule_optim::{Optimizer, Sgd};
 use backrule_tensor::{NamedTensors, Scalar, Tensor};
-use backrule_testkit::{Value, assert_close, assert_near, number, numbers, oracle, tensor};
+use backrule_testkit::oracle::{self, Case};
+use backrule_testkit::{Value, assert_close, assert_near, numbers, tensor};
 
 /// In f64 the bound is 1e-10. In f32 each of 20 steps rounds some 50 operations deep, at 6e-8 each, and momentum 0.9
 /// adds up the errors of about 10 steps: 50 · 10 · 6e-8 = 3e-5.
@@ -26,52 +27,46 @@ fn network<T: Scalar>(start: &[Value]) -> Sequential<T> {
 }
 
 /// Trains on a case's batches; `loss` gives value and gradient for an output and the batch's target.
-fn run<T: Scalar>(op: &str, loss: impl Fn(&Tensor<T>, &Value, &mut Tensor<T>) -> T) {
-    for case in oracle::trajectories(op) {
-        let list = |name: &str| case[name].as_array().unwrap().clone();
-        let options = &case["options"];
-        let mut net = network::<T>(&list("start"));
-        let rule = Sgd::new(number(&options["lr"])).unwrap().momentum(number(&options["momentum"])).unwrap();
-        let mut optimizer = Optimizer::new(rule, &net).unwrap();
-        let (mut tape, mut grads, mut dy) = (Tape::new(), Grads::new(&net).unwrap(), Tensor::default());
+fn run<T: Scalar>(case: &Case, loss: impl Fn(&Tensor<T>, &Value, &mut Tensor<T>) -> T) {
+    let list = |name: &str| case[name].as_array().unwrap();
+    let mut net = network::<T>(list("start"));
+    let rate = case.number("lr").unwrap();
+    let rule = Sgd::new(rate).unwrap().momentum(case.number("momentum").unwrap()).unwrap();
+    let mut optimizer = Optimizer::new(rule, &net).unwrap();
+    let (mut tape, mut grads, mut dy) = (Tape::new(), Grads::new(&net).unwrap(), Tensor::default());
 
-        let (batches, losses) = (list("batches"), numbers(&case["losses"]));
-        assert_eq!((batches.len(), losses.len()), (20, 20));
-        for (step, (batch, expected)) in batches.iter().zip(losses).enumerate() {
-            let x = tensor(&batch["input"]);
-            let pass = tape.forward(&net, &x, Mode::Train(Key::new(step as u64))).unwrap();
-            let l = loss(pass.output(), &batch["target"], &mut dy);
-            assert_near(&format!("{op}: loss of step {step}"), l.to_f64(), expected, bound::<T>());
-            pass.backward(&dy, &mut grads).unwrap();
-            optimizer.step(&mut net, &mut grads).unwrap();
-        }
-        let last = list("final");
-        let expected = last.iter().flat_map(|layer| [&layer[0], &layer[1]]);
-        for ((path, parameter), expected) in net.tensors().into_iter().zip(expected) {
-            assert_close(&format!("{op}: {path}"), parameter, &tensor(expected), bound::<T>());
-        }
+    let (batches, losses) = (list("batches"), numbers(&case["losses"]));
+    assert_eq!((batches.len(), losses.len()), (20, 20));
+    for (step, (batch, expected)) in batches.iter().zip(losses).enumerate() {
+        let x = tensor(&batch["input"]);
+        let pass = tape.forward(&net, &x, Mode::Train(Key::new(step as u64))).unwrap();
+        let l = loss(pass.output(), &batch["target"], &mut dy);
+        assert_near(&format!("{case}: loss of step {step}"), l.to_f64(), expected, bound::<T>());
+        pass.backward(&dy, &mut grads).unwrap();
+        optimizer.step(&mut net, &mut grads).unwrap();
+    }
+    let expected = list("final").iter().flat_map(|layer| [&layer[0], &layer[1]]);
+    for ((path, parameter), expected) in net.tensors().into_iter().zip(expected) {
+        assert_close(&format!("{case}: {path}"), parameter, &tensor(expected), bound::<T>());
     }
 }
 
-fn cross_entropy<T: Scalar>() {
-    run::<T>("mlp_cross_entropy", |y, target, dy| {
-        let labels: Vec<usize> = numbers(&target["data"]).into_iter().map(|label| label as usize).collect();
-        CrossEntropy::new().value_and_grad(y, &labels, dy).unwrap()
-    });
-}
-
-fn mse<T: Scalar>() {
-    run::<T>("mlp_mse", |y, target, dy| Mse::new().value_and_grad(y, &tensor(target), dy).unwrap());
+/// Whether the case is a run of which all parts are here.
+fn check<T: Scalar>(case: &Case) -> bool {
+    match case.op() {
+        "mlp_cross_entropy" => run::<T>(case, |y, target, dy| {
+            let labels: Vec<_> = numbers(&target["data"]).into_iter().map(|label| label as usize).collect();
+            CrossEntropy::new().value_and_grad(y, &labels, dy).unwrap()
+        }),
+        "mlp_mse" => {
+            run::<T>(case, |y, target, dy| Mse::new().value_and_grad(y, &tensor(target), dy).unwrap())
+        }
+        _ => return false,
+    }
+    true
 }
 
 #[test]
-fn cross_entropy_runs_agree() {
-    cross_entropy::<f64>();
-    cross_entropy::<f32>();
-}
-
-#[test]
-fn mean_squared_error_runs_agree() {
-    mse::<f64>();
-    mse::<f32>();
+fn runs_agree() {
+    oracle::every("trajectory", |case| check::<f64>(case) && check::<f32>(case));
 }

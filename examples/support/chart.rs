@@ -118,8 +118,14 @@ impl Chart {
         ));
         svg.text("title", MARGIN, 38.0, &self.title);
         svg.text("subtitle", MARGIN, 58.0, &self.subtitle);
+        let mut names: Vec<&str> = Vec::new();
+        for line in self.panels.iter().flat_map(|panel| &panel.lines) {
+            if !names.contains(&line.name.as_str()) {
+                names.push(&line.name);
+            }
+        }
         for (index, panel) in self.panels.iter().enumerate() {
-            panel.draw(&mut svg, MARGIN + each * index as f64, each);
+            panel.draw(&mut svg, MARGIN + each * index as f64, each, &names);
         }
         svg.0 + "</svg>\n"
     }
@@ -153,16 +159,18 @@ impl Panel {
         self
     }
 
-    /// The last point of each line that has one, with the line's index and its label.
-    fn ends(&self) -> Vec<(usize, (f64, f64), String)> {
-        let end = |(index, line): (usize, &Line)| {
-            let &end = line.points.iter().flatten().next_back()?;
-            // Three significant digits.
-            let decimals = (2.0 - end.1.abs().log10().floor()).clamp(0.0, 6.0) as usize;
-            let label = format!("{} {}", line.name, self.number(end.1, decimals));
-            Some((index, end, label))
-        };
-        self.lines.iter().enumerate().filter_map(end).collect()
+    /// The last point of each line that has one, with the line's name and its label.
+    fn ends(&self) -> Vec<(&str, (f64, f64), String)> {
+        let mut ends = Vec::new();
+        for line in &self.lines {
+            if let Some(&end) = line.points.iter().flatten().next_back() {
+                // Three significant digits.
+                let decimals = (2.0 - end.1.abs().log10().floor()).clamp(0.0, 6.0) as usize;
+                let label = format!("{} {}", line.name, self.number(end.1, decimals));
+                ends.push((line.name.as_str(), end, label));
+            }
+        }
+        ends
     }
 
     fn number(&self, value: f64, decimals: usize) -> String {
@@ -177,7 +185,8 @@ impl Panel {
         format!("{title} by {}, at the end: {ends}.", self.x_label)
     }
 
-    fn draw(&self, svg: &mut Svg, start: f64, width: f64) {
+    /// The same name has the same colour in every panel: that of its place among the chart's `names`.
+    fn draw(&self, svg: &mut Svg, start: f64, width: f64, names: &[&str]) {
         svg.text("head", start, TOP - 20.0, &self.title);
         let lines = self.lines.iter();
         let points = || lines.clone().flat_map(|line| line.points.iter().flatten());
@@ -211,7 +220,8 @@ impl Panel {
         }
         svg.text("x", (left + right) / 2.0, BOTTOM + 40.0, &self.x_label);
 
-        for (index, line) in self.lines.iter().enumerate() {
+        let colour = |name: &str| names.iter().position(|other| *other == name).unwrap_or(0) % COLOURS;
+        for line in &self.lines {
             let (mut path, mut pen_down) = (String::new(), false);
             for point in &line.points {
                 if let Some((x, y)) = point.map(place) {
@@ -221,13 +231,13 @@ impl Panel {
                 }
                 pen_down = point.is_some();
             }
-            svg.path(&format!("line c{}", index % COLOURS), &path);
+            svg.path(&format!("line c{}", colour(&line.name)), &path);
         }
 
         let mut heights: Vec<_> = ends.iter().map(|(_, end, _)| place(*end).1).collect();
         spread(&mut heights);
-        for ((index, end, label), height) in ends.iter().zip(heights) {
-            let (colour, (x, y), label_x) = (index % COLOURS, place(*end), right + LEADER);
+        for ((name, end, label), height) in ends.iter().zip(heights) {
+            let (colour, (x, y), label_x) = (colour(name), place(*end), right + LEADER);
             let leader = format!("M{x:.1} {y:.1}L{:.1} {height:.1}", label_x - 4.0);
             svg.path(&format!("leader c{colour}"), &leader);
             svg.path(&format!("dot c{colour}"), &format!("M{x:.1} {y:.1}h0"));
@@ -410,6 +420,18 @@ mod tests {
             assert!((2..10).contains(&ticks), "{values:?}: {svg}");
         }
         assert!(Chart::new("t").to_svg().ends_with("</svg>\n"));
+    }
+
+    #[test]
+    fn a_name_has_one_colour_in_all_panels() {
+        let points = || [(1.0, 0.5), (2.0, 0.7)];
+        let both = Panel::new("loss", "epoch").line("train", points()).line("test", points());
+        let svg = Chart::new("t").panel(both).panel(Panel::new("accuracy", "epoch").line("test", points()));
+        let svg = svg.to_svg();
+        for class in ["line", "leader", "dot"] {
+            let count = |colour| svg.matches(&format!("class=\"{class} c{colour}\"")).count();
+            assert_eq!([count(0), count(1), count(2)], [1, 2, 0], "{class}");
+        }
     }
 
     #[test]

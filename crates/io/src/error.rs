@@ -2,7 +2,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use backrule_tensor::OptionsError;
+use backrule_tensor::ConfigError;
 
 use crate::envelope::VERSION;
 use crate::info::Name;
@@ -35,6 +35,9 @@ pub enum SaveError {
         /// The path they share.
         path: String,
     },
+    /// An option of the optimiser can't be written down. Nothing was written.
+    #[error("not saved: {0}")]
+    Option(#[from] ConfigError),
     /// Two options of the optimiser have the same name. Nothing was written.
     #[error("not saved: two options are called `{}`: give them different names", name.escape_debug())]
     DuplicateOption {
@@ -365,7 +368,7 @@ pub enum RestoreError {
     NoOptimizer,
     /// The optimiser can't have the options that were saved.
     #[error("nothing restored, because the optimizer doesn't fit: {0}")]
-    Options(#[from] OptionsError),
+    Options(#[from] ConfigError),
     /// Two tensors of the checkpoint would go to one place.
     #[error(
         "nothing restored: {} and `{}` of the checkpoint would both be called `{}`: rename one of them otherwise",

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::ops::Range;
 
-use backrule_tensor::{DType, MAX_RANK, OptionValue, Options, Shape};
+use backrule_tensor::{ConfigError, DType, MAX_RANK, OptionValue, Options, Shape};
 use bincode::config::{Configuration, Fixint, Limit, LittleEndian};
 use bincode::error::DecodeError;
 use bincode::{BorrowDecode, Encode};
@@ -214,8 +214,10 @@ fn write_optimizer(out: &mut impl Write, run: &Run) -> Result<(), LimitError> {
         put(out, options.iter().len() as u32)?;
         for (name, value) in options.iter() {
             match value {
-                OptionValue::Number(value) => put(out, (name, NUMBER, value))?,
-                OptionValue::Flag(value) => put(out, (name, FLAG, value))?,
+                OptionValue::Number(value) => put(out, (name, NUMBER, *value))?,
+                OptionValue::Flag(value) => put(out, (name, FLAG, *value))?,
+                // `check_options` has refused it.
+                _ => {}
             }
         }
     }
@@ -351,8 +353,11 @@ fn check_path(entry: &Entry<'_>) -> Result<(), LimitError> {
 
 fn check_options(options: &Options) -> Result<(), SaveError> {
     limits::check("options", options.iter().len(), MAX_OPTIONS)?;
-    for (name, _) in options.iter() {
+    for (name, value) in options.iter() {
         limits::check("bytes of an option's name", name.len(), MAX_OPTION_NAME)?;
+        if !matches!(value, OptionValue::Number(_) | OptionValue::Flag(_)) {
+            return Err(ConfigError::new("Checkpoint", name.to_string(), "a number or a flag", value).into());
+        }
     }
     match option_twice(options) {
         None => Ok(()),

@@ -3,9 +3,9 @@ mod check;
 mod options;
 mod row;
 
-use backrule_tensor::{Scalar, Tensor, parallel, simd};
+use backrule_tensor::{ConfigError, Scalar, Tensor, parallel, simd};
 
-use crate::{LossError, OptionError, Reduction, Target};
+use crate::{LossError, Reduction, Target};
 use row::Rows;
 
 /// The most parts that a batch is cut into.
@@ -96,11 +96,13 @@ impl CrossEntropy {
     ///
     /// # Errors
     /// When a weight is negative, infinite or NaN. How many there are is checked against the prediction later.
-    pub fn class_weights(mut self, weights: impl Into<Vec<f64>>) -> Result<Self, OptionError> {
+    pub fn class_weights(mut self, weights: impl Into<Vec<f64>>) -> Result<Self, ConfigError> {
         let weights = weights.into();
         for (class, &weight) in weights.iter().enumerate() {
             if !(weight >= 0.0 && weight.is_finite()) {
-                return Err(OptionError::ClassWeight { class, weight });
+                let got = format_args!("{weight} for class {class}");
+                let expected = "finite weights from 0 up";
+                return Err(ConfigError::new("CrossEntropy", "class_weights", expected, got));
             }
         }
         self.class_weights = Some(weights);
@@ -111,9 +113,9 @@ impl CrossEntropy {
     ///
     /// # Errors
     /// When ε is outside 0..=1 or NaN.
-    pub fn label_smoothing(mut self, value: f64) -> Result<Self, OptionError> {
+    pub fn label_smoothing(mut self, value: f64) -> Result<Self, ConfigError> {
         if !(0.0..=1.0).contains(&value) {
-            return Err(OptionError::LabelSmoothing { value });
+            return Err(ConfigError::new("CrossEntropy", "label_smoothing", "a number from 0 to 1", value));
         }
         self.label_smoothing = value;
         Ok(self)

@@ -102,32 +102,3 @@ impl From<TensorError> for LossError {
         }
     }
 }
-
-/// An option of a loss that can't be.
-///
-/// ```
-/// use backrule_loss::CrossEntropy;
-///
-/// let error = CrossEntropy::new().label_smoothing(1.5).unwrap_err();
-/// assert_eq!(error.to_string(), "label_smoothing is 1.5, but must be from 0 to 1");
-/// let error = CrossEntropy::new().class_weights([1.0, -2.0]).unwrap_err();
-/// assert_eq!(error.to_string(), "class_weights has -2 for class 1, but weights must be finite and not negative");
-/// ```
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum OptionError {
-    /// A class weight is negative, infinite or NaN.
-    #[error("class_weights has {weight} for class {class}, but weights must be finite and not negative")]
-    ClassWeight {
-        /// The class.
-        class: usize,
-        /// Its weight.
-        weight: f64,
-    },
-    /// The label smoothing is outside 0..=1 or NaN.
-    #[error("label_smoothing is {value}, but must be from 0 to 1")]
-    LabelSmoothing {
-        /// What was given.
-        value: f64,
-    },
-}

@@ -7,7 +7,7 @@ mod reduction;
 mod target;
 
 pub use cross_entropy::CrossEntropy;
-pub use error::{LossError, OptionError};
+pub use error::LossError;
 pub use mse::Mse;
 pub use reduction::Reduction;
 pub use target::Target;

@@ -1,8 +1,9 @@
 //! One table of all losses and their options, and what each of them has to hold.
 #![allow(clippy::unwrap_used)]
 
+use backrule_loss::tensor::ConfigError;
 use backrule_loss::tensor::{Scalar, Tensor, random};
-use backrule_loss::{CrossEntropy, LossError, Mse, OptionError, Reduction, Target};
+use backrule_loss::{CrossEntropy, LossError, Mse, Reduction, Target};
 
 /// A loss with a target: given a prediction and perhaps a place for the gradient.
 type Run<T> = Box<dyn Fn(&Tensor<T>, Option<&mut Tensor<T>>) -> Result<T, LossError> + Send + Sync>;
@@ -319,7 +320,7 @@ fn everything_can_be_shared_between_threads() {
     check::<CrossEntropy>();
     check::<Target<'_, f32>>();
     check::<LossError>();
-    check::<OptionError>();
+    check::<ConfigError>();
 }
 
 #[test]

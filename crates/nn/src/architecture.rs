@@ -1,10 +1,8 @@
 use std::fmt;
 
-use backrule_tensor::{Place, Scalar, ShapeError, Tensor, TensorError};
+use backrule_tensor::{ConfigError, Place, Scalar, ShapeError, Tensor, TensorError};
 
-use crate::{
-    Dropout, Layer, Linear, LogSoftmax, OptionError, Relu, Residual, Sequential, Sigmoid, Softmax, Tanh,
-};
+use crate::{Dropout, Layer, Linear, LogSoftmax, Relu, Residual, Sequential, Sigmoid, Softmax, Tanh};
 
 /// A network of built-in layers as plain data: what it is made of, without its values.
 ///
@@ -122,7 +120,7 @@ pub enum ArchitectureError {
     },
     /// A layer has a setting that it can't have.
     #[error(transparent)]
-    Option(#[from] OptionError),
+    Option(#[from] ConfigError),
     /// A layer has a size that it can't have.
     #[error(transparent)]
     Shape(#[from] ShapeError),
@@ -386,10 +384,10 @@ mod tests {
         let residual = vec![spec("", LayerKind::Residual), spec("a", LayerKind::Relu)];
         assert_eq!(refusal(residual), format!("no architecture: layer 1 {named}"));
         let unnamed = refusal(vec![spec("", sequential(1)), relu()]);
-        assert_eq!(unnamed, "name of a child: expected a name without dots, got \"\"");
+        assert_eq!(unnamed, "Sequential: name of a child: expected a name without dots, got \"\"");
         let twice = ["a", "a"].map(|name| spec(name, LayerKind::Relu));
         let twice = refusal([vec![spec("", sequential(2))], twice.to_vec()].concat());
-        assert_eq!(twice, "name of a child: expected a name that no other child has, got \"a\"");
+        assert_eq!(twice, "Sequential: name of a child: expected a name that no other child has, got \"a\"");
     }
 
     /// A layer of somebody's own.
@@ -490,7 +488,7 @@ mod tests {
             let kind = LayerKind::Linear { in_features, out_features, bias: false };
             assert_eq!(refusal(vec![spec("", kind)]), "no architecture: layer 0 has a size of 0");
         }
-        assert_eq!(refused(&dropout, 0), "dropout rate: expected a number from 0 to 1, got NaN");
+        assert_eq!(refused(&dropout, 0), "Dropout: rate: expected a number from 0 to 1, got NaN");
     }
 
     #[cfg(feature = "serde")]

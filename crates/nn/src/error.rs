@@ -61,25 +61,6 @@ impl From<TensorError> for LayerError {
     }
 }
 
-/// A setting that a layer or container can't have.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{option}: expected {expected}, got {got}")]
-pub struct OptionError {
-    /// The setting, such as `dropout rate`.
-    pub option: &'static str,
-    /// What it may be.
-    pub expected: String,
-    /// What was given.
-    pub got: String,
-}
-
-impl OptionError {
-    /// An error about the setting `option`.
-    pub fn new(option: &'static str, expected: impl Display, got: impl Display) -> Self {
-        Self { option, expected: expected.to_string(), got: got.to_string() }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -15,7 +15,7 @@ mod tape;
 
 pub use architecture::{Architecture, ArchitectureError, LayerKind, LayerSpec};
 pub use cache::Cache;
-pub use error::{LayerError, OptionError};
+pub use error::LayerError;
 pub use gradcheck::{Element, Gradcheck, GradcheckError, GradcheckReport, gradcheck};
 pub use grads::Grads;
 pub use init::Init;

@@ -1,7 +1,7 @@
-use backrule_tensor::{Scalar, ShapeError, Tensor};
+use backrule_tensor::{ConfigError, Scalar, ShapeError, Tensor};
 
 use crate::parts::{self, Part};
-use crate::{At, Cache, Grads, Layer, LayerError, Mode, OptionError};
+use crate::{At, Cache, Grads, Layer, LayerError, Mode};
 
 /// The memory of forward passes: outputs and notes of every layer. Make one, and reuse it for every step: after the first
 /// step of a batch shape, nothing is allocated any more.
@@ -45,7 +45,7 @@ impl<T: Scalar> Tape<T> {
     /// use backrule_nn::Tape;
     ///
     /// let mut tape: Tape = Tape::new().parts(4)?;
-    /// # Ok::<(), backrule_nn::OptionError>(())
+    /// # Ok::<(), backrule_nn::tensor::ConfigError>(())
     /// ```
     ///
     /// Nothing else of a training loop changes. The parts are contiguous along x's first axis and of equal sizes, give or
@@ -62,9 +62,9 @@ impl<T: Scalar> Tape<T> {
     ///
     /// # Errors
     /// When `count` is 0.
-    pub fn parts(mut self, count: usize) -> Result<Self, OptionError> {
+    pub fn parts(mut self, count: usize) -> Result<Self, ConfigError> {
         if count == 0 {
-            return Err(OptionError::new("parts of a batch", "at least 1", count));
+            return Err(ConfigError::new("Tape", "parts", "at least 1", count));
         }
         // One part is the batch as it is.
         self.parts.resize_with(if count == 1 { 0 } else { count }, Part::default);

@@ -143,7 +143,7 @@ fn a_split_tape_serves_any_network() {
 #[test]
 fn errors_come_from_the_first_part_and_change_no_gradient() {
     let error = Tape::<f32>::new().parts(0).unwrap_err();
-    assert_eq!(error.to_string(), "parts of a batch: expected at least 1, got 0");
+    assert_eq!(error.to_string(), "Tape: parts: expected at least 1, got 0");
 
     let net = net();
     let mut tape = Tape::new().parts(2).unwrap();

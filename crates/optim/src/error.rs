@@ -1,4 +1,4 @@
-use backrule_tensor::{OptionsError, Role, ShapeError};
+use backrule_tensor::{Role, ShapeError};
 
 /// Why a step was not made. Nothing is changed then: no parameter, no gradient, no state, no step count.
 ///
@@ -71,49 +71,4 @@ pub enum StepError {
         /// The first tensor without a gradient.
         path: String,
     },
-}
-
-/// An option of a rule that can't be.
-///
-/// ```
-/// use backrule_optim::Sgd;
-///
-/// let error = Sgd::new(-0.1).unwrap_err();
-/// assert_eq!(error.to_string(), "learning_rate is -0.1, but must be finite and not negative");
-/// assert_eq!((error.option, error.value), ("learning_rate", -0.1));
-/// ```
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[error("{option} is {value}, but must be {allowed}")]
-#[non_exhaustive]
-pub struct OptionError {
-    /// The option's name.
-    pub option: &'static str,
-    /// What was given.
-    pub value: f64,
-    /// What would be allowed.
-    pub allowed: &'static str,
-}
-
-impl From<OptionError> for OptionsError {
-    fn from(OptionError { option, value, allowed }: OptionError) -> Self {
-        Self::invalid(option, value, allowed)
-    }
-}
-
-impl OptionError {
-    /// `value`, if it is finite and not negative: what most options of a rule must be.
-    ///
-    /// # Errors
-    /// When it isn't.
-    pub fn check_not_negative(option: &'static str, value: f64) -> Result<f64, Self> {
-        Self::check(value >= 0.0 && value.is_finite(), option, value, "finite and not negative")
-    }
-
-    /// `value`, if it is `right`.
-    ///
-    /// # Errors
-    /// When it isn't.
-    pub fn check(right: bool, option: &'static str, value: f64, allowed: &'static str) -> Result<f64, Self> {
-        if right { Ok(value) } else { Err(Self { option, value, allowed }) }
-    }
 }

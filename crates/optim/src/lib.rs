@@ -5,10 +5,11 @@ mod optimizer;
 mod rule;
 mod sgd;
 
-pub use error::{OptionError, StepError};
+pub use error::StepError;
 pub use optimizer::Optimizer;
 pub use rule::Rule;
 pub use sgd::{Momentum, Sgd};
 
 // Part of this crate's interface: optimisers change its tensors.
 pub use backrule_tensor as tensor;
+pub use backrule_tensor::ConfigError;

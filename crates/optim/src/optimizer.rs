@@ -2,11 +2,11 @@ use std::mem::take;
 use std::slice::ChunksMut;
 
 use backrule_tensor::{
-    Grad, NamedTensors, Options, OptionsError, Path, Role, Scalar, Shape, ShapeError, Tensor, TensorError,
+    ConfigError, Grad, NamedTensors, Options, Path, Role, Scalar, Shape, ShapeError, Tensor, TensorError,
     TrainingState, parallel,
 };
 
-use crate::{OptionError, Rule, StepError};
+use crate::{Rule, StepError};
 
 /// A rule and its state for one network: walks over the network's tensors and applies the rule to each.
 ///
@@ -148,7 +148,7 @@ impl<T: Scalar, R: Rule<T>> Optimizer<R, T> {
     ///
     /// # Errors
     /// When it isn't finite or is negative; it stays as it was then.
-    pub fn set_learning_rate(&mut self, rate: f64) -> Result<(), OptionError> {
+    pub fn set_learning_rate(&mut self, rate: f64) -> Result<(), ConfigError> {
         self.rule.set_learning_rate(rate)
     }
 
@@ -309,7 +309,7 @@ impl<T: Scalar, R: Rule<T>> TrainingState<T> for Optimizer<R, T> {
         self.rule.options()
     }
 
-    fn set_options(&mut self, options: Options) -> Result<(), OptionsError> {
+    fn set_options(&mut self, options: Options) -> Result<(), ConfigError> {
         self.rule.set_options(options)
     }
 }

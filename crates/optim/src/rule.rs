@@ -1,6 +1,4 @@
-use backrule_tensor::{Options, OptionsError, Scalar};
-
-use crate::OptionError;
+use backrule_tensor::{ConfigError, Options, Scalar};
 
 /// How one tensor changes in a step. An [`Optimizer`](crate::Optimizer) calls it for every parameter of a network.
 ///
@@ -8,7 +6,7 @@ use crate::OptionError;
 ///
 /// ```
 /// use backrule_optim::tensor::{Grad, Scalar, Tensor};
-/// use backrule_optim::{OptionError, Optimizer, Rule};
+/// use backrule_optim::{ConfigError, Optimizer, Rule};
 ///
 /// struct SignDescent {
 ///     learning_rate: f64,
@@ -27,8 +25,8 @@ use crate::OptionError;
 ///     fn learning_rate(&self) -> f64 {
 ///         self.learning_rate
 ///     }
-///     fn set_learning_rate(&mut self, rate: f64) -> Result<(), OptionError> {
-///         self.learning_rate = OptionError::check_not_negative("learning_rate", rate)?;
+///     fn set_learning_rate(&mut self, rate: f64) -> Result<(), ConfigError> {
+///         self.learning_rate = ConfigError::not_negative("SignDescent", "learning_rate", rate)?;
 ///         Ok(())
 ///     }
 /// }
@@ -65,7 +63,7 @@ pub trait Rule<T: Scalar>: Send + Sync {
     ///
     /// # Errors
     /// When it isn't finite or is negative; it stays as it was then.
-    fn set_learning_rate(&mut self, rate: f64) -> Result<(), OptionError>;
+    fn set_learning_rate(&mut self, rate: f64) -> Result<(), ConfigError>;
 
     /// All options, so that a checkpoint can hold them. The default is the learning rate: a rule that has more must
     /// implement this, or a run that is resumed is another run.
@@ -78,10 +76,10 @@ pub trait Rule<T: Scalar>: Send + Sync {
     /// # Errors
     /// When one is unknown, missing or impossible, or would change the [`slots`](Self::slots). They stay as they were
     /// then.
-    fn set_options(&mut self, mut options: Options) -> Result<(), OptionsError> {
+    fn set_options(&mut self, mut options: Options) -> Result<(), ConfigError> {
         let rate = options.number("learning_rate")?;
         options.finish()?;
-        Ok(self.set_learning_rate(rate)?)
+        self.set_learning_rate(rate)
     }
 }
 
@@ -103,7 +101,7 @@ impl<T: Scalar, R: Rule<T> + ?Sized> Rule<T> for Box<R> {
         (**self).learning_rate()
     }
 
-    fn set_learning_rate(&mut self, rate: f64) -> Result<(), OptionError> {
+    fn set_learning_rate(&mut self, rate: f64) -> Result<(), ConfigError> {
         (**self).set_learning_rate(rate)
     }
 
@@ -111,7 +109,7 @@ impl<T: Scalar, R: Rule<T> + ?Sized> Rule<T> for Box<R> {
         (**self).options()
     }
 
-    fn set_options(&mut self, options: Options) -> Result<(), OptionsError> {
+    fn set_options(&mut self, options: Options) -> Result<(), ConfigError> {
         (**self).set_options(options)
     }
 }

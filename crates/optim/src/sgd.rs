@@ -1,7 +1,10 @@
 use backrule_tensor::simd::{self, Kernel, Simd};
-use backrule_tensor::{DType, Options, OptionsError, Scalar};
+use backrule_tensor::{ConfigError, DType, Options, Scalar};
 
-use crate::{OptionError, Rule};
+use crate::Rule;
+
+/// Its name in errors.
+const SGD: &str = "Sgd";
 
 /// Stochastic gradient descent: θ ← θ − η g, with momentum and weight decay if wanted. It computes what PyTorch's `SGD`
 /// computes, option by option.
@@ -82,8 +85,8 @@ impl Sgd {
     ///
     /// # Errors
     /// When it is negative, infinite or NaN.
-    pub fn new(learning_rate: f64) -> Result<Self, OptionError> {
-        let learning_rate = OptionError::check_not_negative("learning_rate", learning_rate)?;
+    pub fn new(learning_rate: f64) -> Result<Self, ConfigError> {
+        let learning_rate = ConfigError::not_negative(SGD, "learning_rate", learning_rate)?;
         Ok(Self { learning_rate, momentum: Momentum::None, weight_decay: 0.0 })
     }
 
@@ -91,17 +94,17 @@ impl Sgd {
     ///
     /// # Errors
     /// When a number of it is infinite or NaN, a factor is negative, or Nesterov's is 0.
-    pub fn momentum(mut self, momentum: impl Into<Momentum>) -> Result<Self, OptionError> {
+    pub fn momentum(mut self, momentum: impl Into<Momentum>) -> Result<Self, ConfigError> {
         self.momentum = momentum.into();
         match self.momentum {
             Momentum::None => {}
             Momentum::Classic { factor, dampening } => {
-                OptionError::check_not_negative("momentum", factor)?;
-                OptionError::check(dampening.is_finite(), "dampening", dampening, "finite")?;
+                ConfigError::not_negative(SGD, "momentum", factor)?;
+                ConfigError::check(dampening.is_finite(), SGD, "dampening", "a finite number", dampening)?;
             }
             Momentum::Nesterov { factor } => {
                 let right = factor > 0.0 && factor.is_finite();
-                OptionError::check(right, "Nesterov momentum", factor, "finite and above 0")?;
+                ConfigError::check(right, SGD, "Nesterov momentum", "a finite number above 0", factor)?;
             }
         }
         Ok(self)
@@ -111,14 +114,39 @@ impl Sgd {
     ///
     /// # Errors
     /// When λ is negative, infinite or NaN.
-    pub fn weight_decay(mut self, factor: f64) -> Result<Self, OptionError> {
-        self.weight_decay = OptionError::check_not_negative("weight_decay", factor)?;
+    pub fn weight_decay(mut self, factor: f64) -> Result<Self, ConfigError> {
+        self.weight_decay = ConfigError::not_negative(SGD, "weight_decay", factor)?;
         Ok(self)
     }
 
     /// The learning rate η.
     pub fn learning_rate(&self) -> f64 {
         self.learning_rate
+    }
+
+    /// What [`Rule::options`] has given.
+    fn of(mut options: Options) -> Result<Self, ConfigError> {
+        let sgd = Self::new(options.number("learning_rate")?)?;
+        let (factor, dampening) = (options.number("momentum")?, options.number("dampening")?);
+        let momentum = match options.flag("nesterov")? {
+            true if dampening != 0.0 => {
+                return Err(ConfigError::new(SGD, "dampening", "0 with Nesterov momentum", dampening));
+            }
+            true => Momentum::Nesterov { factor },
+            false if (factor, dampening) == (0.0, 0.0) => Momentum::None,
+            false => Momentum::Classic { factor, dampening },
+        };
+        let sgd = sgd.momentum(momentum)?.weight_decay(options.number("weight_decay")?)?;
+        options.finish()?;
+        Ok(sgd)
+    }
+
+    /// μ, which is 0 without momentum.
+    fn factor(&self) -> f64 {
+        match self.momentum {
+            Momentum::None => 0.0,
+            Momentum::Classic { factor, .. } | Momentum::Nesterov { factor } => factor,
+        }
     }
 
     /// Whether there is a velocity: as in PyTorch, a classic momentum of 0 has none, whatever its dampening.
@@ -142,8 +170,8 @@ impl<T: Scalar> Rule<T> for Sgd {
         self.learning_rate
     }
 
-    fn set_learning_rate(&mut self, rate: f64) -> Result<(), OptionError> {
-        self.learning_rate = OptionError::check_not_negative("learning_rate", rate)?;
+    fn set_learning_rate(&mut self, rate: f64) -> Result<(), ConfigError> {
+        self.learning_rate = ConfigError::not_negative(SGD, "learning_rate", rate)?;
         Ok(())
     }
 
@@ -162,23 +190,14 @@ impl<T: Scalar> Rule<T> for Sgd {
             .with("weight_decay", self.weight_decay)
     }
 
-    fn set_options(&mut self, mut options: Options) -> Result<(), OptionsError> {
-        let new = Self::new(options.number("learning_rate")?)?;
-        let (factor, dampening) = (options.number("momentum")?, options.number("dampening")?);
-        let momentum = match options.flag("nesterov")? {
-            true if dampening != 0.0 => {
-                return Err(OptionsError::invalid("dampening", dampening, "0 with Nesterov momentum"));
-            }
-            true => Momentum::Nesterov { factor },
-            false if (factor, dampening) == (0.0, 0.0) => Momentum::None,
-            false => Momentum::Classic { factor, dampening },
-        };
-        let new = new.momentum(momentum)?.weight_decay(options.number("weight_decay")?)?;
-        options.finish()?;
+    fn set_options(&mut self, options: Options) -> Result<(), ConfigError> {
+        let new = Self::of(options).map_err(|error| error.of(SGD))?;
         if new.remembers() != self.remembers() {
-            let allowed = if self.remembers() { "above 0" } else { "0" };
-            let allowed = format!("{allowed}, as when this optimizer was made: it has the tensors for that");
-            return Err(OptionsError::invalid("momentum", factor, &allowed));
+            let expected = match self.remembers() {
+                true => "a factor above 0, for this optimizer has velocities",
+                false => "0, for this optimizer has no velocities",
+            };
+            return Err(ConfigError::new(SGD, "momentum", expected, new.factor()));
         }
         *self = new;
         Ok(())
@@ -274,9 +293,9 @@ struct Written {
 
 #[cfg(feature = "serde")]
 impl TryFrom<Written> for Sgd {
-    type Error = OptionError;
+    type Error = ConfigError;
 
-    fn try_from(options: Written) -> Result<Self, OptionError> {
+    fn try_from(options: Written) -> Result<Self, ConfigError> {
         Self::new(options.learning_rate)?.momentum(options.momentum)?.weight_decay(options.weight_decay)
     }
 }
@@ -393,16 +412,18 @@ mod tests {
             ] {
                 let error = result.unwrap_err();
                 assert_eq!(error.option, option);
-                assert_eq!(error.value.to_bits(), value.to_bits());
-                assert!(
-                    error.to_string().starts_with(&format!("{option} is {value}, but must be finite and"))
-                );
+                let text = format!("Sgd: {option}: expected a finite number ");
+                assert!(error.to_string().starts_with(&text), "{error}");
+                assert!(error.to_string().ends_with(&format!("got {value}")), "{error}");
             }
         }
         assert!(sgd.momentum(Momentum::Nesterov { factor: 0.0 }).is_err());
         for dampening in [f64::NAN, f64::INFINITY] {
             let error = sgd.momentum(Momentum::Classic { factor: 0.9, dampening }).unwrap_err();
-            assert_eq!(error.to_string(), format!("dampening is {dampening}, but must be finite"));
+            assert_eq!(
+                error.to_string(),
+                format!("Sgd: dampening: expected a finite number, got {dampening}")
+            );
         }
         // As in PyTorch, these are unusual but no mistakes.
         assert!(sgd.momentum(Momentum::Classic { factor: 1.5, dampening: -2.0 }).is_ok());
@@ -448,10 +469,19 @@ mod tests {
         fn what_cannot_be_built_cannot_be_read() {
             for (json, why) in [
                 ("{}", "missing field `learning_rate`"),
-                (r#"{"learning_rate":-1}"#, "learning_rate is -1"),
-                (r#"{"learning_rate":0.1,"weight_decay":-1}"#, "weight_decay is -1"),
-                (r#"{"learning_rate":0.1,"momentum":{"classic":{"factor":-1}}}"#, "momentum is -1"),
-                (r#"{"learning_rate":0.1,"momentum":{"nesterov":{"factor":0}}}"#, "Nesterov momentum is 0"),
+                (r#"{"learning_rate":-1}"#, "learning_rate: expected a finite number from 0 up, got -1"),
+                (
+                    r#"{"learning_rate":0.1,"weight_decay":-1}"#,
+                    "weight_decay: expected a finite number from 0 up, got -1",
+                ),
+                (
+                    r#"{"learning_rate":0.1,"momentum":{"classic":{"factor":-1}}}"#,
+                    "momentum: expected a finite number from 0 up, got -1",
+                ),
+                (
+                    r#"{"learning_rate":0.1,"momentum":{"nesterov":{"factor":0}}}"#,
+                    "Nesterov momentum: expected a finite number above 0, got 0",
+                ),
                 (
                     r#"{"learning_rate":0.1,"momentum":{"nesterov":{"factor":1,"dampening":0}}}"#,
                     "unknown field `dampening`",

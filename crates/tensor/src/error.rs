@@ -156,7 +156,7 @@ impl TensorError {
 /// assert_eq!(error.to_string(), "Dropout: rate: expected a number from 0 to 1, got 1.5");
 /// ```
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}{}: expected {}, got {}", Prefix(what), option.escape_debug(), expected, got.escape_debug())]
+#[error("{}{}: expected {}, got {}", Prefix(what), Printable(option), expected, Printable(got))]
 pub struct ConfigError {
     /// What has the setting, such as `Dropout`; empty where only the caller knows.
     pub what: Cow<'static, str>,
@@ -172,7 +172,19 @@ struct Prefix<'a>(&'a str);
 
 impl Display for Prefix<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() { Ok(()) } else { write!(f, "{}: ", self.0.escape_debug()) }
+        if self.0.is_empty() { Ok(()) } else { write!(f, "{}: ", Printable(self.0)) }
+    }
+}
+
+/// Text from a file, which must not write to the terminal. Quotes and backslashes stay as they are.
+struct Printable<'a>(&'a str);
+
+impl Display for Printable<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|c| match c {
+            '"' | '\'' | '\\' => write!(f, "{c}"),
+            _ => write!(f, "{}", c.escape_debug()),
+        })
     }
 }
 
@@ -195,6 +207,38 @@ impl ConfigError {
             self.what = what.into();
         }
         self
+    }
+
+    /// `value`, if it is `right`.
+    ///
+    /// # Errors
+    /// When it isn't.
+    pub fn check(
+        right: bool,
+        what: &'static str,
+        option: &'static str,
+        expected: &'static str,
+        value: f64,
+    ) -> Result<f64, Self> {
+        if right { Ok(value) } else { Err(Self::new(what, option, expected, value)) }
+    }
+
+    /// `value`, if it is finite and not negative: what most rates and factors must be.
+    ///
+    /// ```
+    /// use backrule_tensor::ConfigError;
+    ///
+    /// assert_eq!(ConfigError::not_negative("Sgd", "weight_decay", 0.5)?, 0.5);
+    /// let error = ConfigError::not_negative("Sgd", "weight_decay", -0.5).unwrap_err();
+    /// assert_eq!(error.to_string(), "Sgd: weight_decay: expected a finite number from 0 up, got -0.5");
+    /// # Ok::<(), ConfigError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When it isn't.
+    pub fn not_negative(what: &'static str, option: &'static str, value: f64) -> Result<f64, Self> {
+        let right = value >= 0.0 && value.is_finite();
+        Self::check(right, what, option, "a finite number from 0 up", value)
     }
 }
 
@@ -281,6 +325,8 @@ mod tests {
     fn no_name_writes_to_a_terminal() {
         let error = ConfigError::new("\u{1b}[2J", "\u{7}", "a name", "\u{1b}");
         assert!(!format!("{error} {error:?}").contains('\u{1b}'));
+        let error = ConfigError::new("a", "b", "c", r#""it's" \"#);
+        assert_eq!(error.to_string(), r#"a: b: expected c, got "it's" \"#);
         let error = ShapeError::new("x", 1, 2).within("\u{1b}");
         assert!(!format!("{error} {error:?}").contains('\u{1b}'));
     }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use backrule_io::tensor::{NamedTensors, Options, OptionsError, Path, Role, Scalar, Tensor, TrainingState};
+use backrule_io::tensor::{ConfigError, NamedTensors, Options, Path, Role, Scalar, Tensor, TrainingState};
 
 pub(crate) type Named<T> = Vec<(&'static str, Tensor<T>)>;
 
@@ -43,7 +43,7 @@ impl<T: Scalar> TrainingState<T> for Momentum<T> {
     }
 
     /// Any: a test that wants them checked has a state of its own.
-    fn set_options(&mut self, options: Options) -> Result<(), OptionsError> {
+    fn set_options(&mut self, options: Options) -> Result<(), ConfigError> {
         self.options = options;
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use crate::common::{bits, network, optimizer, spoil};
 use backrule_io::limits::{MAX_OPTION_NAME, MAX_OPTIONS};
-use backrule_io::tensor::{NamedTensors, Options, OptionsError, Path, Role, Tensor, TrainingState};
+use backrule_io::tensor::{ConfigError, NamedTensors, Options, Path, Role, Tensor, TrainingState};
 use backrule_io::{Checkpoint, RestoreError, SaveError};
 
 /// Tensors, and a rate that must not be negative.
@@ -34,13 +34,13 @@ impl TrainingState<f32> for Rated {
     fn options(&self) -> Options {
         self.options.clone()
     }
-    fn set_options(&mut self, options: Options) -> Result<(), OptionsError> {
+    fn set_options(&mut self, options: Options) -> Result<(), ConfigError> {
         let mut read = options.clone();
         let rate = read.number("rate")?;
         read.flag("nesterov")?;
         read.finish()?;
         if rate < 0.0 {
-            return Err(OptionsError::invalid("rate", rate, "not negative"));
+            return Err(ConfigError::new("Rated", "rate", "a rate from 0 up", rate));
         }
         self.options = options;
         Ok(())
@@ -77,9 +77,9 @@ fn wrong_options_change_nothing() {
     spoil(&mut state);
     let before = (bits(&net), bits(&state));
     for (wrong, why) in [
-        (options(-1.0), "option `rate` is -1, but must be not negative"),
-        (Options::new().with("rate", 1.0), "option `nesterov` is missing"),
-        (options(1.0).with("color", 1.0), "option `color` is not one of this optimizer's"),
+        (options(-1.0), "Rated: rate: expected a rate from 0 up, got -1"),
+        (Options::new().with("rate", 1.0), "nesterov: expected true or false, got nothing"),
+        (options(1.0).with("color", 1.0), "color: expected no setting of this name, got 1.0"),
     ] {
         let error = saved(wrong).unwrap().restore_with_optimizer(&mut net, &mut state).unwrap_err();
         assert!(matches!(error, RestoreError::Options(_)), "{error}");
@@ -97,6 +97,8 @@ fn options_have_limits() {
     let long = |length| Options::new().with("x".repeat(length), true);
     saved(long(MAX_OPTION_NAME)).unwrap();
     assert!(matches!(saved(long(MAX_OPTION_NAME + 1)), Err(SaveError::Limit(error)) if error.found == 65));
+    let word = Options::new().with("mode", "a");
+    assert!(matches!(saved(word), Err(SaveError::Option(error)) if error.option == "mode"));
     let twice = options(1.0).with("rate", 2.0);
     assert!(matches!(saved(twice), Err(SaveError::DuplicateOption { name }) if name == "rate"));
 }

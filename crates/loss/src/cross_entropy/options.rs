@@ -1,7 +1,9 @@
 //! How a cross-entropy is written down: deserialising goes through the same checks as building one.
 
+use backrule_tensor::ConfigError;
+
 use super::CrossEntropy;
-use crate::{OptionError, Reduction};
+use crate::Reduction;
 
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default, deny_unknown_fields, rename = "CrossEntropy")]
@@ -14,9 +16,9 @@ pub(super) struct Options {
 }
 
 impl TryFrom<Options> for CrossEntropy {
-    type Error = OptionError;
+    type Error = ConfigError;
 
-    fn try_from(options: Options) -> Result<Self, OptionError> {
+    fn try_from(options: Options) -> Result<Self, ConfigError> {
         let mut loss = Self::new().reduction(options.reduction).label_smoothing(options.label_smoothing)?;
         if let Some(weights) = options.class_weights {
             loss = loss.class_weights(weights)?;
@@ -71,8 +73,11 @@ mod tests {
     #[test]
     fn what_cannot_be_built_cannot_be_read() {
         for (json, why) in [
-            (r#"{"label_smoothing":1.5}"#, "label_smoothing is 1.5"),
-            (r#"{"class_weights":[1.0,-1.0]}"#, "class_weights has -1 for class 1"),
+            (r#"{"label_smoothing":1.5}"#, "label_smoothing: expected a number from 0 to 1, got 1.5"),
+            (
+                r#"{"class_weights":[1.0,-1.0]}"#,
+                "class_weights: expected finite weights from 0 up, got -1 for class 1",
+            ),
             (r#"{"smoothing":0.1}"#, "unknown field `smoothing`"),
             (r#"{"reduction":"none"}"#, "unknown variant `none`"),
             (r#"{"ignore_index":-100}"#, "invalid value"),

@@ -1,6 +1,6 @@
-use backrule_tensor::{Grad, NamedTensors, Scalar, Tensor, random};
+use backrule_tensor::{ConfigError, Grad, NamedTensors, Scalar, Tensor, random};
 
-use crate::{Architecture, ArchitectureError, At, Cache, Layer, LayerError, LayerKind, Mode, OptionError};
+use crate::{Architecture, ArchitectureError, At, Cache, Layer, LayerError, LayerKind, Mode};
 
 /// Sets a random part of its inputs to 0 while training, and scales the others up so that their expectation stays:
 /// y = m x, where m is 0 with probability `rate` and 1/(1 − rate) otherwise (N. Srivastava et al., 2014, inverted).
@@ -37,11 +37,11 @@ impl Dropout {
     ///
     /// # Errors
     /// When `rate` isn't a number from 0 to 1.
-    pub fn new(rate: f64) -> Result<Self, OptionError> {
+    pub fn new(rate: f64) -> Result<Self, ConfigError> {
         if (0.0..=1.0).contains(&rate) {
             Ok(Self { rate })
         } else {
-            Err(OptionError::new("dropout rate", "a number from 0 to 1", rate))
+            Err(ConfigError::new("Dropout", "rate", "a number from 0 to 1", rate))
         }
     }
 
@@ -115,9 +115,9 @@ struct Unchecked {
 
 #[cfg(feature = "serde")]
 impl TryFrom<Unchecked> for Dropout {
-    type Error = OptionError;
+    type Error = ConfigError;
 
-    fn try_from(unchecked: Unchecked) -> Result<Self, OptionError> {
+    fn try_from(unchecked: Unchecked) -> Result<Self, ConfigError> {
         Self::new(unchecked.rate)
     }
 }
@@ -165,7 +165,7 @@ mod tests {
             assert!(Dropout::new(rate).is_err(), "{rate}");
         }
         let error = Dropout::new(1.5).unwrap_err().to_string();
-        assert_eq!(error, "dropout rate: expected a number from 0 to 1, got 1.5");
+        assert_eq!(error, "Dropout: rate: expected a number from 0 to 1, got 1.5");
     }
 
     #[cfg(feature = "serde")]

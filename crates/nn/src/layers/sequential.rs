@@ -1,11 +1,12 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use backrule_tensor::{Grad, IntoShape, NamedTensors, Path, Role, Scalar, Shape, ShapeError, Tensor};
+use backrule_tensor::{
+    ConfigError, Grad, IntoShape, NamedTensors, Path, Role, Scalar, Shape, ShapeError, Tensor,
+};
 
 use crate::{
-    Architecture, ArchitectureError, At, Cache, Layer, LayerError, LayerKind, Mode, OptionError, Summary,
-    summary,
+    Architecture, ArchitectureError, At, Cache, Layer, LayerError, LayerKind, Mode, Summary, summary,
 };
 
 /// Layers one after the other, each with a name: y = fₙ(… f₂(f₁(x))).
@@ -84,11 +85,12 @@ impl<T: Scalar> SequentialBuilder<T> {
     ///
     /// # Errors
     /// When a name is empty, holds a dot (which separates the names of a path), or stands for two children.
-    pub fn build(self) -> Result<Sequential<T>, OptionError> {
+    pub fn build(self) -> Result<Sequential<T>, ConfigError> {
         let mut names = BTreeSet::new();
         for Child { name, .. } in &self.children {
-            let refuse =
-                |expected| Err(OptionError::new("name of a child", expected, format_args!("{name:?}")));
+            let refuse = |expected| {
+                Err(ConfigError::new("Sequential", "name of a child", expected, format_args!("{name:?}")))
+            };
             if name.is_empty() || name.contains('.') {
                 return refuse("a name without dots");
             }

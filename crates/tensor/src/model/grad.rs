@@ -1,7 +1,9 @@
 use std::fmt::{self, Debug, Display, Formatter};
 use std::ops::{Deref, DerefMut};
 
-use crate::{Scalar, Tensor, TensorError};
+use crate::error::TensorError;
+use crate::scalar::Scalar;
+use crate::tensor::Tensor;
 
 /// ∂l/∂θ of one parameter: a tensor that backward passes add to, and that an optimiser's step uses up.
 ///

@@ -1,93 +1,6 @@
-use std::fmt;
-
-use crate::{Options, OptionsError, Scalar, Tensor};
-
-/// The place of a tensor in a network, such as `encoder.fc1.weight`: a borrowed chain of names, so that walking over a
-/// network allocates nothing.
-///
-/// ```
-/// use backrule_tensor::Path;
-///
-/// let fc1 = Path::ROOT.join("encoder");
-/// let weight = fc1.join("weight");
-/// assert_eq!(weight.to_string(), "encoder.weight");
-/// assert!(weight == "encoder.weight");
-/// ```
-#[derive(Clone, Copy)]
-pub struct Path<'a> {
-    parent: Option<&'a Path<'a>>,
-    name: &'a str,
-}
-
-impl<'a> Path<'a> {
-    /// The outermost place, without a name.
-    pub const ROOT: Path<'static> = Path { parent: None, name: "" };
-
-    /// The place called `name` within this one.
-    pub fn join<'b>(&'b self, name: &'b str) -> Path<'b>
-    where
-        'a: 'b,
-    {
-        Path { parent: Some(self), name }
-    }
-
-    /// Whether this is `text`, without building a string.
-    fn is(&self, text: &str) -> bool {
-        match (without_suffix(text, self.name), self.parent) {
-            (None, _) => false,
-            (Some(rest), None) => rest.is_empty(),
-            (Some(rest), Some(parent)) if self.name.is_empty() => parent.is(rest),
-            (Some(rest), Some(parent)) => match rest.strip_suffix('.') {
-                Some(rest) => !rest.is_empty() && parent.is(rest),
-                None => rest.is_empty() && parent.is(""),
-            },
-        }
-    }
-}
-
-/// As `str::strip_suffix`, for names: an optimiser's step compares each one, and a call to `memcmp` takes longer than the
-/// comparison of a few bytes.
-fn without_suffix<'t>(text: &'t str, name: &str) -> Option<&'t str> {
-    let rest = text.len().checked_sub(name.len())?;
-    let same = text.bytes().rev().zip(name.bytes().rev()).all(|(a, b)| a == b);
-    if same { text.get(..rest) } else { None }
-}
-
-impl fmt::Display for Path<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(parent) = self.parent {
-            parent.fmt(f)?;
-            if !self.name.is_empty() && !parent.is("") {
-                f.write_str(".")?;
-            }
-        }
-        f.write_str(self.name)
-    }
-}
-
-impl fmt::Debug for Path<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.to_string(), f)
-    }
-}
-
-impl PartialEq<str> for Path<'_> {
-    fn eq(&self, text: &str) -> bool {
-        self.is(text)
-    }
-}
-
-impl PartialEq<&str> for Path<'_> {
-    fn eq(&self, text: &&str) -> bool {
-        self.is(text)
-    }
-}
-
-impl PartialEq<String> for Path<'_> {
-    fn eq(&self, text: &String) -> bool {
-        self.is(text)
-    }
-}
+use crate::model::path::Path;
+use crate::scalar::Scalar;
+use crate::tensor::Tensor;
 
 /// How a tensor of a network changes during training.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -260,50 +173,9 @@ impl<T: Scalar, N: AsRef<str>> NamedTensors<T> for Vec<(N, Tensor<T>)> {
     }
 }
 
-/// What there is to save of an optimiser: its tensors, how many steps it has made, and its options.
-///
-/// The three belong together: velocities without the step count, or with another momentum, are another optimiser.
-pub trait TrainingState<T: Scalar>: NamedTensors<T> {
-    /// The number of steps made so far.
-    fn step_count(&self) -> u64;
-    /// Continues as if `steps` steps had been made.
-    fn set_step_count(&mut self, steps: u64);
-
-    /// The options that the next step will be made with; none unless implemented.
-    fn options(&self) -> Options {
-        Options::new()
-    }
-
-    /// Goes on with these options, which [`options`](Self::options) has given before. It must not change which tensors
-    /// there are.
-    ///
-    /// # Errors
-    /// When one is unknown, missing or impossible. The options are as they were then.
-    fn set_options(&mut self, options: Options) -> Result<(), OptionsError> {
-        options.finish()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_path_is_its_text_and_nothing_else() {
-        let root = Path::ROOT;
-        let encoder = root.join("encoder");
-        let unnamed = encoder.join("");
-        let weight = unnamed.join("fc1.weight");
-        assert_eq!(weight.to_string(), "encoder.fc1.weight");
-        assert!(weight == "encoder.fc1.weight");
-        for other in ["fc1.weight", "encoder.weight", "xencoder.fc1.weight", "", ".encoder"] {
-            assert!(weight != other, "{other}");
-        }
-        assert!(root == "" && encoder == "encoder" && unnamed == "encoder");
-        assert!(encoder != ".encoder" && encoder != "");
-        assert_eq!(root.join("").join("a").to_string(), "a");
-        assert!(root.join("").join("a") == "a");
-    }
 
     struct Inner<T> {
         a: Tensor<T>,
