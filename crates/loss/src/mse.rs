@@ -1,8 +1,9 @@
-use backrule_tensor::lanes::{self, LANES};
+use backrule_tensor::kernels::row::{self, CHUNK};
 use backrule_tensor::simd::{self, Kernel, Simd};
 use backrule_tensor::{Scalar, ShapeError, Tensor};
 
-use crate::{LossError, Reduction};
+use crate::error::LossError;
+use crate::reduction::Reduction;
 
 /// Mean squared error: l = Σᵢ (pᵢ − tᵢ)² / N over all N elements of a prediction p and a target t of the same shape.
 ///
@@ -104,17 +105,17 @@ impl<T: Scalar> Kernel for Squares<'_, T> {
     fn run<S: Simd>(self) -> f64 {
         let Self { p, t, mut dy } = self;
         // Sixteen running sums: in which of them an element lands depends on its position alone.
-        let mut sums = [0.0; LANES];
-        for (at, left) in lanes::chunks(p.len()) {
-            let (mut d, t) = (lanes::load(&p[at..], left, T::ZERO), lanes::load(&t[at..], left, T::ZERO));
+        let mut sums = [0.0; CHUNK];
+        for (at, left) in row::chunks(p.len()) {
+            let (mut d, t) = (row::load(&p[at..], left, T::ZERO), row::load(&t[at..], left, T::ZERO));
             d.iter_mut().zip(t).for_each(|(d, t)| *d -= t);
             sums.iter_mut().zip(d).for_each(|(sum, d)| *sum += d.to_f64() * d.to_f64());
             if let Some((dy, scale)) = &mut dy {
                 d.iter_mut().for_each(|d| *d *= *scale);
-                lanes::store(d, &mut dy[at..]);
+                row::store(d, &mut dy[at..]);
             }
         }
-        lanes::sum(sums)
+        row::sum(sums)
     }
 }
 

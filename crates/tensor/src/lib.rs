@@ -7,7 +7,6 @@ mod error;
 mod gemm;
 #[doc(hidden)]
 pub mod kernels;
-pub mod lanes;
 pub mod linalg;
 mod literal;
 mod math;
@@ -22,12 +21,18 @@ mod shape;
 pub mod simd;
 mod tensor;
 
+/// Older names of [`kernels::row`].
+#[doc(hidden)]
+pub mod lanes {
+    pub use crate::kernels::row::{CHUNK as LANES, *};
+}
+
 pub use elementwise::apply;
 pub use error::{ConfigError, MemoryError, Place, ShapeError, TensorError, write_with_causes};
+pub use kernels::softmax::{log_softmax, softmax};
 pub use linalg::{Epilogue, MatMut, MatRef};
 pub use matmul::{affine_activation_into, affine_into, matmul_into, matmul_nt_into, matmul_tn_into};
 pub use model::{Grad, NamedTensors, OptionValue, Options, Path, Role, TrainingState};
-pub use rows::{log_softmax, softmax};
 pub use scalar::{DType, Scalar};
 pub use shape::{IntoShape, MAX_RANK, Shape};
 pub use tensor::Tensor;

@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
+use crate::kernels::row::{self, CHUNK};
+use crate::kernels::softmax::{self, Rule};
 use crate::kernels::sum::{RUN, Sum, sum_of_column};
-use crate::lanes::{self, LANES, ROWS};
 use crate::linalg::{MatMut, MatRef};
 use crate::memory::with_room;
 use crate::simd::{self, Kernel, Simd};
@@ -226,46 +227,30 @@ pub fn add_to_rows<T: Scalar>(b: &[T], mut y: MatMut<'_, T>) -> Result<(), Shape
     Ok(())
 }
 
-/// The [`softmax`] of each row of x.
+/// The [`softmax`](crate::softmax) of each row of x.
 ///
 /// # Errors
 /// When the shapes differ, or x is transposed; p is unchanged then.
-pub fn softmax_of_rows<T: Scalar>(x: MatRef<'_, T>, mut p: MatMut<'_, T>) -> Result<(), ShapeError> {
-    let x = pair_of_rows("softmax", x, &p)?;
-    let [rows, columns] = x.shape();
-    match x.contiguous() {
-        Some(x) if p.is_contiguous() => simd::run(Softmax { columns, x, p: p.into_elements() }),
-        _ => (0..rows).for_each(|i| simd::run(Softmax { columns, x: x.row(i), p: p.row_mut(i) })),
-    }
-    Ok(())
+pub fn softmax_of_rows<T: Scalar>(x: MatRef<'_, T>, p: MatMut<'_, T>) -> Result<(), ShapeError> {
+    rule_of_rows("softmax", x, p, Rule::Softmax)
 }
 
-/// The [`log_softmax`] of each row of x.
+/// The [`log_softmax`](crate::log_softmax) of each row of x.
 ///
 /// # Errors
 /// When the shapes differ, or x is transposed; y is unchanged then.
-pub fn log_softmax_of_rows<T: Scalar>(x: MatRef<'_, T>, mut y: MatMut<'_, T>) -> Result<(), ShapeError> {
-    let x = pair_of_rows("log-softmax", x, &y)?;
-    let [rows, columns] = x.shape();
-    match x.contiguous() {
-        Some(x) if y.is_contiguous() => simd::run(LogSoftmax { columns, x, y: y.into_elements() }),
-        _ => (0..rows).for_each(|i| simd::run(LogSoftmax { columns, x: x.row(i), y: y.row_mut(i) })),
-    }
-    Ok(())
+pub fn log_softmax_of_rows<T: Scalar>(x: MatRef<'_, T>, y: MatMut<'_, T>) -> Result<(), ShapeError> {
+    rule_of_rows("log-softmax", x, y, Rule::LogSoftmax)
 }
 
-/// x, if its rows lie contiguous.
-fn rows_of<'a, T: Scalar>(operation: &'static str, x: MatRef<'a, T>) -> Result<MatRef<'a, T>, ShapeError> {
-    if x.is_transposed() { Err(ShapeError::new(operation, "rows", "a transposed matrix")) } else { Ok(x) }
-}
-
-/// x, if its rows lie contiguous and are those of y in number and length.
-fn pair_of_rows<'a, T: Scalar>(
+fn rule_of_rows<T: Scalar>(
     operation: &'static str,
-    x: MatRef<'a, T>,
-    y: &MatMut<'_, T>,
-) -> Result<MatRef<'a, T>, ShapeError> {
+    x: MatRef<'_, T>,
+    y: MatMut<'_, T>,
+    rule: Rule,
+) -> Result<(), ShapeError> {
     let x = rows_of(operation, x)?;
+    let ([_, columns], strides) = (x.shape(), [x.row_stride(), y.row_stride()]);
     if x.shape() != y.shape() {
         return Err(ShapeError::new(
             operation,
@@ -273,7 +258,13 @@ fn pair_of_rows<'a, T: Scalar>(
             format_args!("{:?}", y.shape()),
         ));
     }
-    Ok(x)
+    softmax::forward_strided(x.elements(), y.into_elements(), columns, strides, rule);
+    Ok(())
+}
+
+/// x, if its rows lie contiguous.
+fn rows_of<'a, T: Scalar>(operation: &'static str, x: MatRef<'a, T>) -> Result<MatRef<'a, T>, ShapeError> {
+    if x.is_transposed() { Err(ShapeError::new(operation, "rows", "a transposed matrix")) } else { Ok(x) }
 }
 
 /// yᵢ ← yᵢ + b for all rows yᵢ as long as b.
@@ -369,185 +360,64 @@ impl<T: Scalar> Kernel for AddSumOfRows<'_, T> {
             *db = T::from_f64(db.to_f64() + sum);
         } else if self.x.len() <= FEW * self.stride {
             // The sums of a block stay in registers while all rows pass.
-            let at = self.blocks_of_few::<{ 4 * LANES }>(0);
-            let at = self.blocks_of_few::<LANES>(at);
+            let at = self.blocks_of_few::<{ 4 * CHUNK }>(0);
+            let at = self.blocks_of_few::<CHUNK>(at);
             let Self { x, stride, db } = self;
             let left = columns - at;
             if left > 0 {
-                let mut sums = lanes::load(&db[at..], left, T::ZERO);
+                let mut sums = row::load(&db[at..], left, T::ZERO);
                 for i in 0..x.len().div_ceil(stride) {
                     // Past the row's end there is something to be added too, but nobody reads that sum.
-                    let x = lanes::read(&x[i * stride + at..], T::ZERO);
+                    let x = row::read(&x[i * stride + at..], T::ZERO);
                     for (sum, x) in sums.iter_mut().zip(x) {
                         *sum += x;
                     }
                 }
-                lanes::store(sums, &mut db[at..]);
+                row::store(sums, &mut db[at..]);
             }
         } else {
-            let at = self.blocks_of_many::<{ 4 * LANES }>(0);
-            let at = self.blocks_of_many::<LANES>(at);
+            let at = self.blocks_of_many::<{ 4 * CHUNK }>(0);
+            let at = self.blocks_of_many::<CHUNK>(at);
             let Self { x, stride, db } = self;
             let left = columns - at;
             if left > 0 {
-                let mut totals = lanes::load(&db[at..], left, T::ZERO).map(T::to_f64);
+                let mut totals = row::load(&db[at..], left, T::ZERO).map(T::to_f64);
                 let rows = x.len().div_ceil(stride);
                 for run in (0..rows).step_by(RUN) {
-                    let mut sums = [T::ZERO; LANES];
+                    let mut sums = [T::ZERO; CHUNK];
                     for i in run..rows.min(run + RUN) {
-                        let x = lanes::read(&x[i * stride + at..], T::ZERO);
+                        let x = row::read(&x[i * stride + at..], T::ZERO);
                         for (sum, x) in sums.iter_mut().zip(x) {
                             *sum += x;
                         }
                     }
                     totals.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum.to_f64());
                 }
-                lanes::store(totals.map(T::from_f64), &mut db[at..]);
+                row::store(totals.map(T::from_f64), &mut db[at..]);
             }
         }
     }
 }
 
-/// pⱼ = exp(xⱼ) / Σₖ exp(xₖ), without overflow: only differences of the x enter.
-///
-/// ```
-/// use backrule_tensor::softmax;
-///
-/// let mut p = [0.0_f64; 2];
-/// softmax(&[1e4, 1e4], &mut p);
-/// assert_eq!(p, [0.5, 0.5]);
-/// ```
-///
-/// Of slices that differ in length, the shorter one counts.
-pub fn softmax<T: Scalar>(x: &[T], p: &mut [T]) {
-    let columns = x.len().min(p.len());
-    simd::run(Softmax { columns, x: &x[..columns], p: &mut p[..columns] });
-}
-
-/// yⱼ = xⱼ − ln Σₖ exp(xₖ), without overflow, and as accurate for large x as for small: the largest element is taken out
-/// of both terms.
-///
-/// ```
-/// use backrule_tensor::log_softmax;
-///
-/// let mut y = [0.0_f64; 2];
-/// log_softmax(&[1e8, 1e8], &mut y);
-/// assert_eq!(y, [-(2_f64.ln()); 2]);
-/// ```
-///
-/// Of slices that differ in length, the shorter one counts.
-pub fn log_softmax<T: Scalar>(x: &[T], y: &mut [T]) {
-    let columns = x.len().min(y.len());
-    simd::run(LogSoftmax { columns, x: &x[..columns], y: &mut y[..columns] });
-}
-
 impl<T: Scalar> Tensor<T> {
-    /// The [`softmax`] of each row of x, where this tensor takes x's shape.
+    /// The [`softmax`](crate::softmax) of each row of x, where this tensor takes x's shape.
     ///
     /// # Errors
     /// When there is no memory for it; this tensor is unchanged then.
     pub fn softmax_from(&mut self, x: &Self) -> Result<(), TensorError> {
         self.resize_for("softmax", x.shape())?;
-        let columns = x.shape().columns();
-        simd::run(Softmax { columns, x: x.as_slice(), p: self.as_mut_slice() });
+        softmax::forward(x.as_slice(), self.as_mut_slice(), x.shape().columns(), Rule::Softmax);
         Ok(())
     }
 
-    /// The [`log_softmax`] of each row of x, where this tensor takes x's shape.
+    /// The [`log_softmax`](crate::log_softmax) of each row of x, where this tensor takes x's shape.
     ///
     /// # Errors
     /// When there is no memory for it; this tensor is unchanged then.
     pub fn log_softmax_from(&mut self, x: &Self) -> Result<(), TensorError> {
         self.resize_for("log-softmax", x.shape())?;
-        let columns = x.shape().columns();
-        simd::run(LogSoftmax { columns, x: x.as_slice(), y: self.as_mut_slice() });
+        softmax::forward(x.as_slice(), self.as_mut_slice(), x.shape().columns(), Rule::LogSoftmax);
         Ok(())
-    }
-}
-
-struct Softmax<'a, T> {
-    columns: usize,
-    x: &'a [T],
-    p: &'a mut [T],
-}
-
-impl<T: Scalar> Kernel for Softmax<'_, T> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self) {
-        let Self { columns, x, p } = self;
-        let mut start = 0;
-        if columns <= LANES {
-            let (mut turned, mut e) = ([[T::ZERO; ROWS]; LANES], [[T::ZERO; ROWS]; LANES]);
-            while start < x.len() {
-                let rows = lanes::turn::<T, S>(&x[start..], columns, &mut turned);
-                let max = lanes::max_each(&turned[..columns]);
-                let mut scale = lanes::exp_each(&turned[..columns], &max, &mut e, |e| e);
-                for scale in &mut scale {
-                    *scale = T::ONE / *scale;
-                }
-                lanes::turn_back::<T, S>(&e, &scale, columns, rows, &mut p[start..]);
-                start += rows * columns;
-            }
-        }
-        for start in (start..x.len()).step_by(columns.max(1)) {
-            let (x, p) = (&x[start..], &mut p[start..]);
-            let max = lanes::max(x, columns);
-            let scale = T::ONE / lanes::exp_sum(x, columns, max, Some(&mut *p), |e| e);
-            for (at, _) in lanes::chunks(columns) {
-                let mut e = lanes::read(&p[at..], T::ZERO);
-                e.iter_mut().for_each(|e| *e *= scale);
-                lanes::store(e, &mut p[at..]);
-            }
-        }
-    }
-}
-
-/// The logarithm of a sum of exponentials.
-#[inline(always)]
-fn ln<T: Scalar>(sum: T) -> T {
-    T::from_f64(lanes::ln(sum.to_f64()))
-}
-
-struct LogSoftmax<'a, T> {
-    columns: usize,
-    x: &'a [T],
-    y: &'a mut [T],
-}
-
-impl<T: Scalar> Kernel for LogSoftmax<'_, T> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self) {
-        let Self { columns, x, y } = self;
-        let mut start = 0;
-        if columns <= LANES {
-            let (mut turned, mut e) = ([[T::ZERO; ROWS]; LANES], [[T::ZERO; ROWS]; LANES]);
-            while start < x.len() {
-                let rows = lanes::turn::<T, S>(&x[start..], columns, &mut turned);
-                let max = lanes::max_each(&turned[..columns]);
-                let mut log_sum = lanes::exp_each(&turned[..columns], &max, &mut e, |e| e);
-                for log_sum in &mut log_sum {
-                    *log_sum = ln(*log_sum);
-                }
-                for (max, log_sum) in max.iter().zip(&log_sum).take(rows) {
-                    let mut row = lanes::read(&x[start..], T::ZERO);
-                    row.iter_mut().for_each(|x| *x = (*x - *max) - *log_sum);
-                    lanes::store(row, &mut y[start..]);
-                    start += columns;
-                }
-            }
-        }
-        for start in (start..x.len()).step_by(columns.max(1)) {
-            let (x, y) = (&x[start..], &mut y[start..]);
-            let max = lanes::max(x, columns);
-            let log_sum = ln(lanes::exp_sum(x, columns, max, None, |e| e));
-            for (at, _) in lanes::chunks(columns) {
-                let mut x = lanes::read(&x[at..], T::ZERO);
-                x.iter_mut().for_each(|x| *x = (*x - max) - log_sum);
-                lanes::store(x, &mut y[at..]);
-            }
-        }
     }
 }
 
@@ -628,70 +498,10 @@ mod tests {
         assert_eq!(x.argmax_rows().collect::<Vec<_>>(), [0, 1, 0, 0]);
     }
 
-    #[test]
-    fn softmax_and_its_logarithm_at_the_edges() {
-        let (ln2, mut p, mut y) = (2_f64.ln(), [0.0_f64; 3], [0.0_f64; 3]);
-        softmax(&[1e4, -1e4, 1e4], &mut p);
-        assert_eq!(p, [0.5, 0.0, 0.5]);
-        log_softmax(&[1e4, -1e4, 1e4], &mut y);
-        assert_eq!(y, [-ln2, -2e4 - ln2, -ln2]);
-        // An impossible class.
-        softmax(&[0.0, f64::NEG_INFINITY, 0.0], &mut p);
-        assert_eq!(p, [0.5, 0.0, 0.5]);
-        log_softmax(&[0.0, f64::NEG_INFINITY, 0.0], &mut y);
-        assert_eq!(y, [-ln2, f64::NEG_INFINITY, -ln2]);
-        // One class.
-        softmax(&[-1e4], &mut p[..1]);
-        log_softmax(&[-1e4], &mut y[..1]);
-        assert_eq!((p[0], y[0]), (1.0, 0.0));
-        // NaN spreads over its row.
-        softmax(&[0.0, f64::NAN, 1.0], &mut p);
-        log_softmax(&[0.0, f64::NAN, 1.0], &mut y);
-        assert!(p.iter().chain(&y).all(|x| x.is_nan()));
-        softmax::<f64>(&[], &mut []);
-    }
-
     /// Widths on both sides of every limit, in a batch that is as long as two blocks of narrow rows and a bit.
     fn batches() -> impl Iterator<Item = Tensor<f32>> {
         let value = |at: &[usize]| ((at[0] * 31 + at[1] * 7919) % 997) as f32 * 0.02 - 10.0;
         [1, 2, 7, 10, 15, 16, 17, 33, 64, 100].map(|n| Tensor::from_fn([70, n], value).unwrap()).into_iter()
-    }
-
-    #[test]
-    fn rows_do_not_depend_on_their_neighbours() {
-        for mut x in batches() {
-            x.rows_mut().skip(5).step_by(9).for_each(|row| row.fill(f32::NAN));
-            let (mut p, mut y, mut alone) =
-                (Tensor::default(), Tensor::default(), x.row(0).unwrap().to_vec());
-            p.softmax_from(&x).unwrap();
-            y.log_softmax_from(&x).unwrap();
-            let bits = |row: &[f32]| row.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-            for (x, (p, y)) in x.rows().zip(p.rows().zip(y.rows())) {
-                softmax(x, &mut alone);
-                assert!(bits(p) == bits(&alone) || (p[0].is_nan() && alone[0].is_nan()));
-                log_softmax(x, &mut alone);
-                assert!(bits(y) == bits(&alone) || (y[0].is_nan() && alone[0].is_nan()));
-                let sum: f32 = p.iter().sum();
-                assert!((sum - 1.0).abs() < 1e-6 || x[0].is_nan());
-                assert!(p.iter().zip(y).all(|(p, y)| (p.ln() - y).abs() < 1e-5 || x[0].is_nan()));
-            }
-        }
-    }
-
-    /// In single precision nothing here is contracted, and exponentials are ours.
-    #[test]
-    fn instruction_sets_agree() {
-        for x in batches() {
-            let (columns, x) = (x.shape().columns(), x.as_slice());
-            let at = |level| {
-                let mut p = vec![0.0; x.len()];
-                simd::run_at(level, Softmax { columns, x, p: &mut p }).map(|()| p)
-            };
-            let expected = at("baseline").unwrap();
-            for level in ["avx2", "avx512"] {
-                assert!(at(level).is_none_or(|p| p == expected), "{level}, {columns}");
-            }
-        }
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! What has to hold before anything is computed.
 
-use backrule_tensor::{Scalar, Shape, ShapeError, Tensor, simd};
+use backrule_tensor::kernels::row::{self, CHUNK};
+use backrule_tensor::simd::{self, Kernel, Simd};
+use backrule_tensor::{Scalar, Shape, ShapeError, Tensor};
 
-use super::CrossEntropy;
-use super::row::NoDistribution;
-use crate::{LossError, Reduction, Target};
+use super::settings::CrossEntropy;
+use crate::error::LossError;
+use crate::reduction::Reduction;
+use crate::target::Target;
 
 /// How far the probabilities of a row may be from 1 in all: enough for rounding in single precision.
 const SUM_TOLERANCE: f64 = 1e-4;
@@ -92,6 +95,34 @@ fn check_probabilities<T: Scalar>(t: &Tensor<T>) -> Result<(), LossError> {
         Some(class) => LossError::Probability { row, class, probability: values[class].to_f64() },
         None => LossError::ProbabilitySum { row, sum },
     })
+}
+
+/// The first row of probabilities that isn't a distribution, and its sum: one that is negative or NaN, or a sum that is
+/// not 1.
+struct NoDistribution<'a, T: Scalar> {
+    t: &'a Tensor<T>,
+    tolerance: f64,
+}
+
+impl<T: Scalar> Kernel for NoDistribution<'_, T> {
+    type Output = Option<(usize, f64)>;
+    #[inline(always)]
+    fn run<S: Simd>(self) -> Self::Output {
+        let (t, n) = (self.t.as_slice(), self.t.shape().columns());
+        for (row, start) in (0..t.len()).step_by(n.max(1)).enumerate() {
+            let (mut sums, mut bad) = ([0.0; CHUNK], [T::ZERO; CHUNK]);
+            for (at, left) in row::chunks(n) {
+                let t = row::load(&t[start + at..], left, T::ZERO);
+                sums.iter_mut().zip(t).for_each(|(sum, t)| *sum += t.to_f64());
+                bad.iter_mut().zip(t).for_each(|(bad, t)| *bad = if t >= T::ZERO { *bad } else { T::ONE });
+            }
+            let sum = row::sum(sums);
+            if row::sum(bad) > T::ZERO || (sum - 1.0).abs() > self.tolerance {
+                return Some((row, sum));
+            }
+        }
+        None
+    }
 }
 
 #[cfg(test)]

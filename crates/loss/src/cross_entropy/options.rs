@@ -2,8 +2,8 @@
 
 use backrule_tensor::ConfigError;
 
-use super::CrossEntropy;
-use crate::Reduction;
+use super::settings::CrossEntropy;
+use crate::reduction::Reduction;
 
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(default, deny_unknown_fields, rename = "CrossEntropy")]

@@ -1,5 +1,4 @@
-use backrule_tensor::lanes::{self, LANES};
-use backrule_tensor::simd::{self, Kernel, Simd};
+use backrule_tensor::kernels::softmax::{self, Rule};
 use backrule_tensor::{Grad, NamedTensors, Scalar, ShapeError, Tensor};
 
 use crate::{Architecture, ArchitectureError, At, Cache, Layer, LayerError, LayerKind, Mode};
@@ -49,46 +48,12 @@ impl<T: Scalar> Layer<T> for LogSoftmax {
         if let Some(dx) = dx {
             dx.resize(at.x.shape())?;
             let columns = at.y.shape().columns();
-            simd::run(Backward { columns, y: at.y.as_slice(), dy: dy.as_slice(), dx: dx.as_mut_slice() });
+            softmax::backward(at.y.as_slice(), dy.as_slice(), dx.as_mut_slice(), columns, Rule::LogSoftmax);
         }
         Ok(())
     }
 
     fn architecture(&self) -> Result<Architecture, ArchitectureError> {
         Architecture::leaf(LayerKind::LogSoftmax)
-    }
-}
-
-/// ∂l/∂xⱼ = ∂l/∂yⱼ − e^yⱼ Σₖ ∂l/∂yₖ, row by row.
-struct Backward<'a, T> {
-    columns: usize,
-    y: &'a [T],
-    dy: &'a [T],
-    dx: &'a mut [T],
-}
-
-impl<T: Scalar> Kernel for Backward<'_, T> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self) {
-        let Self { columns, y, dy, dx } = self;
-        for start in (0..y.len()).step_by(columns.max(1)) {
-            let (y, dy, out) = (&y[start..], &dy[start..], &mut dx[start..]);
-            let mut sums = [T::ZERO; LANES];
-            for (at, left) in lanes::chunks(columns) {
-                let dy = lanes::load(&dy[at..], left, T::ZERO);
-                for (sum, dy) in sums.iter_mut().zip(dy) {
-                    *sum += dy;
-                }
-            }
-            let sum = lanes::sum(sums);
-            for (at, _) in lanes::chunks(columns) {
-                let (y, mut dx) = (lanes::read(&y[at..], T::ZERO), lanes::read(&dy[at..], T::ZERO));
-                for (dx, y) in dx.iter_mut().zip(y) {
-                    *dx -= y.exp() * sum;
-                }
-                lanes::store(dx, &mut out[at..]);
-            }
-        }
     }
 }

@@ -1,3 +1,5 @@
-//! Loops over slices that layers, losses and rules share.
+//! Loops that layers, losses and rules share, on slices. They know no tensor, and their interface may change in any version.
 
+pub mod row;
+pub mod softmax;
 pub mod sum;

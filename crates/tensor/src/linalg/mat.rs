@@ -138,12 +138,6 @@ impl<'a, T: Scalar> MatRef<'a, T> {
     pub(crate) fn elements(&self) -> &'a [T] {
         &self.data[..self.layout.len()]
     }
-
-    /// All elements, if they lie one after the other.
-    pub(crate) fn contiguous(&self) -> Option<&'a [T]> {
-        let Layout { rows, columns, row_stride } = self.layout;
-        (rows <= 1 || row_stride == columns).then(|| self.elements())
-    }
 }
 
 impl<'a, T: Scalar> MatMut<'a, T> {

@@ -1,133 +1,25 @@
+//! Cross-entropy: checks, then parts of the batch on all threads.
+
 mod check;
+mod kernel;
 #[cfg(feature = "serde")]
 mod options;
-mod row;
+mod settings;
 
-use backrule_tensor::{ConfigError, Scalar, Tensor, parallel, simd};
+use backrule_tensor::{Scalar, Tensor, parallel, simd};
 
-use crate::{LossError, Reduction, Target};
-use row::Rows;
+pub use self::settings::CrossEntropy;
+
+use self::kernel::Losses;
+use crate::error::LossError;
+use crate::target::Target;
 
 /// The most parts that a batch is cut into.
 const PARTS: usize = 64;
 /// Logits of a part: below, handing it to another thread takes longer than its exponentials.
 const WORTH_A_THREAD: usize = 1 << 15;
 
-/// Cross-entropy on logits: the softmax is folded in, so that the network's last layer must not have one.
-///
-/// For a row of logits z with p = softmax(z), and the target distribution t:
-///
-/// l = −Σ_c t_c ln p_c  and  ∂l/∂z = p − t
-///
-/// The prediction has the shape `[.., classes]`: all axes but the last are rows. The target is either a class per row
-/// (t is 1 there), or a tensor of probabilities in the prediction's shape; see [`Target`].
-///
-/// ```
-/// use backrule_loss::CrossEntropy;
-/// use backrule_loss::tensor::Tensor;
-///
-/// let logits: Tensor = Tensor::from([[3.0, 3.0], [2.0, 2.0]]);
-/// let mut dz = Tensor::default();
-/// let l = CrossEntropy::new().value_and_grad(&logits, &[0, 1], &mut dz)?;
-/// assert_eq!(l, 2_f32.ln());
-/// assert_eq!(dz, Tensor::from([[-0.25, 0.25], [0.25, -0.25]]));
-/// # Ok::<(), backrule_loss::LossError>(())
-/// ```
-///
-/// # Options
-/// They mean what they mean in PyTorch, each alone and all together. With class weights w, label smoothing ε, C classes:
-///
-/// | target | l of a row | the mean divides by |
-/// |---|---|---|
-/// | class y | −(1−ε) w_y ln p_y − ε/C Σ_c w_c ln p_c | Σ w_y over the rows that aren't ignored |
-/// | probabilities t | −Σ_c w_c t′_c ln p_c, t′ = (1−ε) t + ε/C | the number of rows |
-///
-/// Both are −Σ_c a_c ln p_c for some a, so that ∂l/∂z = p Σ_c a_c − a. A row whose class is the ignored index counts
-/// nowhere and gets the gradient 0, whatever its logits.
-///
-/// ```
-/// use backrule_loss::tensor::Tensor;
-/// use backrule_loss::{CrossEntropy, Reduction};
-///
-/// let loss = CrossEntropy::new()
-///     .reduction(Reduction::Sum)
-///     .class_weights([1.0, 3.0])?
-///     .label_smoothing(0.5)?
-///     .ignore_index(255);
-/// let logits: Tensor<f64> = Tensor::from([[0.0, 0.0], [7.0, -7.0]]);
-/// let mut dz = Tensor::default();
-/// // ½·3 ln 2 + ½·(1 + 3)/2·ln 2; the other row is ignored.
-/// let l = loss.value_and_grad(&logits, &[1, 255], &mut dz)?;
-/// assert!((l - 2.5 * 2_f64.ln()).abs() < 1e-15);
-/// // a = [¼·1, ½·3 + ¼·3] = [¼, 2¼]
-/// assert_eq!(dz, Tensor::from([[1.0, -1.0], [0.0, 0.0]]));
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-///
-/// # Numbers
-/// Only differences of logits enter, so that a constant added to a row changes nothing, and logits of any size are safe.
-/// NaN in a row makes the loss and the row's gradient NaN. A logit of −∞ is an impossible class: its gradient is 0 where
-/// a is; the loss is infinite when it is the label, and NaN when it has a 0 among *probabilities* (0·∞, as in PyTorch).
-/// Rows are added in double precision and in a fixed order: the same bits always, on any number of threads.
-#[derive(Clone, Debug, Default, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(try_from = "options::Options", into = "options::Options"))]
-pub struct CrossEntropy {
-    reduction: Reduction,
-    class_weights: Option<Vec<f64>>,
-    label_smoothing: f64,
-    ignore_index: Option<usize>,
-}
-
 impl CrossEntropy {
-    /// The mean over all rows, without any other option.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// The mean or the sum.
-    #[must_use]
-    pub fn reduction(mut self, reduction: Reduction) -> Self {
-        self.reduction = reduction;
-        self
-    }
-
-    /// How much each class counts, such as 1 / its frequency for unbalanced data.
-    ///
-    /// # Errors
-    /// When a weight is negative, infinite or NaN. How many there are is checked against the prediction later.
-    pub fn class_weights(mut self, weights: impl Into<Vec<f64>>) -> Result<Self, ConfigError> {
-        let weights = weights.into();
-        for (class, &weight) in weights.iter().enumerate() {
-            if !(weight >= 0.0 && weight.is_finite()) {
-                let got = format_args!("{weight} for class {class}");
-                let expected = "finite weights from 0 up";
-                return Err(ConfigError::new("CrossEntropy", "class_weights", expected, got));
-            }
-        }
-        self.class_weights = Some(weights);
-        Ok(self)
-    }
-
-    /// The share ε of the target that is spread evenly over all classes: 0 (the default) to 1.
-    ///
-    /// # Errors
-    /// When ε is outside 0..=1 or NaN.
-    pub fn label_smoothing(mut self, value: f64) -> Result<Self, ConfigError> {
-        if !(0.0..=1.0).contains(&value) {
-            return Err(ConfigError::new("CrossEntropy", "label_smoothing", "a number from 0 to 1", value));
-        }
-        self.label_smoothing = value;
-        Ok(self)
-    }
-
-    /// The label of rows that don't count, such as padding. It may be any number, a class among them.
-    #[must_use]
-    pub fn ignore_index(mut self, index: usize) -> Self {
-        self.ignore_index = Some(index);
-        self
-    }
-
     /// l, when its gradient isn't wanted: for validation data.
     ///
     /// # Errors
@@ -170,11 +62,12 @@ impl CrossEntropy {
         };
         // Parts of a size that doesn't depend on the number of threads, so that neither does the sum.
         let (rows, classes) = (prediction.shape().rows(), prediction.shape().columns());
-        let len = classes * rows.div_ceil(PARTS).max(WORTH_A_THREAD.div_ceil(classes));
+        let part_rows = rows.div_ceil(PARTS).max(WORTH_A_THREAD.div_ceil(classes));
+        let len = part_rows * classes;
         let mut sums = [0.0; PARTS];
         let part = |part: usize, z, dz| {
-            let (first, scale) = (part * len, 1.0 / divisor);
-            simd::run(Rows { loss: self, first, z, classes, target, dz, scale })
+            let (first, scale) = (part * part_rows, 1.0 / divisor);
+            simd::run(Losses { loss: self, first, z, classes, target, dz, scale })
         };
         let parts = prediction.as_slice().chunks(len).zip(&mut sums).enumerate();
         match dz {
@@ -185,20 +78,12 @@ impl CrossEntropy {
         }
         Ok(T::from_f64(sums.iter().sum::<f64>() / divisor))
     }
-
-    /// w_c
-    #[inline(always)]
-    fn weight(&self, c: usize) -> f64 {
-        match &self.class_weights {
-            None => 1.0,
-            Some(w) => w[c],
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reduction::Reduction;
 
     /// Whole numbers, and 2²⁰ times whole numbers, so that adding 10⁸ or 2³⁰ is exact in f64 or f32.
     fn assert_shift_changes_no_bit<T: Scalar>(unit: f64, shift: f64) {
