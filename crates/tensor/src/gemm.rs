@@ -44,6 +44,7 @@ mod pack;
 use few_rows::{outer, row_nn};
 use pack::{pack, pack_transposed};
 
+use crate::linalg::Epilogue;
 use crate::memory::reserve;
 use crate::simd::{Kernel, Lanes, Register, Simd};
 use crate::{MemoryError, Scalar};
@@ -128,12 +129,14 @@ const FINISHED: usize = 2048;
 pub struct Product<'a, T> {
     pub(crate) form: Form,
     pub(crate) sizes: [usize; 3],
+    /// Elements from one stored row to the next: of A, B and C.
+    pub(crate) strides: [usize; 3],
     pub(crate) first: usize,
     pub(crate) a: &'a [T],
     pub(crate) b: &'a [T],
     pub(crate) start: Start<'a, T>,
     /// What becomes of C's elements, once they are there: an activation.
-    pub(crate) finish: Option<fn(&mut [T])>,
+    pub(crate) finish: Option<Epilogue<'a, T>>,
     pub(crate) c: &'a mut [T],
 }
 
@@ -177,11 +180,12 @@ impl<T: Scalar> Kernel for Tiny<'_, '_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self) {
-        let &mut Product { form, sizes: [m, n, k], first, a, b, start, finish, ref mut c } = self.0;
+        let &mut Product { form, sizes, strides, first, a, b, start, finish, ref mut c } = self.0;
+        let ([_, n, k], [lda, ldb, _]) = (sizes, strides);
         let (a_row, a_term, b_column, b_term) = match form {
-            Form::Nn => (k, 1, 1, n),
-            Form::Nt => (k, 1, k, 1),
-            Form::Tn => (1, m, 1, n),
+            Form::Nn => (lda, 1, 1, ldb),
+            Form::Nt => (lda, 1, ldb, 1),
+            Form::Tn => (1, lda, 1, ldb),
         };
         let (mut i, mut j) = (first * a_row, 0);
         for c in c.iter_mut() {
@@ -202,7 +206,7 @@ impl<T: Scalar> Kernel for Tiny<'_, '_, T> {
             }
         }
         if let Some(finish) = finish {
-            finish(c);
+            finish.apply(c);
         }
     }
 }
@@ -211,21 +215,28 @@ impl<T: Scalar> Product<'_, T> {
     /// Whether it is computed element by element.
     #[inline]
     pub(crate) fn is_tiny(&self) -> bool {
-        let terms = self.sizes[2];
+        let ([_, n, terms], [_, _, ldc]) = (self.sizes, self.strides);
         let work = self.c.len().saturating_mul(terms);
-        work <= TINY && work > 0 && terms <= SHORT
+        work <= TINY && work > 0 && terms <= SHORT && ldc == n
     }
 
     /// Whether it is A·Bᵀ with few rows: see [`is_few_rows`].
     #[inline]
     pub(crate) fn has_few_rows(&self) -> bool {
-        is_few_rows(self.form, self.sizes, self.c.len())
+        is_few_rows(self.form, self.sizes, self.strides, self.c.len())
     }
 
     /// How many elements of a buffer the product packs into.
     #[inline]
     pub(crate) fn buffer_len(&self) -> usize {
-        buffer_len(self.form, self.sizes, self.c.len() / self.sizes[1].max(1))
+        if self.c.is_empty() { 0 } else { buffer_len(self.form, self.sizes, self.strides, self.rows()) }
+    }
+
+    /// The rows of `c`, which isn't empty. The last one may end where its columns do.
+    #[inline(always)]
+    fn rows(&self) -> usize {
+        let ldc = self.strides[2];
+        (self.c.len() + (ldc - self.sizes[1])) / ldc
     }
 
     /// Whether nothing is added to a product before it is rounded, so that all instruction sets give the same bits.
@@ -241,28 +252,30 @@ impl<T: Scalar> Product<'_, T> {
         &mut self,
         buffer: &mut [T],
     ) {
-        let &mut Self { form, sizes: [m, n, k], first, a, b, start, finish, ref mut c } = self;
-        if c.is_empty() {
+        if self.c.is_empty() {
             return;
         }
-        let rows = c.len() / n;
+        let rows = self.rows();
+        let &mut Self { form, sizes, strides, first, a, b, start, finish, ref mut c } = self;
+        let ([_, n, k], [lda, ldb, ldc]) = (sizes, strides);
         if k == 0 {
-            for c in c.chunks_exact_mut(n) {
+            for c in c.chunks_mut(ldc) {
                 for j in 0..n {
                     write_elements::<T, S>(&[T::ZERO], start, &mut c[j..=j], j);
                 }
             }
-        } else if k == 1 {
-            for (&a, c) in a[first..].iter().zip(c.chunks_exact_mut(n)) {
-                outer::<T, S>(a, &b[..n], start, c);
+        } else if is_outer(form, sizes, strides) {
+            let step = if let Form::Tn = form { 1 } else { lda };
+            for (i, c) in c.chunks_mut(ldc).enumerate() {
+                outer::<T, S>(a[(first + i) * step], &b[..n], start, &mut c[..n]);
             }
-        } else if is_by_rows(form, [m, n, k], rows) {
+        } else if is_by_rows(form, sizes, strides, rows) {
             let kc = form.block();
-            for (i, c) in c.chunks_exact_mut(n).enumerate() {
-                let a = &a[(first + i) * k..][..k];
+            for (i, c) in c.chunks_mut(ldc).enumerate() {
+                let (a, c) = (&a[(first + i) * lda..][..k], &mut c[..n]);
                 for p in steps(0, k, kc) {
                     let start = if p == 0 { start } else { Start::Scaled(T::ONE) };
-                    row_nn::<T, S>(&a[p..][..kc.min(k - p)], &b[p * n..], start, c);
+                    row_nn::<T, S>(&a[p..][..kc.min(k - p)], &b[p * ldb..], ldb, start, c);
                 }
             }
         } else {
@@ -270,15 +283,16 @@ impl<T: Scalar> Product<'_, T> {
             return; // finished already
         }
         if let Some(finish) = finish {
-            finish(c);
+            finish.apply_to_rows(c, n, ldc);
         }
     }
 
     /// The loops of the picture above.
     #[inline(always)]
     fn blocks<S: Simd, const MR: usize, const AW: usize, const NR: usize>(&mut self, buffer: &mut [T]) {
-        let &mut Self { form, sizes: [m, n, k], first, a, b, start, finish, ref mut c } = self;
-        let rows = c.len() / n;
+        let rows = self.rows();
+        let &mut Self { form, sizes: [m, n, k], strides, first, a, b, start, finish, ref mut c } = self;
+        let [lda, ldb, ldc] = strides;
         let kc = form.block();
         let Blocks { columns: nc, terms: depth } = Blocks::of(form, [m, n, k]);
         let skip = buffer.as_ptr().align_offset(64).min(WIDEST);
@@ -298,10 +312,12 @@ impl<T: Scalar> Product<'_, T> {
                     for (p, block) in steps(p, k, kc).zip(panel.chunks_mut(kc)) {
                         match form {
                             Form::Nt => {
-                                let (b, count) = (&b[j * k + p..], NR.min(n - j));
-                                pack_transposed::<T, S, NR>(form, b, k, count, block);
+                                let (b, count) = (&b[j * ldb + p..], NR.min(n - j));
+                                pack_transposed::<T, S, NR>(form, b, ldb, count, block);
                             }
-                            Form::Nn | Form::Tn => pack::<T, S, NR>(&b[p * n + j..], n, NR.min(n - j), block),
+                            Form::Nn | Form::Tn => {
+                                pack::<T, S, NR>(&b[p * ldb + j..], ldb, NR.min(n - j), block);
+                            }
                         }
                     }
                 }
@@ -312,8 +328,8 @@ impl<T: Scalar> Product<'_, T> {
                 for tile in 0..tiles {
                     let (i, height) = (row(tile), row(tile + 1) - row(tile));
                     let (rows, row, term) = match form {
-                        Form::Nn | Form::Nt => (&a[(first + i) * k + p..], k, 1),
-                        Form::Tn => (&a[p * m + first + i..], 1, m),
+                        Form::Nn | Form::Nt => (&a[(first + i) * lda + p..], lda, 1),
+                        Form::Tn => (&a[p * lda + first + i..], 1, lda),
                     };
                     // Also the rows that a low tile computes and drops.
                     let a = if n <= FEW_COLUMNS && first + i + height.max(LOW) <= m {
@@ -322,9 +338,9 @@ impl<T: Scalar> Product<'_, T> {
                         for (p, block) in steps(0, depth, kc).zip(columns[..depth].chunks_mut(kc)) {
                             match form {
                                 Form::Nn | Form::Nt => {
-                                    pack_transposed::<T, S, AW>(form, &rows[p..], k, height, block);
+                                    pack_transposed::<T, S, AW>(form, &rows[p..], lda, height, block);
                                 }
-                                Form::Tn => pack::<T, S, AW>(&rows[p * m..], m, height, block),
+                                Form::Tn => pack::<T, S, AW>(&rows[p * lda..], lda, height, block),
                             }
                         }
                         Strided {
@@ -336,20 +352,19 @@ impl<T: Scalar> Product<'_, T> {
                             zero,
                         }
                     };
-                    let tiles = Tiles::<'_, T, NR> { a, depth, panels, start, n, j, nc };
-                    tiles.compute::<S, MR, AW>(height, &mut c[i * n..], &mut edge);
+                    let tiles = Tiles::<'_, T, NR> { a, depth, panels, start, n, ldc, j, nc };
+                    tiles.compute::<S, MR, AW>(height, &mut c[i * ldc..], &mut edge);
                     // While they are in the first-level cache.
                     let end = i + height;
                     if let Some(finish) = finish
                         && last
                         && ((end - finished) * nc >= FINISHED || end == count)
                     {
-                        if nc == n {
-                            finish(&mut c[finished * n..end * n]);
+                        if nc == ldc {
+                            finish.apply(&mut c[finished * n..end * n]);
                         } else {
-                            c[finished * n..end * n]
-                                .chunks_exact_mut(n)
-                                .for_each(|c| finish(&mut c[j..j + nc]));
+                            let rows = c[finished * ldc..].chunks_mut(ldc).take(end - finished);
+                            rows.for_each(|c| finish.apply(&mut c[j..j + nc]));
                         }
                         finished = end;
                     }
@@ -362,16 +377,20 @@ impl<T: Scalar> Product<'_, T> {
 /// Whether `len` elements of A·Bᵀ are so few rows that packing B would take longer than reading it where it is, for each of
 /// them. With eight partial sums that is true of more rows.
 #[inline(always)]
-fn is_few_rows(form: Form, [_, n, k]: [usize; 3], len: usize) -> bool {
+fn is_few_rows(form: Form, [_, _, k]: [usize; 3], [_, _, ldc]: [usize; 3], len: usize) -> bool {
     let few = if k >= LONG { 8 } else { 3 };
-    matches!(form, Form::Nt) && k > 1 && len > 0 && len <= few * n
+    matches!(form, Form::Nt) && k > 1 && len > 0 && len <= few * ldc
 }
 
 /// How many elements of a buffer `rows` rows of a product pack into; 0 if both operands are read where they are.
 #[inline]
-pub(crate) fn buffer_len(form: Form, sizes: [usize; 3], rows: usize) -> usize {
-    let [_, n, k] = sizes;
-    if rows * n == 0 || k <= 1 || is_few_rows(form, sizes, rows * n) || is_by_rows(form, sizes, rows) {
+pub(crate) fn buffer_len(form: Form, sizes: [usize; 3], strides: [usize; 3], rows: usize) -> usize {
+    let ([_, n, k], [_, _, ldc]) = (sizes, strides);
+    if rows * n * k == 0
+        || is_outer(form, sizes, strides)
+        || is_few_rows(form, sizes, strides, rows * ldc)
+        || is_by_rows(form, sizes, strides, rows)
+    {
         return 0;
     }
     let blocks = Blocks::of(form, sizes);
@@ -381,8 +400,14 @@ pub(crate) fn buffer_len(form: Form, sizes: [usize; 3], rows: usize) -> usize {
 
 /// Whether `rows` rows of C are too few for B to be read a second time: packing it would cost more than the product.
 #[inline(always)]
-fn is_by_rows(form: Form, [m, _, _]: [usize; 3], rows: usize) -> bool {
-    rows <= 3 && matches!((form, m), (Form::Nn, _) | (Form::Tn, 1))
+fn is_by_rows(form: Form, [m, _, _]: [usize; 3], [lda, _, _]: [usize; 3], rows: usize) -> bool {
+    rows <= 3 && matches!((form, m, lda), (Form::Nn, _, _) | (Form::Tn, 1, 1))
+}
+
+/// Whether C is a column times a row that lies contiguous.
+#[inline(always)]
+fn is_outer(form: Form, [_, _, k]: [usize; 3], [_, ldb, _]: [usize; 3]) -> bool {
+    k == 1 && !matches!((form, ldb), (Form::Nt, 2..))
 }
 
 /// Calls `f` with this thread's buffer, of at least `len` elements. If there is no memory for them, `f` isn't called.
@@ -428,6 +453,7 @@ struct Tiles<'a, T, const NR: usize> {
     panels: &'a [[T; NR]],
     start: Start<'a, T>,
     n: usize,
+    ldc: usize,
     j: usize,
     nc: usize,
 }
@@ -440,7 +466,7 @@ impl<T: Scalar, const NR: usize> Tiles<'_, T, NR> {
         c: &mut [T],
         edge: &mut [[T; NR]; AW],
     ) {
-        let Self { a, depth, panels, start, n, j, nc } = self;
+        let Self { a, depth, panels, start, n, ldc, j, nc } = self;
         for (j, panel) in steps(j, j + nc, NR).zip(panels.chunks_exact(depth)) {
             let width = NR.min(n - j);
             let kc = a.form.block();
@@ -448,7 +474,7 @@ impl<T: Scalar, const NR: usize> Tiles<'_, T, NR> {
                 let a = Strided { elements: &a.elements[p * a.term..], ..a };
                 let start = if p == 0 { start } else { Start::Scaled(T::ONE) };
                 let whole = width == NR && height >= LOW;
-                let place = whole.then_some((&mut *c, start, n, j));
+                let place = whole.then_some((&mut *c, start, ldc, j));
                 match height {
                     ..=LOW => tile::<T, S, LOW, NR>(a, b, width, place, edge),
                     5 if MR >= 5 => tile::<T, S, 5, NR>(a, b, width, place, edge),
@@ -458,14 +484,14 @@ impl<T: Scalar, const NR: usize> Tiles<'_, T, NR> {
                     _ => unreachable!("no tile has more than {MR} rows"),
                 }
                 if !whole {
-                    write_edge::<T, S, NR>(&edge[..height], start, c, n, j);
+                    write_edge::<T, S, NR>(&edge[..height], start, c, width, ldc, j);
                 }
             }
         }
     }
 }
 
-/// Where a tile goes: C from the tile's first row on, what it is added to, the columns of C, and the tile's first.
+/// Where a tile goes: C from the tile's first row on, what it is added to, the stride of C, and the tile's first column.
 type Place<'a, 'b, T> = (&'a mut [T], Start<'b, T>, usize, usize);
 
 /// Computes a tile of MR rows, of which `width` columns matter: straight to its place in C, or without one, into `edge`.
@@ -481,8 +507,8 @@ fn tile<T: Scalar, S: Simd, const MR: usize, const NR: usize>(
     // No closures around vector instructions: one that isn't inlined would be compiled without them.
     if width > len {
         let sums = sums::<T, S, MR, NR, 2>(a, b);
-        if let Some((c, start, n, j)) = place {
-            write_tile::<T, S, MR, NR>(&sums, start, c, n, j);
+        if let Some((c, start, ldc, j)) = place {
+            write_tile::<T, S, MR, NR>(&sums, start, c, ldc, j);
         } else {
             unrolled!(i < MR => {
                 sums[i][0].store(&mut edge[i]);
@@ -567,14 +593,14 @@ fn write_tile<T: Scalar, S: Simd, const MR: usize, const NR: usize>(
     sums: &[[T::Register<S>; 2]; MR],
     start: Start<'_, T>,
     c: &mut [T],
-    n: usize,
+    ldc: usize,
     j: usize,
 ) {
     let len = T::Register::<S>::LEN;
     match start {
         Start::Zero => {
             unrolled!(i < MR => {
-                let c = &mut c[i * n + j..][..NR];
+                let c = &mut c[i * ldc + j..][..NR];
                 sums[i][0].store(c);
                 sums[i][1].store(&mut c[len..]);
             });
@@ -583,7 +609,7 @@ fn write_tile<T: Scalar, S: Simd, const MR: usize, const NR: usize>(
             let row = &row[j..][..NR];
             let row = [T::Register::<S>::load(row), T::Register::<S>::load(&row[len..])];
             unrolled!(i < MR => {
-                let c = &mut c[i * n + j..][..NR];
+                let c = &mut c[i * ldc + j..][..NR];
                 sums[i][0].plus(row[0]).store(c);
                 sums[i][1].plus(row[1]).store(&mut c[len..]);
             });
@@ -591,7 +617,7 @@ fn write_tile<T: Scalar, S: Simd, const MR: usize, const NR: usize>(
         Start::Scaled(beta) => {
             let beta = T::Register::<S>::splat(beta);
             unrolled!(i < MR => {
-                let c = &mut c[i * n + j..][..NR];
+                let c = &mut c[i * ldc + j..][..NR];
                 beta.mul_add(T::Register::<S>::load(c), sums[i][0]).store(c);
                 beta.mul_add(T::Register::<S>::load(&c[len..]), sums[i][1]).store(&mut c[len..]);
             });
@@ -605,13 +631,14 @@ fn write_edge<T: Scalar, S: Simd, const NR: usize>(
     rows: &[[T; NR]],
     start: Start<'_, T>,
     c: &mut [T],
-    n: usize,
+    columns: usize,
+    ldc: usize,
     j: usize,
 ) {
     let len = T::Register::<S>::LEN;
-    for v in steps(0, NR.min(n - j), len) {
-        let (j, width) = (j + v, len.min(n - j - v));
-        let places = rows.iter().zip(c.chunks_mut(n));
+    for v in steps(0, columns, len) {
+        let (j, width) = (j + v, len.min(columns - v));
+        let places = rows.iter().zip(c.chunks_mut(ldc));
         if width == len {
             for (row, c) in places {
                 write(T::Register::<S>::load(&row[v..]), start, &mut c[j..][..len], j);
@@ -687,7 +714,8 @@ mod tests {
     }
 
     fn gemm<T: Scalar>(form: Form, sizes: [usize; 3], a: &[T], b: &[T], start: Start<'_, T>, c: &mut [T]) {
-        T::product(&mut Product { form, sizes, first: 0, a, b, start, finish: None, c }).unwrap();
+        let strides = form.strides(sizes);
+        T::product(&mut Product { form, sizes, strides, first: 0, a, b, start, finish: None, c }).unwrap();
     }
 
     /// C for A and B that are given row-major and untransposed.
@@ -762,11 +790,12 @@ mod tests {
             let row = numbers(n, 4);
             for form in FORMS {
                 for start in [Start::Zero, Start::Row(&row), Start::Scaled(0.3)] {
-                    let with = |finish: Option<fn(&mut [f32])>, c: &mut Vec<f32>| {
+                    let with = |finish: Option<Epilogue<'_, f32>>, c: &mut Vec<f32>| {
                         let sizes = [m, n, k];
                         <f32 as crate::scalar::sealed::Gemm>::product(&mut Product {
                             form,
                             sizes,
+                            strides: form.strides(sizes),
                             first: 0,
                             a: &a,
                             b: &b,
@@ -777,7 +806,7 @@ mod tests {
                         .unwrap();
                     };
                     let (mut together, mut after) = (c.clone(), c.clone());
-                    with(Some(f), &mut together);
+                    with(Some(Epilogue::new(&f)), &mut together);
                     with(None, &mut after);
                     f(&mut after);
                     assert_eq!(together, after, "{form:?} {m} {n} {k}");
@@ -824,6 +853,7 @@ mod tests {
                         let product = &mut Product {
                             form,
                             sizes: [m, n, k],
+                            strides: form.strides([m, n, k]),
                             first: 0,
                             a: &a,
                             b: &b,
@@ -858,7 +888,9 @@ mod tests {
             for (part, c) in parts.chunks_mut(5 * n).enumerate() {
                 let (first, start) = (5 * part, Start::Zero);
                 let sizes = [m, n, k];
-                let product = &mut Product { form, sizes, first, a: &a, b: &b, start, finish: None, c };
+                let strides = form.strides(sizes);
+                let product =
+                    &mut Product { form, sizes, strides, first, a: &a, b: &b, start, finish: None, c };
                 let buffer = &mut vec![0.0; product.buffer_len()];
                 simd::run(Gemm { product, buffer });
             }
@@ -940,6 +972,7 @@ mod tests {
                 let kernel = &mut Product {
                     form,
                     sizes,
+                    strides: form.strides(sizes),
                     first: 0,
                     a: &a,
                     b: &b,

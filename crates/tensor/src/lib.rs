@@ -7,6 +7,7 @@ mod error;
 mod gemm;
 #[doc(hidden)]
 pub mod kernels;
+pub mod linalg;
 mod literal;
 mod math;
 mod matmul;
@@ -29,6 +30,7 @@ pub mod lanes {
 pub use elementwise::apply;
 pub use error::{ConfigError, MemoryError, Place, ShapeError, TensorError, write_with_causes};
 pub use kernels::softmax::{log_softmax, softmax};
+pub use linalg::{Epilogue, MatMut, MatRef};
 pub use matmul::{affine_activation_into, affine_into, matmul_into, matmul_nt_into, matmul_tn_into};
 pub use model::{
     ClipError, Grad, Grads, Layout, LayoutEntry, NamedTensors, OptionValue, Options, Path, Role,

@@ -2,6 +2,7 @@
 //! and `[batch, time, features]` alike.
 
 use crate::gemm::{Form, Product, Start, buffer_len, with_buffer};
+use crate::linalg::{Epilogue, MatMut, MatRef};
 use crate::{MemoryError, Scalar, Shape, ShapeError, Tensor, TensorError, parallel};
 
 /// C = A·B + β C for A `[.., k]`, B `[k, n]`, C `[.., n]`.
@@ -109,16 +110,17 @@ pub fn affine_into<T: Scalar>(
     affine_activation_into(x, w, Some(b), None, y)
 }
 
-/// Y = f(X·Wᵀ + b), as [`affine_into`], and an element-wise f in place: on rows of Y that have just been written, and are
-/// in the first-level cache. Without b it is 0.
+/// Y = f(X·Wᵀ + b), as [`affine_into`], and an element-wise f in place: an [`Epilogue`] on rows of Y that have just been
+/// written, and are in the first-level cache. Without b it is 0.
 ///
 /// ```
-/// use backrule_tensor::{Tensor, affine_activation_into};
+/// use backrule_tensor::{Epilogue, Tensor, affine_activation_into, apply};
 ///
 /// let x: Tensor = Tensor::from([[1.0, 2.0]]);
 /// let w = Tensor::from([[3.0, 4.0], [-5.0, 6.0]]);
 /// let mut y = Tensor::zeros([1, 2])?;
-/// affine_activation_into(&x, &w, None, Some(|y| y.iter_mut().for_each(|y| *y = y.min(8.0))), &mut y)?;
+/// let f = |y: &mut [f32]| apply(y, |y| y.min(8.0));
+/// affine_activation_into(&x, &w, None, Some(Epilogue::new(&f)), &mut y)?;
 /// assert_eq!(y, Tensor::from([[8.0, 7.0]])); // min(8, 1·3 + 2·4), min(8, −1·5 + 2·6)
 /// # Ok::<(), backrule_tensor::TensorError>(())
 /// ```
@@ -129,7 +131,7 @@ pub fn affine_activation_into<T: Scalar>(
     x: &Tensor<T>,
     w: &Tensor<T>,
     b: Option<&Tensor<T>>,
-    f: Option<fn(&mut [T])>,
+    f: Option<Epilogue<'_, T>>,
     y: &mut Tensor<T>,
 ) -> Result<(), TensorError> {
     let start = match b {
@@ -142,6 +144,89 @@ pub fn affine_activation_into<T: Scalar>(
         None => Start::Zero,
     };
     product(Form::Nt, x, w, start, f, y)
+}
+
+/// C = A·B + β C for matrices in slices, each of which may be transposed, but not both A and B.
+///
+/// With β = 0, C is only written. An element has the bits that it would have in tensors of its own.
+///
+/// # Errors
+/// When the shapes don't fit, A and B are both transposed (Aᵀ·Bᵀ is the transpose of B·A), or there is no memory for packed
+/// operands. C is unchanged then.
+pub fn matmul<T: Scalar>(
+    a: MatRef<'_, T>,
+    b: MatRef<'_, T>,
+    beta: T,
+    c: MatMut<'_, T>,
+) -> Result<(), TensorError> {
+    product_of_mats(a, b, Start::scaled(beta), None, c)
+}
+
+/// C = f(X·Wᵀ + b) for X `[rows, in]`, W `[out, in]`, b of `out` elements, C `[rows, out]`, which is only written: a dense
+/// layer of matrices in slices.
+///
+/// ```
+/// use backrule_tensor::linalg::affine;
+/// use backrule_tensor::Tensor;
+///
+/// let x: Tensor = Tensor::from([[1.0, 2.0]]);
+/// let w = Tensor::from([[3.0, 4.0], [5.0, 6.0]]);
+/// let mut y = Tensor::zeros([1, 2])?;
+/// affine(x.mat(), w.mat(), Some(&[0.5, -0.5]), None, y.mat_mut())?;
+/// assert_eq!(y, Tensor::from([[11.5, 16.5]]));
+/// # Ok::<(), backrule_tensor::TensorError>(())
+/// ```
+///
+/// # Errors
+/// When the shapes don't fit, or there is no memory for packed operands. C is unchanged then.
+pub fn affine<T: Scalar>(
+    x: MatRef<'_, T>,
+    w: MatRef<'_, T>,
+    b: Option<&[T]>,
+    epilogue: Option<Epilogue<'_, T>>,
+    c: MatMut<'_, T>,
+) -> Result<(), TensorError> {
+    let outputs = w.shape()[0];
+    let start = match b {
+        Some(b) if b.len() != outputs => {
+            let expected = format_args!("a bias of [{outputs}]");
+            return Err(ShapeError::new("matmul A·Bᵀ + b", expected, format_args!("[{}]", b.len())).into());
+        }
+        Some(b) => Start::Row(b),
+        None => Start::Zero,
+    };
+    product_of_mats(x, w.t(), start, epilogue, c)
+}
+
+fn product_of_mats<T: Scalar>(
+    a: MatRef<'_, T>,
+    b: MatRef<'_, T>,
+    start: Start<'_, T>,
+    finish: Option<Epilogue<'_, T>>,
+    c: MatMut<'_, T>,
+) -> Result<(), TensorError> {
+    let form = match (a.is_transposed(), b.is_transposed()) {
+        (false, false) => Form::Nn,
+        (false, true) => Form::Nt,
+        (true, false) => Form::Tn,
+        (true, true) => {
+            let expected = "at most one transposed operand";
+            return Err(ShapeError::new("matmul Aᵀ·Bᵀ", expected, "two").into());
+        }
+    };
+    let ([m, k], [terms, n]) = (a.shape(), b.shape());
+    if terms != k {
+        let expected = format_args!("[_, {terms}]");
+        return Err(ShapeError::new(form.operation(), expected, format_args!("[{m}, {k}]")).into());
+    }
+    if c.shape() != [m, n] {
+        let [rows, columns] = c.shape();
+        let (expected, got) = (format_args!("a result of [{m}, {n}]"), format_args!("[{rows}, {columns}]"));
+        return Err(ShapeError::new(form.operation(), expected, got).into());
+    }
+    let strides = [a.row_stride(), b.row_stride(), c.row_stride()];
+    let (a, b, c) = (a.elements(), b.elements(), c.into_elements());
+    Ok(compute(&mut Product { form, sizes: [m, n, k], strides, first: 0, a, b, start, finish, c })?)
 }
 
 impl<T: Scalar> Tensor<T> {
@@ -185,6 +270,16 @@ impl Form {
             Self::Nn => "matmul A·B",
             Self::Nt => "matmul A·Bᵀ",
             Self::Tn => "matmul Aᵀ·B",
+        }
+    }
+
+    /// The strides of matrices without gaps.
+    #[inline(always)]
+    pub(crate) fn strides(self, [m, n, k]: [usize; 3]) -> [usize; 3] {
+        match self {
+            Self::Nn => [k, n, n],
+            Self::Nt => [k, k, n],
+            Self::Tn => [m, n, n],
         }
     }
 
@@ -250,7 +345,8 @@ impl Form {
             }
             // First what can fail without changing C.
             let (tasks, rows) = tasks(sizes);
-            with_buffer(self.operation(), tasks * buffer_len(self, sizes, rows).max(1), |_: &mut [T]| ())?;
+            let len = tasks * buffer_len(self, sizes, self.strides(sizes), rows).max(1);
+            with_buffer(self.operation(), len, |_: &mut [T]| ())?;
             c.resize_for(self.operation(), shape)?;
         }
         Ok(sizes)
@@ -268,7 +364,7 @@ fn product<T: Scalar>(
     a: &Tensor<T>,
     b: &Tensor<T>,
     start: Start<'_, T>,
-    finish: Option<fn(&mut [T])>,
+    finish: Option<Epilogue<'_, T>>,
     c: &mut Tensor<T>,
 ) -> Result<(), TensorError> {
     let sizes = match form.of_matrices(a.axes(), b.axes(), c.axes()) {
@@ -276,13 +372,19 @@ fn product<T: Scalar>(
         None => form.of_any(a, b, start, c)?,
     };
     let (a, b, c) = (a.as_slice(), b.as_slice(), c.as_mut_slice());
-    let mut whole = Product { form, sizes, first: 0, a, b, start, finish, c };
+    let strides = form.strides(sizes);
+    Ok(compute(&mut Product { form, sizes, strides, first: 0, a, b, start, finish, c })?)
+}
+
+/// On as many threads as it is worth.
+#[inline(always)]
+fn compute<T: Scalar>(product: &mut Product<'_, T>) -> Result<(), MemoryError> {
+    let sizes = product.sizes;
     if multiplications(sizes) < 2 * WORTH_A_THREAD || parallel::threads().get() == 1 {
-        T::product(&mut whole)?;
+        T::product(product)
     } else {
-        shared(&mut whole)?;
+        shared(product)
     }
-    Ok(())
 }
 
 #[inline(always)]
@@ -302,14 +404,14 @@ fn tasks(sizes: [usize; 3]) -> (usize, usize) {
 /// All tasks pack into the caller's buffer, so there is memory for all of them or C isn't touched.
 #[inline(never)]
 fn shared<T: Scalar>(whole: &mut Product<'_, T>) -> Result<(), MemoryError> {
-    let &mut Product { form, sizes, a, b, start, finish, ref mut c, .. } = whole;
+    let &mut Product { form, sizes, strides, a, b, start, finish, ref mut c, .. } = whole;
     let (tasks, rows) = tasks(sizes);
-    let (n, len) = (sizes[1], buffer_len(form, sizes, rows).max(1));
+    let (ldc, len) = (strides[2], buffer_len(form, sizes, strides, rows).max(1));
     with_buffer(form.operation(), tasks * len, |buffer| {
-        let parts = c.chunks_mut((rows * n).max(1)).zip(buffer.chunks_mut(len)).enumerate();
+        let parts = c.chunks_mut((rows * ldc).max(1)).zip(buffer.chunks_mut(len)).enumerate();
         parallel::for_each(parts, |(task, (c, buffer))| {
             T::product_within(
-                &mut Product { form, sizes, first: task * rows, a, b, start, finish, c },
+                &mut Product { form, sizes, strides, first: task * rows, a, b, start, finish, c },
                 buffer,
             );
         });

@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
+use crate::kernels::row::{self, CHUNK};
 use crate::kernels::softmax::{self, Rule};
-use crate::kernels::sum::{RUN, Sum};
-use crate::lanes::{self, LANES};
+use crate::kernels::sum::{RUN, Sum, sum_of_column};
+use crate::linalg::{MatMut, MatRef};
 use crate::memory::with_room;
 use crate::simd::{self, Kernel, Simd};
 use crate::{Scalar, Shape, ShapeError, Tensor, TensorError};
@@ -146,7 +147,7 @@ impl<T: Scalar> Tensor<T> {
             let expected = format_args!("[{columns}]");
             return Err(ShapeError::new("sum of rows", expected, self.shape()));
         }
-        simd::run(AddSumOfRows(x.as_slice(), self.as_mut_slice()));
+        simd::run(AddSumOfRows { x: x.as_slice(), stride: columns, db: self.as_mut_slice() });
         Ok(())
     }
 
@@ -172,6 +173,100 @@ impl<T: Scalar> Tensor<T> {
     }
 }
 
+/// db ← β db + Σᵢ xᵢ over the rows xᵢ of a matrix in a slice, as [`Tensor::add_sum_of_rows`]. With β = 0, db is only written.
+///
+/// ```
+/// use backrule_tensor::linalg::{MatRef, sum_of_rows};
+///
+/// let x = [1.0_f32, 2.0, 3.0, 4.0, 5.0, 6.0];
+/// let mut db = [f32::NAN; 2];
+/// sum_of_rows(MatRef::new(&x, [2, 2])?.with_row_stride(3)?, 0.0, &mut db)?;
+/// assert_eq!(db, [5.0, 7.0]); // 1 + 4, 2 + 5
+/// # Ok::<(), backrule_tensor::ShapeError>(())
+/// ```
+///
+/// # Errors
+/// When db isn't as long as a row, or x is transposed; db is unchanged then.
+pub fn sum_of_rows<T: Scalar>(x: MatRef<'_, T>, beta: T, db: &mut [T]) -> Result<(), ShapeError> {
+    let x = rows_of("sum of rows", x)?;
+    let [_, columns] = x.shape();
+    if db.len() != columns {
+        return Err(ShapeError::new(
+            "sum of rows",
+            format_args!("[{columns}]"),
+            format_args!("[{}]", db.len()),
+        ));
+    }
+    if beta == T::ZERO {
+        db.fill(T::ZERO);
+    } else if beta != T::ONE {
+        db.iter_mut().for_each(|db| *db *= beta);
+    }
+    simd::run(AddSumOfRows { x: x.elements(), stride: x.row_stride(), db });
+    Ok(())
+}
+
+/// Adds b to every row of a matrix in a slice, as [`Tensor::add_to_rows`].
+///
+/// # Errors
+/// When b isn't as long as a row; y is unchanged then.
+pub fn add_to_rows<T: Scalar>(b: &[T], mut y: MatMut<'_, T>) -> Result<(), ShapeError> {
+    let [rows, columns] = y.shape();
+    if b.len() != columns {
+        return Err(ShapeError::new(
+            "addition to rows",
+            format_args!("[{columns}]"),
+            format_args!("[{}]", b.len()),
+        ));
+    }
+    if y.is_contiguous() {
+        simd::run(AddToRows(b, y.into_elements()));
+    } else {
+        (0..rows).for_each(|i| simd::run(AddToRows(b, y.row_mut(i))));
+    }
+    Ok(())
+}
+
+/// The [`softmax`](crate::softmax) of each row of x.
+///
+/// # Errors
+/// When the shapes differ, or x is transposed; p is unchanged then.
+pub fn softmax_of_rows<T: Scalar>(x: MatRef<'_, T>, p: MatMut<'_, T>) -> Result<(), ShapeError> {
+    rule_of_rows("softmax", x, p, Rule::Softmax)
+}
+
+/// The [`log_softmax`](crate::log_softmax) of each row of x.
+///
+/// # Errors
+/// When the shapes differ, or x is transposed; y is unchanged then.
+pub fn log_softmax_of_rows<T: Scalar>(x: MatRef<'_, T>, y: MatMut<'_, T>) -> Result<(), ShapeError> {
+    rule_of_rows("log-softmax", x, y, Rule::LogSoftmax)
+}
+
+fn rule_of_rows<T: Scalar>(
+    operation: &'static str,
+    x: MatRef<'_, T>,
+    y: MatMut<'_, T>,
+    rule: Rule,
+) -> Result<(), ShapeError> {
+    let x = rows_of(operation, x)?;
+    let ([_, columns], strides) = (x.shape(), [x.row_stride(), y.row_stride()]);
+    if x.shape() != y.shape() {
+        return Err(ShapeError::new(
+            operation,
+            format_args!("{:?}", x.shape()),
+            format_args!("{:?}", y.shape()),
+        ));
+    }
+    softmax::forward_strided(x.elements(), y.into_elements(), columns, strides, rule);
+    Ok(())
+}
+
+/// x, if its rows lie contiguous.
+fn rows_of<'a, T: Scalar>(operation: &'static str, x: MatRef<'a, T>) -> Result<MatRef<'a, T>, ShapeError> {
+    if x.is_transposed() { Err(ShapeError::new(operation, "rows", "a transposed matrix")) } else { Ok(x) }
+}
+
 /// yᵢ ← yᵢ + b for all rows yᵢ as long as b.
 struct AddToRows<'a, T>(&'a [T], &'a mut [T]);
 
@@ -190,7 +285,12 @@ impl<T: Scalar> Kernel for AddToRows<'_, T> {
 
 /// db ← db + Σᵢ xᵢ over all rows xᵢ as long as db. A few rows are added in their order, many in runs whose sums are added
 /// in f64.
-struct AddSumOfRows<'a, T>(&'a [T], &'a mut [T]);
+struct AddSumOfRows<'a, T> {
+    x: &'a [T],
+    /// From the start of one row to the start of the next. The last row ends where its columns do.
+    stride: usize,
+    db: &'a mut [T],
+}
 
 /// Up to so many rows are few.
 const FEW: usize = 32;
@@ -199,17 +299,11 @@ impl<T: Scalar> AddSumOfRows<'_, T> {
     /// As many whole blocks of N columns as there are from column `at` on, for a few rows. Returns the column after them.
     #[inline(always)]
     fn blocks_of_few<const N: usize>(&mut self, at: usize) -> usize {
-        let Self(x, db) = self;
-        let columns = db.len();
+        let Self { x, stride, db } = self;
         let (blocks, _) = db[at..].as_chunks_mut::<N>();
         for (i, db) in blocks.iter_mut().enumerate() {
             let mut sums = *db;
-            for x in x.chunks_exact(columns) {
-                let (x, _) = x[at..].as_chunks::<N>();
-                for (sum, &x) in sums.iter_mut().zip(&x[i]) {
-                    *sum += x;
-                }
-            }
+            add_rows(x, *stride, at, i, &mut sums);
             *db = sums;
         }
         at + N * blocks.len()
@@ -218,19 +312,13 @@ impl<T: Scalar> AddSumOfRows<'_, T> {
     /// The same for many rows.
     #[inline(always)]
     fn blocks_of_many<const N: usize>(&mut self, at: usize) -> usize {
-        let Self(x, db) = self;
-        let columns = db.len();
+        let Self { x, stride, db } = self;
         let (blocks, _) = db[at..].as_chunks_mut::<N>();
         for (i, db) in blocks.iter_mut().enumerate() {
             let mut totals = db.map(T::to_f64);
-            for run in x.chunks(RUN * columns) {
+            for run in x.chunks(RUN * *stride) {
                 let mut sums = [T::ZERO; N];
-                for x in run.chunks_exact(columns) {
-                    let (x, _) = x[at..].as_chunks::<N>();
-                    for (sum, &x) in sums.iter_mut().zip(&x[i]) {
-                        *sum += x;
-                    }
-                }
+                add_rows(run, *stride, at, i, &mut sums);
                 totals.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum.to_f64());
             }
             *db = totals.map(T::from_f64);
@@ -239,49 +327,73 @@ impl<T: Scalar> AddSumOfRows<'_, T> {
     }
 }
 
+/// Adds block `i` of the columns from `at` on, of all rows.
+#[inline(always)]
+fn add_rows<T: Scalar, const N: usize>(x: &[T], stride: usize, at: usize, i: usize, sums: &mut [T; N]) {
+    let rows = x.chunks_exact(stride);
+    let last = rows.remainder();
+    for x in rows {
+        let (x, _) = x[at..].as_chunks::<N>();
+        for (sum, &x) in sums.iter_mut().zip(&x[i]) {
+            *sum += x;
+        }
+    }
+    // With gaps between rows, there is none behind the last.
+    if !last.is_empty() {
+        let (x, _) = last[at..].as_chunks::<N>();
+        for (sum, &x) in sums.iter_mut().zip(&x[i]) {
+            *sum += x;
+        }
+    }
+}
+
 impl<T: Scalar> Kernel for AddSumOfRows<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(mut self) {
-        let columns = self.1.len();
-        if let [db] = &mut *self.1 {
-            *db = T::from_f64(db.to_f64() + Sum(self.0).run::<S>());
-        } else if self.0.len() <= FEW * columns {
+        let columns = self.db.len();
+        if let [db] = &mut *self.db {
+            let sum = match self.stride {
+                1 => Sum(self.x).run::<S>(),
+                stride => sum_of_column(self.x, stride),
+            };
+            *db = T::from_f64(db.to_f64() + sum);
+        } else if self.x.len() <= FEW * self.stride {
             // The sums of a block stay in registers while all rows pass.
-            let at = self.blocks_of_few::<{ 4 * LANES }>(0);
-            let at = self.blocks_of_few::<LANES>(at);
-            let Self(x, db) = self;
+            let at = self.blocks_of_few::<{ 4 * CHUNK }>(0);
+            let at = self.blocks_of_few::<CHUNK>(at);
+            let Self { x, stride, db } = self;
             let left = columns - at;
             if left > 0 {
-                let mut sums = lanes::load(&db[at..], left, T::ZERO);
-                for i in 0..x.len() / columns {
+                let mut sums = row::load(&db[at..], left, T::ZERO);
+                for i in 0..x.len().div_ceil(stride) {
                     // Past the row's end there is something to be added too, but nobody reads that sum.
-                    let x = lanes::read(&x[i * columns + at..], T::ZERO);
+                    let x = row::read(&x[i * stride + at..], T::ZERO);
                     for (sum, x) in sums.iter_mut().zip(x) {
                         *sum += x;
                     }
                 }
-                lanes::store(sums, &mut db[at..]);
+                row::store(sums, &mut db[at..]);
             }
         } else {
-            let at = self.blocks_of_many::<{ 4 * LANES }>(0);
-            let at = self.blocks_of_many::<LANES>(at);
-            let Self(x, db) = self;
+            let at = self.blocks_of_many::<{ 4 * CHUNK }>(0);
+            let at = self.blocks_of_many::<CHUNK>(at);
+            let Self { x, stride, db } = self;
             let left = columns - at;
             if left > 0 {
-                let mut totals = lanes::load(&db[at..], left, T::ZERO).map(T::to_f64);
-                let rows = x.len() / columns;
+                let mut totals = row::load(&db[at..], left, T::ZERO).map(T::to_f64);
+                let rows = x.len().div_ceil(stride);
                 for run in (0..rows).step_by(RUN) {
-                    let mut sums = [T::ZERO; LANES];
+                    let mut sums = [T::ZERO; CHUNK];
                     for i in run..rows.min(run + RUN) {
-                        let x = lanes::read(&x[i * columns + at..], T::ZERO);
+                        let x = row::read(&x[i * stride + at..], T::ZERO);
                         for (sum, x) in sums.iter_mut().zip(x) {
                             *sum += x;
                         }
                     }
                     totals.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum.to_f64());
                 }
-                lanes::store(totals.map(T::from_f64), &mut db[at..]);
+                row::store(totals.map(T::from_f64), &mut db[at..]);
             }
         }
     }
@@ -432,7 +544,8 @@ mod tests {
             let columns = x.shape().columns();
             let at = |level| {
                 let mut db = vec![0.5; columns];
-                simd::run_at(level, AddSumOfRows(x.as_slice(), &mut db)).map(|()| db)
+                let (x, stride) = (x.as_slice(), columns);
+                simd::run_at(level, AddSumOfRows { x, stride, db: &mut db }).map(|()| db)
             };
             let expected = at("baseline").unwrap();
             for level in ["avx2", "avx512"] {

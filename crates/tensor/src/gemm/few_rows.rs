@@ -11,23 +11,24 @@ impl<T: Scalar> Kernel for FewRows<'_, '_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self) {
-        let &mut Product { form, sizes: [_, n, k], first, a, b, start, finish, ref mut c } = self.0;
-        let (a, kc) = (&a[first * k..], form.block());
+        let &mut Product { form, sizes: [_, n, k], strides, first, a, b, start, finish, ref mut c } = self.0;
+        let [lda, ldb, ldc] = strides;
+        let (a, kc) = (&a[first * lda..], form.block());
         for p in steps(0, k, kc) {
             let (a, b, terms) = (&a[p..], &b[p..], kc.min(k - p));
             let start = if p == 0 { start } else { Start::Scaled(T::ONE) };
             match form.lanes(terms) {
                 1 => {
-                    for (i, c) in c.chunks_exact_mut(n).enumerate() {
-                        short_row::<T, S>(&a[i * k..][..terms], b, k, start, c);
+                    for (i, c) in c.chunks_mut(ldc).enumerate() {
+                        short_row::<T, S>(&a[i * lda..][..terms], b, ldb, start, &mut c[..n]);
                     }
                 }
-                4 => long_rows::<T, S, T::Quad<S>, 4>(a, b, k, terms, start, c, n),
-                _ => long_rows::<T, S, T::Oct<S>, 8>(a, b, k, terms, start, c, n),
+                4 => long_rows::<T, S, T::Quad<S>, 4>(a, b, strides, terms, start, c, n),
+                _ => long_rows::<T, S, T::Oct<S>, 8>(a, b, strides, terms, start, c, n),
             }
         }
         if let Some(finish) = finish {
-            finish(c);
+            finish.apply_to_rows(c, n, ldc);
         }
     }
 }
@@ -38,7 +39,7 @@ impl<T: Scalar> Kernel for FewRows<'_, '_, T> {
 fn long_rows<T: Scalar, S: Simd, G: Quads<T, T::Quad<S>>, const L: usize>(
     a: &[T],
     b: &[T],
-    k: usize,
+    [lda, ldb, ldc]: [usize; 3],
     terms: usize,
     start: Start<'_, T>,
     c: &mut [T],
@@ -46,14 +47,14 @@ fn long_rows<T: Scalar, S: Simd, G: Quads<T, T::Quad<S>>, const L: usize>(
 ) {
     for j in steps(0, n, 8) {
         // Where fewer are left, the last one is computed again, and dropped.
-        let (mut next, mut row) = (b[j * k..].chunks(k), &b[..0]);
+        let (mut next, mut row) = (b[j * ldb..].chunks(ldb), &b[..0]);
         let rows: [&[T]; 8] = std::array::from_fn(|_| {
             row = next.next().unwrap_or(row);
             &row[..terms]
         });
-        for (i, c) in c.chunks_exact_mut(n).enumerate() {
+        for (i, c) in c.chunks_mut(ldc).enumerate() {
             let c = &mut c[j..n.min(j + 8)];
-            let [first, last] = dots::<T, S, G, L>(&a[i * k..][..terms], rows);
+            let [first, last] = dots::<T, S, G, L>(&a[i * lda..][..terms], rows);
             if let Some((c, after)) = c.split_at_mut_checked(4) {
                 write(first, start, c, j);
                 write(last, start, after, j + 4);
@@ -98,7 +99,7 @@ fn dots<'x, T: Scalar, S: Simd, G: Quads<T, T::Quad<S>>, const L: usize>(
     [first, last]
 }
 
-/// One row of C = A·Bᵀ whose sums are too short for lanes.
+/// One row of C = A·Bᵀ whose sums are too short for lanes. The rows of B are `k` elements apart.
 #[inline(always)]
 fn short_row<T: Scalar, S: Simd>(a: &[T], b: &[T], k: usize, start: Start<'_, T>, c: &mut [T]) {
     let (mut j, n) = (0, c.len());
@@ -188,18 +189,18 @@ fn dot<T: Scalar, S: Simd>(a: &[T], b: &[T]) -> [T; 16] {
 /// One row of C = A·B: the rows of B, each times an element of A, many columns at a time, so that no sum waits for its
 /// additions.
 #[inline(always)]
-pub(super) fn row_nn<T: Scalar, S: Simd>(a: &[T], b: &[T], start: Start<'_, T>, c: &mut [T]) {
+pub(super) fn row_nn<T: Scalar, S: Simd>(a: &[T], b: &[T], ldb: usize, start: Start<'_, T>, c: &mut [T]) {
     let (n, len, mut j) = (c.len(), T::Register::<S>::LEN, 0);
     while j < n {
         let left = n - j;
         let registers = if left >= 8 * len {
-            columns_nn::<T, S, 8>(a, b, start, c, j);
+            columns_nn::<T, S, 8>(a, b, ldb, start, c, j);
             8
         } else if left > len {
-            columns_nn::<T, S, 2>(a, b, start, c, j);
+            columns_nn::<T, S, 2>(a, b, ldb, start, c, j);
             2
         } else {
-            columns_nn::<T, S, 1>(a, b, start, c, j);
+            columns_nn::<T, S, 1>(a, b, ldb, start, c, j);
             1
         };
         j += registers * len;
@@ -211,6 +212,7 @@ pub(super) fn row_nn<T: Scalar, S: Simd>(a: &[T], b: &[T], start: Start<'_, T>, 
 fn columns_nn<T: Scalar, S: Simd, const V: usize>(
     a: &[T],
     b: &[T],
+    ldb: usize,
     start: Start<'_, T>,
     c: &mut [T],
     j: usize,
@@ -219,7 +221,7 @@ fn columns_nn<T: Scalar, S: Simd, const V: usize>(
     let zero = T::Register::<S>::splat(T::ZERO);
     let mut acc = [zero; V];
     for (p, &a) in a.iter().enumerate() {
-        acc = add_row::<T, S, V>(a, &b[p * n + j..], n - j, acc);
+        acc = add_row::<T, S, V>(a, &b[p * ldb + j..], n - j, acc);
     }
     // Sums begin at 0 everywhere: −0 becomes 0.
     unrolled!(v < V => { acc[v] = zero.plus(acc[v]); });

@@ -1,4 +1,4 @@
-//! Loops that layers and losses share, on slices. They know no tensor, and their interface may change in any version.
+//! Loops that layers, losses and rules share, on slices. They know no tensor, and their interface may change in any version.
 
 pub mod row;
 pub mod softmax;

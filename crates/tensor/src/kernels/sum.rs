@@ -6,8 +6,8 @@
 //!
 //! The order is fixed. It depends on the number of terms alone, so the bits are the same on any processor.
 
-use crate::Scalar;
-use crate::lanes::{self, LANES};
+use crate::kernels::row::{self, CHUNK};
+use crate::scalar::Scalar;
 use crate::simd::{self, Kernel, Simd};
 
 /// Terms that are added in the element's type.
@@ -67,7 +67,7 @@ impl Pairwise {
         let mut sum = part;
         let full = self.count.trailing_ones() as usize;
         for tree in &self.trees[..full] {
-            sum = tree + sum;
+            sum += tree;
         }
         self.trees[full] = sum;
         self.count += 1;
@@ -88,8 +88,8 @@ impl<T: Scalar> Kernel for Sum<'_, T> {
     #[inline(always)]
     fn run<S: Simd>(self) -> f64 {
         in_blocks(self.0, |x| {
-            let mut totals = [0.0; LANES];
-            let (rows, rest) = x.as_chunks::<LANES>();
+            let mut totals = [0.0; CHUNK];
+            let (rows, rest) = x.as_chunks::<CHUNK>();
             let (runs, rows) = rows.as_chunks::<RUN>();
             for run in runs {
                 add_run(run, &mut totals);
@@ -101,10 +101,22 @@ impl<T: Scalar> Kernel for Sum<'_, T> {
     }
 }
 
+/// The same for every `stride`th element: the column of a matrix, in blocks that are copied.
+pub(crate) fn sum_of_column<T: Scalar>(x: &[T], stride: usize) -> f64 {
+    let (mut buffer, mut total) = ([T::ZERO; BLOCK], Pairwise::default());
+    for block in x.chunks(BLOCK.saturating_mul(stride)) {
+        let column = block.iter().step_by(stride);
+        let len = column.len();
+        buffer.iter_mut().zip(column).for_each(|(to, &x)| *to = x);
+        total.add(simd::run(Sum(&buffer[..len])));
+    }
+    total.total()
+}
+
 /// Adds the sum of at most [`RUN`] rows.
 #[inline(always)]
-fn add_run<T: Scalar>(rows: &[[T; LANES]], totals: &mut [f64; LANES]) {
-    let mut sums = [T::ZERO; LANES];
+fn add_run<T: Scalar>(rows: &[[T; CHUNK]], totals: &mut [f64; CHUNK]) {
+    let mut sums = [T::ZERO; CHUNK];
     for row in rows {
         sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum += x);
     }
@@ -119,8 +131,8 @@ impl<T: Scalar> Kernel for SumOfSquares<'_, T> {
     #[inline(always)]
     fn run<S: Simd>(self) -> f64 {
         in_blocks(self.0, |x| {
-            let mut totals = [0.0; LANES];
-            let (rows, rest) = x.as_chunks::<LANES>();
+            let mut totals = [0.0; CHUNK];
+            let (rows, rest) = x.as_chunks::<CHUNK>();
             for row in rows {
                 totals.iter_mut().zip(row).for_each(|(total, x)| *total += x.to_f64() * x.to_f64());
             }
@@ -131,13 +143,13 @@ impl<T: Scalar> Kernel for SumOfSquares<'_, T> {
 }
 
 #[inline(always)]
-fn in_blocks<T: Scalar>(x: &[T], totals: impl Fn(&[T]) -> [f64; LANES]) -> f64 {
+fn in_blocks<T: Scalar>(x: &[T], totals: impl Fn(&[T]) -> [f64; CHUNK]) -> f64 {
     if x.len() <= BLOCK {
-        return lanes::sum(totals(x));
+        return row::sum(totals(x));
     }
     let mut total = Pairwise::default();
     for block in x.chunks(BLOCK) {
-        total.add(lanes::sum(totals(block)));
+        total.add(row::sum(totals(block)));
     }
     total.total()
 }

@@ -1,3 +1,4 @@
+use backrule_tensor::linalg;
 use backrule_tensor::rand::Rng;
 use backrule_tensor::{
     Grad, Options, Scalar, Shape, ShapeError, Tensor, TensorError, affine_activation_into, matmul_into,
@@ -103,15 +104,11 @@ impl<T: Scalar> Linear<T> {
     fn affine_into(
         &self,
         x: &Tensor<T>,
-        epilogue: Option<&dyn Epilogue<T>>,
+        epilogue: Option<linalg::Epilogue<'_, T>>,
         y: &mut Tensor<T>,
     ) -> Result<(), LayerError> {
         y.resize(self.output_shape(x.shape())?)?;
-        affine_activation_into(x, &self.weight, self.bias.as_ref(), None, y)?;
-        if let Some(epilogue) = epilogue {
-            epilogue.apply(y.as_mut_slice());
-        }
-        Ok(())
+        Ok(affine_activation_into(x, &self.weight, self.bias.as_ref(), epilogue, y)?)
     }
 }
 
@@ -166,7 +163,8 @@ impl<T: Scalar> Affine<T> for Linear<T> {
         _: &mut Cache<T>,
         epilogue: &dyn Epilogue<T>,
     ) -> Result<(), LayerError> {
-        self.affine_into(x, Some(epilogue), y)
+        let apply = |y: &mut [T]| epilogue.apply(y);
+        self.affine_into(x, Some(linalg::Epilogue::new(&apply)), y)
     }
 
     fn backward_from(
