@@ -3,9 +3,10 @@
 
 use backrule_io::{self as io, Checkpoint, Snapshot};
 use backrule_loss::CrossEntropy;
-use backrule_nn::{Dropout, Grads, Key, Linear, Mode, Relu, Residual, Sequential, Tanh, Tape};
+use backrule_nn::{Dropout, Key, Linear, Mode, Relu, Residual, Sequential, Tanh};
 use backrule_optim::{Momentum, Optimizer, Sgd};
 use backrule_tensor::{Scalar, Tensor, TrainingState, random};
+use backrule_testkit::{Scratch, Trainer};
 
 const STEPS: u64 = 15;
 
@@ -37,15 +38,14 @@ impl<T: Scalar> Run<T> {
     }
 
     fn train(&mut self, steps: std::ops::Range<u64>) {
-        let (mut tape, mut grads, mut dy) = (Tape::new(), Grads::new(&self.net).unwrap(), Tensor::default());
+        let mut trainer = Trainer::new(&self.net);
         for step in steps {
             let key = Key::new(self.seed).child(step);
             let x = Tensor::normal([7, 5], 0.0, 1.0, &mut key.child(9).rng()).unwrap();
             let labels: Vec<usize> = (0..7).map(|i| (i + step as usize) % 3).collect();
-            let pass = tape.forward(&self.net, &x, Mode::train_with(key)).unwrap();
-            CrossEntropy::new().value_and_grad(pass.output(), &labels, &mut dy).unwrap();
-            pass.backward(&dy, &mut grads).unwrap();
-            self.optimizer.step(&mut self.net, &mut grads).unwrap();
+            trainer.step(&mut self.net, &mut self.optimizer, &x, Mode::train_with(key), |y, dy| {
+                CrossEntropy::new().value_and_grad(y, &labels, dy)
+            });
         }
     }
 
@@ -69,12 +69,10 @@ fn resumed_equals_whole<T: Scalar>(name: &str, sgd: Sgd) {
 
         let mut first = Run::<T>::new(seed, sgd);
         first.train(0..STEPS);
-        let folder = std::env::temp_dir().join(format!("backrule-resume-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let file = folder.join("half.brk");
+        let scratch = Scratch::new(&format!("resume-{name}"));
+        let file = scratch.0.join("half.brk");
         first.snapshot().save(&file).unwrap();
         let checkpoint = Checkpoint::load(&file).unwrap();
-        std::fs::remove_dir_all(&folder).unwrap();
 
         // Another seed: nothing of the fresh network may remain.
         let mut second = Run::<T>::new(seed + 1000, sgd);

@@ -1,5 +1,5 @@
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process;
 
 /// The most memory that this process has had so far, in bytes.
@@ -11,7 +11,7 @@ pub fn peak() -> usize {
 }
 
 /// An empty directory that is removed at the end. Its name has the process in it.
-pub struct Scratch(PathBuf);
+pub struct Scratch(pub PathBuf);
 
 impl Scratch {
     /// A directory of this name, which no other test of the process may have.
@@ -19,16 +19,6 @@ impl Scratch {
         let path = std::env::temp_dir().join(format!("backrule-{}-{name}", process::id()));
         fs::create_dir_all(&path).expect("a directory for temporary files");
         Self(path)
-    }
-
-    /// The path of a file in it.
-    pub fn join(&self, file: impl AsRef<Path>) -> PathBuf {
-        self.0.join(file)
-    }
-
-    /// The directory.
-    pub fn path(&self) -> &Path {
-        &self.0
     }
 
     /// The files in it, sorted.
@@ -54,9 +44,9 @@ mod tests {
     #[test]
     fn a_scratch_directory_is_gone_afterwards() {
         let scratch = Scratch::new("testkit");
-        let path = scratch.path().to_path_buf();
+        let path = scratch.0.clone();
         for name in ["b", "a"] {
-            fs::write(scratch.join(name), "").expect("a new file");
+            fs::write(scratch.0.join(name), "").expect("a new file");
         }
         assert_eq!(scratch.names(), ["a", "b"]);
         drop(scratch);

@@ -8,6 +8,7 @@ use crate::architecture::ArchitectureError;
 use crate::layer::Layer;
 
 /// A layer of this crate: it can be built from a file, and every test of the catalogue finds it.
+#[cfg_attr(not(feature = "testing"), expect(unreachable_pub, reason = "only tests see it"))]
 pub trait Builtin<T: Scalar>: Layer<T> + Sized {
     /// Its name in files.
     const KIND: &'static str;

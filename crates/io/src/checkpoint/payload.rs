@@ -160,8 +160,8 @@ mod tests {
     use backrule_tensor::Tensor;
 
     use crate::checkpoint::Checkpoint;
-    use crate::file::scratch::Scratch;
     use crate::restore::RestoreError;
+    use backrule_testkit::Scratch;
 
     type Net = Vec<(&'static str, Tensor)>;
 

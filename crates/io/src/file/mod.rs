@@ -5,7 +5,5 @@ pub(crate) mod kind;
 pub(crate) mod open;
 mod permissions;
 pub(crate) mod replace;
-#[cfg(test)]
-pub(crate) mod scratch;
 mod target;
 mod temporary;

@@ -121,7 +121,7 @@ fn options(_: bool) -> OpenOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::file::scratch::Scratch;
+    use backrule_testkit::Scratch;
 
     #[test]
     fn leftovers_are_removed_and_nothing_else() {

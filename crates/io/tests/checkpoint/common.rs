@@ -1,7 +1,4 @@
-//! What several tests need: an optimizer, a small run, a directory of one's own.
-
-use std::fs;
-use std::path::PathBuf;
+//! What several tests need: an optimizer, a small run.
 
 use backrule_io::Run;
 use backrule_io::tensor::{ConfigError, NamedTensors, Options, Path, Role, Scalar, Tensor, TrainingState};
@@ -90,30 +87,4 @@ pub(crate) fn spoil<T: Scalar>(tensors: &mut impl NamedTensors<T>) {
     tensors.visit_mut(Path::ROOT, &mut |_, _, tensor| {
         tensor.as_mut_slice().fill(T::from_f64(99.0));
     });
-}
-
-/// An empty directory that is removed at the end.
-pub(crate) struct Scratch(pub(crate) PathBuf);
-
-impl Scratch {
-    pub(crate) fn new(name: &str) -> Self {
-        let name = format!("backrule-io-{}-{name}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    pub(crate) fn names(&self) -> Vec<String> {
-        let entries = fs::read_dir(&self.0).unwrap();
-        let mut names: Vec<_> =
-            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }

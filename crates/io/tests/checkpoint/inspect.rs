@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use crate::common::{Momentum, Scratch, network, optimizer};
+use crate::common::{Momentum, network, optimizer};
 use crate::forge::{Forged, sized};
 use backrule_io::tensor::Options;
 use backrule_io::{Checkpoint, LoadProblem, Part, Run, Section};
+use backrule_testkit::Scratch;
 
 #[test]
 fn everything_is_listed() {

@@ -3,10 +3,11 @@
 use std::fs;
 use std::process::Command;
 
-use crate::common::{Scratch, bits, network};
+use crate::common::{bits, network};
 use backrule_io::npy::save;
 use backrule_io::tensor::{Scalar, Tensor};
 use backrule_io::{FileError, SaveError, TargetProblem};
+use backrule_testkit::Scratch;
 
 #[test]
 fn the_file_to_the_byte() {

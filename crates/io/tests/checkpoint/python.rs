@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::common::{Momentum, Scratch, bits, network, optimizer};
+use crate::common::{Momentum, bits, network, optimizer};
 use backrule_io::tensor::{OptionValue, Options, Scalar};
 use backrule_io::{Checkpoint, Run};
+use backrule_testkit::Scratch;
 use serde::{Deserialize, Serialize};
 
 /// The interpreter: a Python 3 with NumPy.

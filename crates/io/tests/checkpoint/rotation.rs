@@ -2,9 +2,10 @@
 
 use std::fs;
 
-use crate::common::{Named, Scratch, epoch, network};
+use crate::common::{Named, epoch, network};
 use backrule_io::tensor::Tensor;
 use backrule_io::{Best, Checkpoint, LoadProblem, Rotation, RotationError};
+use backrule_testkit::Scratch;
 
 fn numbers(rotation: &Rotation) -> Vec<u64> {
     rotation.files().unwrap().iter().map(|file| file.number).collect()

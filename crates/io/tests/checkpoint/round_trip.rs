@@ -119,7 +119,7 @@ fn checkpoints_are_equal_when_their_files_are() {
 #[test]
 fn saving_makes_no_second_copy_of_the_tensors() {
     let net = vec![("a", Tensor::<f32>::zeros([1 << 20]).unwrap())];
-    let scratch = crate::common::Scratch::new("no-copy");
+    let scratch = backrule_testkit::Scratch::new("no-copy");
     let path = scratch.0.join("model.brk");
     let saving = allocation_counter::measure(|| Checkpoint::of(&net).save(&path).unwrap());
     assert!(saving.bytes_max < 1 << 18, "{} bytes", saving.bytes_max);

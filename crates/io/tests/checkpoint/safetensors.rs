@@ -2,10 +2,11 @@
 
 use std::process::Command;
 
-use crate::common::{Scratch, bits, network, spoil};
+use crate::common::{bits, network, spoil};
 use backrule_io::safetensors::{Problem, from_bytes, load, open, save, to_bytes};
 use backrule_io::tensor::{Scalar, Tensor};
 use backrule_io::{LoadProblem, RestoreError, SaveError, limits};
+use backrule_testkit::Scratch;
 
 /// Written by the program beside it.
 const GOLDEN: &[u8] = include_bytes!("../golden/from_torch.safetensors");

@@ -4,12 +4,13 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::common::{Momentum, Named, Scratch, bits, epoch, network, spoil};
+use crate::common::{Momentum, Named, bits, epoch, network, spoil};
 use backrule_io::limits::{MAX_HEADER, MAX_PATH, MAX_PROGRAM, MAX_SECTION, MAX_TENSORS};
 use backrule_io::tensor::{Options, Tensor};
 use backrule_io::{
     Checkpoint, FileError, FileKind, Group, LoadProblem, Run, SaveError, SectionProblem, TargetProblem,
 };
+use backrule_testkit::Scratch;
 
 #[test]
 fn a_file_is_replaced_by_the_next() {

@@ -9,7 +9,9 @@ use crate::builtin::{Build, Builtin};
 use crate::cache::Cache;
 use crate::error::LayerError;
 use crate::layer::{At, AtMany, Layer, MAX_INPUTS, zeros_like};
-use crate::layers::container::join::{Join, join, only, same, samples_of_one_shape, shapes};
+#[cfg(feature = "testing")]
+use crate::layers::container::join::samples_of_one_shape;
+use crate::layers::container::join::{Join, join, only, same, shapes};
 use crate::mode::Mode;
 
 /// y = x₀ x₁ …, element by element, of 1 to 16 inputs of one shape.
