@@ -183,6 +183,9 @@ impl Rotation {
 
     /// The newest checkpoint that can be loaded; `None` if there are no files yet.
     ///
+    /// It is [loaded](Checkpoint::load) into memory. For a network that doesn't fit there twice, give the first of the
+    /// [`files`](Self::files) to [`Checkpoint::open`].
+    ///
     /// # Errors
     /// When the folder can't be read, or there are files and none of them can be loaded.
     pub fn latest(&self) -> Result<Option<Found>, RotationError> {

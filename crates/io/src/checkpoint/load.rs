@@ -4,6 +4,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::checkpoint::payload::Payload;
 use crate::checkpoint::{Checkpoint, Source};
@@ -62,8 +63,8 @@ impl Checkpoint {
     }
 
     fn read(input: &mut impl BufRead, length: u64, checksums: Checksums) -> Result<Self, LoadProblem> {
-        let (header, payload) = reader::read(input, length, checksums, Payload::in_memory, Payload::keep)?;
-        Ok(Self::new(header, payload, Source::Checkpoint { length }))
+        let (header, bytes) = reader::read(input, length, checksums, reader::memory, reader::keep)?;
+        Ok(Self::new(header, Payload::Memory(Arc::new(bytes)), Source::Checkpoint { length }))
     }
 }
 

@@ -8,15 +8,12 @@ use std::time::SystemTime;
 use backrule_tensor::Scalar;
 use crc32fast::Hasher;
 
-use crate::format::problem::LoadProblem;
-use crate::format::reader;
-
 /// Bytes of a file that are read and converted at a time.
 const PIECE: usize = 128 << 10;
 
 #[derive(Clone)]
 pub(crate) enum Payload {
-    Memory(Vec<u8>),
+    Memory(Arc<Vec<u8>>),
     /// The file stays open: once another one is put into its place, this is still the one that was verified.
     Stored {
         file: Arc<File>,
@@ -40,24 +37,10 @@ impl Stamp {
 }
 
 impl Payload {
-    /// Memory for `size` bytes, which [`keep`](Self::keep) fills.
-    pub(crate) fn in_memory(size: u64) -> Result<Self, LoadProblem> {
-        let mut bytes = Vec::new();
-        reader::reserve(&mut bytes, size)?;
-        Ok(Self::Memory(bytes))
-    }
-
     /// Where a payload of `size` bytes begins, `tail` bytes before the end of a file of `length`. They add
     /// up: that was checked.
     pub(crate) fn start_of(length: u64, size: u64, tail: u64) -> u64 {
         length.saturating_sub(size).saturating_sub(tail)
-    }
-
-    /// Takes the next bytes, unless they stay where they are.
-    pub(crate) fn keep(&mut self, piece: &[u8]) {
-        if let Self::Memory(bytes) = self {
-            bytes.extend_from_slice(piece);
-        }
     }
 
     /// Whether the file is as it was when it was verified.

@@ -101,8 +101,7 @@ pub(crate) fn pieces(
 
 /// The next `size` bytes. The caller has compared `size` with the length of what is there.
 pub(crate) fn read_exactly(input: &mut impl Read, size: u64) -> Result<Vec<u8>, LoadProblem> {
-    let mut bytes = Vec::new();
-    reserve(&mut bytes, size)?;
+    let mut bytes = memory(size)?;
     input.by_ref().take(size).read_to_end(&mut bytes)?;
     if (bytes.len() as u64) < size {
         return Err(Malformed::Shrank.into());
@@ -111,9 +110,16 @@ pub(crate) fn read_exactly(input: &mut impl Read, size: u64) -> Result<Vec<u8>, 
 }
 
 /// Memory for `size` bytes and no more.
-pub(crate) fn reserve(bytes: &mut Vec<u8>, size: u64) -> Result<(), LoadProblem> {
+pub(crate) fn memory(size: u64) -> Result<Vec<u8>, LoadProblem> {
     let size = usize::try_from(size).unwrap_or(usize::MAX);
-    bytes.try_reserve_exact(size).map_err(|_| MemoryError::new("load", size).into())
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(size).map_err(|_| MemoryError::new("load", size))?;
+    Ok(bytes)
+}
+
+/// Appends a piece to memory that is there already.
+pub(crate) fn keep(bytes: &mut Vec<u8>, piece: &[u8]) {
+    bytes.extend_from_slice(piece);
 }
 
 #[cfg(test)]

@@ -154,8 +154,8 @@ pub fn from_bytes(bytes: &[u8]) -> Result<Checkpoint, LoadError> {
 }
 
 fn read_to_memory(input: &mut impl BufRead, length: u64) -> Result<Checkpoint, LoadProblem> {
-    let (header, payload) = read(input, length, Payload::in_memory, Payload::keep)?;
-    Ok(Checkpoint::new(header, payload, Source::Safetensors { length }))
+    let (header, bytes) = read(input, length, reader::memory, reader::keep)?;
+    Ok(Checkpoint::new(header, Payload::Memory(Arc::new(bytes)), Source::Safetensors { length }))
 }
 
 /// As [`reader::read`].
