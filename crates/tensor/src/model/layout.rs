@@ -1,9 +1,10 @@
-use std::fmt;
 use std::sync::Arc;
 
 use crate::error::ShapeError;
+use crate::model::entry::{LayoutEntry, difference};
 use crate::model::path::Path;
-use crate::model::visit::{NamedTensors, Role};
+use crate::model::role::Role;
+use crate::model::visit::{NamedTensors, entries};
 use crate::scalar::Scalar;
 use crate::shape::Shape;
 use crate::tensor::Tensor;
@@ -30,26 +31,10 @@ use crate::tensor::Tensor;
 #[derive(Clone, Debug)]
 pub struct Layout(Arc<[LayoutEntry]>);
 
-/// One tensor of a [`Layout`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct LayoutEntry {
-    /// Where it is, such as `fc1.weight`. Empty for a tensor by itself.
-    pub path: String,
-    /// How it changes.
-    pub role: Role,
-    /// Its shape.
-    pub shape: Shape,
-}
-
 impl Layout {
     /// That of `net`.
     pub fn of<T: Scalar>(net: &(impl NamedTensors<T> + ?Sized)) -> Self {
-        let mut entries = Vec::new();
-        net.visit(Path::ROOT, &mut |path, role, tensor| {
-            entries.push(LayoutEntry { path: path.to_string(), role, shape: tensor.shape() });
-        });
-        Self(entries.into())
+        Self(entries(net).into())
     }
 
     /// All tensors.
@@ -137,22 +122,8 @@ impl<'a> Walk<'a> {
         }
         let entry = self.left.next();
         if entry.is_none_or(|entry| path != entry.path || role != entry.role || shape != entry.shape) {
-            self.problem = Some(self.refuse(entry, path, role, shape));
-        }
-    }
-
-    #[cold]
-    fn refuse(&self, entry: Option<&LayoutEntry>, path: Path<'_>, role: Role, shape: Shape) -> ShapeError {
-        let text = path.to_string();
-        let found = Name(&text);
-        match entry {
-            None => ShapeError::new(self.operation, "no more tensors", found),
-            Some(entry) if path != entry.path => ShapeError::new(self.operation, Name(&entry.path), found),
-            Some(entry) if role != entry.role => {
-                let [expected, got] = [entry.role, role].map(|role| format!("a {role}"));
-                ShapeError::new(self.operation, expected, got).within(&entry.path)
-            }
-            Some(entry) => ShapeError::new(self.operation, entry.shape, shape).within(&entry.path),
+            let found = LayoutEntry { path: path.to_string(), role, shape };
+            self.problem = difference(self.operation, entry, Some(&found));
         }
     }
 
@@ -160,22 +131,7 @@ impl<'a> Walk<'a> {
         if let Some(problem) = self.problem {
             return Err(problem);
         }
-        match self.left.next() {
-            None => Ok(()),
-            Some(entry) => Err(ShapeError::new(self.operation, Name(&entry.path), "no more tensors")),
-        }
-    }
-}
-
-/// A path in a message. That of a tensor by itself is empty.
-struct Name<'a>(&'a str);
-
-impl fmt::Display for Name<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            "" => f.write_str("a tensor without a name"),
-            path => write!(f, "the tensor `{}`", path.escape_debug()),
-        }
+        difference(self.operation, self.left.next(), None).map_or(Ok(()), Err)
     }
 }
 

@@ -1,43 +1,10 @@
-use std::fmt;
-
+use crate::error::{ShapeError, TensorError};
+use crate::model::copy::{OPERATION, Source, number, with_places};
+use crate::model::entry::{LayoutEntry, difference};
 use crate::model::path::Path;
+use crate::model::role::Role;
 use crate::scalar::Scalar;
 use crate::tensor::Tensor;
-
-/// How a tensor of a network changes during training.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// A parameter θ: its gradient is ∂l/∂θ, and the optimizer's rule updates it.
-    Parameter,
-    /// A value that the layer keeps of its inputs, such as a batch norm's running mean. Its entry among the gradients is not a
-    /// derivative but the sum of its increments, and every optimizer adds their mean.
-    Buffer,
-    /// A value that never changes, such as a table of positions or the weights of a frozen layer. It is saved, and an
-    /// optimizer has no state for it.
-    Constant,
-}
-
-impl Role {
-    /// The role of a tensor of this role within a field of `other`: whatever is in a constant is constant.
-    #[doc(hidden)]
-    pub fn within(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::Constant, _) | (_, Self::Constant) => Self::Constant,
-            (Self::Buffer, _) | (_, Self::Buffer) => Self::Buffer,
-            (Self::Parameter, Self::Parameter) => Self::Parameter,
-        }
-    }
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Parameter => "parameter",
-            Self::Buffer => "buffer",
-            Self::Constant => "constant",
-        })
-    }
-}
 
 /// Something that has tensors with names: a layer, a network, an optimizer's state.
 ///
@@ -98,6 +65,76 @@ pub trait NamedTensors<T: Scalar> {
         });
         found
     }
+
+    /// Makes all tensors those of `other`, which has the same structure: the same paths, roles and shapes in the same order.
+    ///
+    /// Takes time in proportion to the tensors, and allocates nothing when it is called again.
+    ///
+    /// ```
+    /// use backrule_tensor::{NamedTensors, Tensor};
+    ///
+    /// let mut net = vec![("weight", Tensor::from([1.0_f32, 2.0]))];
+    /// let best = vec![("weight", Tensor::from([3.0_f32, 4.0]))];
+    /// net.copy_tensors_from(&best)?;
+    /// assert_eq!(net, best);
+    ///
+    /// let error = net.copy_tensors_from(&vec![("scale", Tensor::from([5.0, 6.0]))]).unwrap_err();
+    /// assert_eq!(error.to_string(), "copy of tensors: expected the tensor `weight`, got the tensor `scale`");
+    /// assert_eq!(net, best);
+    /// # Ok::<(), backrule_tensor::TensorError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// About the first difference of structure. Nothing is copied then.
+    fn copy_tensors_from(&mut self, other: &dyn NamedTensors<T>) -> Result<(), TensorError> {
+        with_places(other.tensor_count(), |places| copy(self, other, places))
+    }
+}
+
+/// Path, role and shape of every tensor.
+pub(crate) fn entries<T: Scalar>(net: &(impl NamedTensors<T> + ?Sized)) -> Vec<LayoutEntry> {
+    let mut entries = Vec::new();
+    net.visit(Path::ROOT, &mut |path, role, tensor| {
+        entries.push(LayoutEntry { path: path.to_string(), role, shape: tensor.shape() });
+    });
+    entries
+}
+
+/// The target is lent out twice, for the comparison and for the copy, so a `visit_mut` that disagrees with its `visit` does no
+/// harm.
+fn copy<'a, T: Scalar>(
+    target: &mut (impl NamedTensors<T> + ?Sized),
+    source: &'a dyn NamedTensors<T>,
+    places: &mut [Source<'a, T>],
+) -> Result<(), TensorError> {
+    let mut free = places.iter_mut();
+    source.visit(Path::ROOT, &mut |path, role, tensor| {
+        if let Some(place) = free.next() {
+            *place = Some((number(path, role), tensor));
+        }
+    });
+    let (mut sources, mut same) = (places.iter().flatten(), true);
+    target.visit_mut(Path::ROOT, &mut |path, role, tensor| {
+        let source = sources.next();
+        same &= source.is_some_and(|(id, from)| from.shape() == tensor.shape() && *id == number(path, role));
+    });
+    if !same || sources.next().is_some() {
+        let (expected, got) = (entries(target), entries(source));
+        let all = 0..expected.len().max(got.len());
+        let problem = all.into_iter().find_map(|i| difference(OPERATION, expected.get(i), got.get(i)));
+        return Err(problem
+            .unwrap_or_else(|| ShapeError::new(OPERATION, "one order of visits", "two"))
+            .into());
+    }
+    let mut sources = places.iter().flatten();
+    target.visit_mut(Path::ROOT, &mut |_, _, tensor| {
+        if let Some((_, from)) = sources.next()
+            && from.shape() == tensor.shape()
+        {
+            tensor.as_mut_slice().copy_from_slice(from.as_slice());
+        }
+    });
+    Ok(())
 }
 
 /// Implements [`NamedTensors`] for a struct `Name<T>` whose fields are tensors, optional tensors, or have tensors
