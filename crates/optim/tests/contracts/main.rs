@@ -121,6 +121,14 @@ impl Rule<f64> for Largest {
     fn set_learning_rate(&mut self, _: f64) -> Result<(), ConfigError> {
         Ok(())
     }
+
+    fn options(&self) -> Options {
+        Options::new()
+    }
+
+    fn set_options(&mut self, options: Options) -> Result<(), ConfigError> {
+        options.finish()
+    }
 }
 
 #[test]
