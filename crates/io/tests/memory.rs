@@ -29,7 +29,7 @@ fn saves_and_loads(mebibytes: usize) {
     }
     drop(scratch);
     let peak = peak() / MIB;
-    println!("{mebibytes} MiB: saved in {saved:.2?}, loaded and restored in {loaded:.2?}, peak {peak} MiB");
+    println!("{mebibytes} MiB: saved in {saved:.2?}, opened and restored in {loaded:.2?}, peak {peak} MiB");
     assert!(peak < mebibytes + 64, "{peak} MiB for a state of {mebibytes}");
 }
 
