@@ -1,27 +1,37 @@
-//! The crates depend on each other in one direction only: tensor, nn, loss, optim, io.
+//! The order of the crates, and of the modules in each: what is below knows nothing of what is above.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
+use syn::visit::Visit;
 
 /// From the bottom up.
-const ORDER: [&str; 5] = ["backrule-tensor", "backrule-nn", "backrule-loss", "backrule-optim", "backrule-io"];
+const ORDER: [&str; 6] =
+    ["backrule-tensor", "backrule-nn", "backrule-loss", "backrule-optim", "backrule-io", "backrule"];
 
-/// What each crate may build on: less than the order would allow. Losses, optimisers and checkpoints know tensors and
+/// What each crate may build on: less than the order would allow. Losses, optimizers and checkpoints know tensors and
 /// their names, not layers. Tests may use more, as long as it is below.
-const ALLOWED: [(&str, &[&str]); 5] = [
+const ALLOWED: [(&str, &[&str]); 6] = [
     ("backrule-tensor", &[]),
     ("backrule-nn", &["backrule-tensor"]),
     ("backrule-loss", &["backrule-tensor"]),
     ("backrule-optim", &["backrule-tensor"]),
     ("backrule-io", &["backrule-tensor"]),
+    ("backrule", &["backrule-tensor", "backrule-nn", "backrule-loss", "backrule-optim", "backrule-io"]),
 ];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
 
 fn packages() -> Vec<Value> {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--no-deps", "--format-version", "1"])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .current_dir(root())
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -83,4 +93,277 @@ fn an_upward_edge_would_be_found() {
     }
     assert_eq!(complaints(&[edge("nn", "loss", false)]).len(), 2);
     assert_eq!(complaints(&[edge("optim", "nn", true), edge("nn", "nn", true)]).len(), 0);
+}
+
+/// A module's path from the root of its crate: `["layers", "dense", "linear"]`. The root itself is empty.
+type Module = Vec<String>;
+
+/// A crate's modules with what they define and import.
+#[derive(Default)]
+struct Modules {
+    /// Names that a module defines or re-exports, with the path behind a re-export.
+    items: BTreeMap<Module, BTreeMap<String, Option<Vec<String>>>>,
+    /// Modules that a module re-exports whole.
+    globs: BTreeMap<Module, Vec<Vec<String>>>,
+    /// Paths within the crate that a module's code names.
+    uses: BTreeMap<Module, BTreeSet<Vec<String>>>,
+}
+
+/// Tests may use whatever they test.
+fn is_test(attributes: &[syn::Attribute]) -> bool {
+    attributes.iter().any(|attribute| {
+        let text = match &attribute.meta {
+            syn::Meta::List(list) if list.path.is_ident("cfg") => list.tokens.to_string(),
+            _ => return false,
+        };
+        text == "test" || text.contains("testing")
+    })
+}
+
+/// Collects the paths that code names.
+struct Paths<'a> {
+    module: &'a Module,
+    found: Vec<Vec<String>>,
+}
+
+impl Paths<'_> {
+    /// A path from the root of the crate, if it is one within it.
+    fn absolute(&self, path: &[String]) -> Option<Vec<String>> {
+        match path.first().map(String::as_str) {
+            Some("crate") => Some(path[1..].to_vec()),
+            Some("self") => Some([self.module, &path[1..]].concat()),
+            Some("super") => {
+                let above = path.iter().take_while(|name| *name == "super").count();
+                let parent = &self.module[..self.module.len().checked_sub(above)?];
+                Some([parent, &path[above..]].concat())
+            }
+            _ => None,
+        }
+    }
+
+    fn tree(&mut self, tree: &syn::UseTree, before: &[String], public: bool, modules: &mut Modules) {
+        let join = |name: &syn::Ident| [before, &[name.to_string()]].concat();
+        match tree {
+            syn::UseTree::Path(path) => self.tree(&path.tree, &join(&path.ident), public, modules),
+            syn::UseTree::Group(group) => {
+                group.items.iter().for_each(|item| self.tree(item, before, public, modules));
+            }
+            syn::UseTree::Name(name) => self.name(&join(&name.ident), &name.ident, public, modules),
+            syn::UseTree::Rename(name) => self.name(&join(&name.ident), &name.rename, public, modules),
+            syn::UseTree::Glob(_) => {
+                let path = self.absolute(before).unwrap_or_else(|| before.to_vec());
+                if public {
+                    modules.globs.entry(self.module.clone()).or_default().push(path);
+                } else {
+                    self.found.push(path);
+                }
+            }
+        }
+    }
+
+    fn name(&mut self, path: &[String], name: &syn::Ident, public: bool, modules: &mut Modules) {
+        // Since edition 2018 a bare first name can be a module beside this one.
+        let path = self.absolute(path).unwrap_or_else(|| [self.module, path].concat());
+        let items = modules.items.entry(self.module.clone()).or_default();
+        if public {
+            items.insert(name.to_string(), Some(path));
+        } else if path.first().is_some() {
+            self.found.push(path);
+        }
+    }
+}
+
+impl<'ast> Visit<'ast> for Paths<'_> {
+    fn visit_path(&mut self, path: &'ast syn::Path) {
+        let names: Vec<_> = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
+        // `self` alone is a value.
+        if names.len() > 1
+            && let Some(path) = self.absolute(&names)
+        {
+            self.found.push(path);
+        }
+        syn::visit::visit_path(self, path);
+    }
+}
+
+impl Modules {
+    fn of(crate_folder: &Path) -> Self {
+        let mut modules = Self::default();
+        let lib = crate_folder.join("src/lib.rs");
+        modules.file(&lib, &crate_folder.join("src"), Vec::new());
+        modules
+    }
+
+    /// `folder` is where the file's modules are.
+    fn file(&mut self, file: &Path, folder: &Path, module: Module) {
+        let source = fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        let parsed = syn::parse_file(&source).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        self.module(&parsed.items, folder, module);
+    }
+
+    fn module(&mut self, items: &[syn::Item], folder: &Path, module: Module) {
+        self.items.entry(module.clone()).or_default();
+        let mut found = Vec::new();
+        for item in items {
+            let mut paths = Paths { module: &module, found: Vec::new() };
+            let mut define = |ident: &syn::Ident| {
+                self.items.entry(module.clone()).or_default().insert(ident.to_string(), None);
+            };
+            match item {
+                syn::Item::Mod(item) if is_test(&item.attrs) => continue,
+                syn::Item::Mod(item) => {
+                    let name = item.ident.to_string();
+                    let inner = [&module[..], &[name.clone()]].concat();
+                    match &item.content {
+                        Some((_, items)) => self.module(items, &folder.join(&name), inner),
+                        None => {
+                            let (flat, nested) = (folder.join(format!("{name}.rs")), folder.join(&name));
+                            let file = if flat.exists() { flat } else { nested.join("mod.rs") };
+                            self.file(&file, &nested, inner);
+                        }
+                    }
+                    continue;
+                }
+                syn::Item::Use(item) if is_test(&item.attrs) => continue,
+                syn::Item::Use(item) => {
+                    let public = !matches!(item.vis, syn::Visibility::Inherited);
+                    paths.tree(&item.tree, &[], public, self);
+                    found.extend(paths.found);
+                    continue;
+                }
+                syn::Item::Struct(item) => define(&item.ident),
+                syn::Item::Enum(item) => define(&item.ident),
+                syn::Item::Trait(item) => define(&item.ident),
+                syn::Item::Type(item) => define(&item.ident),
+                syn::Item::Const(item) => define(&item.ident),
+                syn::Item::Static(item) => define(&item.ident),
+                syn::Item::Fn(item) if is_test(&item.attrs) => continue,
+                syn::Item::Fn(item) => define(&item.sig.ident),
+                _ => {}
+            }
+            paths.visit_item(item);
+            found.extend(paths.found);
+        }
+        self.uses.entry(module).or_default().extend(found);
+    }
+
+    /// The module in which what `path` names is defined, re-exports followed.
+    fn defines(&self, path: &[String], depth: usize) -> Option<Module> {
+        if depth > 20 {
+            return None;
+        }
+        // The longest beginning that is a module.
+        let at = (0..=path.len()).rev().find(|&len| self.items.contains_key(&path[..len]))?;
+        let (module, rest) = (path[..at].to_vec(), &path[at..]);
+        let Some(name) = rest.first() else { return Some(module) };
+        match self.items[&module].get(name) {
+            Some(None) => Some(module),
+            Some(Some(behind)) => {
+                let behind = [behind, &rest[1..]].concat();
+                self.defines(&behind, depth + 1)
+            }
+            None => {
+                let globs = self.globs.get(&module).into_iter().flatten();
+                globs
+                    .filter_map(|glob| self.defines(&[glob, rest].concat(), depth + 1))
+                    .find(|found| self.items[found].contains_key(name))
+            }
+        }
+    }
+
+    /// For each module, those whose definitions it uses. A module and what is inside it in the same file or folder
+    /// are different modules.
+    fn graph(&self) -> BTreeMap<&Module, BTreeSet<Module>> {
+        let edges = self.uses.iter().map(|(module, uses)| {
+            let targets = uses.iter().filter_map(|path| self.defines(path, 0));
+            (module, targets.filter(|target| target != module && !target.is_empty()).collect())
+        });
+        edges.collect()
+    }
+}
+
+/// The modules of a circle, if there is one.
+fn circle(graph: &BTreeMap<&Module, BTreeSet<Module>>) -> Option<Vec<String>> {
+    fn visit<'g>(
+        module: &'g Module,
+        graph: &'g BTreeMap<&Module, BTreeSet<Module>>,
+        path: &mut Vec<&'g Module>,
+        done: &mut BTreeSet<&'g Module>,
+    ) -> Option<Vec<String>> {
+        if let Some(start) = path.iter().position(|other| *other == module) {
+            return Some(path[start..].iter().map(|module| module.join("::")).collect());
+        }
+        if !done.contains(module) {
+            path.push(module);
+            for target in graph.get(module).into_iter().flatten() {
+                if let Some(circle) = visit(target, graph, path, done) {
+                    return Some(circle);
+                }
+            }
+            path.pop();
+            done.insert(module);
+        }
+        None
+    }
+    let mut done = BTreeSet::new();
+    graph.keys().find_map(|module| visit(module, graph, &mut Vec::new(), &mut done))
+}
+
+fn crate_folders() -> Vec<PathBuf> {
+    let entries = fs::read_dir(root().join("crates")).unwrap();
+    let mut folders: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    folders.sort();
+    folders
+}
+
+#[test]
+fn no_modules_import_each_other_in_a_circle() {
+    for folder in crate_folders() {
+        let modules = Modules::of(&folder);
+        let graph = modules.graph();
+        if std::env::var_os("PRINT").is_some() { eprintln!("{}: {:?}", folder.display(), circle(&graph)); continue; }
+        let edges: usize = graph.values().map(BTreeSet::len).sum();
+        assert!(edges >= 1, "{}: no imports found", folder.display());
+        assert_eq!(circle(&graph), None, "{}", folder.display());
+    }
+}
+
+/// What a module imports from the root of its crate could be anything: the picture would hide where it stands.
+#[test]
+fn modules_import_each_other_by_path() {
+    for folder in crate_folders() {
+        let modules = Modules::of(&folder);
+        for (module, uses) in &modules.uses {
+            for path in uses.iter().filter(|path| path.len() == 1 && !module.is_empty()) {
+                let root = &modules.items[&Vec::new()];
+                let through_root = root.get(&path[0]).is_some_and(Option::is_some);
+                assert!(
+                    !through_root,
+                    "{}: {} imports crate::{} through lib.rs",
+                    folder.display(),
+                    module.join("::"),
+                    path[0]
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_circle_would_be_found() {
+    let module = |name: &str| vec![name.to_string()];
+    let (a, b, c) = (module("a"), module("b"), module("c"));
+    let mut modules = Modules::default();
+    for (name, items) in [(&a, "A"), (&b, "B"), (&c, "C")] {
+        modules.items.insert(name.clone(), BTreeMap::from([(items.to_string(), None)]));
+    }
+    // Behind a re-export of the root.
+    let root = modules.items.entry(Vec::new()).or_default();
+    root.insert("A".to_string(), Some(vec!["a".to_string(), "A".to_string()]));
+    modules.uses.insert(a.clone(), BTreeSet::from([vec!["b".to_string(), "B".to_string()]]));
+    modules.uses.insert(b.clone(), BTreeSet::from([vec!["c".to_string(), "C".to_string()]]));
+    modules.uses.insert(c.clone(), BTreeSet::new());
+    assert_eq!(circle(&modules.graph()), None);
+    modules.uses.insert(c, BTreeSet::from([vec!["A".to_string()]]));
+    assert_eq!(circle(&modules.graph()), Some(["a", "b", "c"].map(String::from).to_vec()));
 }

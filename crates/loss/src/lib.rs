@@ -2,13 +2,13 @@
 
 mod cross_entropy;
 mod error;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod listed;
 mod mse;
 mod pointwise;
 mod reduction;
 mod target;
-#[cfg(feature = "testing")]
-#[doc(hidden)]
-pub mod testing;
 
 pub use self::error::LossError;
 pub use self::pointwise::PointwiseLoss;
@@ -41,7 +41,7 @@ macro_rules! losses {
             }
 
             #[cfg(feature = "testing")]
-            impl<T: tensor::Scalar> testing::AnyLoss<T> for $loss {
+            impl<T: tensor::Scalar> listed::AnyLoss<T> for $loss {
                 fn kind(&self) -> &'static str {
                     stringify!($loss)
                 }
@@ -50,16 +50,16 @@ macro_rules! losses {
                     self.options()
                 }
 
-                fn with(&self, reduction: Reduction) -> Box<dyn testing::AnyLoss<T>> {
+                fn with(&self, reduction: Reduction) -> Box<dyn listed::AnyLoss<T>> {
                     Box::new(self.clone().reduction(reduction))
                 }
 
                 fn evaluate(
                     &self,
-                    sample: &testing::Sample<T>,
+                    sample: &listed::Sample<T>,
                     dy: Option<&mut tensor::Tensor<T>>,
                 ) -> Result<T, LossError> {
-                    testing::Listed::evaluate(self, sample, dy)
+                    listed::Listed::evaluate(self, sample, dy)
                 }
             }
         )+
@@ -67,14 +67,14 @@ macro_rules! losses {
         /// All losses.
         #[cfg(feature = "testing")]
         #[doc(hidden)]
-        pub fn losses<T: tensor::Scalar>() -> Vec<testing::Kind<T>> {
-            vec![$(testing::Kind {
+        pub fn losses<T: tensor::Scalar>() -> Vec<listed::Kind<T>> {
+            vec![$(listed::Kind {
                 name: stringify!($loss),
-                op: <$loss as testing::Listed<T>>::OP,
+                op: <$loss as listed::Listed<T>>::OP,
                 new: || Box::new($loss::new()),
                 build: |options| Ok(Box::new($loss::build(options)?)),
                 samples: || {
-                    let samples = <$loss as testing::Listed<T>>::samples().into_iter();
+                    let samples = <$loss as listed::Listed<T>>::samples().into_iter();
                     samples.map(|(loss, sample)| (Box::new(loss) as _, sample)).collect()
                 },
             }),+]

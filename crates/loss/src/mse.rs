@@ -7,10 +7,10 @@ use backrule_tensor::{ConfigError, Options, Scalar};
 #[cfg(feature = "testing")]
 use crate::error::LossError;
 
+#[cfg(feature = "testing")]
+use crate::listed::{Listed, Sample, Wanted};
 use crate::pointwise::{PointwiseLoss, pointwise};
 use crate::reduction::Reduction;
-#[cfg(feature = "testing")]
-use crate::testing::{Listed, Sample, Wanted};
 
 /// Mean squared error: L = Σᵢ (pᵢ − tᵢ)² / N over all N elements of a prediction p and a target t of the same shape.
 ///

@@ -1,8 +1,8 @@
 //! What each loss of the list has to hold, with every combination of its settings.
 #![allow(clippy::unwrap_used)]
 
+use backrule_loss::listed::{AnyLoss, Sample};
 use backrule_loss::tensor::{Scalar, Tensor, random};
-use backrule_loss::testing::{AnyLoss, Sample};
 use backrule_loss::{ConfigError, CrossEntropy, LossError, Mse, Reduction, Target, losses};
 use backrule_testkit::bits;
 

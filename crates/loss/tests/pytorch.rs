@@ -1,9 +1,9 @@
 //! Every loss against values and gradients that PyTorch computed.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use backrule_loss::listed::{Sample, Wanted};
 use backrule_loss::losses;
 use backrule_loss::tensor::{OptionValue, Options, Scalar, Tensor};
-use backrule_loss::testing::{Sample, Wanted};
 use backrule_testkit::oracle::{self, Case};
 use backrule_testkit::{assert_close, assert_near, number, numbers};
 

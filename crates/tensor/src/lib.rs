@@ -1,21 +1,14 @@
 #![doc = include_str!("../README.md")]
 
-mod convert;
-mod display;
-mod elementwise;
+mod dtype;
 mod error;
-mod gemm;
 #[doc(hidden)]
 pub mod kernels;
 pub mod linalg;
-mod literal;
-mod math;
-mod matmul;
 mod memory;
 mod model;
 pub mod parallel;
 pub mod random;
-mod rows;
 mod scalar;
 mod shape;
 pub mod simd;
@@ -27,18 +20,21 @@ pub mod lanes {
     pub use crate::kernels::row::{CHUNK as LANES, *};
 }
 
-pub use elementwise::apply;
+pub use dtype::DType;
 pub use error::{ConfigError, MemoryError, Place, ShapeError, TensorError, write_with_causes};
 pub use kernels::softmax::{log_softmax, softmax};
-pub use linalg::{Epilogue, MatMut, MatRef};
-pub use matmul::{affine_activation_into, affine_into, matmul_into, matmul_nt_into, matmul_tn_into};
+pub use linalg::{
+    Epilogue, MatMut, MatRef, affine_activation_into, affine_into, matmul_into, matmul_nt_into,
+    matmul_tn_into,
+};
 pub use model::{
     ClipError, Grad, Grads, Layout, LayoutEntry, NamedTensors, OptionValue, Options, Path, Role,
     TrainingState, share,
 };
-pub use scalar::{DType, Scalar};
+pub use scalar::Scalar;
 pub use shape::{IntoShape, MAX_RANK, Shape};
 pub use tensor::Tensor;
+pub use tensor::pointwise::apply;
 
 // Part of this crate's interface: conversions take nalgebra's matrices, random values come from rand's generators.
 pub use nalgebra;

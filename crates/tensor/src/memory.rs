@@ -1,6 +1,7 @@
 //! Memory that is asked for, and may be refused: an error instead of an abort.
 
-use crate::{MemoryError, Scalar};
+use crate::error::MemoryError;
+use crate::scalar::Scalar;
 
 /// An empty vector with room for `len` elements.
 pub(crate) fn with_room<T: Scalar>(operation: &'static str, len: usize) -> Result<Vec<T>, MemoryError> {

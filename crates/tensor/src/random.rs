@@ -6,7 +6,10 @@
 use rand::rngs::ChaCha8Rng;
 use rand::{Rng, SeedableRng};
 
-use crate::{IntoShape, Scalar, Tensor, TensorError};
+use crate::error::TensorError;
+use crate::scalar::Scalar;
+use crate::shape::IntoShape;
+use crate::tensor::Tensor;
 
 /// A generator for this seed.
 ///

@@ -1,31 +1,23 @@
-use std::cell::Cell;
 use std::fmt::{Debug, Display, LowerExp};
 use std::iter::Sum;
-use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAssign};
-use std::thread::LocalKey;
+use std::ops::{Div, DivAssign, Neg, Sub, SubAssign};
 
-use crate::MemoryError;
-use crate::gemm::{FewRows, Gemm, Product, Tiny, with_buffer};
-use crate::math;
-use crate::simd::{self, Kernel, Simd};
+use crate::dtype::DType;
+use crate::kernels::exp;
+use crate::simd::vector::Element;
 
 /// The element type of a tensor: `f32` for work, `f64` where derivatives are checked. Sealed.
 pub trait Scalar:
-    sealed::Gemm
-    + Copy
-    + Default
+    Element
+    + sealed::Sealed
     + PartialOrd
     + Debug
     + Display
     + LowerExp
-    + Add<Output = Self>
     + Sub<Output = Self>
-    + Mul<Output = Self>
     + Div<Output = Self>
     + Neg<Output = Self>
-    + AddAssign
     + SubAssign
-    + MulAssign
     + DivAssign
     + Sum
     + Send
@@ -50,6 +42,9 @@ pub trait Scalar:
     /// eˣ. In single precision it is this crate's own, with the same bits on every machine, and within one unit in the
     /// last place of the exact result.
     fn exp(self) -> Self;
+    /// eˣ for x ≤ 0; results below the normal numbers may be 0.
+    #[doc(hidden)]
+    fn exp_of_negative(self) -> Self;
     /// The natural logarithm.
     fn ln(self) -> Self;
     /// ln(1 + x), accurate for small x.
@@ -73,109 +68,44 @@ pub trait Scalar:
     fn read_le(bytes: &[u8], values: &mut [Self]);
 }
 
-/// The element type of a tensor as a value: what files store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum DType {
-    /// IEEE 754 single precision, 4 bytes.
-    F32,
-    /// IEEE 754 double precision, 8 bytes.
-    F64,
-}
-
-impl DType {
-    /// Bytes of one element.
-    pub fn size(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::F64 => 8,
-        }
-    }
-}
-
-impl Display for DType {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::F32 => "f32",
-            Self::F64 => "f64",
-        })
-    }
-}
-
+/// Work that is compiled for each element type in this crate, and not again in each crate that uses it.
 pub(crate) mod sealed {
-    use std::cell::Cell;
-    use std::thread::LocalKey;
-
-    use crate::MemoryError;
-    use crate::gemm::Product;
-    use crate::simd::{Quad, Quads, Register, Simd};
-
-    /// Seals [`super::Scalar`], and keeps nalgebra's traits out of it: their methods would clash with ours.
-    pub trait Gemm: Sized {
-        /// A matrix product. Not generic, so the kernels are compiled with this crate and not with each of its users.
-        /// Without memory for its packed operands nothing is computed.
-        fn product(product: &mut Product<'_, Self>) -> Result<(), MemoryError>;
-        /// The same with a buffer that is long enough.
-        fn product_within(product: &mut Product<'_, Self>, buffer: &mut [Self]);
-        /// The same with the tiles that suit this type and the registers.
-        fn tiles<S: Simd>(product: &mut Product<'_, Self>, buffer: &mut [Self]);
-        /// A register full of this type.
-        type Register<S: Simd>: Register<Self>;
-        /// Four of this type.
-        type Quad<S: Simd>: Quad<Self>;
-        /// Eight of this type.
-        type Oct<S: Simd>: Quads<Self, Self::Quad<S>>;
-        /// a b + c with a single rounding.
-        fn mul_add(self, b: Self, c: Self) -> Self;
-        /// eˣ for x ≤ 0; results below the normal numbers may be 0.
-        fn exp_of_negative(self) -> Self;
-        /// This thread's memory for packed operands, kept from product to product.
-        fn buffer() -> &'static LocalKey<Cell<Vec<Self>>>;
+    /// What is to be done with `On<T>`.
+    pub trait Work {
+        /// Its input.
+        type On<T: 'static>;
+        /// What it gives.
+        type Output;
+        /// The work in single precision.
+        fn f32(on: Self::On<f32>) -> Self::Output;
+        /// The work in double precision.
+        fn f64(on: Self::On<f64>) -> Self::Output;
     }
+
+    /// Seals [`Scalar`](super::Scalar).
+    pub trait Sealed: Sized + 'static {
+        /// Does `W` for this type.
+        fn work<W: Work>(on: W::On<Self>) -> W::Output;
+    }
+}
+
+/// 1 / (1 + e⁻ˣ), or, where x is negative, the same as eˣ / (1 + eˣ): small results are as accurate as large ones.
+#[inline(always)]
+fn sigmoid<T: Scalar>(x: T) -> T {
+    let e = (-x.abs()).exp();
+    let sum = T::ONE + e;
+    let y = if x < T::ZERO { e } else { T::ONE } / sum;
+    // What the sum has lost by rounding is known exactly, because e ≤ 1. Of its quotient by the sum a rough value will do.
+    let lost = e - (sum - T::ONE);
+    y - y * (lost * (T::ONE - T::from_f64(0.5) * e))
 }
 
 macro_rules! scalar {
-    ($type:ident, $dtype:expr, $register:ident, $quad:ident, $oct:ident, $exp:path, $exp_of_negative:path, $tanh:path) => {
-        impl sealed::Gemm for $type {
-            fn product(product: &mut Product<'_, Self>) -> Result<(), MemoryError> {
-                if product.is_tiny() || product.has_few_rows() {
-                    Self::product_within(product, &mut []);
-                    return Ok(());
-                }
-                let len = product.buffer_len();
-                with_buffer(product.form.operation(), len, |buffer| simd::run(Gemm { product, buffer }))
-            }
-            fn product_within(product: &mut Product<'_, Self>, buffer: &mut [Self]) {
-                match product.is_tiny() {
-                    true if product.is_exact() => Tiny(product).run::<simd::Baseline>(),
-                    // Neither has use for more than 32 bytes: a kernel that isn't there for AVX-512 makes programs smaller.
-                    true => simd::run_within(32, Tiny(product)),
-                    false if product.has_few_rows() => simd::run_within(32, FewRows(product)),
-                    false => simd::run(Gemm { product, buffer }),
-                }
-            }
+    ($type:ident, $dtype:expr, $exp:path, $exp_of_negative:path, $tanh:path) => {
+        impl sealed::Sealed for $type {
             #[inline(always)]
-            fn tiles<S: Simd>(product: &mut Product<'_, Self>, buffer: &mut [Self]) {
-                const SIZE: usize = size_of::<$type>();
-                match S::BYTES {
-                    64 => product.compute::<S, 8, 8, { 128 / SIZE }>(buffer),
-                    32 => product.compute::<S, 6, 8, { 64 / SIZE }>(buffer),
-                    _ => product.compute::<S, 4, 4, { 32 / SIZE }>(buffer),
-                }
-            }
-            type Register<S: Simd> = S::$register;
-            type Quad<S: Simd> = S::$quad;
-            type Oct<S: Simd> = S::$oct;
-            #[inline(always)]
-            fn mul_add(self, b: Self, c: Self) -> Self {
-                self.mul_add(b, c)
-            }
-            #[inline(always)]
-            fn exp_of_negative(self) -> Self {
-                $exp_of_negative(self)
-            }
-            fn buffer() -> &'static LocalKey<Cell<Vec<Self>>> {
-                thread_local!(static BUFFER: Cell<Vec<$type>> = const { Cell::new(Vec::new()) });
-                &BUFFER
+            fn work<W: sealed::Work>(on: W::On<Self>) -> W::Output {
+                W::$type(on)
             }
         }
 
@@ -199,6 +129,10 @@ macro_rules! scalar {
                 $exp(self)
             }
             #[inline(always)]
+            fn exp_of_negative(self) -> Self {
+                $exp_of_negative(self)
+            }
+            #[inline(always)]
             fn ln(self) -> Self {
                 self.ln()
             }
@@ -212,7 +146,7 @@ macro_rules! scalar {
             }
             #[inline(always)]
             fn sigmoid(self) -> Self {
-                math::sigmoid(self)
+                sigmoid(self)
             }
             #[inline(always)]
             fn sqrt(self) -> Self {
@@ -247,8 +181,8 @@ macro_rules! scalar {
     };
 }
 
-scalar!(f32, DType::F32, F32, QuadF32, OctF32, math::exp, math::exp_of_negative, math::tanh);
-scalar!(f64, DType::F64, F64, QuadF64, OctF64, f64::exp, f64::exp, f64::tanh);
+scalar!(f32, DType::F32, exp::exp, exp::exp_of_negative, exp::tanh);
+scalar!(f64, DType::F64, f64::exp, f64::exp, f64::tanh);
 
 #[cfg(test)]
 mod tests {

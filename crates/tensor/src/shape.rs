@@ -1,7 +1,7 @@
 use std::fmt;
 use std::ops::Deref;
 
-use crate::ShapeError;
+use crate::error::ShapeError;
 
 /// The largest number of axes that a tensor can have.
 pub const MAX_RANK: usize = 6;

@@ -4,8 +4,8 @@ use backrule_tensor::{Scalar, Tensor};
 
 use super::settings::CrossEntropy;
 use crate::error::LossError;
+use crate::listed::{Listed, Sample, Wanted};
 use crate::target::Target;
-use crate::testing::{Listed, Sample, Wanted};
 
 impl<T: Scalar> Listed<T> for CrossEntropy {
     const OP: &'static str = "cross_entropy";

@@ -1,5 +1,7 @@
 //! Loops that layers, losses and rules share, on slices. They know no tensor, and their interface may change in any version.
 
+pub mod bias;
+pub(crate) mod exp;
 pub mod row;
 pub mod softmax;
 pub mod sum;

@@ -21,7 +21,8 @@
 //! ```
 
 use crate::scalar::Scalar;
-use crate::simd::{Lanes, Quad, Register, Simd};
+use crate::simd::Simd;
+use crate::simd::vector::{Quad, Register, Vector};
 
 /// How many elements a chunk has.
 pub const CHUNK: usize = 16;

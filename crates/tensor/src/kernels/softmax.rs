@@ -7,8 +7,8 @@
 //!
 //! with m = max x and s = Σₖ exp(xₖ − m). [`sum_exp`] computes both for each row. Cross-entropy starts with them, too.
 
+use crate::kernels::exp;
 use crate::kernels::row::{self, CHUNK, GROUP, Transposed};
-use crate::math;
 use crate::scalar::Scalar;
 use crate::simd::{self, Kernel, Simd};
 
@@ -365,7 +365,7 @@ impl<T: Scalar> SumExp<T> for LogSoftmax<'_, T> {
 /// unit in the last place of the exact result in double precision.
 #[inline(always)]
 pub fn ln<T: Scalar>(sum: T) -> T {
-    T::from_f64(math::ln(sum.to_f64()))
+    T::from_f64(exp::ln(sum.to_f64()))
 }
 
 /// A rule of two steps: a sum over the row, then an element of ∂l/∂x from it.
@@ -452,7 +452,7 @@ mod tests {
             x[..n].fill(1.0);
             for x in [&x[..], &x[..n]] {
                 let e = exp(x, n, 2.0);
-                assert_eq!(e[..n], [math::exp_of_negative(-1.0); CHUNK][..n]);
+                assert_eq!(e[..n], [exp::exp_of_negative(-1.0); CHUNK][..n]);
                 assert_eq!(e[n..], [0.0; CHUNK][n..]);
             }
         }

@@ -1,4 +1,6 @@
-use crate::{Scalar, Shape, ShapeError, Tensor};
+use crate::error::ShapeError;
+use crate::scalar::Scalar;
+use crate::shape::Shape;
 
 /// A matrix in a slice, to be read. Its rows lie contiguous, one after the other or `row_stride` elements apart.
 ///
@@ -90,6 +92,11 @@ impl Layout {
 }
 
 impl<'a, T: Scalar> MatRef<'a, T> {
+    /// All of `data`, which has as many elements as the shape.
+    pub(crate) fn whole(data: &'a [T], [rows, columns]: [usize; 2]) -> Self {
+        Self { data, layout: Layout { rows, columns, row_stride: columns }, transposed: false }
+    }
+
     /// The matrix of the first rows × columns elements of `data`, row after row.
     ///
     /// # Errors
@@ -141,6 +148,11 @@ impl<'a, T: Scalar> MatRef<'a, T> {
 }
 
 impl<'a, T: Scalar> MatMut<'a, T> {
+    /// All of `data`, which has as many elements as the shape.
+    pub(crate) fn whole(data: &'a mut [T], [rows, columns]: [usize; 2]) -> Self {
+        Self { data, layout: Layout { rows, columns, row_stride: columns } }
+    }
+
     /// The matrix of the first rows × columns elements of `data`, row after row.
     ///
     /// # Errors
@@ -187,32 +199,5 @@ impl<'a, T: Scalar> MatMut<'a, T> {
     /// Whether all elements lie one after the other.
     pub(crate) fn is_contiguous(&self) -> bool {
         self.layout.rows <= 1 || self.layout.row_stride == self.layout.columns
-    }
-}
-
-impl<T: Scalar> Tensor<T> {
-    /// This tensor as a matrix: all axes but the last are rows.
-    ///
-    /// ```
-    /// use backrule_tensor::Tensor;
-    ///
-    /// let x: Tensor = Tensor::zeros([2, 3, 4])?;
-    /// assert_eq!((x.mat().shape(), x.mat().t().shape()), ([6, 4], [4, 6]));
-    /// # Ok::<(), backrule_tensor::TensorError>(())
-    /// ```
-    pub fn mat(&self) -> MatRef<'_, T> {
-        let layout = self.layout();
-        MatRef { data: self.as_slice(), layout, transposed: false }
-    }
-
-    /// This tensor as a matrix to be written: all axes but the last are rows.
-    pub fn mat_mut(&mut self) -> MatMut<'_, T> {
-        let layout = self.layout();
-        MatMut { data: self.as_mut_slice(), layout }
-    }
-
-    fn layout(&self) -> Layout {
-        let (rows, columns) = (self.shape().rows(), self.shape().columns());
-        Layout { rows, columns, row_stride: columns }
     }
 }

@@ -21,8 +21,6 @@
 
 use std::f32::consts::LOG2_E;
 
-use crate::Scalar;
-
 /// eˣ = 2ⁿ eʳ with n = x / ln 2, rounded, and r = x − n ln 2.
 ///
 /// Overflow gives ∞; underflow goes through the subnormal numbers to 0. NaN stays NaN.
@@ -88,17 +86,6 @@ pub(crate) fn tanh(x: f32) -> f32 {
     (if a < 0.55 { small } else { large }).copysign(x)
 }
 
-/// 1 / (1 + e⁻ˣ), or, where x is negative, the same as eˣ / (1 + eˣ): small results are as accurate as large ones.
-#[inline(always)]
-pub(crate) fn sigmoid<T: Scalar>(x: T) -> T {
-    let e = (-x.abs()).exp();
-    let sum = T::ONE + e;
-    let y = if x < T::ZERO { e } else { T::ONE } / sum;
-    // What the sum has lost by rounding is known exactly, because e ≤ 1. Of its quotient by the sum a rough value will do.
-    let lost = e - (sum - T::ONE);
-    y - y * (lost * (T::ONE - T::from_f64(0.5) * e))
-}
-
 /// eʳ, and the low nine bits of n + BIAS, below others.
 #[inline(always)]
 fn reduce<const BIAS: u16>(x: f32) -> (f32, u32) {
@@ -130,7 +117,12 @@ fn q(r: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scalar::Scalar;
     use crate::simd::{self, Kernel, Simd, run_at};
+
+    fn sigmoid<T: Scalar>(x: T) -> T {
+        x.sigmoid()
+    }
 
     /// A function of ours, and the same in double precision.
     struct Function {

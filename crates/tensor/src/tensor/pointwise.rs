@@ -1,8 +1,9 @@
 //! Element-wise operations, in place or into a tensor that exists: the rules of layers run on these.
 
-use crate::kernels::sum::sum;
+use crate::error::{ShapeError, TensorError};
+use crate::scalar::Scalar;
 use crate::simd::{self, Kernel, Simd};
-use crate::{Scalar, ShapeError, Tensor, TensorError};
+use crate::tensor::Tensor;
 
 /// xᵢ ← f(xᵢ)
 struct Apply<'a, T, F>(&'a mut [T], F);
@@ -138,17 +139,6 @@ impl<T: Scalar> Tensor<T> {
         self.apply(|x| x * factor);
     }
 
-    /// Σ xᵢ, in a fixed order. In f32 |error| ≤ 4 ε Σ|xᵢ|, however many elements there are.
-    ///
-    /// ```
-    /// use backrule_tensor::Tensor;
-    ///
-    /// assert_eq!(Tensor::from([[1.0_f32, 2.0], [3.0, 4.0]]).sum(), 10.0);
-    /// ```
-    pub fn sum(&self) -> T {
-        sum(self.as_slice())
-    }
-
     fn expect_shape_of(&self, other: &Self, operation: &'static str) -> Result<(), ShapeError> {
         if self.shape() == other.shape() {
             Ok(())
@@ -171,14 +161,6 @@ mod tests {
         assert_eq!(x, Tensor::from([[3.5, -2.5, 7.5]]));
         x.fill(4.0);
         assert_eq!(x, Tensor::from([[4.0, 4.0, 4.0]]));
-    }
-
-    #[test]
-    fn the_sum_counts_every_element_once() {
-        for n in [0, 1, 7, 8, 9, 100] {
-            let x = Tensor::<f32>::from_fn([n], |at| at[0] as f32 + 1.0).unwrap();
-            assert_eq!(x.sum(), (n * (n + 1) / 2) as f32);
-        }
     }
 
     #[test]

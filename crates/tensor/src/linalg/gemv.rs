@@ -1,34 +1,37 @@
 //! Products with so few rows that nothing is packed: B is read where it is.
 
-use super::{Product, Start, steps, write, write_elements};
-use crate::Scalar;
-use crate::simd::{Kernel, Lanes, Quad, Quads, Register, Simd};
+use crate::linalg::microkernel::{write, write_elements};
+use crate::linalg::product::{Initial, Product, range_by, unrolled};
+use crate::scalar::Scalar;
+use crate::simd::vector::{Quad, Quads, Register, Vector};
+use crate::simd::{Kernel, Simd};
 
-/// C = A·Bᵀ with few rows. A kernel of its own, as [`Tiny`](super::Tiny) is.
-pub(crate) struct FewRows<'a, 'b, T>(pub(crate) &'a mut Product<'b, T>);
+/// C = A·Bᵀ with few rows. A kernel of its own, as [`Small`](crate::linalg::small::Small) is.
+pub(super) struct Gemv<'a, 'b, T>(pub(super) &'a mut Product<'b, T>);
 
-impl<T: Scalar> Kernel for FewRows<'_, '_, T> {
+impl<T: Scalar> Kernel for Gemv<'_, '_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self) {
-        let &mut Product { form, sizes: [_, n, k], strides, first, a, b, start, finish, ref mut c } = self.0;
+        let &mut Product { form, sizes: [_, n, k], strides, first, a, b, initial, epilogue, ref mut c } =
+            self.0;
         let [lda, ldb, ldc] = strides;
         let (a, kc) = (&a[first * lda..], form.block());
-        for p in steps(0, k, kc) {
+        for p in range_by(0, k, kc) {
             let (a, b, terms) = (&a[p..], &b[p..], kc.min(k - p));
-            let start = if p == 0 { start } else { Start::Scaled(T::ONE) };
-            match form.lanes(terms) {
+            let initial = if p == 0 { initial } else { Initial::Beta(T::ONE) };
+            match form.accumulators(terms) {
                 1 => {
                     for (i, c) in c.chunks_mut(ldc).enumerate() {
-                        short_row::<T, S>(&a[i * lda..][..terms], b, ldb, start, &mut c[..n]);
+                        short_row::<T, S>(&a[i * lda..][..terms], b, ldb, initial, &mut c[..n]);
                     }
                 }
-                4 => long_rows::<T, S, T::Quad<S>, 4>(a, b, strides, terms, start, c, n),
-                _ => long_rows::<T, S, T::Oct<S>, 8>(a, b, strides, terms, start, c, n),
+                4 => long_rows::<T, S, T::Quad<S>, 4>(a, b, strides, terms, initial, c, n),
+                _ => long_rows::<T, S, T::Oct<S>, 8>(a, b, strides, terms, initial, c, n),
             }
         }
-        if let Some(finish) = finish {
-            finish.apply_to_rows(c, n, ldc);
+        if let Some(epilogue) = epilogue {
+            epilogue.apply_to_rows(c, n, ldc);
         }
     }
 }
@@ -41,11 +44,11 @@ fn long_rows<T: Scalar, S: Simd, G: Quads<T, T::Quad<S>>, const L: usize>(
     b: &[T],
     [lda, ldb, ldc]: [usize; 3],
     terms: usize,
-    start: Start<'_, T>,
+    initial: Initial<'_, T>,
     c: &mut [T],
     n: usize,
 ) {
-    for j in steps(0, n, 8) {
+    for j in range_by(0, n, 8) {
         // Where fewer are left, the last one is computed again, and dropped.
         let (mut next, mut row) = (b[j * ldb..].chunks(ldb), &b[..0]);
         let rows: [&[T]; 8] = std::array::from_fn(|_| {
@@ -56,10 +59,10 @@ fn long_rows<T: Scalar, S: Simd, G: Quads<T, T::Quad<S>>, const L: usize>(
             let c = &mut c[j..n.min(j + 8)];
             let [first, last] = dots::<T, S, G, L>(&a[i * lda..][..terms], rows);
             if let Some((c, after)) = c.split_at_mut_checked(4) {
-                write(first, start, c, j);
-                write(last, start, after, j + 4);
+                write(first, initial, c, j);
+                write(last, initial, after, j + 4);
             } else {
-                write(first, start, c, j);
+                write(first, initial, c, j);
             }
         }
     }
@@ -82,7 +85,7 @@ fn dots<'x, T: Scalar, S: Simd, G: Quads<T, T::Quad<S>>, const L: usize>(
         unrolled!(i < EIGHT => { acc[i] = a.mul_add(G::load(b[i]), acc[i]); });
     }
     if full < a.len() {
-        // Zeros are added to the lanes that have no term any more.
+        // Zeros are added to the accumulators that have no term any more.
         let a = G::load_part(&a[full..]);
         unrolled!(i < EIGHT => { acc[i] = a.mul_add(G::load_part(&b[i][full..]), acc[i]); });
     }
@@ -99,9 +102,9 @@ fn dots<'x, T: Scalar, S: Simd, G: Quads<T, T::Quad<S>>, const L: usize>(
     [first, last]
 }
 
-/// One row of C = A·Bᵀ whose sums are too short for lanes. The rows of B are `k` elements apart.
+/// One row of C = A·Bᵀ whose sums are too short for accumulators. The rows of B are `k` elements apart.
 #[inline(always)]
-fn short_row<T: Scalar, S: Simd>(a: &[T], b: &[T], k: usize, start: Start<'_, T>, c: &mut [T]) {
+fn short_row<T: Scalar, S: Simd>(a: &[T], b: &[T], k: usize, initial: Initial<'_, T>, c: &mut [T]) {
     let (mut j, n) = (0, c.len());
     while j < n {
         let left = n - j;
@@ -118,7 +121,7 @@ fn short_row<T: Scalar, S: Simd>(a: &[T], b: &[T], k: usize, start: Start<'_, T>
             (dot::<T, S>(a, from(1)), 1)
         };
         let count = rows - again(rows);
-        write_elements::<T, S>(&sums[again(rows)..], start, &mut c[j..][..count], j);
+        write_elements::<T, S>(&sums[again(rows)..], initial, &mut c[j..][..count], j);
         j += count;
     }
 }
@@ -189,18 +192,18 @@ fn dot<T: Scalar, S: Simd>(a: &[T], b: &[T]) -> [T; 16] {
 /// One row of C = A·B: the rows of B, each times an element of A, many columns at a time, so that no sum waits for its
 /// additions.
 #[inline(always)]
-pub(super) fn row_nn<T: Scalar, S: Simd>(a: &[T], b: &[T], ldb: usize, start: Start<'_, T>, c: &mut [T]) {
+pub(super) fn gevm<T: Scalar, S: Simd>(a: &[T], b: &[T], ldb: usize, initial: Initial<'_, T>, c: &mut [T]) {
     let (n, len, mut j) = (c.len(), T::Register::<S>::LEN, 0);
     while j < n {
         let left = n - j;
         let registers = if left >= 8 * len {
-            columns_nn::<T, S, 8>(a, b, ldb, start, c, j);
+            gevm_columns::<T, S, 8>(a, b, ldb, initial, c, j);
             8
         } else if left > len {
-            columns_nn::<T, S, 2>(a, b, ldb, start, c, j);
+            gevm_columns::<T, S, 2>(a, b, ldb, initial, c, j);
             2
         } else {
-            columns_nn::<T, S, 1>(a, b, ldb, start, c, j);
+            gevm_columns::<T, S, 1>(a, b, ldb, initial, c, j);
             1
         };
         j += registers * len;
@@ -209,11 +212,11 @@ pub(super) fn row_nn<T: Scalar, S: Simd>(a: &[T], b: &[T], ldb: usize, start: St
 
 /// The V registers of columns from j on.
 #[inline(always)]
-fn columns_nn<T: Scalar, S: Simd, const V: usize>(
+fn gevm_columns<T: Scalar, S: Simd, const V: usize>(
     a: &[T],
     b: &[T],
     ldb: usize,
-    start: Start<'_, T>,
+    initial: Initial<'_, T>,
     c: &mut [T],
     j: usize,
 ) {
@@ -227,7 +230,7 @@ fn columns_nn<T: Scalar, S: Simd, const V: usize>(
     unrolled!(v < V => { acc[v] = zero.plus(acc[v]); });
     let mut places = c[j..].chunks_mut(len);
     unrolled!(v < V => {
-        if let Some(c) = places.next() { write(acc[v], start, c, j + v * len); }
+        if let Some(c) = places.next() { write(acc[v], initial, c, j + v * len); }
     });
 }
 
@@ -244,27 +247,4 @@ fn add_row<T: Scalar, S: Simd, const V: usize>(
     let b = if b.len() < V * len { &b[..width.min(V * len)] } else { b };
     unrolled!(v < V => { acc[v] = a.mul_add(T::Register::<S>::load_at_most(&b[(v * len).min(b.len())..]), acc[v]); });
     acc
-}
-
-/// Sums of one term: a row of C = a bᵀ + start.
-#[inline(always)]
-pub(super) fn outer<T: Scalar, S: Simd>(a: T, b: &[T], start: Start<'_, T>, c: &mut [T]) {
-    // Sums begin at 0 everywhere: −0 becomes 0.
-    match start {
-        Start::Zero => {
-            for (c, &b) in c.iter_mut().zip(b) {
-                *c = T::ZERO + S::mul_add(a, b, T::ZERO);
-            }
-        }
-        Start::Row(row) => {
-            for ((c, &b), &start) in c.iter_mut().zip(b).zip(row) {
-                *c = T::ZERO + S::mul_add(a, b, T::ZERO) + start;
-            }
-        }
-        Start::Scaled(beta) => {
-            for (c, &b) in c.iter_mut().zip(b) {
-                *c = S::mul_add(beta, *c, T::ZERO + S::mul_add(a, b, T::ZERO));
-            }
-        }
-    }
 }

@@ -1,6 +1,7 @@
 use std::fmt;
 
-use crate::{Scalar, Tensor};
+use crate::scalar::Scalar;
+use crate::tensor::Tensor;
 
 /// Axes longer than this show their ends only …
 const LONGEST: usize = 12;

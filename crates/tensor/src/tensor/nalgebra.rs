@@ -1,10 +1,12 @@
 //! To and from nalgebra. nalgebra is column-major, a tensor row-major: the same bytes are read with the axes swapped.
 
-use nalgebra::{DMatrix, DMatrixView, DVector};
+use ::nalgebra::{DMatrix, DMatrixView, DVector};
 
-use crate::{Scalar, Shape, Tensor};
+use crate::scalar::Scalar;
+use crate::shape::Shape;
+use crate::tensor::Tensor;
 
-impl<T: Scalar + nalgebra::Scalar> Tensor<T> {
+impl<T: Scalar + ::nalgebra::Scalar> Tensor<T> {
     /// The very same bytes as nalgebra's matrix of features × samples: column j is row j of this tensor, so that
     /// `m[(i, j)]` is the tensor's element `[j, i]`. On this view a dense layer is literally Y = W X + b.
     ///

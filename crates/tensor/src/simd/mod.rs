@@ -29,10 +29,12 @@
 //! To see what each instruction set is worth, compile with `RUSTFLAGS='--cfg backrule_simd="avx2"'` or `"baseline"`: no
 //! more than that is used then.
 
-mod registers;
+mod portable;
+pub(crate) mod vector;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
 
-use crate::Scalar;
-pub(crate) use registers::{Lanes, Quad, Quads, Register};
+use crate::simd::vector::{Element, Registers};
 
 /// A computation that is compiled once for each instruction set.
 pub trait Kernel {
@@ -44,7 +46,7 @@ pub trait Kernel {
 }
 
 /// An instruction set. Sealed: [`run`] chooses it.
-pub trait Simd: registers::Registers {
+pub trait Simd: Registers {
     /// Whether a b + c is one instruction, with one rounding.
     const FMA: bool;
     /// Bytes of a vector register.
@@ -52,17 +54,17 @@ pub trait Simd: registers::Registers {
 
     /// a b + c: rounded once where that is one instruction, else twice.
     #[inline(always)]
-    fn mul_add<T: Scalar>(a: T, b: T, c: T) -> T {
+    fn mul_add<T: Element>(a: T, b: T, c: T) -> T {
         if Self::FMA { a.mul_add(b, c) } else { a * b + c }
     }
 }
 
 /// AVX-512 (F, BW, DQ, VL): 32 registers of 64 bytes. Only [`avx512`] may name it.
 #[cfg(target_arch = "x86_64")]
-struct Avx512;
+pub(crate) struct Avx512;
 /// AVX2 with FMA: 16 registers of 32 bytes. Only [`avx2`] may name it.
 #[cfg(target_arch = "x86_64")]
-struct Avx2;
+pub(crate) struct Avx2;
 /// What the program was compiled for.
 pub(crate) struct Baseline;
 

@@ -1,8 +1,9 @@
 //! Panels of A and B, in the order in which a tile reads them.
 
-use super::{Form, steps};
-use crate::Scalar;
-use crate::simd::{self, Kernel, Lanes, Quad, Register, Simd};
+use crate::linalg::product::{Form, range_by, unrolled};
+use crate::scalar::Scalar;
+use crate::simd::vector::{Quad, Register, Vector};
+use crate::simd::{self, Kernel, Simd};
 
 /// Elements of a panel that are packed at once: 32 KB in single precision, so that they stay in the first-level cache while
 /// their columns are written, four at a time.
@@ -24,14 +25,14 @@ pub(super) fn pack<T: Scalar, S: Simd, const W: usize>(
         if let Some(b) = b.first_chunk() {
             *panel = *b;
         } else {
-            for j in steps(0, width, 4) {
+            for j in range_by(0, width, 4) {
                 T::Quad::<S>::load_at_most(&b[j..]).store(&mut panel[j..]);
             }
         }
     }
 }
 
-/// The same for a matrix whose transpose is stored: `width` rows of length `k` become columns. Where there are lanes, the
+/// The same for a matrix whose transpose is stored: `width` rows of length `k` become columns. Where there are accumulators, the
 /// rows of the panel are sorted by theirs.
 #[inline(always)]
 pub(super) fn pack_transposed<T: Scalar, S: Simd, const W: usize>(
@@ -42,13 +43,21 @@ pub(super) fn pack_transposed<T: Scalar, S: Simd, const W: usize>(
     panel: &mut [[T; W]],
 ) {
     let terms = panel.len();
-    if form.lanes(terms) > 1 {
+    if form.accumulators(terms) > 1 {
         return simd::run_within(
             32,
-            Sorted { form, b, k, columns: width, terms, panel: panel.as_flattened_mut(), width: W },
+            PackByAccumulator {
+                form,
+                b,
+                k,
+                columns: width,
+                terms,
+                panel: panel.as_flattened_mut(),
+                width: W,
+            },
         );
     }
-    for j in steps(0, width, 4) {
+    for j in range_by(0, width, 4) {
         // Where fewer than four are left, the last one is copied again: such columns are never stored.
         let rows: [&[T]; 4] = std::array::from_fn(|i| &b[(j + i).min(width - 1) * k..][..terms]);
         let [(b0, rest0), (b1, rest1), (b2, rest2), (b3, rest3)] = rows.map(|row| row.as_chunks::<4>());
@@ -63,9 +72,9 @@ pub(super) fn pack_transposed<T: Scalar, S: Simd, const W: usize>(
     }
 }
 
-/// Rows that become the first `columns` of a panel of `terms` rows of length `width`, sorted by lane. A kernel of its own, so
+/// Rows that become the first `columns` of a panel of `terms` rows of length `width`, sorted by accumulator. A kernel of its own, so
 /// that it is compiled once for A and B, and without AVX-512, of which it would use nothing.
-struct Sorted<'a, T> {
+struct PackByAccumulator<'a, T> {
     form: Form,
     b: &'a [T],
     k: usize,
@@ -75,27 +84,28 @@ struct Sorted<'a, T> {
     width: usize,
 }
 
-impl<T: Scalar> Kernel for Sorted<'_, T> {
+impl<T: Scalar> Kernel for PackByAccumulator<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self) {
         let Self { form, b, k, columns: count, terms, panel, width } = self;
-        let lanes = form.lanes(terms);
-        let (shift, rest) = (lanes.ilog2(), terms & (lanes - 1));
-        // Where the terms of a lane begin.
-        let start = |lane: usize| lane * (terms >> shift) + lane.min(rest);
-        for from in steps(0, terms, AT_ONCE / width) {
+        let accumulators = form.accumulators(terms);
+        let (shift, rest) = (accumulators.ilog2(), terms & (accumulators - 1));
+        // Where the terms of a accumulator begin.
+        let start = |accumulator: usize| accumulator * (terms >> shift) + accumulator.min(rest);
+        for from in range_by(0, terms, AT_ONCE / width) {
             let until = terms.min(from + AT_ONCE / width);
-            // Four lanes at a time: a quad of terms in four rows, of which there is another one after each `step` quads.
-            let step = lanes / 4;
+            // Four accumulators at a time: a quad of terms in four rows, of which there is another one after each `step` quads.
+            let step = accumulators / 4;
             for first in 0..step.min((until - from) / 4) {
-                let lane = |i: usize| {
-                    let lane = 4 * first + i;
-                    (start(lane) + (from >> shift)) * width..start(lane + 1) * width
+                let accumulator = |i: usize| {
+                    let accumulator = 4 * first + i;
+                    (start(accumulator) + (from >> shift)) * width..start(accumulator + 1) * width
                 };
-                let four = panel.get_disjoint_mut([lane(0), lane(1), lane(2), lane(3)]);
-                let Ok([l0, l1, l2, l3]) = four else { unreachable!("lanes follow each other") };
-                for j in steps(0, count, 4) {
+                let four =
+                    panel.get_disjoint_mut([accumulator(0), accumulator(1), accumulator(2), accumulator(3)]);
+                let Ok([l0, l1, l2, l3]) = four else { unreachable!("accumulators follow each other") };
+                for j in range_by(0, count, 4) {
                     // Where fewer than four are left, the last one is copied again: such columns are never stored.
                     let [b0, b1, b2, b3]: [&[[T; 4]]; 4] = std::array::from_fn(|i| {
                         let row = (j + i).min(count - 1) * k;
@@ -129,7 +139,7 @@ impl<T: Scalar> Kernel for Sorted<'_, T> {
         }
         // What doesn't fill a quad.
         for p in terms / 4 * 4..terms {
-            let place = (start(p & (lanes - 1)) + (p >> shift)) * width;
+            let place = (start(p & (accumulators - 1)) + (p >> shift)) * width;
             for (j, x) in panel[place..][..count].iter_mut().enumerate() {
                 *x = b[j * k + p];
             }
@@ -151,19 +161,28 @@ fn transposed<T: Scalar, S: Simd>([b0, b1, b2, b3]: [&[T; 4]; 4]) -> [T::Quad<S>
 mod tests {
     use super::*;
 
-    /// Term p goes to lane p % lanes, and lanes follow each other.
+    /// Term p goes to accumulator p % accumulators, and accumulators follow each other.
     #[test]
     fn terms_are_sorted_by_lane() {
         let k = 1024;
         let b: Vec<f32> = (0..9 * k).map(|i| i as f32).collect();
         for terms in [65, 66, 67, 300, 511, 512, 513, 516, 519, 1023, 1024] {
-            let lanes = Form::Nt.lanes(terms);
-            let places: Vec<usize> = (0..lanes).flat_map(|lane| (lane..terms).step_by(lanes)).collect();
+            let accumulators = Form::Nt.accumulators(terms);
+            let places: Vec<usize> = (0..accumulators)
+                .flat_map(|accumulator| (accumulator..terms).step_by(accumulators))
+                .collect();
             for (columns, width) in [(1, 8), (6, 8), (9, 16), (8, 32)] {
                 for level in ["baseline", "avx2", "avx512"] {
                     let mut panel = vec![f32::NAN; terms * width];
-                    let kernel =
-                        Sorted { form: Form::Nt, b: &b, k, columns, terms, panel: &mut panel, width };
+                    let kernel = PackByAccumulator {
+                        form: Form::Nt,
+                        b: &b,
+                        k,
+                        columns,
+                        terms,
+                        panel: &mut panel,
+                        width,
+                    };
                     if simd::run_at(level, kernel).is_some() {
                         for (row, &p) in panel.chunks(width).zip(&places) {
                             for (j, &x) in row[..columns].iter().enumerate() {

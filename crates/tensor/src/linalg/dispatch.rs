@@ -1,0 +1,158 @@
+//! The choice of a product's kernel, of its threads and of its buffer.
+
+use std::cell::Cell;
+use std::marker::PhantomData;
+use std::thread::LocalKey;
+
+use crate::error::MemoryError;
+use crate::linalg::gemm::{Gemm, Tiled};
+use crate::linalg::gemv::Gemv;
+use crate::linalg::product::{Form, Product, buffer_len};
+use crate::linalg::small::Small;
+use crate::memory::reserve;
+use crate::parallel;
+use crate::scalar::Scalar;
+use crate::scalar::sealed::Work;
+use crate::simd::{self, Kernel};
+
+/// An element type of products.
+trait GemmElement: Tiled {
+    /// This thread's buffer for packed operands, kept from product to product.
+    fn buffer() -> &'static LocalKey<Cell<Vec<Self>>>;
+}
+
+macro_rules! gemm_element {
+    ($type:ident) => {
+        impl GemmElement for $type {
+            fn buffer() -> &'static LocalKey<Cell<Vec<Self>>> {
+                thread_local!(static BUFFER: Cell<Vec<$type>> = const { Cell::new(Vec::new()) });
+                &BUFFER
+            }
+        }
+    };
+}
+
+gemm_element!(f32);
+gemm_element!(f64);
+
+/// Computes a product, on as many threads as it is worth. Without memory for its packed operands nothing is computed.
+#[inline(always)]
+pub(super) fn compute<T: Scalar>(product: &mut Product<'_, T>) -> Result<(), MemoryError> {
+    T::work::<Compute<'_, '_>>(product)
+}
+
+/// Makes sure that this thread has the buffer for a product of matrices without gaps.
+pub(super) fn prepare<T: Scalar>(form: Form, sizes: [usize; 3]) -> Result<(), MemoryError> {
+    T::work::<Prepare>((form, sizes, PhantomData))
+}
+
+struct Compute<'a, 'b>(PhantomData<&'a mut &'b ()>);
+
+impl<'a, 'b> Work for Compute<'a, 'b> {
+    type On<T: 'static> = &'a mut Product<'b, T>;
+    type Output = Result<(), MemoryError>;
+    fn f32(product: &'a mut Product<'b, f32>) -> Result<(), MemoryError> {
+        compute_typed(product)
+    }
+    fn f64(product: &'a mut Product<'b, f64>) -> Result<(), MemoryError> {
+        compute_typed(product)
+    }
+}
+
+struct Prepare;
+
+impl Work for Prepare {
+    type On<T: 'static> = (Form, [usize; 3], PhantomData<T>);
+    type Output = Result<(), MemoryError>;
+    fn f32((form, sizes, _): (Form, [usize; 3], PhantomData<f32>)) -> Result<(), MemoryError> {
+        prepare_typed::<f32>(form, sizes)
+    }
+    fn f64((form, sizes, _): (Form, [usize; 3], PhantomData<f64>)) -> Result<(), MemoryError> {
+        prepare_typed::<f64>(form, sizes)
+    }
+}
+
+/// Products of fewer multiplications stay on one thread: waking another takes as long.
+const WORTH_A_THREAD: usize = 1 << 20;
+
+#[inline(always)]
+fn compute_typed<T: GemmElement>(product: &mut Product<'_, T>) -> Result<(), MemoryError> {
+    if multiplications(product.sizes) >= 2 * WORTH_A_THREAD && parallel::threads().get() > 1 {
+        return shared(product);
+    }
+    if product.is_small() || product.is_gemv() {
+        run(product, &mut []);
+        return Ok(());
+    }
+    with_buffer(product.form.operation(), product.buffer_len(), |buffer| simd::run(Gemm { product, buffer }))
+}
+
+/// Computes a product on this thread, with a buffer that is long enough.
+#[inline(always)]
+fn run<T: GemmElement>(product: &mut Product<'_, T>, buffer: &mut [T]) {
+    match product.is_small() {
+        true if product.is_exact() => Small(product).run::<simd::Baseline>(),
+        // Neither gains by more than 32 bytes: a kernel that isn't compiled for AVX-512 makes programs smaller.
+        true => simd::run_within(32, Small(product)),
+        false if product.is_gemv() => simd::run_within(32, Gemv(product)),
+        false => simd::run(Gemm { product, buffer }),
+    }
+}
+
+fn prepare_typed<T: GemmElement>(form: Form, sizes: [usize; 3]) -> Result<(), MemoryError> {
+    let (tasks, rows) = tasks(sizes);
+    let len = tasks * buffer_len(form, sizes, form.strides(sizes), rows).max(1);
+    with_buffer(form.operation(), len, |_: &mut [T]| ())
+}
+
+#[inline(always)]
+fn multiplications(sizes: [usize; 3]) -> usize {
+    sizes.into_iter().fold(1, usize::saturating_mul)
+}
+
+/// How many tasks a product is worth, and the rows of C for each.
+fn tasks(sizes: [usize; 3]) -> (usize, usize) {
+    let tasks = (multiplications(sizes) / WORTH_A_THREAD).clamp(1, parallel::threads().get());
+    let rows = sizes[0].div_ceil(tasks).max(1);
+    (sizes[0].div_ceil(rows), rows)
+}
+
+/// Rows of the result for each thread. An element's bits don't depend on the split, so it may follow their number.
+///
+/// All tasks pack into the caller's buffer, so there is memory for all of them or C isn't touched.
+#[inline(never)]
+fn shared<T: GemmElement>(whole: &mut Product<'_, T>) -> Result<(), MemoryError> {
+    let &mut Product { form, sizes, strides, a, b, initial, epilogue, ref mut c, .. } = whole;
+    let (tasks, rows) = tasks(sizes);
+    let (ldc, len) = (strides[2], buffer_len(form, sizes, strides, rows).max(1));
+    with_buffer(form.operation(), tasks * len, |buffer| {
+        let parts = c.chunks_mut((rows * ldc).max(1)).zip(buffer.chunks_mut(len)).enumerate();
+        parallel::for_each(parts, |(task, (c, buffer))| {
+            let first = task * rows;
+            run(&mut Product { form, sizes, strides, first, a, b, initial, epilogue, c }, buffer);
+        });
+    })
+}
+
+/// Calls `f` with this thread's buffer, of at least `len` elements. If there is no memory for them, `f` isn't called.
+fn with_buffer<T: GemmElement>(
+    operation: &'static str,
+    len: usize,
+    f: impl FnOnce(&mut [T]),
+) -> Result<(), MemoryError> {
+    // Taken out while it is in use, so no borrow can be outstanding.
+    let mut buffer = T::buffer().take();
+    let reserved = if buffer.len() < len { grow(operation, &mut buffer, len) } else { Ok(()) };
+    if reserved.is_ok() {
+        f(&mut buffer);
+    }
+    T::buffer().set(buffer);
+    reserved
+}
+
+#[cold]
+fn grow<T: Scalar>(operation: &'static str, buffer: &mut Vec<T>, len: usize) -> Result<(), MemoryError> {
+    reserve(operation, buffer, len)?;
+    buffer.resize(len, T::ZERO);
+    Ok(())
+}

@@ -1,0 +1,207 @@
+//! The one place that multiplies matrices.
+//!
+//! C is computed in tiles of MR rows by NR columns that stay in vector registers while the sum over k runs:
+//!
+//! ```text
+//!              NR                      for each block of columns of B
+//!            ┌────┐                      for each block of KC terms of the sum, or more if there are few columns
+//!            │    │ KC   packed B          pack B: panels of NR columns, row after row     (second-level cache)
+//!            └────┘                        for each MR rows of A
+//!       KC                                   pack A: MR rows, column after column          (first-level cache)
+//!    ┌──────┐┌────┐                          for each panel of B
+//! MR │      ││tile│ of C                       tile: MR·NR running sums                   (registers)
+//!    └──────┘└────┘
+//!    packed A
+//! ```
+//!
+//! Packing ([`pack`]) is what makes A·B, A·Bᵀ and Aᵀ·B one loop: only the packing functions know which operand is
+//! transposed. Where C has few columns, rows of A are read in place instead, and a product with few rows packs nothing
+//! ([`few_rows`]). The buffer belongs to the thread and is reused, so that products allocate nothing (nalgebra's fast kernel
+//! allocates for each one, and its transposed products never reach that kernel: dimforge/nalgebra#717).
+//!
+//! **An element of C has the same bits in whatever product it is computed**: alone, in a batch of any size, at any
+//! place, by any number of threads. Its sum runs over blocks of terms ([`Form::block`]), which are added in order. In A·Bᵀ,
+//! within a long block, it runs in interleaved partial sums, which are added in order, too ([`Form::accumulators`]): for a
+//! single row there is nothing else that could be computed at a time. That is what lets a batch be split without anybody
+//! noticing.
+//!
+//! What must stay in registers is written in registers (`simd/registers.rs`), for each instruction set:
+//! see [`simd`](crate::simd). AVX2 and AVX-512 give the same bits, for both round a·b + c once.
+
+use crate::linalg::gemv::gevm;
+use crate::linalg::ger::ger;
+use crate::linalg::microkernel::{Strided, Tiles, write_elements};
+use crate::linalg::pack::{pack, pack_transposed};
+use crate::linalg::product::{
+    Blocks, FEW_COLUMNS, FINISHED, Form, Initial, LOW, Product, WIDEST, is_ger, is_gevm, range_by,
+};
+use crate::scalar::Scalar;
+use crate::simd::{Kernel, Simd};
+
+/// An element type with the tiles that suit it.
+pub(super) trait Tiled: Scalar {
+    /// Computes a product with a buffer that is long enough.
+    fn tiles<S: Simd>(product: &mut Product<'_, Self>, buffer: &mut [Self]);
+}
+
+macro_rules! tiled {
+    ($type:ident) => {
+        impl Tiled for $type {
+            #[inline(always)]
+            fn tiles<S: Simd>(product: &mut Product<'_, Self>, buffer: &mut [Self]) {
+                const SIZE: usize = size_of::<$type>();
+                match S::BYTES {
+                    64 => product.compute::<S, 8, 8, { 128 / SIZE }>(buffer),
+                    32 => product.compute::<S, 6, 8, { 64 / SIZE }>(buffer),
+                    _ => product.compute::<S, 4, 4, { 32 / SIZE }>(buffer),
+                }
+            }
+        }
+    };
+}
+
+tiled!(f32);
+tiled!(f64);
+
+/// A product, and the buffer for its packed operands.
+pub(super) struct Gemm<'a, 'b, T> {
+    /// By reference: a copy would wait for the stores that have just written it.
+    pub(super) product: &'a mut Product<'b, T>,
+    /// At least [`Product::buffer_len`] elements.
+    pub(super) buffer: &'a mut [T],
+}
+
+impl<T: Tiled> Kernel for Gemm<'_, '_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        T::tiles::<S>(self.product, self.buffer);
+    }
+}
+
+impl<T: Scalar> Product<'_, T> {
+    /// Computes it in tiles of at most MR rows by NR columns, which are two vector registers. AW is MR rounded up to a
+    /// multiple of 4.
+    #[inline(always)]
+    fn compute<S: Simd, const MR: usize, const AW: usize, const NR: usize>(&mut self, buffer: &mut [T]) {
+        if self.c.is_empty() {
+            return;
+        }
+        let rows = self.rows();
+        let &mut Self { form, sizes, strides, first, a, b, initial, epilogue, ref mut c } = self;
+        let ([_, n, k], [lda, ldb, ldc]) = (sizes, strides);
+        if k == 0 {
+            for c in c.chunks_mut(ldc) {
+                for j in 0..n {
+                    write_elements::<T, S>(&[T::ZERO], initial, &mut c[j..=j], j);
+                }
+            }
+        } else if is_ger(form, sizes, strides) {
+            let step = if let Form::Tn = form { 1 } else { lda };
+            for (i, c) in c.chunks_mut(ldc).enumerate() {
+                ger::<T, S>(a[(first + i) * step], &b[..n], initial, &mut c[..n]);
+            }
+        } else if is_gevm(form, sizes, strides, rows) {
+            let kc = form.block();
+            for (i, c) in c.chunks_mut(ldc).enumerate() {
+                let (a, c) = (&a[(first + i) * lda..][..k], &mut c[..n]);
+                for p in range_by(0, k, kc) {
+                    let initial = if p == 0 { initial } else { Initial::Beta(T::ONE) };
+                    gevm::<T, S>(&a[p..][..kc.min(k - p)], &b[p * ldb..], ldb, initial, c);
+                }
+            }
+        } else {
+            self.blocks::<S, MR, AW, NR>(buffer);
+            return; // finished already
+        }
+        if let Some(epilogue) = epilogue {
+            epilogue.apply_to_rows(c, n, ldc);
+        }
+    }
+
+    /// The loops of the picture above.
+    #[inline(always)]
+    fn blocks<S: Simd, const MR: usize, const AW: usize, const NR: usize>(&mut self, buffer: &mut [T]) {
+        let rows = self.rows();
+        let &mut Self { form, sizes: [m, n, k], strides, first, a, b, initial, epilogue, ref mut c } = self;
+        let [lda, ldb, ldc] = strides;
+        let kc = form.block();
+        let Blocks { columns: nc, terms: depth } = Blocks::of(form, [m, n, k]);
+        let skip = buffer.as_ptr().align_offset(64).min(WIDEST);
+        let b_len = nc * depth;
+        let (panels, columns) = buffer[skip..].split_at_mut(b_len);
+        let (panels, _) = panels.as_chunks_mut::<NR>();
+        let (columns, _) = columns.as_chunks_mut::<AW>();
+        let zero = std::hint::black_box(0);
+        // A tile that is larger than what is left of C.
+        let mut edge = [[T::ZERO; NR]; AW];
+        for j in range_by(0, n, nc) {
+            let nc = nc.min(n - j);
+            for p in range_by(0, k, depth) {
+                let depth = depth.min(k - p);
+                let initial = if p == 0 { initial } else { Initial::Beta(T::ONE) };
+                for (j, panel) in range_by(j, j + nc, NR).zip(panels.chunks_exact_mut(depth)) {
+                    for (p, block) in range_by(p, k, kc).zip(panel.chunks_mut(kc)) {
+                        match form {
+                            Form::Nt => {
+                                let (b, count) = (&b[j * ldb + p..], NR.min(n - j));
+                                pack_transposed::<T, S, NR>(form, b, ldb, count, block);
+                            }
+                            Form::Nn | Form::Tn => {
+                                pack::<T, S, NR>(&b[p * ldb + j..], ldb, NR.min(n - j), block);
+                            }
+                        }
+                    }
+                }
+                // Tiles of about the same height: 13 rows are 5, 4 and 4 rather than 6, 6 and 1.
+                let tiles = rows.div_ceil(MR);
+                let row = |tile: usize| tile * rows / tiles;
+                let (last, count, mut finished) = (p + depth == k, rows, 0);
+                for tile in 0..tiles {
+                    let (i, height) = (row(tile), row(tile + 1) - row(tile));
+                    let (rows, row, term) = match form {
+                        Form::Nn | Form::Nt => (&a[(first + i) * lda + p..], lda, 1),
+                        Form::Tn => (&a[p * lda + first + i..], 1, lda),
+                    };
+                    // Also the rows that a low tile computes and drops.
+                    let a = if n <= FEW_COLUMNS && first + i + height.max(LOW) <= m {
+                        Strided { form, elements: rows, row, term, sorted: false, zero }
+                    } else {
+                        for (p, block) in range_by(0, depth, kc).zip(columns[..depth].chunks_mut(kc)) {
+                            match form {
+                                Form::Nn | Form::Nt => {
+                                    pack_transposed::<T, S, AW>(form, &rows[p..], lda, height, block);
+                                }
+                                Form::Tn => pack::<T, S, AW>(&rows[p * lda..], lda, height, block),
+                            }
+                        }
+                        Strided {
+                            form,
+                            elements: columns.as_flattened(),
+                            row: 1,
+                            term: AW,
+                            sorted: true,
+                            zero,
+                        }
+                    };
+                    let tiles = Tiles::<'_, T, NR> { a, depth, panels, initial, n, ldc, j, nc };
+                    tiles.compute::<S, MR, AW>(height, &mut c[i * ldc..], &mut edge);
+                    // While they are in the first-level cache.
+                    let end = i + height;
+                    if let Some(epilogue) = epilogue
+                        && last
+                        && ((end - finished) * nc >= FINISHED || end == count)
+                    {
+                        if nc == ldc {
+                            epilogue.apply(&mut c[finished * n..end * n]);
+                        } else {
+                            let rows = c[finished * ldc..].chunks_mut(ldc).take(end - finished);
+                            rows.for_each(|c| epilogue.apply(&mut c[j..j + nc]));
+                        }
+                        finished = end;
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,487 @@
+//! Products of every form, size, kernel and instruction set.
+
+mod kernels {
+
+    use crate::linalg::dispatch::compute;
+    use crate::linalg::epilogue::Epilogue;
+    use crate::linalg::gemm::{Gemm, Tiled};
+    use crate::linalg::gemv::Gemv;
+    use crate::linalg::product::{Form, Initial, Product};
+    use crate::scalar::Scalar;
+    use crate::simd;
+
+    const FORMS: [Form; 3] = [Form::Nn, Form::Nt, Form::Tn];
+
+    /// Numbers of all signs and sizes, so that no two orders of summation agree by chance.
+    fn numbers<T: Scalar>(len: usize, salt: usize) -> Vec<T> {
+        let mixed = |i: usize| (i * 31 + salt * 17 + 3) * 2_654_435_761 % 1_000_003;
+        (0..len).map(|i| T::from_f64((mixed(i) as f64 / 5e5 - 1.0).powi(3))).collect()
+    }
+
+    fn transposed<T: Scalar>(x: &[T], rows: usize, columns: usize) -> Vec<T> {
+        (0..columns).flat_map(|j| (0..rows).map(move |i| x[i * columns + j])).collect()
+    }
+
+    fn gemm<T: Scalar>(
+        form: Form,
+        sizes: [usize; 3],
+        a: &[T],
+        b: &[T],
+        initial: Initial<'_, T>,
+        c: &mut [T],
+    ) {
+        let strides = form.strides(sizes);
+        compute(&mut Product { form, sizes, strides, first: 0, a, b, initial, epilogue: None, c }).unwrap();
+    }
+
+    /// C for A and B that are given row-major and untransposed.
+    fn product<T: Scalar>(
+        form: Form,
+        [m, n, k]: [usize; 3],
+        a: &[T],
+        b: &[T],
+        initial: Initial<'_, T>,
+        c: &[T],
+    ) -> Vec<T> {
+        let mut c = c.to_vec();
+        match form {
+            Form::Nn => gemm(form, [m, n, k], a, b, initial, &mut c),
+            Form::Nt => gemm(form, [m, n, k], a, &transposed(b, k, n), initial, &mut c),
+            Form::Tn => gemm(form, [m, n, k], &transposed(a, m, k), b, initial, &mut c),
+        }
+        c
+    }
+
+    fn same_bits_in_any_batch<T: Scalar>() {
+        let m = 41;
+        for n in [1, 3, 10, 33, 530] {
+            for k in [1, 5, 64, 65, 257, 512, 518, 1025, 1540] {
+                let (a, b, c) = (numbers::<T>(m * k, 1), numbers(k * n, 2), numbers(m * n, 3));
+                let row = numbers(n, 4);
+                for initial in [Initial::Zero, Initial::Bias(&row), Initial::Beta(T::from_f64(0.3))] {
+                    for form in FORMS {
+                        let whole = product(form, [m, n, k], &a, &b, initial, &c);
+                        // Without accumulators, all forms are one.
+                        if form.accumulators(k) == 1 {
+                            assert_eq!(whole, product(Form::Nn, [m, n, k], &a, &b, initial, &c), "{form:?}");
+                        }
+                        for batch in [1, 3, 4, 8, 9, m] {
+                            let mut parts = Vec::new();
+                            for (a, c) in a.chunks(batch * k).zip(c.chunks(batch * n)) {
+                                parts.extend(product(form, [c.len() / n, n, k], a, &b, initial, c));
+                            }
+                            assert_eq!(whole, parts, "{form:?}, {n} columns, {k} terms, batches of {batch}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_element_has_the_same_bits_in_any_batch_and_place() {
+        same_bits_in_any_batch::<f32>();
+        same_bits_in_any_batch::<f64>();
+    }
+
+    /// Each element once, when its sum is complete.
+    #[test]
+    fn an_activation_comes_last_and_once() {
+        fn f(c: &mut [f32]) {
+            c.iter_mut().for_each(|c| *c = *c * 0.5 + 3.0);
+        }
+        for [m, n, k] in [
+            [1, 1, 1],
+            [3, 4, 5],
+            [3, 4, 0],
+            [30, 40, 1],
+            [2, 40, 70],
+            [41, 33, 65],
+            [300, 10, 520],
+            [20, 300, 600],
+            [8, 30, 600],
+            [19, 1100, 300],
+        ] {
+            let (a, b, c) = (numbers::<f32>(m * k, 1), numbers::<f32>(n * k, 2), numbers(m * n, 3));
+            let row = numbers(n, 4);
+            for form in FORMS {
+                for initial in [Initial::Zero, Initial::Bias(&row), Initial::Beta(0.3)] {
+                    let with = |epilogue: Option<Epilogue<'_, f32>>, c: &mut Vec<f32>| {
+                        let sizes = [m, n, k];
+                        compute(&mut Product {
+                            form,
+                            sizes,
+                            strides: form.strides(sizes),
+                            first: 0,
+                            a: &a,
+                            b: &b,
+                            initial,
+                            epilogue,
+                            c,
+                        })
+                        .unwrap();
+                    };
+                    let (mut together, mut after) = (c.clone(), c.clone());
+                    with(Some(Epilogue::new(&f)), &mut together);
+                    with(None, &mut after);
+                    f(&mut after);
+                    assert_eq!(together, after, "{form:?} {m} {n} {k}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn columns_do_not_depend_on_their_place() {
+        let [m, n, k] = [9, 40, 300];
+        let (a, b, c) = (numbers::<f32>(m * k, 1), numbers::<f32>(k * n, 2), vec![0.0; m * n]);
+        for form in FORMS {
+            let whole = product(form, [m, n, k], &a, &b, Initial::Zero, &c);
+            for j in 0..n {
+                let column: Vec<f32> = b.iter().skip(j).step_by(n).copied().collect();
+                let alone = product(form, [m, 1, k], &a, &column, Initial::Zero, &c[..m]);
+                assert!(alone.iter().eq(whole.iter().skip(j).step_by(n)), "{form:?}, column {j}");
+            }
+        }
+    }
+
+    /// What [`gemm`] would do on a processor with no more than `level`.
+    fn run_at<T: Tiled>(level: &str, product: &mut Product<'_, T>) -> Option<()> {
+        if product.is_gemv() {
+            simd::run_at(level, Gemv(product))
+        } else {
+            let buffer = &mut vec![T::ZERO; product.buffer_len()];
+            simd::run_at(level, Gemm { product, buffer })
+        }
+    }
+
+    fn same_bits_with_any_registers<T: Tiled>() {
+        let edges = (1..16).map(|n| [5, n, 3]);
+        let few = [[1, 9, 70], [2, 300, 65], [1, 3, 530], [8, 13, 519], [3, 40, 1030]];
+        let many = [[33, 17, 300], [13, 530, 64], [14, 260, 129], [9, 20, 519]];
+        for [m, n, k] in edges.chain(few).chain(many) {
+            let (a, b, c) = (numbers::<T>(m * k, 1), numbers(k * n, 2), numbers(m * n, 3));
+            let row = numbers(n, 4);
+            for form in FORMS {
+                for initial in [Initial::Zero, Initial::Bias(&row), Initial::Beta(T::from_f64(0.3))] {
+                    let with = |level| {
+                        let mut c = c.clone();
+                        let product = &mut Product {
+                            form,
+                            sizes: [m, n, k],
+                            strides: form.strides([m, n, k]),
+                            first: 0,
+                            a: &a,
+                            b: &b,
+                            initial,
+                            epilogue: None,
+                            c: &mut c,
+                        };
+                        run_at(level, product).map(|()| c)
+                    };
+                    if let (Some(wide), Some(narrow)) = (with("avx512"), with("avx2")) {
+                        assert_eq!(wide, narrow, "{form:?} {m} {n} {k} {initial:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Both have FMA, so that only the order of the sums could make a difference.
+    #[test]
+    fn the_width_of_registers_changes_no_bit() {
+        same_bits_with_any_registers::<f32>();
+        same_bits_with_any_registers::<f64>();
+    }
+
+    #[test]
+    fn a_part_of_the_rows_has_the_same_bits() {
+        let [m, n, k] = [29, 33, 70];
+        let (a, b) = (numbers::<f32>(m * k, 1), numbers(k * n, 2));
+        for form in FORMS {
+            let (mut whole, mut parts) = (vec![0.0; m * n], vec![0.0; m * n]);
+            gemm(form, [m, n, k], &a, &b, Initial::Zero, &mut whole);
+            for (part, c) in parts.chunks_mut(5 * n).enumerate() {
+                let (first, initial) = (5 * part, Initial::Zero);
+                let sizes = [m, n, k];
+                let strides = form.strides(sizes);
+                let product =
+                    &mut Product { form, sizes, strides, first, a: &a, b: &b, initial, epilogue: None, c };
+                let buffer = &mut vec![0.0; product.buffer_len()];
+                simd::run(Gemm { product, buffer });
+            }
+            assert_eq!(whole, parts, "{form:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_swallowed() {
+        let (nan, infinity) = (f32::NAN, f32::INFINITY);
+        for m in [1, 3, 20] {
+            for k in [1, 2, 9] {
+                for form in FORMS {
+                    let (mut a, b) = (vec![0.0; m * k], vec![infinity; 20 * k]);
+                    // 0·∞ is NaN: products with 0 are not skipped.
+                    let c = product(form, [m, 20, k], &a, &b, Initial::Zero, &vec![0.0; m * 20]);
+                    assert!(c.iter().all(|c| c.is_nan()), "{form:?} {m} {k}");
+                    a[0] = nan;
+                    let c =
+                        product(form, [m, 20, k], &a, &vec![1.0; 20 * k], Initial::Zero, &vec![nan; m * 20]);
+                    assert!(c[..20].iter().all(|c| c.is_nan()), "{form:?} {m} {k}");
+                    assert!(
+                        c[20..].iter().all(|&c| c == 0.0),
+                        "{form:?} {m} {k}: NaN of C or of another row"
+                    );
+                }
+            }
+        }
+    }
+
+    /// A sum begins at 0, so that what is too small for a float is 0 rather than −0, whoever computes it.
+    #[test]
+    fn what_vanishes_has_no_sign() {
+        for m in [1, 2, 20] {
+            for n in [1, 3, 20, 140] {
+                for k in [1, 3, 40, 70] {
+                    let (a, b) = (vec![1e-30_f32; m * k], vec![-1e-30; k * n]);
+                    for form in FORMS {
+                        let c = product(form, [m, n, k], &a, &b, Initial::Zero, &vec![1.0; m * n]);
+                        assert!(c.iter().all(|c| c.to_bits() == 0), "{form:?} {m} {n} {k}: {c:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_second_product_allocates_nothing() {
+        for form in FORMS {
+            for [m, n, k] in
+                [[1, 10, 64], [4, 9, 8], [32, 32, 64], [300, 100, 257], [7, 600, 300], [20, 10, 700]]
+            {
+                let (a, b) = (numbers::<f32>(m * k, 1), numbers::<f32>(k * n, 2));
+                let mut c = vec![0.0; m * n];
+                gemm(form, [m, n, k], &a, &b, Initial::Zero, &mut c);
+                let allocations = allocation_counter::measure(|| {
+                    gemm(form, [m, n, k], &a, &b, Initial::Beta(1.0), &mut c);
+                });
+                assert_eq!(allocations.count_total, 0, "{form:?} {m} {n} {k}");
+            }
+        }
+    }
+
+    /// What runs on processors without AVX2 is tested on the others, too.
+    #[test]
+    fn the_portable_kernel_computes_the_same_products() {
+        for [m, n, k] in [[1, 9, 70], [2, 11, 519], [3, 20, 7], [33, 17, 300], [9, 19, 519], [4, 530, 3]] {
+            // Whole numbers: exact in any order, with or without FMA.
+            let whole = |len, salt| {
+                numbers::<f32>(len, salt).into_iter().map(|x| (x * 9.0).round()).collect::<Vec<_>>()
+            };
+            let (a, b) = (whole(m * k, 1), whole(k * n, 2));
+            let expected = product(Form::Nn, [m, n, k], &a, &b, Initial::Zero, &vec![0.0; m * n]);
+            for form in FORMS {
+                let a = if let Form::Tn = form { transposed(&a, m, k) } else { a.clone() };
+                let b = if let Form::Nt = form { transposed(&b, k, n) } else { b.clone() };
+                let mut c = vec![f32::NAN; m * n];
+                let sizes = [m, n, k];
+                let kernel = &mut Product {
+                    form,
+                    sizes,
+                    strides: form.strides(sizes),
+                    first: 0,
+                    a: &a,
+                    b: &b,
+                    initial: Initial::Zero,
+                    epilogue: None,
+                    c: &mut c,
+                };
+                run_at("baseline", kernel).unwrap();
+                assert_eq!(c, expected, "{form:?} {m} {n} {k}");
+            }
+        }
+    }
+}
+
+mod tensors {
+
+    use crate::linalg::{affine_into, matmul_into, matmul_nt_into, matmul_tn_into};
+    use crate::parallel;
+    use crate::scalar::Scalar;
+    use crate::tensor::Tensor;
+
+    /// Σₚ A[i,p] B[p,j] + β C[i,j] by definition.
+    fn triple_loop(
+        [m, n, k]: [usize; 3],
+        a: impl Fn(usize, usize) -> f64,
+        b: impl Fn(usize, usize) -> f64,
+        beta: f64,
+        c: impl Fn(usize, usize) -> f64,
+    ) -> Tensor<f64> {
+        Tensor::from_fn([m, n], |at| {
+            let (i, j) = (at[0], at[1]);
+            (0..k).map(|p| a(i, p) * b(p, j)).sum::<f64>() + beta * c(i, j)
+        })
+        .unwrap()
+    }
+
+    /// Small whole numbers, so that every product is exact in both types and any order of summation.
+    fn whole<T: Scalar>(rows: usize, columns: usize, salt: usize) -> Tensor<T> {
+        Tensor::from_fn([rows, columns], |at| {
+            let mixed = (at[0] * 31 + at[1] * 17 + salt * 7 + 3) * 2_654_435_761 % 1_000_003;
+            T::from_f64((mixed % 9) as f64 - 4.0)
+        })
+        .unwrap()
+    }
+
+    fn at<T: Scalar>(t: &Tensor<T>) -> impl Fn(usize, usize) -> f64 {
+        |i, j| t.get(&[i, j]).unwrap().to_f64()
+    }
+
+    fn check<T: Scalar>(sizes: [usize; 3]) {
+        let [m, n, k] = sizes;
+        for beta in [0.0, 1.0, -2.0] {
+            let c0 = whole::<T>(m, n, 5);
+            let poisoned = |c0: &Tensor<T>| match beta {
+                0.0 => Tensor::full(c0.shape(), T::from_f64(f64::NAN)).unwrap(),
+                _ => c0.clone(),
+            };
+            let same = |form: &str, c: &Tensor<T>, expected: &Tensor<f64>| {
+                let c: Vec<f64> = c.as_slice().iter().map(|c| c.to_f64()).collect();
+                assert_eq!(c, expected.as_slice(), "{form} {sizes:?} beta {beta}");
+            };
+            let b = T::from_f64(beta);
+
+            let (x, y) = (whole::<T>(m, k, 1), whole::<T>(k, n, 2));
+            let mut c = poisoned(&c0);
+            matmul_into(&x, &y, b, &mut c).unwrap();
+            same("nn", &c, &triple_loop(sizes, at(&x), at(&y), beta, at(&c0)));
+
+            let (x, y) = (whole::<T>(m, k, 1), whole::<T>(n, k, 2));
+            let mut c = poisoned(&c0);
+            matmul_nt_into(&x, &y, b, &mut c).unwrap();
+            let transposed = |p, j| at(&y)(j, p);
+            same("nt", &c, &triple_loop(sizes, at(&x), transposed, beta, at(&c0)));
+
+            let (x, y) = (whole::<T>(k, m, 1), whole::<T>(k, n, 2));
+            let mut c = poisoned(&c0);
+            matmul_tn_into(&x, &y, b, &mut c).unwrap();
+            let transposed = |i, p| at(&x)(p, i);
+            same("tn", &c, &triple_loop(sizes, transposed, at(&y), beta, at(&c0)));
+        }
+    }
+
+    #[test]
+    fn exact_for_whole_numbers_at_every_small_size_and_around_the_switch_of_kernels() {
+        for m in 0..=9 {
+            for n in 0..=9 {
+                for k in 0..=9 {
+                    check::<f32>([m, n, k]);
+                    check::<f64>([m, n, k]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn exact_for_large_and_skinny_shapes() {
+        for sizes in [
+            [1, 10, 784],
+            [300, 1, 64],
+            [64, 10, 32],
+            [5, 200, 200],
+            [6, 200, 200],
+            [200, 5, 6],
+            [200, 6, 5],
+            [129, 65, 257],
+            [2, 2, 5000],
+            [1000, 3, 2],
+        ] {
+            check::<f32>(sizes);
+            check::<f64>(sizes);
+        }
+    }
+
+    #[test]
+    fn a_bias_is_added_to_every_row() {
+        for [m, n, k] in [[1, 1, 1], [2, 5, 0], [3, 40, 7], [50, 33, 300]] {
+            let (x, w, b) = (whole::<f32>(m, k, 1), whole::<f32>(n, k, 2), whole::<f32>(1, n, 3));
+            let b = b.reshape([n]).unwrap();
+            let mut y = Tensor::full([m, n], f32::NAN).unwrap();
+            affine_into(&x, &w, &b, &mut y).unwrap();
+            let mut expected = x.matmul_nt(&w).unwrap();
+            expected.add_to_rows(&b).unwrap();
+            assert_eq!(y, expected);
+        }
+        let (x, w) = (whole::<f32>(2, 3, 1), whole::<f32>(4, 3, 2));
+        let mut y = whole::<f32>(2, 4, 3);
+        let before = y.clone();
+        let error = affine_into(&x, &w, &Tensor::from([1.0; 3]), &mut y).unwrap_err();
+        assert_eq!(error.to_string(), "matmul A·Bᵀ + b: expected a bias of [4], got [3]");
+        assert!(affine_into(&x, &w, &Tensor::from([[1.0; 4]]), &mut y).is_err());
+        assert!(affine_into(&w, &y, &Tensor::from([1.0; 2]), &mut y.clone()).is_err());
+        assert_eq!(y, before);
+    }
+
+    #[test]
+    fn the_number_of_threads_changes_no_bit() {
+        let number = |at: &[usize]| ((at[0] * 31 + at[1] * 17) % 101) as f32 / 7.0;
+        let a = Tensor::<f32>::from_fn([173, 160], number).unwrap();
+        let b = Tensor::from_fn([170, 160], number).unwrap();
+        let c = Tensor::from_fn([173, 170], number).unwrap();
+        let results = [1, 2, 3, 7].map(|threads| {
+            parallel::set_threads(threads.try_into().unwrap());
+            let (nt, nn) = (a.matmul_nt(&b).unwrap(), c.matmul(&b).unwrap());
+            let mut tn = b.clone();
+            matmul_tn_into(&c, &a, 0.5, &mut tn).unwrap();
+            (nt, nn, tn)
+        });
+        assert!(results.iter().all(|result| *result == results[0]));
+    }
+
+    #[test]
+    fn leading_axes_are_rows() {
+        let x = whole::<f32>(6, 4, 1).reshape([2, 3, 4]).unwrap();
+        let w = whole::<f32>(7, 4, 2);
+        let y = x.matmul_nt(&w).unwrap();
+        assert_eq!(y.shape(), [2, 3, 7]);
+        let flat = x.clone().reshape([6, 4]).unwrap().matmul_nt(&w).unwrap();
+        assert_eq!(y.as_slice(), flat.as_slice());
+        assert_eq!(x.matmul_tn(&y).unwrap().shape(), [4, 7]);
+        let vector = Tensor::<f32>::zeros([4]).unwrap();
+        assert_eq!(vector.matmul_nt(&w).unwrap().shape(), [7]);
+    }
+
+    #[test]
+    fn shapes_that_do_not_fit_are_refused_and_c_is_kept() {
+        let (a, b) = (whole::<f32>(2, 3, 1), whole::<f32>(4, 5, 2));
+        let mut c = whole::<f32>(2, 5, 3);
+        let before = c.clone();
+        let error = matmul_into(&a, &b, 0.0, &mut c).unwrap_err();
+        assert_eq!(error.to_string(), "matmul A·B: expected [_, 4], got [2, 3]");
+        assert!(matmul_nt_into(&a, &b, 0.0, &mut c).is_err());
+        let error = matmul_tn_into(&a, &b, 0.0, &mut c).unwrap_err();
+        assert_eq!(error.to_string(), "matmul Aᵀ·B: expected [4, _], got [2, 3]");
+        // The operands fit, the result doesn't.
+        let error = matmul_into(&a, &whole(3, 6, 1), 1.0, &mut c).unwrap_err();
+        assert_eq!(error.to_string(), "matmul A·B: expected a result of [2, 6], got [2, 5]");
+        // As many elements are not enough.
+        let mut turned = c.clone().reshape([5, 2]).unwrap();
+        assert!(matmul_into(&a, &whole(3, 5, 1), 1.0, &mut turned).is_err());
+        assert!(a.matmul(&Tensor::zeros([3]).unwrap()).is_err());
+        let number = Tensor::scalar(1.0);
+        assert!(number.matmul(&Tensor::zeros([1, 1]).unwrap()).is_err());
+        assert!(number.matmul_tn(&a).is_err());
+        assert_eq!(c, before);
+    }
+
+    #[test]
+    fn inner_sizes_must_be_equal() {
+        let zeros = |shape| Tensor::<f32>::zeros(shape).unwrap();
+        for terms in [2, 4] {
+            assert!(matmul_into(&zeros([1, 3]), &zeros([terms, 5]), 0.0, &mut zeros([1, 5])).is_err());
+            assert!(matmul_nt_into(&zeros([1, 3]), &zeros([5, terms]), 0.0, &mut zeros([1, 5])).is_err());
+            assert!(matmul_tn_into(&zeros([3, 1]), &zeros([terms, 5]), 0.0, &mut zeros([1, 5])).is_err());
+        }
+    }
+}

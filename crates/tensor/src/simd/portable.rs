@@ -1,0 +1,116 @@
+//! Vectors as arrays, which the compiler turns into registers where it can.
+
+use crate::simd::vector::{Element, Quad, Quads, Register, Registers, Vector};
+use crate::simd::{Baseline, Simd};
+
+/// Eight numbers where a register has four.
+#[derive(Clone, Copy)]
+pub(crate) struct Pair<Q>(Q, Q);
+
+impl<T: Element, Q: Quad<T>> Vector<T> for Pair<Q> {
+    const LEN: usize = 8;
+    #[inline(always)]
+    fn splat(x: T) -> Self {
+        Self(Q::splat(x), Q::splat(x))
+    }
+    #[inline(always)]
+    fn load(x: &[T]) -> Self {
+        Self(Q::load(x), Q::load(&x[4..]))
+    }
+    #[inline(always)]
+    fn load_part(x: &[T]) -> Self {
+        let (first, last) = x.split_at(x.len().min(4));
+        Self(Q::load_at_most(first), Q::load_part(last))
+    }
+    #[inline(always)]
+    fn mul_add(self, b: Self, c: Self) -> Self {
+        Self(self.0.mul_add(b.0, c.0), self.1.mul_add(b.1, c.1))
+    }
+}
+
+impl<T: Element, Q: Quad<T>> Quads<T, Q> for Pair<Q> {
+    #[inline(always)]
+    fn quad(self, i: usize) -> Q {
+        if i == 0 { self.0 } else { self.1 }
+    }
+}
+
+/// Without instructions to rely on, the compiler is trusted to find some.
+#[derive(Clone, Copy)]
+pub(crate) struct Plain<T, const N: usize>([T; N]);
+
+impl Registers for Baseline {
+    type F32 = Plain<f32, 4>;
+    type F64 = Plain<f64, 2>;
+    type QuadF32 = Plain<f32, 4>;
+    type QuadF64 = Plain<f64, 4>;
+    type OctF32 = Plain<f32, 8>;
+    type OctF64 = Plain<f64, 8>;
+}
+
+impl<T: Element, const N: usize> Vector<T> for Plain<T, N> {
+    const LEN: usize = N;
+    #[inline(always)]
+    fn splat(x: T) -> Self {
+        Self([x; N])
+    }
+    #[inline(always)]
+    fn load(x: &[T]) -> Self {
+        let mut register = [T::default(); N];
+        register.copy_from_slice(&x[..N]);
+        Self(register)
+    }
+    // Ends of rows: written out wherever there may be one, they make a program 3 KB larger.
+    #[inline(never)]
+    fn load_part(x: &[T]) -> Self {
+        let mut register = [T::default(); N];
+        register.iter_mut().zip(x).for_each(|(register, &x)| *register = x);
+        Self(register)
+    }
+    #[inline(always)]
+    fn mul_add(self, b: Self, mut c: Self) -> Self {
+        for i in 0..N {
+            c.0[i] = <Baseline as Simd>::mul_add(self.0[i], b.0[i], c.0[i]);
+        }
+        c
+    }
+}
+
+impl<T: Element, const N: usize> Register<T> for Plain<T, N> {
+    #[inline(always)]
+    fn store(self, x: &mut [T]) {
+        x[..N].copy_from_slice(&self.0);
+    }
+    #[inline(never)]
+    fn store_part(self, x: &mut [T]) {
+        x.iter_mut().zip(self.0).for_each(|(x, register)| *x = register);
+    }
+    #[inline(always)]
+    fn plus(mut self, b: Self) -> Self {
+        for i in 0..N {
+            self.0[i] += b.0[i];
+        }
+        self
+    }
+    #[inline(always)]
+    fn times(mut self, b: Self) -> Self {
+        for i in 0..N {
+            self.0[i] *= b.0[i];
+        }
+        self
+    }
+}
+
+impl<T: Element> Quad<T> for Plain<T, 4> {
+    #[inline(always)]
+    fn transpose([a, b, c, d]: [Self; 4]) -> [Self; 4] {
+        [0, 1, 2, 3].map(|j| Self([a.0[j], b.0[j], c.0[j], d.0[j]]))
+    }
+}
+
+impl<T: Element> Quads<T, Plain<T, 4>> for Plain<T, 8> {
+    #[inline(always)]
+    fn quad(self, i: usize) -> Plain<T, 4> {
+        Plain::load(&self.0[4 * i..])
+    }
+}
