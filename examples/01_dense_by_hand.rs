@@ -10,7 +10,7 @@
 use std::error::Error;
 
 use backrule_loss::{Mse, Reduction};
-use backrule_nn::{Grads, Key, Layer, Linear, Mode, Relu, Sequential, Tape};
+use backrule_nn::{Grads, Key, Layer, Linear, Mode, Relu, Sequential, Tape, summary};
 use backrule_optim::{Optimizer, Sgd};
 use backrule_tensor::{NamedTensors, Tensor};
 
@@ -52,7 +52,7 @@ fn two_layers() -> Result<(), Box<dyn Error>> {
         .layer("fc2", Linear::from_tensors(w2, Some(Tensor::from([0.20, 0.20])))?)
         .layer("relu2", Relu)
         .build()?;
-    println!("{}\n", net.summary([1, 2])?);
+    println!("{}\n", summary(&net, [1, 2])?);
     let x = Tensor::from([[0.25, 0.65]]);
     let target = Tensor::from([[0.99, 0.01]]);
     let mut optimizer = Optimizer::new(Sgd::new(0.1)?, &net)?;

@@ -6,7 +6,7 @@
 
 use std::error::Error;
 
-use backrule_nn::{At, Cache, Layer, LayerError, Linear, Mode, Sequential, gradcheck};
+use backrule_nn::{At, Cache, Layer, LayerError, Linear, Mode, Sequential, gradcheck, summary};
 use backrule_tensor::{Grad, Scalar, ShapeError, Tensor, TensorError, named_tensors, random};
 
 /// A rectifier that learns its slope a for negative inputs (PReLU; K. He et al., 2015):
@@ -90,7 +90,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .layer("prelu", Prelu::new(3)?)
         .layer("fc2", Linear::new(3, 2, &mut rng)?)
         .build()?;
-    println!("\n{}\n", net.summary([7, 4])?);
+    println!("\n{}\n", summary(&net, [7, 4])?);
     println!("the network: {}", gradcheck(&mut net, [7, 4], 5)?);
     Ok(())
 }

@@ -107,6 +107,8 @@ struct Modules {
     globs: BTreeMap<Module, Vec<Vec<String>>>,
     /// Paths within the crate that a module's code names.
     uses: BTreeMap<Module, BTreeSet<Vec<String>>>,
+    /// A module that stands within another one's file belongs to that.
+    within: BTreeMap<Module, Module>,
 }
 
 /// Tests may use whatever they test.
@@ -215,7 +217,10 @@ impl Modules {
                     let name = item.ident.to_string();
                     let inner = [&module[..], &[name.clone()]].concat();
                     match &item.content {
-                        Some((_, items)) => self.module(items, &folder.join(&name), inner),
+                        Some((_, items)) => {
+                            self.within.insert(inner.clone(), module.clone());
+                            self.module(items, &folder.join(&name), inner);
+                        }
                         None => {
                             let (flat, nested) = (folder.join(format!("{name}.rs")), folder.join(&name));
                             let file = if flat.exists() { flat } else { nested.join("mod.rs") };
@@ -271,14 +276,31 @@ impl Modules {
         }
     }
 
-    /// For each module, those whose definitions it uses. A module and what is inside it in the same file or folder
-    /// are different modules.
+    /// The module whose file this one stands in. A list of files has no code, so those within it stand for themselves.
+    fn file_of<'m>(&'m self, module: &'m Module) -> &'m Module {
+        match self.within.get(module) {
+            Some(outer) if !self.is_list(module) => self.file_of(outer),
+            _ => module,
+        }
+    }
+
+    fn is_list(&self, module: &Module) -> bool {
+        self.items[module].values().all(Option::is_some)
+    }
+
+    /// For each file, those whose definitions it uses.
     fn graph(&self) -> BTreeMap<&Module, BTreeSet<Module>> {
-        let edges = self.uses.iter().map(|(module, uses)| {
+        let mut graph = BTreeMap::<_, BTreeSet<_>>::new();
+        for (module, uses) in &self.uses {
+            let file = self.file_of(module);
             let targets = uses.iter().filter_map(|path| self.defines(path, 0));
-            (module, targets.filter(|target| target != module && !target.is_empty()).collect())
-        });
-        edges.collect()
+            let targets = targets.map(|target| self.file_of(&target).clone());
+            graph
+                .entry(file)
+                .or_default()
+                .extend(targets.filter(|target| target != file && !target.is_empty()));
+        }
+        graph
     }
 }
 
@@ -321,7 +343,6 @@ fn no_modules_import_each_other_in_a_circle() {
     for folder in crate_folders() {
         let modules = Modules::of(&folder);
         let graph = modules.graph();
-        if std::env::var_os("PRINT").is_some() { eprintln!("{}: {:?}", folder.display(), circle(&graph)); continue; }
         let edges: usize = graph.values().map(BTreeSet::len).sum();
         assert!(edges >= 1, "{}: no imports found", folder.display());
         assert_eq!(circle(&graph), None, "{}", folder.display());
@@ -331,22 +352,25 @@ fn no_modules_import_each_other_in_a_circle() {
 /// What a module imports from the root of its crate could be anything: the picture would hide where it stands.
 #[test]
 fn modules_import_each_other_by_path() {
+    let mut found = Vec::new();
     for folder in crate_folders() {
         let modules = Modules::of(&folder);
         for (module, uses) in &modules.uses {
             for path in uses.iter().filter(|path| path.len() == 1 && !module.is_empty()) {
                 let root = &modules.items[&Vec::new()];
                 let through_root = root.get(&path[0]).is_some_and(Option::is_some);
-                assert!(
-                    !through_root,
-                    "{}: {} imports crate::{} through lib.rs",
-                    folder.display(),
-                    module.join("::"),
-                    path[0]
-                );
+                if through_root {
+                    found.push(format!(
+                        "{}: {} imports crate::{}",
+                        folder.display(),
+                        module.join("::"),
+                        path[0]
+                    ));
+                }
             }
         }
     }
+    assert_eq!(found, [""; 0], "through lib.rs");
 }
 
 #[test]
@@ -366,4 +390,96 @@ fn a_circle_would_be_found() {
     assert_eq!(circle(&modules.graph()), None);
     modules.uses.insert(c, BTreeSet::from([vec!["A".to_string()]]));
     assert_eq!(circle(&modules.graph()), Some(["a", "b", "c"].map(String::from).to_vec()));
+}
+
+/// Names in code: outside of comments, tests and samples.
+fn names(items: &[syn::Item], found: &mut BTreeSet<String>) {
+    struct Names<'a>(&'a mut BTreeSet<String>);
+    impl<'ast> Visit<'ast> for Names<'_> {
+        fn visit_ident(&mut self, ident: &'ast syn::Ident) {
+            self.0.insert(ident.to_string());
+        }
+
+        fn visit_macro(&mut self, mac: &'ast syn::Macro) {
+            tokens(mac.tokens.clone(), self.0);
+        }
+
+        fn visit_impl_item_fn(&mut self, function: &'ast syn::ImplItemFn) {
+            if !is_test(&function.attrs) {
+                syn::visit::visit_impl_item_fn(self, function);
+            }
+        }
+
+        fn visit_item(&mut self, item: &'ast syn::Item) {
+            let attributes = match item {
+                syn::Item::Mod(item) => &item.attrs,
+                syn::Item::Fn(item) => &item.attrs,
+                syn::Item::Use(item) => &item.attrs,
+                _ => &Vec::new(),
+            };
+            if !is_test(attributes) {
+                syn::visit::visit_item(self, item);
+            }
+        }
+    }
+    fn tokens(stream: proc_macro2::TokenStream, found: &mut BTreeSet<String>) {
+        for token in stream {
+            match token {
+                proc_macro2::TokenTree::Ident(ident) => _ = found.insert(ident.to_string()),
+                proc_macro2::TokenTree::Group(group) => tokens(group.stream(), found),
+                _ => {}
+            }
+        }
+    }
+    items.iter().for_each(|item| Names(found).visit_item(item));
+}
+
+/// Layers that are made of others name their parts.
+const COMPOSED: [(&str, &[&str]); 0] = [];
+
+/// One more layer is one file and one word: no other code knows of it.
+#[test]
+fn a_layer_is_named_in_its_own_file_and_in_the_list_only() {
+    let src = root().join("crates/nn/src");
+    let mut files = Vec::new();
+    let mut folders = vec![src.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { folders.push(path) } else { files.push(path) }
+        }
+    }
+    let mut named = BTreeMap::new();
+    for file in files {
+        let mut found = BTreeSet::new();
+        names(&syn::parse_file(&fs::read_to_string(&file).unwrap()).unwrap().items, &mut found);
+        named.insert(file.strip_prefix(&src).unwrap().to_path_buf(), found);
+    }
+    let kinds: Vec<_> =
+        backrule_nn::testing::table::<f32>().into_iter().map(|entry| entry.kind.to_string()).collect();
+    assert!(kinds.len() >= 9);
+    let list = Path::new("layers/mod.rs");
+    for kind in &kinds {
+        assert!(named[list].contains(kind), "{kind} is not in the list");
+        let snake: String = kind
+            .chars()
+            .enumerate()
+            .flat_map(|(i, c)| (c.is_uppercase() && i > 0).then_some('_').into_iter().chain(c.to_lowercase()))
+            .collect();
+        // A folder's list of files names what it re-exports.
+        let own = |file: &Path| {
+            file.file_stem().is_some_and(|stem| stem == snake.as_str())
+                || file.file_name().is_some_and(|name| name == "mod.rs")
+                || file.parent().is_some_and(|folder| folder.ends_with(&snake))
+        };
+        let composed = |file: &Path| {
+            COMPOSED.iter().any(|(whole, parts)| {
+                parts.contains(&kind.as_str()) && file.file_stem().is_some_and(|stem| stem == *whole)
+            })
+        };
+        for (file, names) in &named {
+            let elsewhere = names.contains(kind) && !own(file) && !composed(file);
+            assert!(!elsewhere, "{} names {kind}", file.display());
+        }
+    }
 }

@@ -16,7 +16,7 @@ use std::time::Instant;
 use backrule_examples::digits::{self, Digits};
 use backrule_io::{self as io, Checkpoint};
 use backrule_loss::CrossEntropy;
-use backrule_nn::{Grads, Key, Linear, Mode, Relu, Sequential, Tape, predict};
+use backrule_nn::{Grads, Key, Linear, Mode, Relu, Sequential, Tape, predict, summary};
 use backrule_optim::{Optimizer, Sgd};
 use backrule_tensor::{Tensor, TrainingState, random};
 use options::Options;
@@ -42,7 +42,7 @@ fn run(options: Options) -> Result<()> {
         checkpoint.restore_with_optimizer(&mut net, &mut optimizer)?;
         println!("going on after epoch {} of {}\n", run.history.len(), file.display());
     }
-    println!("{}\n", net.summary([run.batch_size, digits::PIXELS])?);
+    println!("{}\n", summary(&net, [run.batch_size, digits::PIXELS])?);
     let (learn, check) = (train.labels.len(), test.labels.len());
     let first = digits::show(train.x.row(0).unwrap_or_default());
     println!("{learn} digits to learn from, {check} to be tested on. The first:\n\n{first}\n");

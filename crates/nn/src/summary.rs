@@ -8,7 +8,6 @@ use crate::catalogue::{describe, kind};
 use crate::error::LayerError;
 use crate::layer::sealed::Sealed;
 use crate::layer::{Layer, MAX_OUTPUTS};
-use crate::layers::Sequential;
 
 /// A network as a table: every layer's place, kind, output shape and number of parameters.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,16 +42,6 @@ pub fn summary_many<T: Scalar>(net: &dyn Layer<T>, inputs: &[Shape]) -> Result<S
     let mut rows = Vec::new();
     let outputs = add_rows(net, Path::ROOT, inputs, &mut rows)?;
     Ok(Summary { inputs: inputs.to_vec(), rows, outputs, parameters: parameters(net) })
-}
-
-impl<T: Scalar> Sequential<T> {
-    /// A table of all layers for inputs of shape `input`, with output shapes and parameter counts.
-    ///
-    /// # Errors
-    /// When a layer doesn't take what the one in front gives; the error names it.
-    pub fn summary(&self, input: impl IntoShape) -> Result<Summary, LayerError> {
-        summary(self, input)
-    }
 }
 
 /// A row for every layer: of a container, its own before its children's. The outermost one is the table itself.

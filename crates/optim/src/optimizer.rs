@@ -7,7 +7,8 @@ use backrule_tensor::{
     TensorError, TrainingState, parallel,
 };
 
-use crate::{Rule, StepError};
+use crate::error::StepError;
+use crate::rule::Rule;
 
 /// A rule and its state for one network: walks over the network's tensors and applies the rule to each.
 ///

@@ -1,7 +1,7 @@
 use backrule_tensor::simd::{self, Kernel, Simd};
 use backrule_tensor::{ConfigError, DType, Options, Scalar};
 
-use crate::Rule;
+use crate::rule::Rule;
 
 /// Its name in errors.
 const SGD: &str = "Sgd";

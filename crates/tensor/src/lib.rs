@@ -14,12 +14,6 @@ mod shape;
 pub mod simd;
 mod tensor;
 
-/// Older names of [`kernels::row`].
-#[doc(hidden)]
-pub mod lanes {
-    pub use crate::kernels::row::{CHUNK as LANES, *};
-}
-
 pub use dtype::DType;
 pub use error::{ConfigError, MemoryError, Place, ShapeError, TensorError, write_with_causes};
 pub use kernels::softmax::{log_softmax, softmax};

@@ -161,7 +161,7 @@ mod tests {
             .unwrap();
         let net = Sequential::builder().layer("block", Residual::new(f)).build().unwrap();
         assert!(net.tensor("block.fc.weight").is_some());
-        let table = net.summary([1, 3]).unwrap();
+        let table = summary(&net, [1, 3]).unwrap();
         assert_eq!(table.parameters(), 12);
         assert!(table.to_string().contains("block       Residual"), "{table}");
     }

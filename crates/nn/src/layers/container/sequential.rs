@@ -21,7 +21,7 @@ use crate::mode::Mode;
 ///
 /// ```
 /// use backrule_nn::tensor::{NamedTensors, random};
-/// use backrule_nn::{Linear, Relu, Sequential};
+/// use backrule_nn::{Linear, Relu, Sequential, summary};
 ///
 /// let mut rng = random::rng(1);
 /// let net: Sequential = Sequential::builder()
@@ -31,7 +31,7 @@ use crate::mode::Mode;
 ///     .build()?;
 /// assert_eq!(net.tensor("fc2.bias").map(|b| b.len()), Some(10));
 /// assert_eq!(
-///     net.summary([1, 64])?.to_string(),
+///     summary(&net, [1, 64])?.to_string(),
 ///     "\
 /// name   layer                  output   parameters
 /// ─────────────────────────────────────────────────
@@ -350,7 +350,7 @@ mod tests {
     use backrule_tensor::random;
 
     use super::*;
-    use crate::{Dropout, Grads, Key, Linear, LinearConfig, Relu, Sigmoid, Tanh, Tape, predict};
+    use crate::{Dropout, Grads, Key, Linear, LinearConfig, Relu, Sigmoid, Tanh, Tape, predict, summary};
 
     fn net() -> Sequential<f64> {
         let mut rng = random::rng(1);
@@ -376,9 +376,9 @@ mod tests {
         let text = "encoder.fc1: linear forward: expected [_, 5], got [2, 6]";
         let x = Tensor::zeros([2, 6]).unwrap();
         assert_eq!(predict(&net, &x).unwrap_err().to_string(), text);
-        assert_eq!(net.summary([2, 6]).unwrap_err().to_string(), text);
+        assert_eq!(summary(&net, [2, 6]).unwrap_err().to_string(), text);
         assert_eq!(net.output_shape(x.shape()).unwrap_err().to_string(), text);
-        assert_eq!(net.summary([2, 5]).unwrap().parameters(), 5 * 4 + 4 + 4 * 3 + 3);
+        assert_eq!(summary(&net, [2, 5]).unwrap().parameters(), 5 * 4 + 4 + 4 * 3 + 3);
     }
 
     #[test]
