@@ -15,12 +15,12 @@ pub(crate) const OPERATION: &str = "copy of tensors";
 /// Tensors whose places fit the stack.
 const FEW: usize = 64;
 
-/// A tensor to be copied, with a number for its path and role. A path lives as long as its visit, so two networks' paths never
-/// meet; their numbers do.
+/// A tensor to be copied, with a number for its path and role. A path lives as long as its visit, so two
+/// networks' paths never meet; their numbers do.
 pub(crate) type Source<'a, T> = Option<(u64, &'a Tensor<T>)>;
 
-/// Calls `f` with places for `count` tensors: on the stack if they are few, and else in memory of the thread's own, which is
-/// there from the second call on.
+/// Calls `f` with places for `count` tensors: on the stack if they are few, and else in memory of the
+/// thread's own, which is there from the second call on.
 pub(crate) fn with_places<'a, T: Scalar>(
     count: usize,
     f: impl FnOnce(&mut [Source<'a, T>]) -> Result<(), TensorError>,
