@@ -71,7 +71,7 @@ impl<T: Scalar, R: Rule<T>> Optimizer<R, T> {
         let (names, layout, mut slots) = (rule.slots(), Layout::of(net), Vec::new());
         for LayoutEntry { path, shape, .. } in parameters(&layout) {
             for _ in names {
-                slots.push(Tensor::zeros(*shape).map_err(|error| TensorError::from(error).within(path))?);
+                slots.push(Tensor::zeros(*shape).map_err(|error| error.within(path))?);
             }
         }
         Ok(Self { rule, steps: 0, layout, names, slots })
