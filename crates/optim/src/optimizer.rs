@@ -33,22 +33,23 @@ use crate::rule::Rule;
 /// ```
 ///
 /// # What a step does with each tensor
-/// - A **parameter** is updated by the rule. A gradient that nothing was added to since the last step counts as zero. Where the
-///   gradient is [unwanted](backrule_tensor::Grad#unwanted-gradients), the parameter is frozen: it and its state stay as they
-///   are, to the last bit, whatever momentum and weight decay there are.
+/// - A **parameter** is updated by the rule. A gradient that nothing was added to since the last step counts
+///   as zero. Where the gradient is [unwanted](backrule_tensor::Grad#unwanted-gradients), the parameter is
+///   frozen: it and its state stay as they are, to the last bit, whatever momentum and weight decay there
+///   are.
 /// - A **buffer**, such as a batch norm's running mean, gets the mean of its increments: their sum ÷
 ///   [`count`](backrule_tensor::Grad::count). No rule and no learning rate is involved.
 /// - A **constant** has no state and is never touched.
 ///
-/// **Then all gradients are cleared**, ready for the next backward pass: there is no `zero_grad` to forget. To accumulate over
-/// several batches, run several backward passes before the step.
+/// **Then all gradients are cleared**, ready for the next backward pass: there is no `zero_grad` to forget.
+/// To accumulate over several batches, run several backward passes before the step.
 ///
 /// # The state
-/// It is visited like a network: `fc1.weight.velocity`, in the network's order. A run that goes on needs it with the number of
-/// steps and the rule's options: see [`TrainingState`].
+/// It is visited like a network: `fc1.weight.velocity`, in the network's order. A run that goes on needs it
+/// with the number of steps and the rule's options: see [`TrainingState`].
 ///
-/// The optimizer belongs to the network as it was when it was made: after that, a tensor that was renamed, added, lost,
-/// reordered or reshaped is an error in [`step`](Self::step).
+/// The optimizer belongs to the network as it was when it was made: after that, a tensor that was renamed,
+/// added, lost, reordered or reshaped is an error in [`step`](Self::step).
 #[derive(Clone, Debug)]
 pub struct Optimizer<R, T: Scalar = f32> {
     rule: R,
@@ -71,7 +72,7 @@ impl<T: Scalar, R: Rule<T>> Optimizer<R, T> {
         let (names, layout, mut slots) = (rule.slots(), Layout::of(net), Vec::new());
         for LayoutEntry { path, shape, .. } in parameters(&layout) {
             for _ in names {
-                slots.push(Tensor::zeros(*shape).map_err(|error| TensorError::from(error).within(path))?);
+                slots.push(Tensor::zeros(*shape).map_err(|error| error.within(path))?);
             }
         }
         Ok(Self { rule, steps: 0, layout, names, slots })
@@ -82,8 +83,9 @@ impl<T: Scalar, R: Rule<T>> Optimizer<R, T> {
     /// Allocates nothing.
     ///
     /// # Errors
-    /// When network, gradients and state don't fit together any more; the error names the tensor. All is checked before
-    /// anything is touched: on error neither parameters nor gradients, state or step count have changed.
+    /// When network, gradients and state don't fit together any more; the error names the tensor. All is
+    /// checked before anything is touched: on error neither parameters nor gradients, state or step count
+    /// have changed.
     pub fn step(
         &mut self,
         net: &mut (impl NamedTensors<T> + ?Sized),
@@ -144,8 +146,8 @@ impl<T: Scalar, R: Rule<T>> Optimizer<R, T> {
         self.rule.set_learning_rate(rate)
     }
 
-    /// Whether everything fits together. The network is visited as it will be for the step, so a `visit_mut` that disagrees
-    /// with `visit` is found out too.
+    /// Whether everything fits together. The network is visited as it will be for the step, so a `visit_mut`
+    /// that disagrees with `visit` is found out too.
     fn check(&self, net: &mut (impl NamedTensors<T> + ?Sized), grads: &Grads<T>) -> Result<(), StepError> {
         self.layout.expect_mut("optimizer step", net).map_err(StepError::Network)?;
         self.layout.expect_layout("optimizer step", grads.layout()).map_err(StepError::Gradients)?;
@@ -209,8 +211,8 @@ fn update<T: Scalar>(rule: &impl Rule<T>, step: u64, mut x: &mut [T], mut dx: &[
     if x.len() <= size || rule.needs_whole() {
         return rule.update(step, x, dx, &mut slots[..count]);
     }
-    // Large memory from the system begins 16 bytes behind a cache line. What lies before the next line is updated by itself, so
-    // that chunks begin at one, and no register of theirs lies across two.
+    // Large memory from the system begins 16 bytes behind a cache line. What lies before the next line is
+    // updated by itself. Then chunks begin at a line, and no register of theirs lies across two.
     let gap = x.as_ptr().align_offset(LINE);
     if (1..size).contains(&gap) {
         let mut slots = slots.each_mut().map(|slot| slot.split_off_mut(..gap).unwrap_or_default());

@@ -1,6 +1,7 @@
 use backrule_tensor::{ConfigError, Options, Scalar};
 
-/// How one tensor changes in a step. An [`Optimizer`](crate::Optimizer) calls it for every parameter of a network.
+/// How one tensor changes in a step. An [`Optimizer`](crate::Optimizer) calls it for every parameter of a
+/// network.
 ///
 /// A rule of your own, the sign of the gradient instead of the gradient:
 ///
@@ -48,19 +49,19 @@ use backrule_tensor::{ConfigError, Options, Scalar};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait Rule<T: Scalar>: Send + Sync {
-    /// The names of the state tensors that each parameter needs, such as `["velocity"]`. They start at zero, have the
-    /// parameter's shape, and are saved as `fc1.weight.velocity`. The answer must never change.
+    /// The names of the state tensors that each parameter needs, such as `["velocity"]`. They start at zero,
+    /// have the parameter's shape, and are saved as `fc1.weight.velocity`. The answer must never change.
     fn slots(&self) -> &'static [&'static str];
 
     /// Changes a parameter x by its gradient dx.
     ///
-    /// `step` is 1 in an optimizer's first step. `slots` are the tensors named by [`slots`](Self::slots), in that
-    /// order; like dx they are as long as x. All of them are **a part of the parameter**, unless
+    /// `step` is 1 in an optimizer's first step. `slots` are the tensors named by [`slots`](Self::slots), in
+    /// that order; like dx they are as long as x. All of them are **a part of the parameter**, unless
     /// [`needs_whole`](Self::needs_whole): large ones are updated part by part, on several threads.
     fn update(&self, step: u64, x: &mut [T], dx: &[T], slots: &mut [&mut [T]]);
 
-    /// Whether [`update`](Self::update) has to see a parameter as a whole, because it takes a norm, say. The default is no:
-    /// what happens to an element depends on no other.
+    /// Whether [`update`](Self::update) has to see a parameter as a whole, because it takes a norm, say. The
+    /// default is no: what happens to an element depends on no other.
     fn needs_whole(&self) -> bool {
         false
     }
@@ -80,7 +81,8 @@ pub trait Rule<T: Scalar>: Send + Sync {
     /// Changes all options to those that [`options`](Self::options) has given before.
     ///
     /// # Errors
-    /// When one is unknown, missing or impossible, or would change the [`slots`](Self::slots). They stay as they were then.
+    /// When one is unknown, missing or impossible, or would change the [`slots`](Self::slots). They stay as
+    /// they were then.
     fn set_options(&mut self, options: Options) -> Result<(), ConfigError>;
 }
 

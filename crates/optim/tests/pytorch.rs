@@ -6,9 +6,9 @@ use backrule_optim::{Momentum, Optimizer, Sgd};
 use backrule_testkit::oracle::{self, Case};
 use backrule_testkit::{assert_close, numbers, tensor};
 
-/// Parameters of size 1 are rounded by 2⁻²⁴ of themselves in each of 12 steps, and so are gradients and velocities; an
-/// error in a velocity of size 10 counts 1 / (1 − 0.9) times and is scaled by the learning rate, 0.1: about 3 roundings
-/// a step, 12 · 3 · 2⁻²⁴ = 2e-6.
+/// Parameters of size 1 are rounded by 2⁻²⁴ of themselves in each of 12 steps, and so are gradients and
+/// velocities; an error in a velocity of size 10 counts 1 / (1 − 0.9) times and is scaled by the learning
+/// rate, 0.1: about 3 roundings a step, 12 · 3 · 2⁻²⁴ = 2e-6.
 const F32: f64 = 2e-6;
 const F64: f64 = 1e-10;
 

@@ -24,7 +24,7 @@ pub(crate) fn table<T: Scalar>() -> Vec<(&'static str, AnyRule<T>)> {
     rules
 }
 
-/// The same rule again, so that two optimizers can be compared.
+/// The same rule again, for a second optimizer.
 pub(crate) fn optimizer<T: Scalar>(rule: usize, net: &Net<T>) -> AnyOptimizer<T> {
     Optimizer::new(table().swap_remove(rule).1, net).unwrap()
 }

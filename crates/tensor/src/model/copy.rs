@@ -15,12 +15,12 @@ pub(crate) const OPERATION: &str = "copy of tensors";
 /// Tensors whose places fit the stack.
 const FEW: usize = 64;
 
-/// A tensor to be copied, with a number for its path and role. A path lives as long as its visit, so two networks' paths never
-/// meet; their numbers do.
+/// A tensor to be copied, with a number for its path and role. A path lives as long as its visit, so two
+/// networks' paths never meet; their numbers do.
 pub(crate) type Source<'a, T> = Option<(u64, &'a Tensor<T>)>;
 
-/// Calls `f` with places for `count` tensors: on the stack if they are few, and else in memory of the thread's own, which is
-/// there from the second call on.
+/// Calls `f` with places for `count` tensors: on the stack if they are few, and else in memory of the
+/// thread's own, which is there from the second call on.
 pub(crate) fn with_places<'a, T: Scalar>(
     count: usize,
     f: impl FnOnce(&mut [Source<'a, T>]) -> Result<(), TensorError>,
@@ -73,7 +73,9 @@ mod tests {
     use super::*;
     use crate::model::visit::NamedTensors;
 
-    fn net(tensors: usize, value: f64) -> Vec<(String, Tensor<f64>)> {
+    type Net = Vec<(String, Tensor<f64>)>;
+
+    fn net(tensors: usize, value: f64) -> Net {
         (0..tensors).map(|i| (format!("layer{i}.weight"), Tensor::full([2, 3], value).unwrap())).collect()
     }
 
@@ -101,7 +103,7 @@ mod tests {
     }
 
     /// Counts how often its tensors are visited.
-    struct Counted<'a>(&'a Cell<usize>, Vec<(String, Tensor<f64>)>);
+    struct Counted<'a>(&'a Cell<usize>, Net);
 
     impl NamedTensors<f64> for Counted<'_> {
         fn visit<'s>(&'s self, path: Path<'_>, visitor: &mut dyn FnMut(Path<'_>, Role, &'s Tensor<f64>)) {
@@ -134,7 +136,7 @@ mod tests {
         for tensors in [3, FEW + 3] {
             let source = net(tensors, 1.0);
             let last = tensors - 1;
-            let check = |expected: &str, change: &dyn Fn(&mut Vec<(String, Tensor<f64>)>)| {
+            let check = |expected: &str, change: &dyn Fn(&mut Net)| {
                 let mut target = net(tensors, 0.0);
                 change(&mut target);
                 let before = target.clone();

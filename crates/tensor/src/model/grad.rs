@@ -5,14 +5,16 @@ use crate::scalar::Scalar;
 use crate::shape::Shape;
 use crate::tensor::Tensor;
 
-/// The gradient of one tensor of a network: ∂l/∂θ of a parameter, or the increment of a buffer. Backward passes add to it, and
-/// an optimizer's step clears it.
+/// The gradient of one tensor of a network: ∂l/∂θ of a parameter, or the increment of a buffer. Backward
+/// passes add to it, and an optimizer's step clears it.
 ///
-/// **A gradient that is cleared is zero**, and no zeros are written for that: they would be a sixth of the memory traffic of an
-/// update with momentum. The next backward pass overwrites the old values instead of reading them.
+/// **A gradient that is cleared is zero**, and no zeros are written for that: they would be a sixth of the
+/// memory traffic of an update with momentum. The next backward pass overwrites the old values instead of
+/// reading them.
 ///
-/// A backward rule adds in one of two ways. A product computes c ← β c + …, and [`accumulate`](Self::accumulate) tells it the
-/// β. Everything else adds to a tensor, which [`add_to`](Self::add_to) fills with zeros first where that is necessary.
+/// A backward rule adds in one of two ways. A product computes c ← β c + …, and
+/// [`accumulate`](Self::accumulate) tells it the β. Everything else adds to a tensor, which
+/// [`add_to`](Self::add_to) fills with zeros first where that is necessary.
 ///
 /// ```
 /// use backrule_tensor::{Grad, Tensor, TensorError, matmul_tn_into};
@@ -32,8 +34,8 @@ use crate::tensor::Tensor;
 /// ```
 ///
 /// # Unwanted gradients
-/// The gradient of a frozen parameter is unwanted: it stays zero, backward rules don't compute it, and an optimizer leaves
-/// parameter and state as they are.
+/// The gradient of a frozen parameter is unwanted: it stays zero, backward rules don't compute it, and an
+/// optimizer leaves parameter and state as they are.
 ///
 /// ```
 /// use backrule_tensor::{Grad, Tensor, TensorError};
@@ -90,8 +92,8 @@ impl<T: Scalar> Grad<T> {
         if self.zero { None } else { Some(&mut self.tensor) }
     }
 
-    /// Adds the result of `f(β, c)`, which computes c ← β c + …: β is 0 if the gradient is zero, so that the old values in c
-    /// don't count, NaN included, and 1 if not. `f` is not called for an unwanted gradient.
+    /// Adds the result of `f(β, c)`, which computes c ← β c + …: β is 0 if the gradient is zero, so the
+    /// old values in c don't count, NaN included, and 1 if not. `f` is not called for an unwanted gradient.
     ///
     /// # Errors
     /// Those of `f`. A gradient that was zero stays zero then.
@@ -104,8 +106,8 @@ impl<T: Scalar> Grad<T> {
         Ok(())
     }
 
-    /// Lends the values to `f`, which adds to them; zeros are written first if the gradient is zero. `f` is not called for an
-    /// unwanted gradient.
+    /// Lends the values to `f`, which adds to them; zeros are written first if the gradient is zero. `f` is
+    /// not called for an unwanted gradient.
     ///
     /// # Errors
     /// Those of `f`. A gradient that was zero stays zero then.
@@ -119,8 +121,9 @@ impl<T: Scalar> Grad<T> {
     }
 
     /// The way to add to the increment of a buffer, such as momentum · (mean of the batch − running mean): as
-    /// [`add_to`](Self::add_to), and [`count`](Self::count) is one more then. An optimizer adds increment ÷ count to the
-    /// buffer, so several passes before one step move it as far as one pass with the mean of their statistics.
+    /// [`add_to`](Self::add_to), and [`count`](Self::count) is one more then. An optimizer adds increment ÷
+    /// count to the buffer, so several passes before one step move it as far as one pass with the mean of
+    /// their statistics.
     ///
     /// ```
     /// use backrule_tensor::{Grad, Tensor, TensorError};
@@ -167,7 +170,8 @@ impl<T: Scalar> Grad<T> {
         self.increments = 0;
     }
 
-    /// Whether it is zero because nothing has been added. That it isn't doesn't mean that an element differs from 0.
+    /// Whether it is zero because nothing has been added. That it isn't doesn't mean that an element differs
+    /// from 0.
     pub fn is_zero(&self) -> bool {
         self.zero
     }
@@ -192,8 +196,8 @@ impl<T: Scalar> Grad<T> {
         }
     }
 
-    /// Adds another gradient of the same tensor, of another part of the batch, say, and its count of increments. An unwanted
-    /// gradient stays zero.
+    /// Adds another gradient of the same tensor, of another part of the batch, say, and its count of
+    /// increments. An unwanted gradient stays zero.
     ///
     /// # Errors
     /// When it has another shape.

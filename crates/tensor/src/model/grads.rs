@@ -13,8 +13,8 @@ use crate::{parallel, readable};
 
 /// The gradients of a network: one [`Grad`] for every tensor, in visit order.
 ///
-/// A backward pass adds to them, and an optimizer's step clears them: they are zero then, without a zero being written. They
-/// deref to a slice.
+/// A backward pass adds to them, and an optimizer's step clears them: they are zero then, without a zero
+/// being written. They deref to a slice.
 ///
 /// ```
 /// use backrule_tensor::{Grads, Tensor, TensorError};
@@ -28,8 +28,9 @@ use crate::{parallel, readable};
 /// ```
 ///
 /// # Parameters, buffers, constants
-/// Norm, scale and clipping are about the gradients of parameters. The entry of a buffer is the sum of its increments, which
-/// none of them touches; that of a constant is unwanted from the start. An unwanted gradient is zero, so it counts for nothing.
+/// Norm, scale and clipping are about the gradients of parameters. The entry of a buffer is the sum of its
+/// increments, which none of them touches; that of a constant is unwanted from the start. An unwanted
+/// gradient is zero, so it counts for nothing.
 #[derive(Clone)]
 pub struct Grads<T: Scalar = f32> {
     layout: Layout,
@@ -68,7 +69,8 @@ impl<T: Scalar> Grads<T> {
         self.parameters_mut().for_each(|grad| grad.scale(factor));
     }
 
-    /// Adds the gradients of another backward pass, over another part of the batch, say, and their counts of increments.
+    /// Adds the gradients of another backward pass, over another part of the batch, say, and their counts of
+    /// increments.
     ///
     /// # Errors
     /// When they belong to another network; nothing is added then.
@@ -83,13 +85,14 @@ impl<T: Scalar> Grads<T> {
 
     /// √Σ g², the length of the gradients of all parameters as one vector.
     ///
-    /// The sum is taken in double precision and in a fixed order, so it has the same bits on any number of threads.
+    /// The sum is taken in double precision and in a fixed order, so it has the same bits on any number of
+    /// threads.
     pub fn norm(&self) -> f64 {
         self.parameters().map(|(_, values)| sum_of_squares(values)).sum::<f64>().sqrt()
     }
 
-    /// Scales the gradients of all parameters by most / (norm + 10⁻⁶) if their [`norm`](Self::norm) exceeds `most`, as PyTorch's
-    /// `clip_grad_norm_` does. Returns the norm from before.
+    /// Scales the gradients of all parameters by most / (norm + 10⁻⁶) where that is below 1, as PyTorch's
+    /// `clip_grad_norm_` does: their [`norm`](Self::norm) is at most `most` then. Returns the norm from before.
     ///
     /// ```
     /// use backrule_tensor::{Grads, Tensor};
@@ -108,7 +111,8 @@ impl<T: Scalar> Grads<T> {
     /// ```
     ///
     /// # Errors
-    /// When a gradient is infinite or NaN, which the error names, or `most` is not above 0. Nothing has changed then.
+    /// When a gradient is infinite or NaN, which the error names, or `most` is not above 0. Nothing has
+    /// changed then.
     pub fn clip_norm(&mut self, most: f64) -> Result<f64, ClipError> {
         check_limit("clip_norm", most)?;
         let norm = self.norm();
@@ -126,7 +130,8 @@ impl<T: Scalar> Grads<T> {
     /// Moves every element of the parameters' gradients into −most ..= most.
     ///
     /// # Errors
-    /// When a gradient is infinite or NaN, which the error names, or `most` is not above 0. Nothing has changed then.
+    /// When a gradient is infinite or NaN, which the error names, or `most` is not above 0. Nothing has
+    /// changed then.
     pub fn clip_value(&mut self, most: f64) -> Result<(), ClipError> {
         check_limit("clip_value", most)?;
         self.refuse_infinite()?;

@@ -11,8 +11,8 @@ use crate::tensor::Tensor;
 
 /// The structure of a network: path, role and shape of every tensor, in visit order.
 ///
-/// It is made once per network and shared: a clone costs nothing. Two layouts are compared by address first, and by content
-/// when that differs.
+/// It is made once per network and shared: a clone costs nothing. Two layouts are compared by address first,
+/// and by content when that differs.
 ///
 /// ```
 /// use backrule_tensor::{Layout, Role, Tensor};
@@ -56,8 +56,8 @@ impl Layout {
         walk.finish()
     }
 
-    /// As [`expect`](Self::expect), by the visit that lends the tensors to be changed: a `visit_mut` that disagrees with its
-    /// `visit` is found out.
+    /// As [`expect`](Self::expect), by the visit that lends the tensors to be changed: a `visit_mut` that
+    /// disagrees with its `visit` is found out.
     ///
     /// # Errors
     /// As there.

@@ -4,7 +4,8 @@ use std::fmt;
 
 use crate::error::ConfigError;
 
-/// The named settings of a layer, a loss or a rule, such as a learning rate, in the order in which they were added.
+/// The named settings of a layer, a loss or a rule, such as a learning rate, in the order in which they were
+/// added.
 ///
 /// This is the only form in which settings are saved. Reading takes each one out by its name and kind, and
 /// [`finish`](Self::finish) refuses what is left over.
@@ -28,8 +29,9 @@ use crate::error::ConfigError;
 /// # Ok::<(), ConfigError>(())
 /// ```
 ///
-/// With the feature `serde` they are a map: numbers, whole numbers, booleans, strings and lists under their names. Reading a
-/// map refuses every other type, a name that stands there twice, and what is above the limits below. So does writing one.
+/// With the feature `serde` they are a map: numbers, whole numbers, booleans, strings and lists under their
+/// names. Reading a map refuses every other type, a name that stands there twice, and what is above the
+/// limits below. So does writing one.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Options(Vec<(String, OptionValue)>);
 
@@ -75,7 +77,8 @@ impl Options {
 
     /// Gives the setting `name` a default, for files that were written before there was such a setting.
     ///
-    /// Every setting that is added to a published layer, loss or rule is read this way. All others must be there.
+    /// Every setting that is added to a published layer, loss or rule is read this way. All others must be
+    /// there.
     ///
     /// ```
     /// use backrule_tensor::Options;
@@ -199,7 +202,8 @@ impl Options {
         }
     }
 
-    /// Checks that no name stands here twice and that no limit is exceeded: what can be written can be read again.
+    /// Checks that no name stands here twice and that no limit is exceeded: what can be written can be read
+    /// again.
     ///
     /// # Errors
     /// About the first setting that can't be written.
@@ -320,7 +324,8 @@ impl ConfigError {
     }
 }
 
-/// `rate 0.5, layers 2, mode "causal", axes [1, 2]`. A number has a point or an exponent, a whole number has none.
+/// `rate 0.5, layers 2, mode "causal", axes [1, 2]`. A number has a point or an exponent, a whole number has
+/// none.
 impl fmt::Display for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, (name, value)) in self.iter().enumerate() {

@@ -1,7 +1,7 @@
 use std::fmt;
 
-/// The place of a tensor in a network, such as `encoder.fc1.weight`: a borrowed chain of names, so that walking over a
-/// network allocates nothing.
+/// The place of a tensor in a network, such as `encoder.fc1.weight`: a borrowed chain of names, so
+/// walking over a network allocates nothing.
 ///
 /// ```
 /// use backrule_tensor::Path;
@@ -43,8 +43,8 @@ impl<'a> Path<'a> {
     }
 }
 
-/// As `str::strip_suffix`, for names: an optimizer's step compares each one, and a call to `memcmp` takes longer than the
-/// comparison of a few bytes.
+/// As `str::strip_suffix`, for names: an optimizer's step compares each one, and a call to `memcmp` takes
+/// longer than the comparison of a few bytes.
 fn without_suffix<'t>(text: &'t str, name: &str) -> Option<&'t str> {
     let rest = text.len().checked_sub(name.len())?;
     let same = text.bytes().rev().zip(name.bytes().rev()).all(|(a, b)| a == b);

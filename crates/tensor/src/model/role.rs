@@ -5,11 +5,11 @@ use std::fmt;
 pub enum Role {
     /// A parameter θ: its gradient is ∂l/∂θ, and the optimizer's rule updates it.
     Parameter,
-    /// A value that the layer keeps of its inputs, such as a batch norm's running mean. Its entry among the gradients is not a
-    /// derivative but the sum of its increments, and every optimizer adds their mean.
+    /// A value that the layer keeps of its inputs, such as a batch norm's running mean. Its entry among the
+    /// gradients is not a derivative but the sum of its increments, and every optimizer adds their mean.
     Buffer,
-    /// A value that never changes, such as a table of positions or the weights of a frozen layer. It is saved, and an
-    /// optimizer has no state for it.
+    /// A value that never changes, such as a table of positions or the weights of a frozen layer. It is
+    /// saved, and an optimizer has no state for it.
     Constant,
 }
 

@@ -1,7 +1,7 @@
 use std::ops::Range;
 
-/// The samples of part `index` where a batch of `samples` is cut into `count` parts: contiguous, and where it doesn't come out
-/// even, the first parts have one more.
+/// The samples of part `index` where a batch of `samples` is cut into `count` parts: contiguous, and where it
+/// doesn't come out even, the first parts have one more.
 ///
 /// ```
 /// use backrule_tensor::share;

@@ -5,7 +5,8 @@ use crate::scalar::Scalar;
 
 /// What there is to save of an optimizer: its tensors, how many steps it has made, and its options.
 ///
-/// The three belong together: velocities without the step count, or with another momentum, are another optimizer.
+/// The three belong together: velocities without the step count, or with another momentum, are another
+/// optimizer.
 pub trait TrainingState<T: Scalar>: NamedTensors<T> {
     /// The number of steps made so far.
     fn step_count(&self) -> u64;
@@ -17,8 +18,8 @@ pub trait TrainingState<T: Scalar>: NamedTensors<T> {
         Options::new()
     }
 
-    /// Goes on with these options, which [`options`](Self::options) has given before. It must not change which tensors
-    /// there are.
+    /// Goes on with these options, which [`options`](Self::options) has given before. It must not change
+    /// which tensors there are.
     ///
     /// # Errors
     /// When one is unknown, missing or impossible. The options are as they were then.

@@ -8,18 +8,20 @@ use crate::tensor::Tensor;
 
 /// Something that has tensors with names: a layer, a network, an optimizer's state.
 ///
-/// Both functions visit the same tensors with the same names in the same order, which doesn't change as long as the
-/// structure doesn't: gradients, optimizer state and checkpoints rely on it. Visiting allocates nothing. What has no
-/// tensors, such as an activation, implements the trait with an empty block.
+/// Both functions visit the same tensors with the same names in the same order, which doesn't change as long
+/// as the structure doesn't: gradients, optimizer state and checkpoints rely on it. Visiting allocates
+/// nothing. What has no tensors, such as an activation, implements the trait with an empty block.
 ///
-/// For a struct of tensors the macro [`named_tensors!`](crate::named_tensors) writes both; containers write them by hand.
+/// For a struct of tensors the macro [`named_tensors!`](crate::named_tensors) writes both; containers write
+/// them by hand.
 pub trait NamedTensors<T: Scalar> {
     /// Shows every tensor to `visitor`, with its path below `path` and its role.
     fn visit<'s>(&'s self, path: Path<'_>, visitor: &mut dyn FnMut(Path<'_>, Role, &'s Tensor<T>)) {
         let _ = (path, visitor);
     }
 
-    /// Lends every tensor to `visitor` to be changed. The order, paths and roles are those of [`visit`](Self::visit).
+    /// Lends every tensor to `visitor` to be changed. The order, paths and roles are those of
+    /// [`visit`](Self::visit).
     fn visit_mut<'s>(
         &'s mut self,
         path: Path<'_>,
@@ -66,7 +68,8 @@ pub trait NamedTensors<T: Scalar> {
         found
     }
 
-    /// Makes all tensors those of `other`, which has the same structure: the same paths, roles and shapes in the same order.
+    /// Makes all tensors those of `other`, which has the same structure: the same paths, roles and shapes in
+    /// the same order.
     ///
     /// Takes time in proportion to the tensors, and allocates nothing when it is called again.
     ///
@@ -100,8 +103,8 @@ pub(crate) fn entries<T: Scalar>(net: &(impl NamedTensors<T> + ?Sized)) -> Vec<L
     entries
 }
 
-/// The target is lent out twice, for the comparison and for the copy, so a `visit_mut` that disagrees with its `visit` does no
-/// harm.
+/// The target is lent out twice, for the comparison and for the copy, so a `visit_mut` that disagrees with
+/// its `visit` does no harm.
 fn copy<'a, T: Scalar>(
     target: &mut (impl NamedTensors<T> + ?Sized),
     source: &'a dyn NamedTensors<T>,
@@ -137,11 +140,12 @@ fn copy<'a, T: Scalar>(
     Ok(())
 }
 
-/// Implements [`NamedTensors`] for a struct `Name<T>` whose fields are tensors, optional tensors, or have tensors
-/// themselves: each field under its own name, in the given order. Fields that are not mentioned aren't visited.
+/// Implements [`NamedTensors`] for a struct `Name<T>` whose fields are tensors, optional tensors, or have
+/// tensors themselves: each field under its own name, in the given order. Fields that are not mentioned
+/// aren't visited.
 ///
-/// The tensors of the first braces are parameters unless they say otherwise. Those of `buffers` and `constants` have these
-/// [roles](Role). Both may be left out.
+/// The tensors of the first braces are parameters unless they say otherwise. Those of `buffers` and
+/// `constants` have these [roles](Role). Both may be left out.
 ///
 /// ```
 /// use backrule_tensor::{NamedTensors, Role, Scalar, Tensor, named_tensors};
