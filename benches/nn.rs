@@ -1,6 +1,6 @@
 //! `cargo bench --bench nn`: whole training steps, predictions, and single layers. An id names the network and the batch.
-//! Throughput counts the products' floating-point operations for networks and dense layers, elements for activations, and
-//! samples for `digits`.
+//! Throughput counts the products' floating-point operations for networks and dense layers, elements for
+//! activations, and samples for `digits`.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark may fail loudly")]
 
 mod common;
@@ -13,7 +13,8 @@ use backrule_tensor::{Tensor, parallel, random};
 use common::{bench, mlp, name, normal, prediction_flop, training, training_flop};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
-/// Networks and batches of the tables in docs/performance.md: those that others are compared on, then odd ones.
+/// Networks and batches of the tables in docs/performance.md: those that others are compared on, then odd
+/// ones.
 const STEPS: [(&[usize], usize); 9] = [
     (&[64, 32, 10], 1),
     (&[64, 32, 10], 32),
@@ -27,8 +28,8 @@ const STEPS: [(&[usize], usize); 9] = [
     (&[1024, 4096, 4096, 1000], 256),
 ];
 
-/// Forward, loss, backward and update, as a training loop has them: on one thread; on two, where each product is split;
-/// and on two with a tape of two parts.
+/// Forward, loss, backward and update, as in a training loop: on one thread; on two, each product split; on
+/// two with a tape of two parts.
 fn train_step(c: &mut Criterion) {
     // `train_step/*`: forward, loss, backward and update; one thread
     // `train_step_2_threads/*`: the same on two threads, each product split
@@ -57,7 +58,8 @@ fn set_threads(threads: usize) {
     parallel::set_threads(threads.try_into().unwrap());
 }
 
-/// Fifty epochs of the handwritten digits from a new network, with the settings of the example, the data in memory.
+/// Fifty epochs of the handwritten digits from a new network, with the settings of the example, the data in
+/// memory.
 fn digits(c: &mut Criterion) {
     // `digits/50-epochs`: a new 64-32-10 network, trained for 50 epochs on 1,437 digits
     let (train, _) = Digits::load().unwrap();
@@ -78,7 +80,7 @@ fn digits(c: &mut Criterion) {
                     x.gather(&images, rows).unwrap();
                     labels.clear();
                     labels.extend(rows.iter().map(|&row| train.labels[row]));
-                    let pass = tape.forward(&net, &x, Mode::Train(Key::new(epoch))).unwrap();
+                    let pass = tape.forward(&net, &x, Mode::train_with(Key::new(epoch))).unwrap();
                     CrossEntropy::new().value_and_grad(pass.output(), &labels, &mut dy).unwrap();
                     pass.backward(&dy, &mut grads).unwrap();
                     optimizer.step(&mut net, &mut grads).unwrap();
@@ -121,7 +123,7 @@ fn pass_of(layer: Box<dyn Layer<f32>>, shape: [usize; 2], outputs: usize) -> imp
     let (x, dy) = (normal(shape, 1), normal([shape[0], outputs], 2));
     let (mut tape, mut grads, mut dx) = (Tape::new(), Grads::new(&*layer).unwrap(), Tensor::default());
     move || {
-        let pass = tape.forward(&*layer, &x, Mode::Train(Key::new(1))).unwrap();
+        let pass = tape.forward(&*layer, &x, Mode::train_with(Key::new(1))).unwrap();
         pass.backward_to_input(&dy, &mut grads, &mut dx).unwrap();
     }
 }
@@ -129,11 +131,11 @@ fn pass_of(layer: Box<dyn Layer<f32>>, shape: [usize; 2], outputs: usize) -> imp
 fn activations(c: &mut Criterion) {
     // `activation/*`: a layer without parameters alone, forward and backward; rows × columns
     let mut group = c.benchmark_group("activation");
-    for (i, layer) in common::activations().iter().enumerate() {
+    for (i, (name, _)) in common::activations().iter().enumerate() {
         for rows in [1, 32, 256] {
             group.throughput(Throughput::Elements(rows as u64 * 128));
-            bench(&mut group, format!("{}/{rows}x128", layer.describe()), || {
-                pass_of(common::activations().into_iter().nth(i).unwrap(), [rows, 128], 128)
+            bench(&mut group, format!("{name}/{rows}x128"), || {
+                pass_of(common::activations().into_iter().nth(i).unwrap().1, [rows, 128], 128)
             });
         }
     }

@@ -14,7 +14,9 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 /// An update of one tensor.
 fn update(rule: Sgd, parameters: usize) -> impl FnMut() {
-    let (mut net, mut grads) = (normal([1, parameters], 1), [normal([1, parameters], 2).into()]);
+    let mut net = normal([1, parameters], 1);
+    let mut grads = Grads::new(&net).unwrap();
+    grads[0] = normal([1, parameters], 2).into();
     let mut optimizer = Optimizer::new(rule, &net).unwrap();
     move || {
         renew(&mut grads);

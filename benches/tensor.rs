@@ -1,6 +1,6 @@
 //! `cargo bench --bench tensor`: matrix products in the three forms of a dense layer, nalgebra's beside them; operations on
-//! elements and rows; the pool of threads. Throughput counts floating-point operations of products, 2 m n k each, and
-//! bytes where memory is the bound.
+//! elements and rows; the pool of threads. Throughput counts floating-point operations of products, 2 m n k
+//! each, and bytes where memory is the bound.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark may fail loudly")]
 
 mod common;
@@ -58,7 +58,8 @@ fn matmul(c: &mut Criterion) {
                 let (a, b, mut result) = operands();
                 move || product(&a, &b, 0.0, &mut result)
             });
-            // With fewer rows nalgebra leaves its fast kernel, and that path is not one to compare with or rely on.
+            // With fewer rows nalgebra leaves its fast kernel, and that path is not one to compare with or
+            // rely on.
             if batch > 5 {
                 bench(&mut group, format!("{name}_nalgebra/{size}"), || {
                     let (a, b, mut result) = operands();
@@ -70,7 +71,7 @@ fn matmul(c: &mut Criterion) {
     group.finish();
 }
 
-/// Products too small for a tile, and what a plain loop takes for them.
+/// Products too small for a tile, and a plain loop beside each.
 fn small_matmul(c: &mut Criterion) {
     // `small_matmul/*`: m × n results from k terms each: what a product costs before it multiplies
     // `small_matmul/loop/*`: a plain loop for the same product
@@ -91,8 +92,8 @@ fn small_matmul(c: &mut Criterion) {
     group.finish();
 }
 
-/// Operations on elements and rows, on one thread: a bias's gradient, an activation, a prediction's class. Bytes are those
-/// that are read and written.
+/// Operations on elements and rows, on one thread: a bias's gradient, an activation, a prediction's class.
+/// Bytes are those that are read and written.
 fn elements(c: &mut Criterion) {
     // `copy/*`: a copy of rows × columns: what memory alone costs
     // `relu/*`: y = max(x, 0) by `map_from`
@@ -141,7 +142,7 @@ fn plain_loop(a: &Tensor, b: &Tensor, c: &mut Tensor) {
     }
 }
 
-/// What the machine can do at most: multiplications and additions in registers, and bytes from memory.
+/// The bounds of the machine: multiply-adds in registers, and bytes from memory.
 fn roofline(c: &mut Criterion) {
     // `roofline/fma_f32`: multiply-adds in registers: the bound of the core
     // `roofline/triad`: a = b + 3 c over 240 MB: the bound of the memory
@@ -230,7 +231,7 @@ fn rows(c: &mut Criterion) {
     group.finish();
 }
 
-/// What it costs to hand out two empty tasks: to a worker that is awake, to one that sleeps, and to a thread made for it.
+/// The cost of handing out two empty tasks: to a worker that is awake, to one that sleeps, to a new thread.
 fn wake(c: &mut Criterion) {
     // `parallel/awake`: two empty tasks, the worker awake
     // `parallel/asleep`: two empty tasks, the worker asleep
@@ -255,7 +256,7 @@ fn wake(c: &mut Criterion) {
     group.finish();
 }
 
-/// A number that two threads write in turn: how long a cache line takes from one core to another one and back.
+/// A number that two threads write in turn: the way of a cache line to another core and back.
 fn round_trip(group: &mut BenchmarkGroup<'_, WallTime>) {
     const THEIRS: u8 = 0;
     const OURS: u8 = 1;

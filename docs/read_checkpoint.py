@@ -41,6 +41,12 @@ def messagepack(b):
         return {messagepack(b): messagepack(b) for _ in range(n)}
     return [messagepack(b) for _ in range(n)] if kind == 9 else b.take(n).decode()
 
+def option(h):
+    kind = h.get("<B")
+    if kind == 4:
+        return h.sized().decode()
+    return [option(h) for _ in range(h.get("<I"))] if kind == 5 else h.get({1: "<d", 2: "<Q", 3: "<?"}[kind])
+
 def read(path):
     data = memoryview(open(path, "rb").read())
     version, flags, size, payload, header_crc, crc = struct.unpack("<IIQQII", data[8:40])
@@ -59,7 +65,7 @@ def read(path):
         state["steps"], state["options"] = h.get("<Q"), {}
         for _ in range(h.get("<I")):
             name = h.sized().decode()
-            state["options"][name] = h.get({1: "<d", 2: "<?"}[h.get("<B")])
+            state["options"][name] = option(h)
     for group in ["network", "optimizer"][:1 + has_optimizer]:
         state[group] = {}
         for _ in range(h.get("<I")):

@@ -1,7 +1,7 @@
 //! A dense layer and a two-layer network, every number of which can be checked on paper.
 //!
-//! Two worked examples from the derivation pages of tinyml ("Fully Connected Layers" and "Back Propagation"). There W is
-//! written in × out; here it is out × in, so it is the transpose of what those pages print.
+//! Two worked examples from the derivation pages of tinyml ("Fully Connected Layers" and "Back Propagation").
+//! There W is written in × out; here it is out × in, so it is the transpose of what those pages print.
 //!
 //! ```console
 //! $ cargo run --release --example 01_dense_by_hand
@@ -29,15 +29,15 @@ fn one_layer() -> Result<(), Box<dyn Error>> {
 
     let (mut tape, mut grads) = (Tape::new(), Grads::new(&layer)?);
     let (mut dy, mut dx) = (Tensor::default(), Tensor::default());
-    let pass = tape.forward(&layer, &x, Mode::Train(Key::new(0)))?;
+    let pass = tape.forward(&layer, &x, Mode::train_with(Key::new(0)))?;
     show("y", pass.output(), &Tensor::from([[0.49, 0.62]]))?;
     let l = half_squares(pass.output(), &target, &mut dy)?;
     show("l = ½ Σ (y − ŷ)²", &Tensor::from([l]), &Tensor::from([0.18365]))?;
     show("∂l/∂y = y − ŷ", &dy, &Tensor::from([[0.48, -0.37]]))?;
 
     pass.backward_to_input(&dy, &mut grads, &mut dx)?;
-    show("∂l/∂W = (∂l/∂y)ᵀ x", &grads[0], &Tensor::from([[0.048, 0.24], [-0.037, -0.185]]))?;
-    show("∂l/∂b = ∂l/∂y", &grads[1], &Tensor::from([0.48, -0.37]))?;
+    show("∂l/∂W = (∂l/∂y)ᵀ x", &grads[0].to_tensor()?, &Tensor::from([[0.048, 0.24], [-0.037, -0.185]]))?;
+    show("∂l/∂b = ∂l/∂y", &grads[1].to_tensor()?, &Tensor::from([0.48, -0.37]))?;
     show("∂l/∂x = ∂l/∂y W", &dx, &Tensor::from([[-0.002, 0.009]]))
 }
 
@@ -58,7 +58,7 @@ fn two_layers() -> Result<(), Box<dyn Error>> {
     let mut optimizer = Optimizer::new(Sgd::new(0.1)?, &net)?;
 
     let (mut tape, mut grads, mut dy) = (Tape::new(), Grads::new(&net)?, Tensor::default());
-    let pass = tape.forward(&net, &x, Mode::Train(Key::new(0)))?;
+    let pass = tape.forward(&net, &x, Mode::train_with(Key::new(0)))?;
     show("y", pass.output(), &Tensor::from([[0.8265, 0.88325]]))?;
     let l = half_squares(pass.output(), &target, &mut dy)?;
     show("l", &Tensor::from([l]), &Tensor::from([0.39464890625]))?;
@@ -70,7 +70,7 @@ fn two_layers() -> Result<(), Box<dyn Error>> {
         ("fc1.weight", Tensor::from([[0.099634375, 0.259049375], [0.117378125, 0.305183125]])),
         ("fc1.bias", Tensor::from([0.3985375, 0.4695125])),
     ] {
-        show(&format!("∂l/∂{path}"), grads.of(&net, path).ok_or("no such path")?, &expected)?;
+        show(&format!("∂l/∂{path}"), &grads.of(&net, path).ok_or("no such path")?.to_tensor()?, &expected)?;
     }
 
     optimizer.step(&mut net, &mut grads)?;
@@ -96,7 +96,8 @@ fn half_squares(y: &Tensor<f64>, target: &Tensor<f64>, dy: &mut Tensor<f64>) -> 
     Ok(l / 2.0)
 }
 
-/// Prints a result, and stops if it isn't what the pages have: to every digit, rounding in the last place aside.
+/// Prints a result, and stops if it isn't what the pages have: to every digit, rounding in the last place
+/// aside.
 fn show(name: &str, got: &Tensor<f64>, published: &Tensor<f64>) -> Result<(), Box<dyn Error>> {
     let numbers: Vec<String> = got.as_slice().iter().map(|x| format!("{:.12}", x)).collect();
     let numbers: Vec<&str> = numbers.iter().map(|x| x.trim_end_matches('0')).collect();

@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     println!("step      loss        w0        w1         b");
     for step in 0..=100 {
-        let pass = tape.forward(&layer, &x, Mode::Train(Key::new(step)))?;
+        let pass = tape.forward(&layer, &x, Mode::train_with(Key::new(step)))?;
         let l = loss.value_and_grad(pass.output(), &y, &mut dy)?;
         pass.backward(&dy, &mut grads)?;
         if step % 10 == 0 {

@@ -14,6 +14,7 @@ use backrule_tensor::{Grad, Scalar, ShapeError, Tensor, TensorError, named_tenso
 /// y = x where x > 0, else a x, with one a per feature.
 ///
 /// Its rule: ∂l/∂x = ∂l/∂y where x > 0, else a ∂l/∂y; and ∂l/∂a = Σ ∂l/∂y x over the samples where x ≤ 0.
+#[derive(Clone)]
 struct Prelu<T: Scalar> {
     a: Tensor<T>,
 }
@@ -24,7 +25,7 @@ impl<T: Scalar> Prelu<T> {
     }
 }
 
-// One tensor, called `a`: this is how optimisers, gradients and checkpoints know of it.
+// One tensor, called `a`: by this name optimizers, gradients and checkpoints know it.
 named_tensors!(Prelu { a });
 
 impl<T: Scalar> Layer<T> for Prelu<T> {
@@ -51,14 +52,16 @@ impl<T: Scalar> Layer<T> for Prelu<T> {
         dx: Option<&mut Tensor<T>>,
         grads: &mut [Grad<T>],
     ) -> Result<(), LayerError> {
-        let da = grads[0].as_mut_slice();
-        for (x, dy) in at.x.rows().zip(dy.rows()) {
-            for ((da, &x), &dy) in da.iter_mut().zip(x).zip(dy) {
-                if x <= T::ZERO {
-                    *da += dy * x;
+        grads[0].add_to(|da| {
+            for (x, dy) in at.x.rows().zip(dy.rows()) {
+                for ((da, &x), &dy) in da.as_mut_slice().iter_mut().zip(x).zip(dy) {
+                    if x <= T::ZERO {
+                        *da += dy * x;
+                    }
                 }
             }
-        }
+            Ok::<_, LayerError>(())
+        })?;
         if let Some(dx) = dx {
             dx.copy_from(dy)?;
             for (dx, x) in dx.rows_mut().zip(at.x.rows()) {

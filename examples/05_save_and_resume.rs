@@ -34,14 +34,15 @@ impl Run {
         Ok(Self { net, optimizer })
     }
 
-    /// Trains on the steps `steps`, and returns the last loss. Everything random follows from the seed and the step.
+    /// Trains on the steps `steps`, and returns the last loss. Everything random follows from the seed and
+    /// the step.
     fn train(&mut self, steps: std::ops::Range<u64>) -> Result<f32, Box<dyn Error>> {
         let (mut tape, mut grads, mut dy) = (Tape::new(), Grads::new(&self.net)?, Tensor::default());
         let mut l = f32::NAN;
         for step in steps {
             let key = Key::new(SEED).child(step);
             let (x, labels) = batch(key)?;
-            let pass = tape.forward(&self.net, &x, Mode::Train(key))?;
+            let pass = tape.forward(&self.net, &x, Mode::train_with(key))?;
             l = CrossEntropy::new().value_and_grad(pass.output(), &labels, &mut dy)?;
             pass.backward(&dy, &mut grads)?;
             self.optimizer.step(&mut self.net, &mut grads)?;
@@ -70,8 +71,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let file = folder.join("half.brk");
     Checkpoint::of(&first.net)
         .optimizer(&first.optimizer)
-        .step(STEPS)
-        .seed(SEED)
+        .run(&backrule_io::Run { step: STEPS, seed: Some(SEED), ..backrule_io::Run::default() })
         .metadata(&"points in a circle".to_string())?
         .save(&file)?;
 
@@ -82,7 +82,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let mut second = Run::new()?;
     checkpoint.restore_with_optimizer(&mut second.net, &mut second.optimizer)?;
-    let l = second.train(checkpoint.step()..2 * STEPS)?;
+    let l = second.train(checkpoint.run().step..2 * STEPS)?;
     println!("\nresumed, {STEPS} steps more: loss {l}");
     std::fs::remove_dir_all(&folder)?;
 

@@ -1,4 +1,4 @@
-//! One network, many threads: prediction takes `&net`, so that threads share it without a lock or a copy.
+//! One network, many threads: prediction takes `&net`, so threads share it without a lock or a copy.
 //!
 //! ```console
 //! $ cargo run --release --example 06_threads

@@ -1,4 +1,5 @@
-//! Fine-tuning: the body of a trained network, under another name, below a new head. With little data it is ahead at once.
+//! Fine-tuning: the body of a trained network, under another name, below a new head. With little data it is
+//! ahead at once.
 //!
 //! ```console
 //! $ cargo run --release --example 07_fine_tuning
@@ -45,7 +46,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let checkpoint = Checkpoint::from_bytes(&Checkpoint::of(&old).to_bytes()?)?;
 
     let (mut fresh, mut tuned) = (with_new_head()?, with_new_head()?);
-    let report = checkpoint.restoring().rename("fc1", "body.fc1").partial().into(&mut tuned)?;
+    let report = checkpoint.restoring().rename("fc1", "body.fc1").partial().restore_into(&mut tuned)?;
     println!("{report}\n");
 
     let few = choose(&train_set, CLASSES, EXAMPLES)?;
@@ -94,7 +95,7 @@ fn train(net: &mut Sequential, (x, labels): &Data, epoch: u64) -> Result<(), Box
     let (mut tape, mut grads, mut dy) = (Tape::new(), Grads::new(net)?, Tensor::default());
     for (pixels, labels) in x.as_slice().chunks(16 * PIXELS).zip(labels.chunks(16)) {
         let x = Tensor::from_vec([labels.len(), PIXELS], pixels.to_vec())?;
-        let pass = tape.forward(net, &x, Mode::Train(Key::new(epoch)))?;
+        let pass = tape.forward(net, &x, Mode::train_with(Key::new(epoch)))?;
         CrossEntropy::new().value_and_grad(pass.output(), labels, &mut dy)?;
         pass.backward(&dy, &mut grads)?;
         optimizer.step(net, &mut grads)?;

@@ -9,7 +9,7 @@
 use std::error::Error;
 use std::process::ExitCode;
 
-use backrule_io::Checkpoint;
+use backrule_io::{Checkpoint, Run};
 use backrule_nn::{Linear, Relu, Sequential};
 use backrule_optim::{Optimizer, Sgd};
 use backrule_tensor::random;
@@ -19,7 +19,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         demonstrate()?;
         return Ok(ExitCode::SUCCESS);
     };
-    match Checkpoint::inspect(file) {
+    match Checkpoint::open(file) {
         Ok(contents) => {
             println!("{contents}");
             Ok(ExitCode::SUCCESS)
@@ -42,16 +42,14 @@ fn demonstrate() -> Result<(), Box<dyn Error>> {
     let folder = std::env::temp_dir().join(format!("backrule-inspect-{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;
     let file = folder.join("demo.brk");
+    let program = Some(env!("CARGO_PKG_VERSION").to_string());
     Checkpoint::of(&net)
         .optimizer(&optimizer)
-        .epoch(2)
-        .position(128)
-        .seed(42)
-        .program(env!("CARGO_PKG_VERSION"))
+        .run(&Run { epoch: 2, position: 128, seed: Some(42), program, ..Run::default() })
         .metrics(&vec![0.69, f64::NAN])?
         .metadata(&"points in a circle".to_string())?
         .save(&file)?;
-    println!("{}", Checkpoint::inspect(&file)?);
+    println!("{}", Checkpoint::open(&file)?);
 
     // It verifies, too: one bit is enough.
     let mut bytes = std::fs::read(&file)?;
@@ -59,7 +57,7 @@ fn demonstrate() -> Result<(), Box<dyn Error>> {
         *byte ^= 1;
     }
     std::fs::write(&file, bytes)?;
-    if let Err(error) = Checkpoint::inspect(&file) {
+    if let Err(error) = Checkpoint::open(&file) {
         println!("\nafter one flipped bit: {}", error.problem);
     }
     std::fs::remove_dir_all(&folder)?;

@@ -2,9 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use backrule_loss::CrossEntropy;
-use backrule_nn::{Dropout, Grads, Key, Linear, Mode, Relu, Sequential, Tape};
+use backrule_nn::{Dropout, Key, Linear, Mode, Relu, Sequential, Tape};
 use backrule_optim::{Optimizer, Sgd};
 use backrule_tensor::{Tensor, parallel, random};
+use backrule_testkit::Trainer;
 
 fn allocations_of_a_warm_epoch(sizes: [usize; 3], batch: usize, parts: usize) -> u64 {
     let mut rng = random::rng(1);
@@ -18,8 +19,7 @@ fn allocations_of_a_warm_epoch(sizes: [usize; 3], batch: usize, parts: usize) ->
     let data: Tensor = Tensor::normal([3 * batch + 1, sizes[0]], 0.0, 1.0, &mut rng).unwrap();
     let loss = CrossEntropy::new().label_smoothing(0.1).unwrap();
     let mut optimizer = Optimizer::new(Sgd::new(0.1).unwrap().momentum(0.9).unwrap(), &net).unwrap();
-    let mut tape = Tape::new().parts(parts).unwrap();
-    let (mut grads, mut dy) = (Grads::new(&net).unwrap(), Tensor::default());
+    let mut trainer = Trainer::with(Tape::new().parts(parts).unwrap(), &net);
     let (mut x, mut labels) = (Tensor::default(), Vec::new());
     let mut order: Vec<usize> = (0..data.shape()[0]).collect();
     let mut epoch = |key: Key| {
@@ -29,10 +29,9 @@ fn allocations_of_a_warm_epoch(sizes: [usize; 3], batch: usize, parts: usize) ->
             x.gather(&data, indices).unwrap();
             labels.clear();
             labels.extend(indices.iter().map(|i| i % sizes[2]));
-            let pass = tape.forward(&net, &x, Mode::Train(key)).unwrap();
-            loss.value_and_grad(pass.output(), &labels, &mut dy).unwrap();
-            pass.backward(&dy, &mut grads).unwrap();
-            optimizer.step(&mut net, &mut grads).unwrap();
+            trainer.step(&mut net, &mut optimizer, &x, Mode::train_with(key), |y, dy| {
+                loss.value_and_grad(y, &labels, dy)
+            });
         }
     };
     // Alone, this thread meets every size; with two, it starts the worker.

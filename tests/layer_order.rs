@@ -51,7 +51,8 @@ fn edges(packages: &[Value]) -> Vec<(String, String, bool)> {
 fn complaints(edges: &[(String, String, bool)]) -> Vec<String> {
     let position = |name: &str| ORDER.iter().position(|crate_name| *crate_name == name);
     let mut complaints = Vec::new();
-    for (from, to, dev) in edges {
+    // A crate may be its own dev-dependency: its tests need its samples.
+    for (from, to, dev) in edges.iter().filter(|(from, to, dev)| from != to || !dev) {
         if position(to) >= position(from) {
             complaints.push(format!("{from} is below {to}, and must not depend on it"));
         }
@@ -81,5 +82,5 @@ fn an_upward_edge_would_be_found() {
         assert_eq!(complaints(std::slice::from_ref(&edge)).len(), 1, "{edge:?}");
     }
     assert_eq!(complaints(&[edge("nn", "loss", false)]).len(), 2);
-    assert_eq!(complaints(&[edge("optim", "nn", true)]).len(), 0);
+    assert_eq!(complaints(&[edge("optim", "nn", true), edge("nn", "nn", true)]).len(), 0);
 }

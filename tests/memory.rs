@@ -3,16 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use backrule_loss::CrossEntropy;
-use backrule_nn::{Grads, Key, Linear, Mode, Relu, Sequential, Tape};
+use backrule_nn::{Key, Linear, Mode, Relu, Sequential};
 use backrule_optim::{Optimizer, Sgd};
 use backrule_tensor::{NamedTensors, Tensor, random};
-
-/// The most memory that this process has had so far, in bytes.
-fn peak() -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    1024 * line.trim().trim_end_matches(" kB").parse::<usize>().unwrap()
-}
+use backrule_testkit::{Trainer, peak};
 
 #[test]
 fn training_stays_within_20_megabytes_of_what_it_computes_with() {
@@ -29,12 +23,11 @@ fn training_stays_within_20_megabytes_of_what_it_computes_with() {
     let x: Tensor = Tensor::normal([batch, sizes[0]], 0.0, 1.0, &mut rng).unwrap();
     let labels: Vec<usize> = (0..batch).map(|i| i % sizes[3]).collect();
     let mut optimizer = Optimizer::new(Sgd::new(0.01).unwrap().momentum(0.9).unwrap(), &net).unwrap();
-    let (mut tape, mut grads, mut dy) = (Tape::new(), Grads::new(&net).unwrap(), Tensor::default());
+    let mut trainer = Trainer::new(&net);
     for step in 0..3 {
-        let pass = tape.forward(&net, &x, Mode::Train(Key::new(step))).unwrap();
-        CrossEntropy::new().value_and_grad(pass.output(), &labels, &mut dy).unwrap();
-        pass.backward(&dy, &mut grads).unwrap();
-        optimizer.step(&mut net, &mut grads).unwrap();
+        trainer.step(&mut net, &mut optimizer, &x, Mode::train_with(Key::new(step)), |y, dy| {
+            CrossEntropy::new().value_and_grad(y, &labels, dy)
+        });
     }
     let parameters: usize = net.tensors().iter().map(|(_, tensor)| tensor.len()).sum();
     // Outputs of the two ReLUs and of fc3, and the gradients between layers: two buffers, each as wide as fc1's output.

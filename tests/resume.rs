@@ -1,11 +1,12 @@
 //! N steps, a checkpoint, and N steps more in fresh objects: bit for bit the run of 2N steps, momentum and dropout on.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use backrule_io::{Checkpoint, Snapshot};
+use backrule_io::{self as io, Checkpoint, Snapshot};
 use backrule_loss::CrossEntropy;
-use backrule_nn::{Dropout, Grads, Key, Linear, Mode, Relu, Residual, Sequential, Tanh, Tape};
+use backrule_nn::{Dropout, Key, Linear, Mode, Relu, Residual, Sequential, Tanh};
 use backrule_optim::{Momentum, Optimizer, Sgd};
 use backrule_tensor::{Scalar, Tensor, TrainingState, random};
+use backrule_testkit::{Scratch, Trainer};
 
 const STEPS: u64 = 15;
 
@@ -37,21 +38,22 @@ impl<T: Scalar> Run<T> {
     }
 
     fn train(&mut self, steps: std::ops::Range<u64>) {
-        let (mut tape, mut grads, mut dy) = (Tape::new(), Grads::new(&self.net).unwrap(), Tensor::default());
+        let mut trainer = Trainer::new(&self.net);
         for step in steps {
             let key = Key::new(self.seed).child(step);
             let x = Tensor::normal([7, 5], 0.0, 1.0, &mut key.child(9).rng()).unwrap();
             let labels: Vec<usize> = (0..7).map(|i| (i + step as usize) % 3).collect();
-            let pass = tape.forward(&self.net, &x, Mode::Train(key)).unwrap();
-            CrossEntropy::new().value_and_grad(pass.output(), &labels, &mut dy).unwrap();
-            pass.backward(&dy, &mut grads).unwrap();
-            self.optimizer.step(&mut self.net, &mut grads).unwrap();
+            trainer.step(&mut self.net, &mut self.optimizer, &x, Mode::train_with(key), |y, dy| {
+                CrossEntropy::new().value_and_grad(y, &labels, dy)
+            });
         }
     }
 
     fn snapshot(&self) -> Snapshot<'_, T> {
-        let snapshot = Checkpoint::of(&self.net).optimizer(&self.optimizer).step(self.optimizer.step_count());
-        snapshot.seed(self.seed).metadata(&("run".to_string(), 0.5)).unwrap()
+        let (step, seed) = (self.optimizer.step_count(), Some(self.seed));
+        let snapshot = Checkpoint::of(&self.net).optimizer(&self.optimizer);
+        let snapshot = snapshot.run(&io::Run { step, seed, ..io::Run::default() });
+        snapshot.metadata(&("run".to_string(), 0.5)).unwrap()
     }
 
     fn bytes(&self) -> Vec<u8> {
@@ -67,19 +69,17 @@ fn resumed_equals_whole<T: Scalar>(name: &str, sgd: Sgd) {
 
         let mut first = Run::<T>::new(seed, sgd);
         first.train(0..STEPS);
-        let folder = std::env::temp_dir().join(format!("backrule-resume-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let file = folder.join("half.brk");
+        let scratch = Scratch::new(&format!("resume-{name}"));
+        let file = scratch.0.join("half.brk");
         first.snapshot().save(&file).unwrap();
         let checkpoint = Checkpoint::load(&file).unwrap();
-        std::fs::remove_dir_all(&folder).unwrap();
 
         // Another seed: nothing of the fresh network may remain.
         let mut second = Run::<T>::new(seed + 1000, sgd);
-        second.seed = checkpoint.seed().unwrap();
+        second.seed = checkpoint.run().seed.unwrap();
         checkpoint.restore_with_optimizer(&mut second.net, &mut second.optimizer).unwrap();
         assert_eq!(second.bytes(), first.bytes());
-        second.train(checkpoint.step()..2 * STEPS);
+        second.train(checkpoint.run().step..2 * STEPS);
         assert_eq!(second.bytes(), whole.bytes(), "seed {seed}");
         assert_ne!(second.bytes(), first.bytes());
     }

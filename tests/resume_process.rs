@@ -5,11 +5,12 @@
 use std::path::Path;
 use std::process::Command;
 
-use backrule_io::{Checkpoint, Snapshot};
+use backrule_io::{self as io, Checkpoint, Snapshot};
 use backrule_loss::CrossEntropy;
-use backrule_nn::{Dropout, Grads, Key, Linear, Mode, Relu, Sequential, Tape};
+use backrule_nn::{Dropout, Key, Linear, Mode, Relu, Sequential, Tape};
 use backrule_optim::{Momentum, Optimizer, Sgd};
 use backrule_tensor::{Tensor, TrainingState, parallel, random};
+use backrule_testkit::{Scratch, Trainer};
 
 const SEEDS: u64 = 20;
 /// Half of a run ends in the middle of its second epoch.
@@ -59,8 +60,8 @@ impl Run {
 
     fn train(&mut self, until: u64) {
         // Threads share the batch, or else its products.
-        let mut tape = Tape::new().parts(1 + self.seed as usize % 2).unwrap();
-        let (mut grads, mut dy) = (Grads::new(&self.net).unwrap(), Tensor::default());
+        let tape = Tape::new().parts(1 + self.seed as usize % 2).unwrap();
+        let mut trainer = Trainer::with(tape, &self.net);
         while self.optimizer.step_count() < until {
             let step = self.optimizer.step_count();
             let left = 1.0 - step as f64 / self.schedule.steps as f64;
@@ -69,11 +70,11 @@ impl Run {
             let x: Vec<f32> = samples.iter().flat_map(|&i| (0..8).map(move |j| value(i, j))).collect();
             let x = Tensor::from_vec([samples.len(), 8], x).unwrap();
             let labels: Vec<usize> = samples.iter().map(|i| i % 3).collect();
-            let pass = tape.forward(&self.net, &x, Mode::Train(Key::new(self.seed).child(step))).unwrap();
-            let loss = CrossEntropy::new().value_and_grad(pass.output(), &labels, &mut dy).unwrap();
+            let mode = Mode::train_with(Key::new(self.seed).child(step));
+            let loss = trainer.step(&mut self.net, &mut self.optimizer, &x, mode, |y, dy| {
+                CrossEntropy::new().value_and_grad(y, &labels, dy)
+            });
             self.metrics.push(f64::from(loss).to_bits());
-            pass.backward(&dy, &mut grads).unwrap();
-            self.optimizer.step(&mut self.net, &mut grads).unwrap();
         }
     }
 
@@ -90,12 +91,10 @@ impl Run {
     }
 
     fn snapshot(&self) -> Snapshot<'_, f32> {
+        let (step, position, seed) = (self.optimizer.step_count(), self.position as u64, Some(self.seed));
         Checkpoint::of(&self.net)
             .optimizer(&self.optimizer)
-            .seed(self.seed)
-            .epoch(self.epoch)
-            .step(self.optimizer.step_count())
-            .position(self.position as u64)
+            .run(&io::Run { epoch: self.epoch, step, position, seed, ..io::Run::default() })
             .metrics(&self.metrics)
             .unwrap()
             .schedule(&self.schedule)
@@ -104,10 +103,10 @@ impl Run {
 
     fn resume(path: &Path) -> Self {
         let checkpoint = Checkpoint::load(path).unwrap();
-        let mut run = Self::new(checkpoint.seed().unwrap(), 4711, checkpoint.schedule().unwrap());
+        let mut run = Self::new(checkpoint.run().seed.unwrap(), 4711, checkpoint.schedule().unwrap());
         checkpoint.restore_with_optimizer(&mut run.net, &mut run.optimizer).unwrap();
         run.metrics = checkpoint.metrics().unwrap();
-        (run.epoch, run.position) = (checkpoint.epoch(), checkpoint.position() as usize);
+        (run.epoch, run.position) = (checkpoint.run().epoch, checkpoint.run().position as usize);
         run
     }
 }
@@ -130,29 +129,27 @@ fn a_run_resumed_in_a_new_process_is_the_same_run() {
         run.snapshot().save("resumed.brk").unwrap();
         return;
     }
-    let folder = std::env::temp_dir().join(format!("backrule-resume-process-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
+    let folder = Scratch::new("resume-process");
     for seed in 0..SEEDS {
         let new = || Run::new(seed, seed, Schedule { base: 0.05, steps: 2 * STEPS });
         use_threads(1 + seed % 3);
         let mut half = new();
         half.train(STEPS);
-        half.snapshot().save(folder.join("half.brk")).unwrap();
+        half.snapshot().save(folder.0.join("half.brk")).unwrap();
         let child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "a_run_resumed_in_a_new_process_is_the_same_run"])
             .env(CHILD, (1 + (seed + 1) % 3).to_string())
-            .current_dir(&folder)
+            .current_dir(&folder.0)
             .output()
             .unwrap();
         assert!(child.status.success(), "{child:?}");
         use_threads(1 + (seed + 2) % 3);
         let mut whole = new();
         whole.train(2 * STEPS);
-        let resumed = std::fs::read(folder.join("resumed.brk")).unwrap();
+        let resumed = std::fs::read(folder.0.join("resumed.brk")).unwrap();
         assert!(
             resumed == whole.snapshot().to_bytes().unwrap(),
             "seed {seed}: the resumed run is another one"
         );
     }
-    std::fs::remove_dir_all(&folder).unwrap();
 }

@@ -18,11 +18,11 @@ fn a_network_of_pytorch_computes_the_same() {
         .build()
         .unwrap();
     let file = safetensors::from_bytes(FILE).unwrap();
-    let report = file.restoring().partial().into(&mut net).unwrap();
+    let report = file.restoring().partial().restore_into(&mut net).unwrap();
     assert_eq!((report.restored.len(), report.missing.len(), report.skipped.len()), (4, 0, 0), "{report}");
 
     let mut batch = vec![("x", Tensor::zeros([5, 3]).unwrap()), ("y", Tensor::zeros([5, 2]).unwrap())];
-    file.restoring().only("x").only("y").partial().into(&mut batch).unwrap();
+    file.restoring().only("x").only("y").partial().restore_into(&mut batch).unwrap();
     let y = predict(&net, &batch[0].1).unwrap();
     for (ours, theirs) in y.as_slice().iter().zip(batch[1].1.as_slice()) {
         // Sums of four products below 1, in another order.

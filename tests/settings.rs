@@ -5,9 +5,8 @@ use std::fmt::Debug;
 
 use backrule_io::Checkpoint;
 use backrule_loss::{CrossEntropy, Mse, Reduction};
-use backrule_nn::{
-    Dropout, Gradcheck, Init, Key, LinearConfig, LogSoftmax, Mode, Relu, Sigmoid, Softmax, Tanh,
-};
+use backrule_nn::testing::table;
+use backrule_nn::{Architecture, Init, Key, Mode};
 use backrule_optim::{Momentum, Sgd};
 use backrule_tensor::Tensor;
 use serde::Serialize;
@@ -25,20 +24,26 @@ fn assert_kept<S: Serialize + DeserializeOwned + PartialEq + Debug>(settings: S)
 
 #[test]
 fn every_setting_survives() {
-    assert_kept(LinearConfig { bias: false, weight_init: Init::HeNormal, ..LinearConfig::new(4, 3) });
     for init in
         [Init::Zeros, Init::Constant(0.1), Init::Uniform(-1.0, 2.0), Init::Normal(0.0, 0.3), Init::FanIn]
     {
         assert_kept(init);
     }
-    assert_kept(Dropout::new(0.3).unwrap());
-    assert_kept((Relu, Sigmoid, Tanh, Softmax, LogSoftmax));
-    assert_kept([Mode::Eval, Mode::Train(Key::new(u64::MAX))]);
-    assert_kept(Gradcheck { input: false, ..Gradcheck::new(7) });
+    assert_kept([Mode::Eval, Mode::train(), Mode::train_with(Key::new(u64::MAX))]);
     assert_kept(Mse::new().reduction(Reduction::Sum));
     let loss = CrossEntropy::new().class_weights([0.1, 2.0]).unwrap().label_smoothing(0.1).unwrap();
     assert_kept(loss.ignore_index(usize::MAX));
     let sgd = Sgd::new(0.1).unwrap().weight_decay(0.01).unwrap();
     assert_kept(sgd.momentum(Momentum::Nesterov { factor: 0.9 }).unwrap());
     assert_kept(sgd.momentum(Momentum::Classic { factor: 0.9, dampening: 0.1 }).unwrap());
+}
+
+/// A layer's settings are those of its architecture.
+#[test]
+fn every_setting_of_every_layer_survives() {
+    for entry in table::<f32>() {
+        for sample in (entry.samples)() {
+            assert_kept(Architecture::of(&*sample.layer).unwrap());
+        }
+    }
 }

@@ -3,9 +3,10 @@
 
 use backrule_io::Checkpoint;
 use backrule_loss::CrossEntropy;
-use backrule_nn::{Dropout, Grads, Key, Linear, Mode, Relu, Residual, Sequential, Tanh, Tape};
+use backrule_nn::{Dropout, Key, Linear, Mode, Relu, Residual, Sequential, Tanh, Tape};
 use backrule_optim::{Optimizer, Sgd};
 use backrule_tensor::{Scalar, Tensor, parallel, random};
+use backrule_testkit::Trainer;
 
 const INPUTS: usize = 24;
 const UNITS: usize = 200;
@@ -36,19 +37,18 @@ fn train<T: Scalar>(seed: u64, parts: usize, threads: usize) -> Vec<u8> {
     parallel::set_threads(threads.try_into().unwrap());
     let mut net = network::<T>(seed);
     let mut optimizer = Optimizer::new(Sgd::new(0.1).unwrap().momentum(0.9).unwrap(), &net).unwrap();
-    let (mut tape, mut grads) = (Tape::new().parts(parts).unwrap(), Grads::new(&net).unwrap());
-    let (mut dy, mut losses) = (Tensor::default(), Vec::new());
+    let mut trainer = Trainer::with(Tape::new().parts(parts).unwrap(), &net);
+    let mut losses = Vec::new();
     for step in 0..STEPS {
         let key = Key::new(seed).child(step as u64);
         // Sizes that don't come out even, the last one smaller than the number of parts.
         let batch = [130, 64, 31, 1, 77, 2][step];
         let x = Tensor::normal([batch, INPUTS], 0.0, 1.0, &mut key.child(9).rng()).unwrap();
         let labels: Vec<usize> = (0..batch).map(|i| (i + step) % CLASSES).collect();
-        let pass = tape.forward(&net, &x, Mode::Train(key)).unwrap();
-        let loss = CrossEntropy::new().value_and_grad(pass.output(), &labels, &mut dy).unwrap();
+        let loss = trainer.step(&mut net, &mut optimizer, &x, Mode::train_with(key), |y, dy| {
+            CrossEntropy::new().value_and_grad(y, &labels, dy)
+        });
         losses.push(loss.to_f64().to_bits());
-        pass.backward(&dy, &mut grads).unwrap();
-        optimizer.step(&mut net, &mut grads).unwrap();
     }
     Checkpoint::of(&net).optimizer(&optimizer).metadata(&losses).unwrap().to_bytes().unwrap()
 }

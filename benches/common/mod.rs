@@ -17,8 +17,8 @@ use criterion::measurement::WallTime;
 /// One of the three forms of a product.
 pub(crate) type Product = fn(&Tensor, &Tensor, f32, &mut Tensor) -> Result<(), TensorError>;
 
-/// A benchmark of the work that `make` gives. Inputs are made once, outside of the timed part, and not at all if a filter
-/// leaves the benchmark out.
+/// A benchmark of the work that `make` gives. `make` runs once, outside of the timed part, and not at all for
+/// a benchmark that a filter leaves out.
 pub(crate) fn bench<O, F: FnMut() -> O>(
     group: &mut BenchmarkGroup<'_, WallTime>,
     id: impl Into<String>,
@@ -87,7 +87,7 @@ pub(crate) fn training(sizes: &[usize], batch: usize, mut tape: Tape) -> impl Fn
     let (mut grads, mut dy, mut step) = (Grads::new(&net).unwrap(), Tensor::default(), 0);
     move || {
         step += 1;
-        let pass = tape.forward(&net, &x, Mode::Train(Key::new(step))).unwrap();
+        let pass = tape.forward(&net, &x, Mode::train_with(Key::new(step))).unwrap();
         let l = loss.value_and_grad(pass.output(), &labels, &mut dy).unwrap();
         pass.backward(&dy, &mut grads).unwrap();
         optimizer.step(&mut net, &mut grads).unwrap();
@@ -95,15 +95,14 @@ pub(crate) fn training(sizes: &[usize], batch: usize, mut tape: Tape) -> impl Fn
     }
 }
 
-/// The layers without parameters.
-pub(crate) fn activations() -> [Box<dyn Layer<f32>>; 6] {
-    let dropout = Dropout::new(0.5).unwrap();
+/// The layers without parameters, by their names in the ids of benchmarks.
+pub(crate) fn activations() -> [(&'static str, Box<dyn Layer<f32>>); 6] {
     [
-        Box::new(Relu),
-        Box::new(Sigmoid),
-        Box::new(Tanh),
-        Box::new(Softmax),
-        Box::new(LogSoftmax),
-        Box::new(dropout),
+        ("Relu", Box::new(Relu)),
+        ("Sigmoid", Box::new(Sigmoid)),
+        ("Tanh", Box::new(Tanh)),
+        ("Softmax", Box::new(Softmax)),
+        ("LogSoftmax", Box::new(LogSoftmax)),
+        ("Dropout(0.5)", Box::new(Dropout::new(0.5).unwrap())),
     ]
 }

@@ -1,8 +1,8 @@
 //! `cargo run --release -p backrule-bench -- gate BASE`: fixed work of each crate, for counting instead of timing.
 //!
-//! Run by valgrind with a crate's name, this program prints a line of JSON for each of its workloads: how often it was called
-//! in [`measured`], and what one warm call allocates. Valgrind counts the instructions in `measured`. It offers programs
-//! AVX2 and no AVX-512, so that it is the AVX2 kernels that are counted, on whatever machine.
+//! Run by valgrind with a crate's name, this program prints a line of JSON for each workload: its number of
+//! calls in [`measured`], and the allocations of one warm call. Valgrind counts the instructions in
+//! `measured`. It offers AVX2 and no AVX-512, so the AVX2 kernels are counted on every machine.
 #![allow(clippy::unwrap_used, reason = "a benchmark may fail loudly")]
 
 #[path = "../common/mod.rs"]
@@ -33,7 +33,7 @@ fn main() {
     let list = arguments.iter().any(|argument| argument == "--list");
     arguments.retain(|argument| !argument.starts_with("--"));
     let [name, only] = [0, 1].map(|i| arguments.get(i).cloned().unwrap_or_default());
-    // What a second thread does is not in the counts.
+    // The counts are of one thread.
     parallel::set_threads(NonZeroUsize::MIN);
     let mut gate = Gate { prefix: "", only, list };
     for (prefix, workloads) in CRATES {
@@ -51,7 +51,7 @@ struct Gate {
 }
 
 impl Gate {
-    /// Work that is done `calls` times under the counter. `make` prepares its inputs, and is only called if it is wanted.
+    /// Work that is done `calls` times under the counter. `make` prepares its inputs, if the id is wanted.
     fn workload<F: FnMut()>(&mut self, id: &str, calls: u32, make: impl FnOnce() -> F) {
         let id = format!("{}/{id}", self.prefix);
         if !id.contains(&self.only) {

@@ -29,13 +29,13 @@ pub(crate) fn workloads(gate: &mut Gate) {
         move || _ = step()
     });
     // `nn/activation/*`: a layer without parameters alone, forward and backward; rows × columns
-    for layer in activations() {
-        gate.workload(&format!("activation/{}/32x128", layer.describe()), 5, || {
+    for (name, layer) in activations() {
+        gate.workload(&format!("activation/{name}/32x128"), 5, || {
             let (x, dy) = (normal([32, 128], 1), normal([32, 128], 2));
             let (mut tape, mut grads, mut dx) =
                 (Tape::new(), Grads::new(&*layer).unwrap(), Tensor::default());
             move || {
-                let pass = tape.forward(&*layer, &x, Mode::Train(Key::new(1))).unwrap();
+                let pass = tape.forward(&*layer, &x, Mode::train_with(Key::new(1))).unwrap();
                 pass.backward_to_input(&dy, &mut grads, &mut dx).unwrap();
             }
         });

@@ -18,7 +18,9 @@ pub(crate) fn workloads(gate: &mut Gate) {
     for (name, rule) in rules {
         for (parameters, calls) in [(10, 100), (100_000, 1)] {
             gate.workload(&format!("{name}/{parameters}"), calls, || {
-                let (mut net, mut grads) = (normal([1, parameters], 1), [normal([1, parameters], 2).into()]);
+                let mut net = normal([1, parameters], 1);
+                let mut grads = backrule_nn::Grads::new(&net).unwrap();
+                grads[0] = normal([1, parameters], 2).into();
                 let mut optimizer = Optimizer::new(rule, &net).unwrap();
                 move || {
                     renew(&mut grads);

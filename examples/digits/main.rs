@@ -14,7 +14,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use backrule_examples::digits::{self, Digits};
-use backrule_io::Checkpoint;
+use backrule_io::{self as io, Checkpoint};
 use backrule_loss::CrossEntropy;
 use backrule_nn::{Grads, Key, Linear, Mode, Relu, Sequential, Tape, predict};
 use backrule_optim::{Optimizer, Sgd};
@@ -111,7 +111,7 @@ fn fit(
             labels.clear();
             labels.extend(batch.iter().map(|&i| train.labels[i]));
 
-            let pass = tape.forward(&*net, &x, Mode::Train(key.child(step as u64)))?;
+            let pass = tape.forward(&*net, &x, Mode::train_with(key.child(step as u64)))?;
             let l = CrossEntropy::new().value_and_grad(pass.output(), &labels, &mut dy)?;
             score.loss += f64::from(l) * labels.len() as f64;
             score.accuracy += right(pass.output(), &labels);
@@ -137,8 +137,9 @@ fn right(logits: &Tensor, labels: &[usize]) -> f64 {
 
 /// Saves the run, and proves that a fresh network restored from the file predicts the same.
 fn save(net: &Sequential, optimizer: &Optimizer<Sgd>, run: &Run, test: &Data, file: &Path) -> Result<()> {
-    let checkpoint = Checkpoint::of(net).optimizer(optimizer).epoch(run.history.len() as u64);
-    checkpoint.step(optimizer.step_count()).seed(run.seed).metadata(run)?.save(file)?;
+    let (epoch, step, seed) = (run.history.len() as u64, optimizer.step_count(), Some(run.seed));
+    let place = io::Run { epoch, step, seed, ..io::Run::default() };
+    Checkpoint::of(net).optimizer(optimizer).run(&place).metadata(run)?.save(file)?;
     let mut again = network(&Run { seed: !run.seed, ..run.clone() })?;
     Checkpoint::load(file)?.restore(&mut again)?;
     let bits = |net| Ok::<_, Box<dyn Error>>(predict(net, &test.x)?.into_vec().into_iter().map(f32::to_bits));

@@ -6,8 +6,8 @@ use std::{collections::BTreeMap, error, fmt, iter::once};
 /// A confusion matrix: for each true class, how often each class was predicted.
 ///
 /// A share is NaN where there is nothing to divide by. [`Display`](fmt::Display) writes a table
-/// with a row for each true class and a column for each predicted one, in which zeros recede to
-/// dots so that the mistakes stand out.
+/// with a row for each true class and a column for each predicted one. Zeros are dots, so mistakes
+/// stand out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Confusion {
     classes: usize,
@@ -48,13 +48,13 @@ impl Confusion {
         self.share(|_, _| true)
     }
 
-    /// Of what is of this class, the share that was recognised.
+    /// The share of this class that was recognised.
     #[must_use]
     pub fn recall(&self, class: usize) -> f64 {
         self.share(|truth, _| truth == class)
     }
 
-    /// Of what was taken for this class, the share that is of it.
+    /// The share of the answers with this class that are right.
     #[must_use]
     pub fn precision(&self, class: usize) -> f64 {
         self.share(|_, predicted| predicted == class)

@@ -1,4 +1,4 @@
-//! Any bytes, without comparing checksums, so that every check behind them is reached.
+//! Any bytes, without comparing checksums, so every check behind them is reached.
 #![no_main]
 
 use backrule_io::Checkpoint;

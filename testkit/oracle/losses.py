@@ -202,7 +202,7 @@ def cross_entropy_all_ignored(rng):
     y = torch.tensor([-100, -100])
     p = torch.randn(2, 3)
     options = {"reduction": "mean", "ignore_index": -100}
-    note = "PyTorch gives NaN, 0/0; here the sum over no rows is 0, and so is its mean"
+    note = "PyTorch gives NaN, 0/0; here the mean of no rows is refused"
     value = number(F.cross_entropy(p, y))
     yield {
         "kind": "loss",

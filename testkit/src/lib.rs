@@ -4,10 +4,20 @@
 //! Test code: everything here panics with a message instead of returning errors.
 #![allow(clippy::panic, clippy::expect_used)]
 
+mod bits;
 mod compare;
 pub mod oracle;
+mod process;
+#[cfg(feature = "training")]
+mod training;
 
 pub use serde_json::Value;
 
+pub use crate::bits::{Bits, bits};
 pub use crate::compare::{assert_close, assert_near};
 pub use crate::oracle::{number, numbers, tensor};
+pub use crate::process::Scratch;
+#[cfg(target_os = "linux")]
+pub use crate::process::peak;
+#[cfg(feature = "training")]
+pub use crate::training::Trainer;

@@ -2,20 +2,35 @@
 //!
 //! `BACKRULE_ORACLE=DIR` reads the files of another seed; an op that DIR doesn't have comes from the repository.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::fs;
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use backrule_tensor::{Scalar, Tensor};
+use backrule_tensor::{OptionValue, Options, Scalar, Tensor};
 
 use crate::Value;
 
 const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/oracle");
 const PENDING: &str = include_str!("../oracle/pending.txt");
 const OTHER_SEED: &str = "BACKRULE_ORACLE";
+
+/// Options that describe the case, not what it is an example of.
+const TAGS: [&str; 11] = [
+    "constant_row",
+    "extreme",
+    "far_from_zero",
+    "gates",
+    "in_channels",
+    "index",
+    "nan",
+    "note",
+    "out_channels",
+    "shift",
+    "ties",
+];
 
 /// One example: a layer's forward and backward pass, a loss, an optimizer's steps. It is a JSON object.
 #[derive(Clone, Debug)]
@@ -90,9 +105,26 @@ impl Case {
         })
     }
 
-    /// A tensor, rounded to `T`.
+    /// A tensor, rounded to `T`; none if there is no tensor of this name.
     pub fn tensor<T: Scalar>(&self, name: &str) -> Option<Tensor<T>> {
-        self.field(name).map(tensor)
+        self.field(name).filter(|value| value.get("shape").is_some()).map(tensor)
+    }
+
+    /// The options of what this is an example of, without those that are null or only describe the case, and without
+    /// `lengths`, which are a tensor.
+    pub fn options(&self) -> Options {
+        let options = self["options"].as_object().into_iter().flatten();
+        let described = |name: &str| TAGS.contains(&name) || name == "lengths";
+        let options = options.filter(|(name, value)| !value.is_null() && !described(name));
+        options
+            .fold(Options::new(), |options, (name, value)| options.with(name.as_str(), option_value(value)))
+    }
+
+    /// All tensors by name.
+    pub fn tensors(&self) -> BTreeMap<String, Tensor<f64>> {
+        let fields = self.as_object().into_iter().flatten();
+        let tensors = fields.filter(|(_, value)| value.get("shape").is_some());
+        tensors.map(|(name, value)| (name.clone(), tensor(value))).collect()
     }
 
     fn refuse(&self, name: &str, expected: &str) -> ! {
@@ -243,6 +275,35 @@ fn in_our_layout(case: &mut Value, previous: Option<&Case>) {
             case["lengths"] = serde_json::json!({ "shape": [lengths.len()], "data": lengths });
         }
     }
+    // One size for both axes.
+    if case["op"].as_str().is_some_and(|op| op.contains("2d")) {
+        for name in ["kernel", "stride", "padding", "dilation"] {
+            if let Some(size) = case["options"].get_mut(name).filter(|size| size.is_u64()) {
+                *size = vec![size.clone(); 2].into();
+            }
+        }
+    }
+    // What is refused has shapes only.
+    if case["kind"] == "error" {
+        let names = if case["op"] == "embedding" { &["weight"][..] } else { &["input", "weight"] };
+        let zeros = |shape: &Value| {
+            let elements: usize = list(shape).iter().map(whole).product();
+            serde_json::json!({ "shape": shape, "data": vec![0; elements] })
+        };
+        for (name, shape) in names.iter().zip(list(&case["shapes"]).to_vec()) {
+            case[*name] = zeros(&shape);
+        }
+        if let Some(index) = case["options"].get("index").filter(|_| case["op"] == "embedding").cloned() {
+            case["indices"] = serde_json::json!({ "shape": [2], "data": [0, index] });
+        }
+        if let (Some(inputs), Some(outputs)) =
+            (case["options"]["in_channels"].as_u64(), case["options"]["out_channels"].as_u64())
+        {
+            let inputs_of_group = inputs / case["options"]["groups"].as_u64().unwrap_or(1);
+            case["input"] = zeros(&serde_json::json!([1, inputs, 1, 1]));
+            case["weight"] = zeros(&serde_json::json!([outputs, inputs_of_group, 1, 1]));
+        }
+    }
     // States of recurrent layers: the batch is the second axis.
     if case.get("weight_ih_l0").is_some() {
         for state in ["h0", "c0", "hn", "cn", "grad_h0", "grad_c0", "grad_hn", "grad_cn"] {
@@ -301,6 +362,18 @@ pub fn number(value: &Value) -> f64 {
 fn whole(value: &Value) -> usize {
     let whole = value.as_u64().and_then(|whole| usize::try_from(whole).ok());
     whole.unwrap_or_else(|| panic!("not a whole number: {value}"))
+}
+
+fn option_value(value: &Value) -> OptionValue {
+    match value {
+        Value::Bool(flag) => OptionValue::Flag(*flag),
+        Value::String(word) => OptionValue::Word(word.clone()),
+        Value::Array(list) => OptionValue::List(list.iter().map(option_value).collect()),
+        number_or_other => match number_or_other.as_u64() {
+            Some(whole) => OptionValue::Whole(whole),
+            None => OptionValue::Number(number(number_or_other)),
+        },
+    }
 }
 
 fn text(value: &Value) -> &str {
@@ -375,6 +448,10 @@ mod tests {
         let lstm = layers("lstm")[2];
         let h0 = lstm.tensor::<f64>("h0").expect("a state");
         assert_eq!(h0.shape()[0], lstm.tensor::<f64>("input").expect("an input").shape()[0]);
+        for case in cases("error") {
+            let tensors = case.tensors();
+            assert!(tensors.contains_key("input") || tensors.contains_key("indices"), "{case}");
+        }
         let mut state = serde_json::json!({ "shape": [2, 3, 1], "data": [1, 2, 3, 4, 5, 6] });
         swap_first_axes(&mut state);
         assert_eq!(state, serde_json::json!({ "shape": [3, 2, 1], "data": [1, 4, 2, 5, 3, 6] }));
@@ -405,6 +482,8 @@ mod tests {
             (Some(2), Some("same"), Some(f64::INFINITY))
         );
         assert_eq!((conv.option("no"), conv.flag("bias")), (None, None));
+        let tagged = serde_json::json!({ "ties": true, "lengths": [1], "axis": -1, "groups": 2, "eps": 0.0 });
+        assert_eq!(case("pool", tagged).options().to_string(), "axis -1.0, eps 0.0, groups 2");
     }
 
     #[test]

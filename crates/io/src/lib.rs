@@ -12,38 +12,31 @@
 )]
 
 mod checkpoint;
-mod contents;
-mod envelope;
-mod error;
+mod exchange;
 mod file;
-mod header;
-mod info;
-pub mod limits;
-mod nested;
-pub mod npy;
-mod payload;
-mod reader;
+mod format;
 mod report;
 mod restore;
 mod rotation;
-#[cfg(feature = "safetensors")]
-pub mod safetensors;
-mod section;
-mod show;
+mod run;
 mod snapshot;
 
 pub use checkpoint::Checkpoint;
-pub use contents::{Contents, StoredTensor};
-pub use error::{
-    LimitError, LoadError, LoadProblem, Malformed, Mismatch, Part, RestoreError, RotationError, SaveError,
-    SectionError, SectionProblem,
-};
-pub use file::{FileKind, SaveStep, TargetProblem};
-pub use info::{Group, Section, TensorInfo};
-pub use report::{Pair, Report};
-pub use restore::Restoring;
-pub use rotation::{Best, Found, Rotated, Rotation, RotationFile};
-pub use snapshot::Snapshot;
+pub use checkpoint::load::LoadError;
+pub use exchange::npy;
+#[cfg(feature = "safetensors")]
+pub use exchange::safetensors;
+pub use file::error::{FileError, SaveStep, TargetProblem};
+pub use file::kind::FileKind;
+pub use format::entry::{Group, TensorInfo};
+pub use format::limits::{self, LimitError};
+pub use format::problem::{LoadProblem, Malformed, Part};
+pub use format::section::{Section, SectionError, SectionProblem};
+pub use report::{Mismatch, Pair, Report};
+pub use restore::{RestoreError, Restoring};
+pub use rotation::{Best, Found, Rotated, Rotation, RotationError, RotationFile};
+pub use run::{OptimizerState, Run};
+pub use snapshot::{SaveError, Snapshot};
 
-// Part of this crate's interface: what is saved and restored are its named tensors.
+// Part of this crate's interface: its functions take and give tensors.
 pub use backrule_tensor as tensor;

@@ -1,11 +1,13 @@
+//! The outcome of a restore.
+
 use std::fmt;
 
-use crate::TensorInfo;
+use crate::format::entry::TensorInfo;
 
 /// What a partial restore did: every tensor of both sides is in one of the lists.
 ///
-/// As text it is a table with the tensors of network and optimiser on the left, and those of the checkpoint on the right:
-/// see [`Restoring`](crate::Restoring).
+/// As text it is a table with the tensors of network and optimizer on the left, and those of the checkpoint
+/// on the right: see [`Restoring`](crate::Restoring).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// What has the checkpoint's values now.
@@ -14,8 +16,8 @@ pub struct Report {
     pub missing: Vec<TensorInfo>,
     /// What is in the checkpoint and has no place to go.
     pub unexpected: Vec<TensorInfo>,
-    /// What has kept its values, because those of the checkpoint have another shape or element type; and what the
-    /// optimiser has for such a parameter.
+    /// What has kept its values, because those of the checkpoint have another shape or element type; and the
+    /// optimizer's state for such a parameter.
     pub skipped: Vec<Pair>,
 }
 
@@ -61,3 +63,32 @@ impl fmt::Display for Report {
         Ok(())
     }
 }
+
+/// All tensors that don't fit, one per line in the message.
+#[derive(Clone, Default, PartialEq, Eq, thiserror::Error)]
+pub struct Mismatch {
+    /// What should be restored and is not in the checkpoint.
+    pub missing: Vec<TensorInfo>,
+    /// What is in the checkpoint and has no place to go.
+    pub unexpected: Vec<TensorInfo>,
+    /// What is in both, with another shape or element type.
+    pub misshapen: Vec<Pair>,
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("nothing restored, because the checkpoint doesn't fit:")?;
+        for info in &self.missing {
+            write!(f, "\n  missing in the checkpoint: {info}")?;
+        }
+        for info in &self.unexpected {
+            write!(f, "\n  only in the checkpoint: {info}")?;
+        }
+        for misshapen in &self.misshapen {
+            write!(f, "\n  {misshapen}")?;
+        }
+        Ok(())
+    }
+}
+
+backrule_tensor::readable! { struct Mismatch { missing, unexpected, misshapen } }

@@ -1,15 +1,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use backrule_tensor::{NamedTensors, Path, Scalar, TrainingState};
+use backrule_tensor::{ConfigError, NamedTensors, Path, Scalar, TrainingState};
 
-use crate::payload::Elements;
-use crate::{Checkpoint, Group, Mismatch, Pair, Report, RestoreError, TensorInfo};
+use crate::checkpoint::Checkpoint;
+use crate::checkpoint::payload::Elements;
+use crate::format::entry::{Group, Name, TensorInfo};
+use crate::report::{Mismatch, Pair, Report};
 
 impl Checkpoint {
-    /// Puts the network's values back, bit for bit. An optimiser that was saved too is left alone.
+    /// Puts the network's values back, bit for bit. An optimizer that was saved too is left alone.
     ///
-    /// Each tensor is found by its path, wherever it stands. Either all of them are restored or none: the same paths,
-    /// shapes and element types have to be on both sides. [`restoring`](Self::restoring) asks for less.
+    /// Each tensor is found by its path, wherever it stands. Either all of them are restored or none: the
+    /// same paths, shapes and element types have to be on both sides. [`restoring`](Self::restoring) asks for
+    /// less.
     ///
     /// ```
     /// # use backrule_io::Checkpoint;
@@ -34,23 +37,23 @@ impl Checkpoint {
         &self,
         network: &mut (impl NamedTensors<T> + ?Sized),
     ) -> Result<(), RestoreError> {
-        self.restoring().into(network).map(drop)
+        self.restoring().restore_into(network).map(drop)
     }
 
-    /// Puts the network's and the optimiser's values back, bit for bit, and the optimiser's step count and options: all
-    /// or nothing. A learning rate that should be another one from now on is set afterwards. Where no options were saved,
-    /// they stay as they are.
+    /// Puts the network's and the optimizer's values back, bit for bit, and the optimizer's step count and
+    /// options: all or nothing. A learning rate that should be another one from now on is set afterwards.
+    /// Where no options were saved, they stay as they are.
     ///
     /// # Errors
-    /// [`RestoreError::NoOptimizer`] when none was saved, [`RestoreError::Mismatch`] with every tensor of both that
-    /// doesn't fit, or [`RestoreError::Options`] when the optimiser can't have those that were saved; nothing has been
-    /// changed then.
+    /// [`RestoreError::NoOptimizer`] when none was saved, [`RestoreError::Mismatch`] with every tensor of
+    /// both that doesn't fit, or [`RestoreError::Options`] when the optimizer can't have those that were
+    /// saved; nothing has been changed then.
     pub fn restore_with_optimizer<T: Scalar>(
         &self,
         network: &mut (impl NamedTensors<T> + ?Sized),
         optimizer: &mut (impl TrainingState<T> + ?Sized),
     ) -> Result<(), RestoreError> {
-        self.restoring().into_with_optimizer(network, optimizer).map(drop)
+        self.restoring().restore_into_with_optimizer(network, optimizer).map(drop)
     }
 
     /// Begins to restore into something that differs from what was saved: see [`Restoring`].
@@ -65,10 +68,10 @@ impl Checkpoint {
     }
 }
 
-/// What a checkpoint's tensors are called elsewhere, and how much of it has to fit: made by [`Checkpoint::restoring`].
+/// A restore into something that differs from what was saved: made by [`Checkpoint::restoring`].
 ///
-/// As long as nothing else is said, everything has to fit, as with [`Checkpoint::restore`]. Whatever is said, all is
-/// compared before anything is written, and on an error network and optimiser are as they were.
+/// By default everything has to fit, as with [`Checkpoint::restore`]. Everything is compared before anything
+/// is written, and on an error network and optimizer are as they were.
 ///
 /// Fine-tuning takes the old body and a new head:
 ///
@@ -89,7 +92,7 @@ impl Checkpoint {
 ///     ("body.fc1.bias", Tensor::from([0.0, 0.0])),
 ///     ("head.weight", Tensor::from([[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]])),
 /// ];
-/// let report = checkpoint.restoring().rename("fc1", "body.fc1").partial().into(&mut net)?;
+/// let report = checkpoint.restoring().rename("fc1", "body.fc1").partial().restore_into(&mut net)?;
 /// assert_eq!(
 ///     report.to_string(),
 ///     "\
@@ -103,10 +106,10 @@ impl Checkpoint {
 /// assert_eq!(net[2].1.as_slice(), [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]);
 ///
 /// // Stricter: every tensor of the body has to be there, and no other one is touched.
-/// checkpoint.restoring().rename("fc1", "body.fc1").only("body").into(&mut net)?;
+/// checkpoint.restoring().rename("fc1", "body.fc1").only("body").restore_into(&mut net)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[must_use = "nothing is restored before `into`"]
+#[must_use = "nothing is restored before `restore_into`"]
 pub struct Restoring<'c> {
     checkpoint: &'c Checkpoint,
     renames: Vec<Rename<'c>>,
@@ -132,9 +135,9 @@ enum Fit {
 impl<'c> Restoring<'c> {
     /// What is at or below `from` in the checkpoint goes to the same place at or below `to`.
     ///
-    /// Paths are compared by whole names: `fc1` is not the beginning of `fc10.weight`. An empty `from` moves everything,
-    /// an empty `to` takes a name away. Each tensor is renamed once, by the first call that knows it, so that two calls
-    /// can swap names. An optimiser's state follows its parameter.
+    /// Paths are compared by whole names: `fc1` is not the beginning of `fc10.weight`. An empty `from` moves
+    /// everything, an empty `to` takes a name away. Each tensor is renamed once, by the first call that knows
+    /// it, so two calls can swap names. An optimizer's state follows its parameter.
     ///
     /// ```
     /// # use backrule_io::Checkpoint;
@@ -142,7 +145,7 @@ impl<'c> Restoring<'c> {
     /// let net = vec![("a.weight", Tensor::from([1.0_f32])), ("b.weight", Tensor::from([2.0]))];
     /// let checkpoint = Checkpoint::from_bytes(&Checkpoint::of(&net).to_bytes()?)?;
     /// let mut swapped = net.clone();
-    /// checkpoint.restoring().rename("a", "b").rename("b", "a").into(&mut swapped)?;
+    /// checkpoint.restoring().rename("a", "b").rename("b", "a").restore_into(&mut swapped)?;
     /// assert_eq!((swapped[0].1.as_slice(), swapped[1].1.as_slice()), (&[2.0][..], &[1.0][..]));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -152,23 +155,25 @@ impl<'c> Restoring<'c> {
         self.rename_with(move |path| below(path, &from).map(|rest| join(&to, rest)))
     }
 
-    /// The same as a function of the path in the checkpoint; `None` leaves it to the next call, or as it is.
+    /// The same by a function of the path in the checkpoint; where it gives `None`, the next call decides, or
+    /// the path stays.
     ///
-    /// It is asked for the network's tensors only: an optimiser's state follows its parameter.
+    /// It is asked for the network's tensors only: an optimizer's state follows its parameter.
     pub fn rename_with(mut self, rename: impl Fn(&str) -> Option<String> + 'c) -> Self {
         self.renames.push(Box::new(rename));
         self
     }
 
-    /// Restores what is at or below `prefix` in the network, and leaves all else alone, on both sides. Several calls add
-    /// up. The path is that in the network: it has been renamed already.
+    /// Restores what is at or below `prefix` in the network, and leaves all else alone, on both sides.
+    /// Several calls add up. The path is that in the network: it has been renamed already.
     pub fn only(mut self, prefix: impl Into<String>) -> Self {
         self.only.push(prefix.into());
         self
     }
 
-    /// Tensors may be missing in the checkpoint, and keep their values; and it may have others. What is on both sides
-    /// has to have the same shape and element type. The [`Report`] tells what was restored; read it.
+    /// Tensors may be missing in the checkpoint, and keep their values; and it may have others. What is on
+    /// both sides has to have the same shape and element type. The [`Report`] tells what was restored; read
+    /// it.
     pub fn partial(mut self) -> Self {
         if self.fit < Fit::Partial {
             self.fit = Fit::Partial;
@@ -176,8 +181,8 @@ impl<'c> Restoring<'c> {
         self
     }
 
-    /// As [`partial`](Self::partial), and tensors with another shape or element type keep their values too, with the
-    /// optimiser's state for them.
+    /// As [`partial`](Self::partial), and tensors with another shape or element type keep their values too,
+    /// with the optimizer's state for them.
     pub fn skip_misshapen(mut self) -> Self {
         self.fit = Fit::SkipMisshapen;
         self
@@ -188,11 +193,11 @@ impl<'c> Restoring<'c> {
     /// # Errors
     /// - [`RestoreError::Mismatch`] with every tensor that should fit and doesn't, or when not one fits;
     /// - [`RestoreError::Collision`] when two tensors were given one name;
-    /// - [`RestoreError::UnknownRename`] and [`RestoreError::UnknownOnly`] for a path that nothing has: a typing error
-    ///   must not pass for a partial success.
+    /// - [`RestoreError::UnknownRename`] and [`RestoreError::UnknownOnly`] for a path that nothing has: a
+    ///   typing error must not pass for a partial success.
     ///
     /// Nothing has been changed then.
-    pub fn into<T: Scalar>(
+    pub fn restore_into<T: Scalar>(
         self,
         network: &mut (impl NamedTensors<T> + ?Sized),
     ) -> Result<Report, RestoreError> {
@@ -204,17 +209,18 @@ impl<'c> Restoring<'c> {
         Ok(report)
     }
 
-    /// Restores the network and the optimiser with its step count and options: both or none.
+    /// Restores the network and the optimizer with its step count and options: both or none.
     ///
     /// # Errors
-    /// [`RestoreError::NoOptimizer`] when none was saved, [`RestoreError::Options`] when the optimiser can't have the
-    /// options that were saved, and those of [`into`](Self::into); nothing has been changed then.
-    pub fn into_with_optimizer<T: Scalar>(
+    /// [`RestoreError::NoOptimizer`] when none was saved, [`RestoreError::Options`] when the optimizer can't
+    /// have the options that were saved, and those of [`restore_into`](Self::restore_into); nothing has been
+    /// changed then.
+    pub fn restore_into_with_optimizer<T: Scalar>(
         self,
         network: &mut (impl NamedTensors<T> + ?Sized),
         optimizer: &mut (impl TrainingState<T> + ?Sized),
     ) -> Result<Report, RestoreError> {
-        let saved = self.checkpoint.optimizer_state().ok_or(RestoreError::NoOptimizer)?;
+        let saved = self.checkpoint.optimizer().ok_or(RestoreError::NoOptimizer)?;
         let mut report = Report::default();
         let net = self.network(network, &mut report)?;
         let mut state = Plan::new(&self, Group::Optimizer)?;
@@ -236,7 +242,8 @@ impl<'c> Restoring<'c> {
         Ok(report)
     }
 
-    /// What is going to be written to the network, after a look at whether all paths that were given mean something.
+    /// What is going to be written to the network, after a look at whether all paths that were given mean
+    /// something.
     fn network<T: Scalar>(
         &self,
         network: &mut (impl NamedTensors<T> + ?Sized),
@@ -315,7 +322,7 @@ fn owner(slot: &str, is_parameter: impl Fn(&str) -> bool) -> Option<&str> {
     std::iter::once(slot).chain(above).chain([""]).find(|path| is_parameter(path))
 }
 
-/// What is going to be written to the network or the optimiser.
+/// What is going to be written to the network or the optimizer.
 struct Plan<'r> {
     restoring: &'r Restoring<'r>,
     group: Group,
@@ -351,7 +358,8 @@ impl<'r> Plan<'r> {
 
     /// Decides for every tensor of `target`, notes it in `report`, and changes nothing.
     ///
-    /// It visits as `write` will, for writing: what has been compared here is exactly what is going to be written.
+    /// It visits as `write` will, for writing: what has been compared here is exactly what is going to be
+    /// written.
     fn compare<T: Scalar>(
         &mut self,
         target: &mut (impl NamedTensors<T> + ?Sized),
@@ -363,9 +371,14 @@ impl<'r> Plan<'r> {
             if !self.restoring.includes(&path) {
                 return;
             }
-            let target =
-                TensorInfo { group: self.group, path: path.clone(), dtype: T::DTYPE, shape: tensor.shape() };
-            // Taken out, so that of two tensors with one name the second is missing.
+            let target = TensorInfo {
+                group: self.group,
+                path: path.clone(),
+                dtype: T::DTYPE,
+                shape: tensor.shape(),
+                crc: None,
+            };
+            // Taken out, so the second of two tensors with one name is missing.
             let Some((stored, elements)) = self.stored.remove(&path) else {
                 report.missing.push(target);
                 return;
@@ -395,6 +408,98 @@ impl<'r> Plan<'r> {
             });
         });
         outcome
+    }
+}
+
+/// Why a checkpoint was not restored. Nothing has been changed, except by [`Interrupted`](Self::Interrupted).
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RestoreError {
+    /// The tensors are not those that were saved: all that don't fit are listed.
+    #[error(transparent)]
+    Mismatch(#[from] Mismatch),
+    /// An optimizer was to be restored, and none was saved.
+    #[error(
+        "nothing restored: the checkpoint has no optimizer (use `restore` for the network alone, and save with \
+         `.optimizer(..)`)"
+    )]
+    NoOptimizer,
+    /// The optimizer can't have the options that were saved.
+    #[error("nothing restored, because the optimizer doesn't fit: {0}")]
+    Options(ConfigError),
+    /// Two tensors of the checkpoint would go to one place.
+    #[error(
+        "nothing restored: {} and `{}` of the checkpoint would both be called `{}`: rename one of them otherwise",
+        Name(*group, first), second.escape_debug(), path.escape_debug()
+    )]
+    Collision {
+        /// Whose tensors they are.
+        group: Group,
+        /// Where both would go.
+        path: String,
+        /// One of them, as the checkpoint calls it.
+        first: String,
+        /// The other.
+        second: String,
+    },
+    /// Something was to be renamed that the checkpoint doesn't have.
+    #[error(
+        "nothing restored: the checkpoint has nothing at or below `{}`, which was to be renamed: see \
+         `Checkpoint::tensors` for what there is", from.escape_debug()
+    )]
+    UnknownRename {
+        /// What was given to [`rename`](Restoring::rename).
+        from: String,
+    },
+    /// Something was to be restored alone that the network doesn't have.
+    #[error(
+        "nothing restored: the network has nothing at or below `{}`, which alone was to be restored",
+        prefix.escape_debug()
+    )]
+    UnknownOnly {
+        /// What was given to [`only`](Restoring::only).
+        prefix: String,
+    },
+    /// The elements had stayed in the file, and it is not as it was when [`Checkpoint::open`] verified it.
+    #[error("nothing restored, because the file has changed since it was opened ({reason}): open it again")]
+    Changed {
+        /// What has become of it.
+        reason: String,
+    },
+    /// The one exception to all or nothing: the file of a checkpoint that was [opened](Checkpoint::open) was
+    /// written to or became unreadable **while** it was restored. Network and optimizer now hold old and new
+    /// values: restore all of them from another file. A checkpoint that was [loaded](Checkpoint::load) never
+    /// gives this error.
+    #[error(
+        "restored in part only: reading {} again failed: {reason}; restore all from another file",
+        Name(*group, path)
+    )]
+    Interrupted {
+        /// Whose tensor could not be read.
+        group: Group,
+        /// Its path.
+        path: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl From<ConfigError> for RestoreError {
+    fn from(error: ConfigError) -> Self {
+        Self::Options(error)
+    }
+}
+
+backrule_tensor::readable! {
+    enum RestoreError {
+        Mismatch(list),
+        NoOptimizer,
+        Options(error),
+        Collision { group, path, first, second },
+        UnknownRename { from },
+        UnknownOnly { prefix },
+        Changed { reason },
+        Interrupted { group, path, reason },
     }
 }
 

@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 
 use backrule_tensor::Scalar;
 
-use crate::{Checkpoint, LoadError, RotationError, Snapshot};
+use crate::checkpoint::Checkpoint;
+use crate::checkpoint::load::LoadError;
+use crate::snapshot::{SaveError, Snapshot};
 
 /// The checkpoints of one run in a folder: the last few and the best, and what is older is removed.
 ///
 /// ```
 /// use backrule_io::tensor::Tensor;
-/// use backrule_io::{Best, Checkpoint, Rotation};
+/// use backrule_io::{Best, Checkpoint, Rotation, Run};
 ///
 /// # let folder = std::env::temp_dir().join(format!("backrule-rotation-{}", std::process::id()));
 /// # std::fs::create_dir_all(&folder)?;
@@ -19,7 +21,7 @@ use crate::{Checkpoint, LoadError, RotationError, Snapshot};
 /// let mut net = vec![("weight", Tensor::from([0.0_f32]))];
 /// for (epoch, loss) in (1..).zip([0.9, 0.4, 0.5, 0.7, 0.6]) {
 ///     net[0].1.fill(loss as f32);
-///     rotation.save(&Checkpoint::of(&net).epoch(epoch), loss)?;
+///     rotation.save(&Checkpoint::of(&net).run(&Run { epoch, ..Run::default() }), loss)?;
 /// }
 /// let names: Vec<_> = rotation.files()?.iter().map(|file| file.path.file_name().unwrap().to_owned()).collect();
 /// assert_eq!(names, ["digits-00000005-6e-1.brk", "digits-00000004-7e-1.brk", "digits-00000002-4e-1.brk"]);
@@ -27,7 +29,7 @@ use crate::{Checkpoint, LoadError, RotationError, Snapshot};
 /// // After a crash: whatever was saved last, if there is anything yet.
 /// if let Some(found) = rotation.latest()? {
 ///     found.checkpoint.restore(&mut net)?;
-///     assert_eq!(found.checkpoint.epoch(), 5);
+///     assert_eq!(found.checkpoint.run().epoch, 5);
 /// }
 /// assert_eq!(rotation.best()?.unwrap().file.metric, Some(0.4));
 /// # std::fs::remove_dir_all(&folder)?;
@@ -35,12 +37,12 @@ use crate::{Checkpoint, LoadError, RotationError, Snapshot};
 /// ```
 ///
 /// # What it relies on
-/// All that it knows stands in the names of the files, `NAME-NUMBER-METRIC.brk`: there is no index that could disagree
-/// with them. Only regular files are removed that are called just as it would have called them. The numbers go on from
-/// the largest that is there; one process at a time should save under one name.
+/// All that it knows stands in the names of the files, `NAME-NUMBER-METRIC.brk`: there is no index that could
+/// disagree with them. Only regular files are removed that are called just as it would have called them. The
+/// numbers go on from the largest that is there; one process at a time should save under one name.
 ///
-/// The new file is on the disk, and its name is, before an old one is removed. A process that is killed in between leaves
-/// a file too many, which the next [`save`](Self::save) removes.
+/// The new file is on the disk, and its name is, before an old one is removed. A process that is killed in
+/// between leaves a file too many, which the next [`save`](Self::save) removes.
 #[derive(Clone, Debug)]
 pub struct Rotation {
     folder: PathBuf,
@@ -92,7 +94,8 @@ pub struct Found {
 }
 
 impl Rotation {
-    /// The checkpoints of the run `name` in a folder that exists. All are kept, as long as nothing else is said.
+    /// The checkpoints of the run `name` in a folder that exists. All are kept, as long as nothing else is
+    /// said.
     ///
     /// # Errors
     /// [`RotationError::Name`] if `name` can't begin the name of a file.
@@ -122,7 +125,8 @@ impl Rotation {
     /// The metric may be `None`.
     ///
     /// # Errors
-    /// When the folder can't be read, or the checkpoint was not saved, or not surely. Nothing has been removed then.
+    /// When the folder can't be read, or the checkpoint was not saved, or not surely. Nothing has been
+    /// removed then.
     pub fn save<T: Scalar>(
         &self,
         snapshot: &Snapshot<'_, T>,
@@ -161,7 +165,7 @@ impl Rotation {
     /// # Errors
     /// [`RotationError::Folder`] when the folder can't be read.
     pub fn files(&self) -> Result<Vec<RotationFile>, RotationError> {
-        let failed = |source| RotationError::Folder { folder: self.folder.clone(), source };
+        let failed = |error| RotationError::Folder { folder: self.folder.clone(), error };
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.folder).map_err(failed)? {
             let entry = entry.map_err(failed)?;
@@ -179,14 +183,17 @@ impl Rotation {
 
     /// The newest checkpoint that can be loaded; `None` if there are no files yet.
     ///
+    /// It is [loaded](Checkpoint::load) into memory. For a network that doesn't fit there twice, give the first of the
+    /// [`files`](Self::files) to [`Checkpoint::open`].
+    ///
     /// # Errors
     /// When the folder can't be read, or there are files and none of them can be loaded.
     pub fn latest(&self) -> Result<Option<Found>, RotationError> {
         self.first(self.files()?)
     }
 
-    /// The best checkpoint that can be loaded; `None` if none has a metric, or [`keep_best`](Self::keep_best) has not
-    /// said which one is the best.
+    /// The best checkpoint that can be loaded; `None` if none has a metric, or [`keep_best`](Self::keep_best)
+    /// has not said which one is the best.
     ///
     /// # Errors
     /// Those of [`latest`](Self::latest).
@@ -238,6 +245,50 @@ fn parse(name: &str, file: &str) -> Option<(u64, Option<f64>)> {
     };
     let number = number.parse().ok()?;
     (file_name(name, number, metric) == file).then_some((number, metric))
+}
+
+/// Why a [`Rotation`](Rotation) has not saved or found a checkpoint. Nothing has been removed.
+#[derive(thiserror::Error)]
+#[non_exhaustive]
+pub enum RotationError {
+    /// A run's name has to be the beginning of the name of a file.
+    #[error("no name for a run: {name:?}; it can't be empty, begin with a dot, or have one of / \\ : in it")]
+    Name {
+        /// The name.
+        name: String,
+    },
+    /// The folder can't be read.
+    #[error("{}: can't be read: {error}; create the folder first", folder.display())]
+    Folder {
+        /// The folder.
+        folder: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
+    /// Saving failed.
+    #[error(transparent)]
+    Save(#[from] SaveError),
+    /// The largest number is taken.
+    #[error("{}: not saved: the numbers of its checkpoints are used up; choose another name", folder.display())]
+    Full {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// There are checkpoints, and all of them are damaged or can't be read.
+    #[error(
+        "{}: none of its {} checkpoints can be loaded; the first one: {}",
+        folder.display(), problems.len(), problems.first().map_or(String::new(), LoadError::to_string)
+    )]
+    NoneLoads {
+        /// The folder.
+        folder: PathBuf,
+        /// What is wrong with each of them.
+        problems: Vec<LoadError>,
+    },
+}
+
+backrule_tensor::readable! {
+    enum RotationError { Name { name }, Folder { folder, error }, Save(error), Full { folder }, NoneLoads { folder, problems } }
 }
 
 #[cfg(test)]

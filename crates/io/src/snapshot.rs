@@ -1,28 +1,37 @@
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::{self, BufWriter, Cursor, Seek, Write};
 use std::path::{Path, PathBuf};
 
-use backrule_tensor::{NamedTensors, Scalar, Tensor, TrainingState};
+use backrule_tensor::{ConfigError, MemoryError, NamedTensors, Scalar, Tensor, TrainingState};
 use crc32fast::Hasher;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::envelope::{Envelope, VERSION};
-use crate::header::{self, Entry, OptimizerState, Run};
-use crate::{Checkpoint, Group, SaveError, SaveStep, Section, SectionError, file, section};
+use crate::checkpoint::Checkpoint;
+use crate::file::error::{FileError, SaveStep};
+use crate::file::replace::replace;
+use crate::format::entry::{Entry, Group, Name};
+use crate::format::envelope::{Envelope, VERSION};
+use crate::format::header;
+use crate::format::limits::LimitError;
+use crate::format::section::{self, Section, SectionError};
+use crate::run::{OptimizerState, Run};
 
-/// So many elements are converted and written at a time: 64 or 128 KiB, which stay in the cache.
+/// Elements that are converted and written at a time: 64 or 128 KiB, which stay in the cache.
 const CHUNK: usize = 16_384;
 
-/// What is going to be saved: made by [`Checkpoint::of`], completed, and then [saved](Self::save).
+/// A checkpoint that is going to be saved: made by [`Checkpoint::of`], completed, and then
+/// [saved](Self::save).
 ///
 /// It borrows the tensors and copies none of them.
 ///
 /// ```no_run
-/// # use backrule_io::Checkpoint;
 /// # use backrule_io::tensor::Tensor;
+/// # use backrule_io::{Checkpoint, Run};
 /// # let net = vec![("weight", Tensor::from([1.0_f32]))];
-/// Checkpoint::of(&net).epoch(3).step(450).seed(42).metadata(&0.97)?.save("model.brk")?;
+/// let run = Run { epoch: 3, step: 450, seed: Some(42), ..Run::default() };
+/// Checkpoint::of(&net).run(&run).metadata(&0.97)?.save("model.brk")?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -30,10 +39,12 @@ const CHUNK: usize = 16_384;
 pub struct Snapshot<'a, T: Scalar> {
     /// Paths as text: the header will need them.
     network: Named<'a, T>,
-    /// Empty without an optimiser.
+    /// Empty without an optimizer.
     optimizer: Named<'a, T>,
+    optimizer_state: Option<OptimizerState>,
     run: Run,
     sections: BTreeMap<Section, Vec<u8>>,
+    finite_only: bool,
 }
 
 type Named<'a, T> = Vec<(String, &'a Tensor<T>)>;
@@ -44,53 +55,47 @@ impl Checkpoint {
         Snapshot {
             network: network.tensors(),
             optimizer: Vec::new(),
+            optimizer_state: None,
             run: Run::default(),
             sections: BTreeMap::new(),
+            finite_only: false,
         }
     }
 }
 
 impl<'a, T: Scalar> Snapshot<'a, T> {
-    /// Includes the optimiser's state: its tensors, how many steps it has made, and its options.
+    /// Includes the optimizer's state: its tensors, the number of steps that it has made, and its options.
     pub fn optimizer(mut self, optimizer: &'a (impl TrainingState<T> + ?Sized)) -> Self {
         let (steps, options) = (optimizer.step_count(), optimizer.options());
-        self.run.optimizer = Some(OptimizerState { steps, options });
+        self.optimizer_state = Some(OptimizerState { steps, options });
         self.optimizer = optimizer.tensors();
         self
     }
 
-    /// The number of epochs completed; 0 unless given.
-    pub fn epoch(mut self, epoch: u64) -> Self {
-        self.run.epoch = epoch;
+    /// Where the run is; [`Run::default`] unless given. [`Checkpoint::run`] gives it back.
+    pub fn run(mut self, run: &Run) -> Self {
+        self.run = run.clone();
         self
     }
 
-    /// The number of steps, of the run or of the current epoch. 0 unless given; the optimiser's own count is saved with
+    /// Refuses to save a tensor with NaN or an infinity in it, of the network or of the optimizer: a run that
+    /// diverged then doesn't replace the last good checkpoint.
+    ///
+    /// ```
+    /// # use backrule_io::Checkpoint;
+    /// # use backrule_io::tensor::Tensor;
+    /// let net = vec![("fc.bias", Tensor::from([0.5_f32, f32::NAN]))];
+    /// assert!(Checkpoint::of(&net).to_bytes().is_ok());
+    /// let error = Checkpoint::of(&net).finite_only().to_bytes().unwrap_err();
+    /// assert_eq!(error.to_string(), "not saved: network `fc.bias` has NaN at element 1: did the run diverge?");
+    /// ```
+    pub fn finite_only(mut self) -> Self {
+        self.finite_only = true;
+        self
+    }
+
+    /// Adds a value of your own: anything that serde can write and read back. [`Checkpoint::metadata`] reads
     /// it.
-    pub fn step(mut self, step: u64) -> Self {
-        self.run.step = step;
-        self
-    }
-
-    /// Where to go on in the data, in samples, batches or bytes as you like. 0 unless given.
-    pub fn position(mut self, position: u64) -> Self {
-        self.run.position = position;
-        self
-    }
-
-    /// The seed of the run, from which random numbers go on.
-    pub fn seed(mut self, seed: u64) -> Self {
-        self.run.seed = Some(seed);
-        self
-    }
-
-    /// The version of your program, such as `env!("CARGO_PKG_VERSION")` or a commit.
-    pub fn program(mut self, version: impl Into<String>) -> Self {
-        self.run.program = Some(version.into());
-        self
-    }
-
-    /// Adds a value of your own: anything that serde can write and read back. [`Checkpoint::metadata`] reads it.
     ///
     /// The bytes of a `HashMap` change from run to run: with a `BTreeMap`, equal checkpoints are equal files.
     ///
@@ -99,27 +104,28 @@ impl<'a, T: Scalar> Snapshot<'a, T> {
     /// # use backrule_io::tensor::Tensor;
     /// # let net = vec![("weight", Tensor::from([1.0_f32]))];
     /// #[derive(serde::Serialize, serde::Deserialize)]
-    /// struct Run {
+    /// struct Notes {
     ///     name: String,
     ///     best_loss: f64,
     /// }
     ///
-    /// let run = Run { name: "first try".to_string(), best_loss: f64::INFINITY };
-    /// let bytes = Checkpoint::of(&net).metadata(&run)?.to_bytes()?;
-    /// let run: Run = Checkpoint::from_bytes(&bytes)?.metadata()?;
-    /// assert_eq!((run.name.as_str(), run.best_loss), ("first try", f64::INFINITY));
+    /// let notes = Notes { name: "first try".to_string(), best_loss: f64::INFINITY };
+    /// let bytes = Checkpoint::of(&net).metadata(&notes)?.to_bytes()?;
+    /// let notes: Notes = Checkpoint::from_bytes(&bytes)?.metadata()?;
+    /// assert_eq!((notes.name.as_str(), notes.best_loss), ("first try", f64::INFINITY));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
-    /// When the value can't be written, or would not come back: both are tried here. Not noticed is what a type does
-    /// to itself, such as an untagged enum whose first variant accepts the values of its second.
+    /// When the value can't be written, or would not come back: both are tried here. Two changes are not
+    /// noticed. As in every format of serde, `Some(None)` and `Some(())` come back as `None`; and an untagged
+    /// enum whose first variant accepts the values of its second comes back as the first.
     pub fn metadata<M: Serialize + DeserializeOwned>(self, metadata: &M) -> Result<Self, SectionError> {
         self.section(Section::Metadata, metadata)
     }
 
-    /// The metrics up to now, of a type of your own as for [`metadata`](Self::metadata). [`Checkpoint::metrics`] reads
-    /// them.
+    /// The metrics up to now, of a type of your own as for [`metadata`](Self::metadata).
+    /// [`Checkpoint::metrics`] reads them.
     ///
     /// # Errors
     /// Those of [`metadata`](Self::metadata).
@@ -127,7 +133,7 @@ impl<'a, T: Scalar> Snapshot<'a, T> {
         self.section(Section::Metrics, metrics)
     }
 
-    /// The learning rate's schedule, of a type of your own as for [`metadata`](Self::metadata).
+    /// The schedule of the learning rate, of a type of your own as for [`metadata`](Self::metadata).
     /// [`Checkpoint::schedule`] reads it.
     ///
     /// # Errors
@@ -136,8 +142,9 @@ impl<'a, T: Scalar> Snapshot<'a, T> {
         self.section(Section::Schedule, schedule)
     }
 
-    /// What layers the network is made of, from which it can be built again: the `Architecture` of backrule-nn, or a
-    /// type of your own as for [`metadata`](Self::metadata). [`Checkpoint::architecture`] reads it.
+    /// What layers the network is made of, from which it can be built again: the `Architecture` of
+    /// backrule-nn, or a type of your own as for [`metadata`](Self::metadata). [`Checkpoint::architecture`]
+    /// reads it.
     ///
     /// # Errors
     /// Those of [`metadata`](Self::metadata).
@@ -161,61 +168,68 @@ impl<'a, T: Scalar> Snapshot<'a, T> {
         Ok(self)
     }
 
-    /// Writes the file, so that at any time, even if the power fails, the old file or the new one is there, whole.
+    /// Writes the file. At any time, even if the power fails, the old file or the new one is there, whole.
     ///
-    /// The bytes go to a file beside it (`.NAME.PID.TIME.tmp`), which is synced and renamed; then the directory is
-    /// synced, except on systems where that can't be done (those that are not Unix). What a killed process has left
-    /// beside it is removed by the next save. Several processes may save to one path: the last one to finish wins.
+    /// The bytes go to a file beside it (`.NAME.PID.TIME.tmp`), which is synced and renamed. Then the
+    /// directory is synced, except on systems other than Unix, where it can't be. What a killed process has
+    /// left beside it is removed by the next save. Several processes may save to one path: the last one to
+    /// finish wins.
     ///
-    /// A symbolic link is followed: the file that it leads to is replaced, or created. A file that is replaced hands on
-    /// its mode and, where the system allows it, its owner and group; not its access control lists, and hard links to it
-    /// keep the old contents. A read-only file is not replaced.
+    /// A symbolic link is followed: the file that it leads to is replaced, or created. A file that is
+    /// replaced hands on its mode and, where the system allows it, its owner and group. Its access control
+    /// lists are not kept, and hard links to it keep the old contents. A read-only file is not replaced.
     ///
     /// # Errors
-    /// [`SaveError::DurabilityUncertain`] when the new file is in place but the directory could not be synced; with any
-    /// other, a file that was there is unchanged.
+    /// [`FileError::DurabilityUncertain`] when the new file is in place but the directory could not be
+    /// synced. With any other error, a file that was there is unchanged.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), SaveError> {
         let (entries, head) = self.plan()?;
-        file::replace(path.as_ref(), |out| {
+        replace(path.as_ref(), |out| {
             // Gathers small tensors; what is larger than its buffer passes by.
             let mut out = BufWriter::new(out);
             self.write(entries, &head, &mut out)?;
             out.flush()
-        })
+        })?;
+        Ok(())
     }
 
     /// The bytes of the file that [`save`](Self::save) would write.
     ///
     /// # Errors
-    /// When there is more of something than a checkpoint can hold, or two tensors have the same path.
+    /// When there is more of something than a checkpoint can hold, two tensors have the same path, or there
+    /// is not enough memory.
     pub fn to_bytes(&self) -> Result<Vec<u8>, SaveError> {
         let (entries, head) = self.plan()?;
-        let mut out = Cursor::new(Vec::new());
-        // Writing to memory can't fail.
-        self.write(entries, &head, &mut out).map_err(|source| SaveError::NotCommitted {
-            file: PathBuf::new(),
-            step: SaveStep::Write,
-            source,
-        })?;
+        let payload = entries.iter().fold(0_usize, |sum, entry| sum.saturating_add(entry.size()));
+        let size = head.len().saturating_add(payload).saturating_add(Envelope::END as usize);
+        let mut out = Cursor::new(memory(size)?);
+        written(self.write(entries, &head, &mut out))?;
         Ok(out.into_inner())
     }
 
-    /// What there is to save, and how the file will begin, without the checksums: those are computed while the tensors
-    /// are written, so that they are read once.
+    /// What there is to save, and the beginning of the file without the checksums: those are computed while
+    /// the tensors are written, so each tensor is read once.
     fn plan(&self) -> Result<(Vec<Entry<'_>>, Vec<u8>), SaveError> {
         let entry = |(group, path, tensor): (_, _, &Tensor<T>)| {
             let (dtype, shape) = (T::DTYPE, tensor.shape());
             Entry { group, path, dtype, shape, crc: 0 }
         };
         let entries: Vec<_> = self.tensors().map(entry).collect();
+        check_paths(&entries)?;
+        if let Some(state) = &self.optimizer_state {
+            state.options.check().map_err(|error| SaveError::Option(error.of("optimizer")))?;
+        }
+        if self.finite_only {
+            self.tensors().try_for_each(|(group, path, tensor)| check_finite(group, path, tensor))?;
+        }
         let head = self.head(&entries)?;
         Ok((entries, head))
     }
 
-    /// The envelope's fixed part and the header: as long with any checksums.
-    fn head(&self, entries: &[Entry<'_>]) -> Result<Vec<u8>, SaveError> {
+    /// The first 40 bytes and the header. Their length doesn't depend on the checksums.
+    fn head(&self, entries: &[Entry<'_>]) -> Result<Vec<u8>, LimitError> {
         let payload = entries.iter().fold(0_u64, |sum, entry| sum.saturating_add(entry.size() as u64));
-        let header = header::encode(&self.run, &self.sections, entries)?;
+        let header = header::encode(&self.run, self.optimizer_state.as_ref(), &self.sections, entries)?;
         let header_crc = crc32fast::hash(&header);
         let envelope = Envelope { version: VERSION, header: header.len() as u64, payload, header_crc };
         let mut head = envelope.encode();
@@ -223,7 +237,7 @@ impl<'a, T: Scalar> Snapshot<'a, T> {
         Ok(head)
     }
 
-    /// Writes the whole file: the beginning first as it is planned, and in the end as it is.
+    /// Writes the whole file: the beginning first as planned, and in the end with the checksums.
     fn write(
         &self,
         mut entries: Vec<Entry<'_>>,
@@ -273,4 +287,125 @@ pub(crate) fn chunks<T: Scalar>(
         take(&bytes)?;
     }
     Ok(())
+}
+
+/// Refuses two tensors of one path.
+pub(crate) fn check_paths(entries: &[Entry<'_>]) -> Result<(), SaveError> {
+    match header::duplicate(entries) {
+        None => Ok(()),
+        Some((group, path)) => Err(SaveError::Duplicate { group, path: path.to_string() }),
+    }
+}
+
+fn check_finite<T: Scalar>(group: Group, path: &str, tensor: &Tensor<T>) -> Result<(), SaveError> {
+    let mut values = tensor.as_slice().iter().enumerate();
+    match values.find(|(_, value)| !value.is_finite()) {
+        None => Ok(()),
+        Some((at, value)) => {
+            Err(SaveError::NotFinite { group, path: path.to_string(), at, value: value.to_f64() })
+        }
+    }
+}
+
+/// Memory for a whole file.
+pub(crate) fn memory(bytes: usize) -> Result<Vec<u8>, SaveError> {
+    let mut memory = Vec::new();
+    memory.try_reserve_exact(bytes).map_err(|_| SaveError::Memory(MemoryError::new("save", bytes)))?;
+    Ok(memory)
+}
+
+/// The outcome of writing to memory that was there already, which can't fail.
+pub(crate) fn written(outcome: io::Result<()>) -> Result<(), SaveError> {
+    let failed = |error| FileError::NotCommitted { file: PathBuf::new(), step: SaveStep::Write, error };
+    outcome.map_err(|error| failed(error).into())
+}
+
+/// Why a checkpoint was not saved, or not surely.
+#[derive(thiserror::Error)]
+#[non_exhaustive]
+pub enum SaveError {
+    /// There is too much of something. Nothing was written.
+    #[error("not saved: {0}")]
+    Limit(LimitError),
+    /// Two tensors have the same path, so they couldn't be told apart. Nothing was written.
+    #[error("not saved: two tensors are called {}: give them different names", Name(*group, path))]
+    Duplicate {
+        /// Whose tensors they are.
+        group: Group,
+        /// The path they share.
+        path: String,
+    },
+    /// An option of the optimizer can't be written: two have one name, or there is too much of something.
+    /// Nothing was written.
+    #[error("not saved: {0}")]
+    Option(ConfigError),
+    /// A name that a safetensors file keeps for itself. Nothing was written.
+    #[cfg(feature = "safetensors")]
+    #[error("not saved: a safetensors file can't have a tensor called `{path}`: give it another name")]
+    Reserved {
+        /// The name.
+        path: String,
+    },
+    /// A tensor has NaN or an infinity, and [`Snapshot::finite_only`] was asked for. Nothing was written.
+    #[error("not saved: {} has {value} at element {at}: did the run diverge?", Name(*group, path))]
+    NotFinite {
+        /// Whose tensor it is.
+        group: Group,
+        /// Its path.
+        path: String,
+        /// The first such element, in row-major order.
+        at: usize,
+        /// Its value.
+        value: f64,
+    },
+    /// There is not enough memory for the bytes.
+    #[error("not saved: {0}")]
+    Memory(MemoryError),
+    /// The file was not put in place, or not surely.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+impl From<LimitError> for SaveError {
+    fn from(error: LimitError) -> Self {
+        Self::Limit(error)
+    }
+}
+
+impl fmt::Debug for SaveError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !f.alternate() {
+            return backrule_tensor::write_with_causes(self, f);
+        }
+        match self {
+            Self::Limit(error) => f.debug_tuple("Limit").field(error).finish(),
+            Self::Duplicate { group, path } => {
+                f.debug_struct("Duplicate").field("group", group).field("path", path).finish()
+            }
+            Self::Option(error) => f.debug_tuple("Option").field(error).finish(),
+            #[cfg(feature = "safetensors")]
+            Self::Reserved { path } => f.debug_struct("Reserved").field("path", path).finish(),
+            Self::NotFinite { group, path, at, value } => (f.debug_struct("NotFinite"))
+                .field("group", group)
+                .field("path", path)
+                .field("at", at)
+                .field("value", value)
+                .finish(),
+            Self::Memory(error) => f.debug_tuple("Memory").field(error).finish(),
+            Self::File(error) => f.debug_tuple("File").field(error).finish(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_is_not_there_is_an_error() {
+        for size in [usize::MAX, usize::MAX / 4] {
+            let Err(SaveError::Memory(error)) = memory(size) else { panic!("{size}") };
+            assert_eq!((error.operation, error.bytes), ("save", size));
+        }
+    }
 }

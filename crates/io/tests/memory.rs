@@ -1,5 +1,5 @@
-//! The most memory that saving and loading take: less than the state and 64 MiB. Alone in its process, because that is
-//! what the system counts.
+//! The most memory that saving, opening and restoring take: less than the state and 64 MiB. Alone in its
+//! process, because the system counts by process.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -7,19 +7,13 @@ use std::time::Instant;
 
 use backrule_io::Checkpoint;
 use backrule_io::tensor::Tensor;
+use backrule_testkit::{Scratch, peak};
 
 const MIB: usize = 1 << 20;
 
-fn peak() -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
-}
-
 fn saves_and_loads(mebibytes: usize) {
-    let folder = std::env::temp_dir().join(format!("backrule-memory-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let path = folder.join("model.brk");
+    let scratch = Scratch::new("memory");
+    let path = scratch.0.join("model.brk");
     let size = mebibytes / 4 * MIB / 4;
     let tensor = |name, value| (name, Tensor::<f32>::full([size], value).unwrap());
     let mut net = vec![tensor("a", 1.0), tensor("b", 2.0), tensor("c", 3.0), tensor("d", 4.0)];
@@ -28,14 +22,14 @@ fn saves_and_loads(mebibytes: usize) {
     let saved = began.elapsed();
     net.iter_mut().for_each(|(_, tensor)| tensor.fill(0.0));
     let began = Instant::now();
-    Checkpoint::load(&path).unwrap().restore(&mut net).unwrap();
+    Checkpoint::open(&path).unwrap().restore(&mut net).unwrap();
     let loaded = began.elapsed();
     for ((_, tensor), i) in net.iter().zip(1..) {
         assert!(tensor.as_slice().iter().all(|&value| value == i as f32));
     }
-    std::fs::remove_dir_all(&folder).unwrap();
+    drop(scratch);
     let peak = peak() / MIB;
-    println!("{mebibytes} MiB: saved in {saved:.2?}, loaded and restored in {loaded:.2?}, peak {peak} MiB");
+    println!("{mebibytes} MiB: saved in {saved:.2?}, opened and restored in {loaded:.2?}, peak {peak} MiB");
     assert!(peak < mebibytes + 64, "{peak} MiB for a state of {mebibytes}");
 }
 

@@ -1,4 +1,6 @@
-use backrule_tensor::{MemoryError, Shape, ShapeError, TensorError};
+//! Why a loss was refused.
+
+use backrule_tensor::{MemoryError, Shape, ShapeError, TensorError, readable};
 
 /// Why a loss could not be computed. The gradient's tensor is unchanged then.
 ///
@@ -12,7 +14,7 @@ use backrule_tensor::{MemoryError, Shape, ShapeError, TensorError};
 /// assert_eq!(error.to_string(), "cross-entropy: row 1 has the label 3, but there are 3 classes, counted from 0");
 /// # Ok::<(), backrule_loss::tensor::TensorError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[derive(Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LossError {
     /// Prediction and target don't fit together.
@@ -21,7 +23,7 @@ pub enum LossError {
     /// There is no memory for the gradient.
     #[error(transparent)]
     Memory(#[from] MemoryError),
-    /// There is nothing to take a loss of.
+    /// The batch has no elements.
     #[error("{operation}: the batch is empty: {shape}")]
     Empty {
         /// The loss that refused.
@@ -29,7 +31,7 @@ pub enum LossError {
         /// The prediction's shape.
         shape: Shape,
     },
-    /// The rows of the prediction have no elements, so that no class could be right.
+    /// The rows of the prediction have no elements, so no class could be right.
     #[error("cross-entropy: there are no classes: {shape}")]
     NoClasses {
         /// The prediction's shape.
@@ -65,7 +67,7 @@ pub enum LossError {
         /// Their sum.
         sum: f64,
     },
-    /// Every row of the batch has the ignored index as its label: nothing is left.
+    /// Every row of the batch has the ignored index as its label: there is no mean of no rows.
     #[error("cross-entropy: all {rows} rows are ignored")]
     AllIgnored {
         /// The number of rows.
@@ -76,6 +78,14 @@ pub enum LossError {
     TotalWeight {
         /// The total weight: 0, or too small or too large to be divided by.
         total: f64,
+    },
+    /// [`Reduction::Over`](crate::Reduction::Over) has a number by which nothing can be divided.
+    #[error("{operation}: a sum can't be divided by {divisor}: the divisor must be positive and finite")]
+    Divisor {
+        /// The loss that refused.
+        operation: &'static str,
+        /// The number.
+        divisor: f64,
     },
     /// There must be one weight per class.
     #[error("cross-entropy: {weights} class weights for {classes} classes")]
@@ -92,6 +102,21 @@ pub enum LossError {
         index: usize,
     },
 }
+
+readable! { enum LossError {
+    Shape(error),
+    Memory(error),
+    Empty { operation, shape },
+    NoClasses { shape },
+    Label { row, label, classes },
+    Probability { row, class, probability },
+    ProbabilitySum { row, sum },
+    AllIgnored { rows },
+    TotalWeight { total },
+    Divisor { operation, divisor },
+    WeightCount { weights, classes },
+    IgnoredIndex { index },
+} }
 
 impl From<TensorError> for LossError {
     fn from(error: TensorError) -> Self {

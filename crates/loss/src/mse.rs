@@ -1,18 +1,26 @@
-use backrule_tensor::kernels::row::{self, CHUNK};
-use backrule_tensor::simd::{self, Kernel, Simd};
-use backrule_tensor::{Scalar, ShapeError, Tensor};
+//! Mean squared error.
 
+#[cfg(feature = "testing")]
+use backrule_tensor::Tensor;
+use backrule_tensor::{ConfigError, Options, Scalar};
+
+#[cfg(feature = "testing")]
 use crate::error::LossError;
-use crate::reduction::Reduction;
 
-/// Mean squared error: l = Σᵢ (pᵢ − tᵢ)² / N over all N elements of a prediction p and a target t of the same shape.
+use crate::pointwise::{PointwiseLoss, pointwise};
+use crate::reduction::Reduction;
+#[cfg(feature = "testing")]
+use crate::testing::{Listed, Sample, Wanted};
+
+/// Mean squared error: L = Σᵢ (pᵢ − tᵢ)² / N over all N elements of a prediction p and a target t of the same shape.
 ///
-/// | reduction | l | ∂l/∂pᵢ |
+/// | reduction | L | ∂L/∂pᵢ |
 /// |---|---|---|
 /// | mean | Σ (p − t)² / N | 2 (pᵢ − tᵢ) / N |
 /// | sum | Σ (p − t)² | 2 (pᵢ − tᵢ) |
+/// | over n | Σ (p − t)² / n | 2 (pᵢ − tᵢ) / n |
 ///
-/// The textbooks' l = ½ Σ (p − t)² is half of the sum, and so is its gradient:
+/// The textbooks' ½ Σ (p − t)² is half of the sum, and so is its gradient:
 ///
 /// ```
 /// use backrule_loss::tensor::Tensor;
@@ -29,98 +37,76 @@ use crate::reduction::Reduction;
 /// ```
 ///
 /// The squares are added in double precision and in a fixed order: the same bits always.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Mse {
     reduction: Reduction,
 }
 
+pointwise! { Mse }
+
 impl Mse {
-    /// The mean over all elements.
-    pub fn new() -> Self {
-        Self::default()
+    /// Its settings: `reduction "mean"`, `"sum"`, or `"over"` with a `divisor`.
+    pub fn options(&self) -> Options {
+        self.reduction.write(Options::new())
     }
 
-    /// The mean or the sum.
-    #[must_use]
-    pub fn reduction(mut self, reduction: Reduction) -> Self {
-        self.reduction = reduction;
-        self
-    }
-
-    /// l, when its gradient isn't wanted: for validation data.
+    /// The loss that has these settings.
     ///
     /// # Errors
-    /// As [`value_and_grad`](Self::value_and_grad).
-    pub fn value<T: Scalar>(&self, prediction: &Tensor<T>, target: &Tensor<T>) -> Result<T, LossError> {
-        let n = self.divisor(prediction, target)?;
-        let sum = simd::run(Squares { p: prediction.as_slice(), t: target.as_slice(), dy: None });
-        Ok(T::from_f64(sum / n))
-    }
-
-    /// l, and ∂l/∂prediction in `dy`, which takes the prediction's shape and is overwritten.
-    ///
-    /// # Errors
-    /// When the shapes differ or are empty; `dy` is unchanged then.
-    pub fn value_and_grad<T: Scalar>(
-        &self,
-        prediction: &Tensor<T>,
-        target: &Tensor<T>,
-        dy: &mut Tensor<T>,
-    ) -> Result<T, LossError> {
-        let n = self.divisor(prediction, target)?;
-        dy.resize(prediction.shape())?;
-        let dy = Some((dy.as_mut_slice(), T::from_f64(2.0 / n)));
-        let sum = simd::run(Squares { p: prediction.as_slice(), t: target.as_slice(), dy });
-        Ok(T::from_f64(sum / n))
-    }
-
-    /// What the sum of squares is divided by, if there is such a sum.
-    fn divisor<T: Scalar>(&self, prediction: &Tensor<T>, target: &Tensor<T>) -> Result<f64, LossError> {
-        let (operation, shape) = ("mean squared error", prediction.shape());
-        if target.shape() != shape {
-            return Err(ShapeError::new(operation, shape, target.shape()).into());
-        }
-        if shape.elements() == 0 {
-            return Err(LossError::Empty { operation, shape });
-        }
-        Ok(match self.reduction {
-            Reduction::Mean => shape.elements() as f64,
-            Reduction::Sum => 1.0,
-        })
+    /// When one is missing, unknown or impossible.
+    pub fn build(mut options: Options) -> Result<Self, ConfigError> {
+        let reduction = Reduction::read(&mut options);
+        let loss = reduction.and_then(|reduction| options.finish().map(|()| Self { reduction }));
+        loss.map_err(|error| error.of("Mse"))
     }
 }
 
-/// Σ (p − t)², and dy = scale (p − t) where that is wanted.
-struct Squares<'a, T> {
-    p: &'a [T],
-    t: &'a [T],
-    dy: Option<(&'a mut [T], T)>,
-}
+impl PointwiseLoss for Mse {
+    const NAME: &'static str = "mean squared error";
 
-impl<T: Scalar> Kernel for Squares<'_, T> {
-    type Output = f64;
+    fn reduction(&self) -> Reduction {
+        self.reduction
+    }
+
     #[inline(always)]
-    fn run<S: Simd>(self) -> f64 {
-        let Self { p, t, mut dy } = self;
-        // Sixteen running sums: in which of them an element lands depends on its position alone.
-        let mut sums = [0.0; CHUNK];
-        for (at, left) in row::chunks(p.len()) {
-            let (mut d, t) = (row::load(&p[at..], left, T::ZERO), row::load(&t[at..], left, T::ZERO));
-            d.iter_mut().zip(t).for_each(|(d, t)| *d -= t);
-            sums.iter_mut().zip(d).for_each(|(sum, d)| *sum += d.to_f64() * d.to_f64());
-            if let Some((dy, scale)) = &mut dy {
-                d.iter_mut().for_each(|d| *d *= *scale);
-                row::store(d, &mut dy[at..]);
-            }
-        }
-        row::sum(sums)
+    fn l<T: Scalar>(&self, p: T, t: T) -> f64 {
+        let d = (p - t).to_f64();
+        d * d
+    }
+
+    #[inline(always)]
+    fn dl<T: Scalar>(&self, p: T, t: T) -> T {
+        let d = p - t;
+        d + d
+    }
+}
+
+#[cfg(feature = "testing")]
+impl<T: Scalar> Listed<T> for Mse {
+    const OP: &'static str = "mse";
+
+    fn evaluate(&self, sample: &Sample<T>, dy: Option<&mut Tensor<T>>) -> Result<T, LossError> {
+        let (p, Wanted::Values(t)) = (&sample.prediction, &sample.target) else {
+            return Err(sample.refusal());
+        };
+        dy.map_or_else(|| self.value(p, t), |dy| self.value_and_grad(p, t, dy))
+    }
+
+    fn samples() -> Vec<(Self, Sample<T>)> {
+        let shapes = [&[1, 1][..], &[3], &[5, 3], &[2, 3, 4], &[7, 17], &[1024, 10]];
+        let sample = |shape: &&[usize]| {
+            let (prediction, target) = (Sample::uniform(shape, 1), Wanted::Values(Sample::uniform(shape, 2)));
+            let divisor = prediction.len() as f64;
+            (Self::new(), Sample { prediction, target, divisor })
+        };
+        shapes.iter().map(sample).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use backrule_tensor::Tensor;
+
     use super::*;
 
     #[test]
@@ -173,5 +159,17 @@ mod tests {
         let value = Mse::new().value_and_grad(&p, &t, &mut dy).unwrap();
         assert!(value.is_nan() && dy.as_slice()[0].is_nan());
         assert_eq!(dy.as_slice()[1..], [2.0 / 3.0, f32::INFINITY]);
+    }
+
+    /// In one f32 they would stop at 2²⁴ times the first.
+    #[test]
+    fn totals_do_not_stop_growing() {
+        let n = 17_000_000;
+        let (p, t) = (Tensor::full([n], 0.3_f32).unwrap(), Tensor::zeros([n]).unwrap());
+        let mut dy = Tensor::default();
+        let value = Mse::new().value_and_grad(&p, &t, &mut dy).unwrap();
+        assert!((value - 0.09).abs() <= 4.0 * f32::EPSILON * 0.09, "{value}");
+        let total: f64 = dy.as_slice().iter().map(|&dy| f64::from(dy)).sum();
+        assert!((total - 0.6).abs() <= 4.0 * f64::from(f32::EPSILON) * 0.6, "{total}");
     }
 }

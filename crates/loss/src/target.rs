@@ -1,8 +1,10 @@
+//! The target of a classifier.
+
 use backrule_tensor::{Scalar, Tensor};
 
 /// What a classifier should have answered: a class per row, or a probability per class and row.
 ///
-/// Functions take it as `impl Into<Target>`, so that a list of classes or a tensor can be passed as it is.
+/// Functions take it as `impl Into<Target>`, so a list of classes or a tensor can be passed as it is.
 ///
 /// ```
 /// use backrule_loss::Target;

@@ -1,8 +1,9 @@
 //! Every loss against values and gradients that PyTorch computed.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use backrule_loss::tensor::{Scalar, Tensor};
-use backrule_loss::{CrossEntropy, LossError, Mse, Reduction};
+use backrule_loss::losses;
+use backrule_loss::tensor::{OptionValue, Options, Scalar, Tensor};
+use backrule_loss::testing::{Sample, Wanted};
 use backrule_testkit::oracle::{self, Case};
 use backrule_testkit::{assert_close, assert_near, number, numbers};
 
@@ -19,60 +20,13 @@ const F64: Tolerance = Tolerance { value: 1e-12, gradient: 1e-10 };
 /// A squared error is smaller in all of this.
 const F32: Tolerance = Tolerance { value: 1.3e-5, gradient: 4e-6 };
 
-fn reduction(case: &Case) -> Reduction {
-    match case.word("reduction") {
-        Some("mean") => Reduction::Mean,
-        Some("sum") => Reduction::Sum,
-        other => panic!("reduction {other:?}"),
-    }
-}
-
-fn compare<T: Scalar>(
-    case: &Case,
-    tolerance: &Tolerance,
-    run: impl Fn(&Tensor<T>, &mut Tensor<T>) -> Result<T, LossError>,
-) {
-    let (prediction, mut dy) = (case.tensor("prediction").unwrap(), Tensor::default());
-    let value = run(&prediction, &mut dy).unwrap();
-    assert_near(&format!("{case}: value"), value.to_f64(), number(&case["value"]), tolerance.value);
-    let expected = case.tensor("grad_prediction").unwrap();
-    assert_close(&format!("{case}: gradient"), &dy, &expected, tolerance.gradient);
-}
-
-/// Whether the case is of a loss that is here.
-fn check<T: Scalar>(case: &Case, tolerance: &Tolerance) -> bool {
-    match case.op() {
-        "mse" => {
-            let (loss, target) = (Mse::new().reduction(reduction(case)), case.tensor("target").unwrap());
-            compare(case, tolerance, |y: &Tensor<T>, dy| loss.value_and_grad(y, &target, dy));
-        }
-        "cross_entropy" => {
-            let loss = cross_entropy(case);
-            if case["target_kind"] == "classes" {
-                let labels = labels(case);
-                compare(case, tolerance, |y: &Tensor<T>, dy| loss.value_and_grad(y, &labels, dy));
-            } else {
-                let target = case.tensor("target").unwrap();
-                compare(case, tolerance, |y: &Tensor<T>, dy| loss.value_and_grad(y, &target, dy));
-            }
-        }
-        _ => return false,
-    }
-    true
-}
-
-fn cross_entropy(case: &Case) -> CrossEntropy {
-    let mut loss = CrossEntropy::new().reduction(reduction(case));
-    for (option, value) in case["options"].as_object().unwrap() {
-        loss = match option.as_str() {
-            "reduction" | "extreme" => loss,
-            "class_weights" => loss.class_weights(numbers(value)).unwrap(),
-            "label_smoothing" => loss.label_smoothing(number(value)).unwrap(),
-            "ignore_index" => loss.ignore_index(label(number(value))),
-            other => panic!("unknown option {other}"),
-        };
-    }
-    loss
+/// The case as a sample.
+fn sample<T: Scalar>(case: &Case) -> Sample<T> {
+    let target = match case["target_kind"] == "classes" {
+        true => Wanted::Classes(numbers(&case["target"]["data"]).into_iter().map(label).collect()),
+        false => Wanted::Values(case.tensor("target").unwrap()),
+    };
+    Sample { prediction: case.tensor("prediction").unwrap(), target, divisor: f64::NAN }
 }
 
 /// PyTorch's −100 is no usize, and a saturating cast would make it the class 0.
@@ -80,8 +34,34 @@ fn label(x: f64) -> usize {
     if x < 0.0 { usize::MAX } else { x as usize }
 }
 
-fn labels(case: &Case) -> Vec<usize> {
-    numbers(&case["target"]["data"]).into_iter().map(label).collect()
+/// The settings of the case, by PyTorch's names, and `defaults` for the others.
+fn options(case: &Case, defaults: &Options) -> Options {
+    for (name, _) in case["options"].as_object().unwrap() {
+        // What kind of numbers there are is no setting.
+        assert!(name == "extreme" || defaults.iter().any(|(known, _)| known == name), "{case}: {name}");
+    }
+    defaults.iter().fold(Options::new(), |options, (name, default)| {
+        let Some(value) = case.option(name) else { return options.with(name, default.clone()) };
+        match default {
+            OptionValue::Word(_) => options.with(name, value.as_str().unwrap()),
+            OptionValue::Flag(_) => options.with(name, value.as_bool().unwrap()),
+            OptionValue::List(_) if name == "ignore_index" => options.with(name, [label(number(value))]),
+            OptionValue::List(_) => options.with(name, numbers(value)),
+            _ => options.with(name, number(value)),
+        }
+    })
+}
+
+/// Whether the case is of a loss that is here.
+fn check<T: Scalar>(case: &Case, tolerance: &Tolerance) -> bool {
+    let Some(kind) = losses::<T>().into_iter().find(|kind| kind.op == case.op()) else { return false };
+    let loss = (kind.build)(options(case, &(kind.new)().options())).unwrap();
+    let mut dy = Tensor::default();
+    let value = loss.evaluate(&sample(case), Some(&mut dy)).unwrap();
+    assert_near(&format!("{case}: value"), value.to_f64(), number(&case["value"]), tolerance.value);
+    let expected = case.tensor("grad_prediction").unwrap();
+    assert_close(&format!("{case}: gradient"), &dy, &expected, tolerance.gradient);
+    true
 }
 
 #[test]

@@ -1,3 +1,5 @@
+//! What a layer notes between forward and backward.
+
 use backrule_tensor::{Scalar, Tensor};
 
 /// A layer's notes between forward and backward: what its rule needs and neither x nor y has.
@@ -7,6 +9,7 @@ use backrule_tensor::{Scalar, Tensor};
 #[derive(Clone, Debug)]
 pub struct Cache<T: Scalar = f32> {
     tensors: Vec<Tensor<T>>,
+    indices: Vec<u32>,
     children: Vec<Cache<T>>,
 }
 
@@ -23,7 +26,7 @@ impl<T: Scalar> Cache<T> {
     /// mask.resize(x.shape())?;
     /// scale.copy_from(&x)?;
     /// assert_eq!(cache.tensors::<2>()[1], x);
-    /// # Ok::<(), backrule_nn::LayerError>(())
+    /// # Ok::<(), backrule_nn::tensor::TensorError>(())
     /// ```
     pub fn tensors<const N: usize>(&mut self) -> &mut [Tensor<T>; N] {
         let (tensors, []) = self.arrays();
@@ -40,8 +43,22 @@ impl<T: Scalar> Cache<T> {
         }
     }
 
+    /// Whole numbers, such as the place of each maximum: empty at first, and kept like the tensors.
+    pub fn indices(&mut self) -> &mut Vec<u32> {
+        &mut self.indices
+    }
+
+    /// This layer's `N` tensors, and its whole numbers.
+    pub fn tensors_and_indices<const N: usize>(&mut self) -> (&mut [Tensor<T>; N], &mut Vec<u32>) {
+        grow(&mut self.tensors, N);
+        match self.tensors.first_chunk_mut() {
+            Some(tensors) => (tensors, &mut self.indices),
+            None => unreachable!("it has grown"),
+        }
+    }
+
     /// A container's own `tensors` and the caches of its `children`, where their numbers are known at run time only.
-    pub fn parts(&mut self, tensors: usize, children: usize) -> (&mut [Tensor<T>], &mut [Self]) {
+    pub fn split(&mut self, tensors: usize, children: usize) -> (&mut [Tensor<T>], &mut [Self]) {
         grow(&mut self.tensors, tensors);
         grow(&mut self.children, children);
         (&mut self.tensors[..tensors], &mut self.children[..children])
@@ -56,7 +73,7 @@ fn grow<I: Default>(items: &mut Vec<I>, len: usize) {
 
 impl<T: Scalar> Default for Cache<T> {
     fn default() -> Self {
-        Self { tensors: Vec::new(), children: Vec::new() }
+        Self { tensors: Vec::new(), indices: Vec::new(), children: Vec::new() }
     }
 }
 
@@ -67,11 +84,11 @@ mod tests {
     #[test]
     fn contents_stay_when_it_grows_or_is_read_in_part() {
         let mut cache = Cache::<f32>::default();
-        let (tensors, children) = cache.parts(1, 2);
+        let (tensors, children) = cache.split(1, 2);
         tensors[0] = Tensor::from([1.0]);
         children[1].tensors::<1>()[0] = Tensor::from([2.0]);
         assert_eq!(cache.tensors::<3>()[0], Tensor::from([1.0]));
-        let (tensors, children) = cache.parts(0, 2);
+        let (tensors, children) = cache.split(0, 2);
         assert_eq!(tensors.len(), 0);
         assert_eq!(children[1].tensors::<1>()[0], Tensor::from([2.0]));
     }

@@ -1,15 +1,17 @@
+//! Why a layer refused.
+
 use std::fmt::Display;
 
-use backrule_tensor::{MemoryError, Place, ShapeError, TensorError};
+use backrule_tensor::{MemoryError, Place, ShapeError, TensorError, readable};
 
 /// Why a layer refused: it names the operation, the layer's place in the network, what it expected and what it got.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[derive(Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LayerError {
     /// A tensor has the wrong shape.
     #[error(transparent)]
     Shape(#[from] ShapeError),
-    /// There is no memory for a result.
+    /// There is no memory for what the layer computes.
     #[error(transparent)]
     Memory(#[from] MemoryError),
     /// A tensor has the right shape, but a value that the layer can't take: an embedding's index out of range, say.
@@ -24,17 +26,31 @@ pub enum LayerError {
         /// The value that was given, and where.
         got: String,
     },
+    /// The layer draws random numbers, and the pass has no key to draw them from.
+    #[error("{}{operation}: it draws random numbers: train with `Mode::train_with(key)`", place.prefix())]
+    Key {
+        /// The operation that refused, such as `dropout forward`.
+        operation: &'static str,
+        /// Where.
+        place: Place,
+    },
 }
 
 impl LayerError {
     /// An error of `operation` about a value.
     pub fn value(operation: &'static str, expected: impl Display, got: impl Display) -> Self {
-        Self::Value {
-            operation,
-            place: Place::default(),
-            expected: expected.to_string(),
-            got: got.to_string(),
-        }
+        let (expected, got) = (expected.to_string(), got.to_string());
+        Self::Value { operation, place: Place::default(), expected, got }
+    }
+
+    /// `operation` needs a key, and there is none.
+    pub fn key(operation: &'static str) -> Self {
+        Self::Key { operation, place: Place::default() }
+    }
+
+    /// `operation` has the wrong number of something: `inputs`, `outputs`, `gradients`.
+    pub fn count(operation: &'static str, expected: impl Display, got: usize) -> Self {
+        ShapeError::new(operation, expected, got).into()
     }
 
     /// The same error, seen from outside the child `name`. Every container calls this on its way out.
@@ -44,9 +60,9 @@ impl LayerError {
             Self::Shape(error) => Self::Shape(error.within(name)),
             Self::Memory(error) => Self::Memory(error.within(name)),
             Self::Value { operation, place, expected, got } => {
-                let place = place.within(name);
-                Self::Value { operation, place, expected, got }
+                Self::Value { operation, place: place.within(name), expected, got }
             }
+            Self::Key { operation, place } => Self::Key { operation, place: place.within(name) },
         }
     }
 }
@@ -54,10 +70,17 @@ impl LayerError {
 impl From<TensorError> for LayerError {
     fn from(error: TensorError) -> Self {
         match error {
-            TensorError::Memory(error) => Self::Memory(error),
-            TensorError::Shape(error) => Self::Shape(error),
+            TensorError::Shape(error) => error.into(),
+            TensorError::Memory(error) => error.into(),
+            // The enum may grow; a new kind is still an error of this operation.
             other => Self::value("tensor", "an operation that succeeds", other),
         }
+    }
+}
+
+readable! {
+    enum LayerError {
+        Shape(error), Memory(error), Value { operation, place, expected, got }, Key { operation, place },
     }
 }
 
@@ -66,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_kinds_are_placed_by_the_same_rule() {
+    fn every_kind_is_placed_by_the_same_rule() {
         let shape = LayerError::from(ShapeError::new("linear forward", "[_, 2]", "[1, 3]"));
         let value = LayerError::value("embedding forward", "an index below 5", "7 in row 2");
         assert_eq!(
@@ -77,6 +100,12 @@ mod tests {
         assert_eq!(
             value.within("words").within("").within("net").to_string(),
             "net.words: embedding forward: expected an index below 5, got 7 in row 2"
+        );
+        let memory = TensorError::from(MemoryError::new("resize", 8));
+        assert_eq!(LayerError::from(memory).within("fc").to_string(), "fc: resize: no memory for 8 bytes");
+        assert_eq!(
+            LayerError::key("dropout forward").within("drop").to_string(),
+            "drop: dropout forward: it draws random numbers: train with `Mode::train_with(key)`"
         );
     }
 }

@@ -1,9 +1,16 @@
+//! Derivative rules against finite differences.
+
 use std::fmt;
-use std::mem::take;
 
-use backrule_tensor::{IntoShape, Path, Role, Shape, ShapeError, Tensor, TensorError, random};
+use backrule_tensor::{
+    Grad, Grads, IntoShape, Path, Role, Shape, ShapeError, Tensor, TensorError, random, readable,
+};
 
-use crate::{At, Cache, Grads, Key, Layer, LayerError, Mode};
+use crate::cache::Cache;
+use crate::data_parallel::Call;
+use crate::error::LayerError;
+use crate::layer::{Layer, MAX_INPUTS};
+use crate::mode::{Key, Mode};
 
 /// Checks a layer's derivative rule against finite differences, for an input of this shape.
 ///
@@ -14,7 +21,7 @@ use crate::{At, Cache, Grads, Key, Layer, LayerError, Mode};
 /// With a random dy, l = Σ dy ⊙ f(x; θ) has the derivatives that `backward` claims; each of them is compared with
 /// (l(θ + h) − l(θ − h)) / 2h for every element of x and of every parameter. Random upstream gradients find transposed
 /// rules, which all-ones ones hide. The check also proves that `backward` overwrites dx (it is handed NaN) and adds to
-/// the parameters' gradients: it runs twice, first with gradients that are used up and have NaN left in them.
+/// the parameters' gradients: it runs twice, first with gradients that are clear and have NaN left in them.
 ///
 /// ```
 /// use backrule_nn::tensor::random;
@@ -40,10 +47,9 @@ pub fn gradcheck(
 /// The settings of a derivative check; [`gradcheck`] uses the defaults.
 ///
 /// Change them for a layer that doesn't take just any input: `Gradcheck { input: false, ..Gradcheck::new(7) }` checks
-/// the parameters only, as an embedding needs, whose inputs are whole numbers.
+/// the parameters only, as an embedding needs, whose inputs are whole numbers. For several inputs there is
+/// [`run_many`](Self::run_many).
 #[derive(Clone, Copy, Debug, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Gradcheck {
     /// What the random numbers follow from.
     pub seed: u64,
@@ -51,6 +57,8 @@ pub struct Gradcheck {
     pub mode: Mode,
     /// Whether ∂l/∂x is checked. The default is that it is.
     pub input: bool,
+    /// How many elements of each tensor are checked at most: of a larger one so many are drawn. The default is all.
+    pub most: usize,
     /// The step of the central differences. 1e-5 is right for f64 and numbers around 1.
     pub h: f64,
     /// Largest |analytic − numeric| for a derivative near 0. The default is 1e-8.
@@ -62,7 +70,8 @@ pub struct Gradcheck {
 impl Gradcheck {
     /// The default settings.
     pub fn new(seed: u64) -> Self {
-        Self { seed, mode: Mode::Train(Key::new(seed)), input: true, h: 1e-5, absolute: 1e-8, relative: 1e-6 }
+        let mode = Mode::train_with(Key::new(seed));
+        Self { seed, mode, input: true, most: usize::MAX, h: 1e-5, absolute: 1e-8, relative: 1e-6 }
     }
 
     /// Checks `layer` at the input `x`.
@@ -70,16 +79,52 @@ impl Gradcheck {
     /// # Errors
     /// As [`gradcheck`].
     pub fn run(self, layer: &mut dyn Layer<f64>, x: &Tensor<f64>) -> Result<GradcheckReport, GradcheckError> {
+        self.check(layer, vec![x.clone()], &[self.input], false)
+    }
+
+    /// Checks a layer of several inputs or outputs at the inputs `x`, by its functions in `_many`. ∂l/∂xᵢ is checked where
+    /// `differentiable[i]` says so: a list of lengths has no derivative.
+    ///
+    /// # Errors
+    /// As [`gradcheck`].
+    pub fn run_many(
+        self,
+        layer: &mut dyn Layer<f64>,
+        x: &[&Tensor<f64>],
+        differentiable: &[bool],
+    ) -> Result<GradcheckReport, GradcheckError> {
+        if x.is_empty() || x.len() > MAX_INPUTS || x.len() != differentiable.len() {
+            let error = LayerError::count("gradcheck: inputs", differentiable.len(), x.len());
+            return Err(error.into());
+        }
+        self.check(layer, x.iter().map(|&x| x.clone()).collect(), differentiable, true)
+    }
+
+    fn check(
+        self,
+        layer: &mut dyn Layer<f64>,
+        x: Vec<Tensor<f64>>,
+        differentiable: &[bool],
+        many: bool,
+    ) -> Result<GradcheckReport, GradcheckError> {
         let mut report = GradcheckReport::default();
-        let (dy, gradients) = self.analytic(layer, x)?;
-        let mut probe = Probe::new(layer, x, &dy, self.mode);
-        for Gradient { variable, path, values } in gradients {
-            for (i, &analytic) in values.as_slice().iter().enumerate() {
+        let Analytic { y: here, dy, gradients } = self.analytic(layer, &x, differentiable, many)?;
+        let (mode, y, cache) = (self.mode, Vec::new(), Cache::default());
+        let mut probe = Probe { layer, x, dy: &dy, mode, many, here, y, cache };
+        for (number, Gradient { variable, path, values }) in gradients.into_iter().enumerate() {
+            report.of += values.len();
+            let mut rng = Key::new(self.seed).child(2).child(number as u64).rng();
+            let drawn = values.len() > self.most;
+            for place in 0..values.len().min(self.most) {
+                let i = match drawn {
+                    true => (random::uniform(&mut rng) * values.len() as f64) as usize,
+                    false => place,
+                };
                 let slopes = probe.slopes(variable, i, self.h)?;
                 let element = Element {
                     path: path.clone(),
                     index: index_of(i, values.shape()),
-                    analytic,
+                    analytic: values.as_slice()[i],
                     numeric: (slopes[0] + slopes[1]) / 2.0,
                 };
                 self.judge(element, slopes, &mut report);
@@ -92,44 +137,88 @@ impl Gradcheck {
         Ok(report)
     }
 
-    /// A random upstream gradient, and what the layer's rule makes of it.
+    /// Random upstream gradients, and what the layer's rule makes of them.
     fn analytic(
         &self,
         layer: &dyn Layer<f64>,
-        x: &Tensor<f64>,
-    ) -> Result<(Tensor<f64>, Vec<Gradient>), LayerError> {
-        let (mut y, mut cache) = (Tensor::default(), Cache::default());
-        let (mut dy, mut dx, mut grads) = (Tensor::default(), Tensor::default(), Grads::new(layer)?);
-        grads.iter_mut().for_each(|grad| grad.fill(f64::NAN));
-        grads.zero();
-        // Rules must overwrite ∂l/∂x and what is used up, and then add to the gradients.
+        x: &[Tensor<f64>],
+        differentiable: &[bool],
+        many: bool,
+    ) -> Result<Analytic, LayerError> {
+        let inputs: Vec<_> = x.iter().collect();
+        let call = Call { net: layer, x: &inputs, mode: self.mode, many };
+        let (mut y, mut cache, mut grads) = (Vec::new(), Cache::default(), Grads::new(layer)?);
+        for grad in grads.iter_mut() {
+            grad.accumulate(|_, dw| {
+                dw.fill(f64::NAN);
+                Ok::<_, LayerError>(())
+            })?;
+            grad.clear();
+        }
+        let (mut dy, mut dx) = (Vec::new(), Vec::new());
+        // Rules must overwrite ∂l/∂x and what is clear, and then add to the gradients.
         for _ in 0..2 {
-            layer.forward(x, &mut y, &mut cache, self.mode)?;
-            expect("gradcheck: output_shape", y.shape(), layer.output_shape(x.shape())?)?;
+            call.forward(&mut y, &mut cache, self.mode)?;
+            self.expect_shapes(call, &y)?;
             let mut rng = Key::new(self.seed).child(1).rng();
-            dy = Tensor::normal(y.shape(), 0.0, 1.0, &mut rng)?;
-            dx = Tensor::full(x.shape(), f64::NAN)?;
-            let at = At { x, y: &y, cache: &mut cache, mode: self.mode };
-            layer.backward(at, &dy, Some(&mut dx), &mut grads)?;
-            expect("gradcheck: ∂l/∂x", x.shape(), dx.shape())?;
+            dy.clear();
+            for y in &y {
+                dy.push(Tensor::normal(y.shape(), 0.0, 1.0, &mut rng)?);
+            }
+            dx.clear();
+            for x in x {
+                dx.push(Tensor::full(x.shape(), f64::NAN)?);
+            }
+            let upstream: Vec<_> = dy.iter().map(Some).collect();
+            let mut wanted: Vec<_> = dx.iter_mut().map(Some).collect();
+            call.backward(&y, &mut cache, self.mode, &upstream, &mut wanted, &mut grads)?;
+            for (x, dx) in x.iter().zip(&dx) {
+                expect("gradcheck: ∂l/∂x", x.shape(), dx.shape())?;
+            }
             grads.expect(layer)?;
         }
         grads.scale(0.5);
 
         let mut gradients = Vec::new();
-        if self.input {
-            gradients.push(Gradient { variable: Variable::Input, path: "input".to_string(), values: dx });
+        let count = dx.len();
+        for (i, values) in dx.into_iter().enumerate().filter(|&(i, _)| differentiable[i]) {
+            let path = if count == 1 { "input".to_string() } else { format!("input {i}") };
+            gradients.push(Gradient { variable: Variable::Input(i), path, values });
         }
-        let mut k = 0;
-        layer.visit(Path::ROOT, &mut |path, role, _| {
-            if role == Role::Parameter {
+        let (mut k, mut result) = (0, Ok(()));
+        layer.visit(Path::ROOT, &mut |path, role, tensor| {
+            if role == Role::Parameter && result.is_ok() {
                 // Zeros, if the rule forgets the parameter.
-                let values = grads.get_mut(k).map(|grad| take(&mut **grad)).unwrap_or_default();
-                gradients.push(Gradient { variable: Variable::Parameter(k), path: path.to_string(), values });
+                let values = grads
+                    .get(k)
+                    .and_then(Grad::get)
+                    .map_or_else(|| Tensor::zeros_like(tensor), |grad| Ok(grad.clone()));
+                match values {
+                    Ok(values) => {
+                        let (variable, path) = (Variable::Parameter(k), path.to_string());
+                        gradients.push(Gradient { variable, path, values });
+                    }
+                    Err(error) => result = Err(error),
+                }
             }
             k += 1;
         });
-        Ok((dy, gradients))
+        result?;
+        Ok(Analytic { y, dy, gradients })
+    }
+
+    /// Whether the outputs have the shapes that the layer says.
+    fn expect_shapes(&self, call: Call<'_, f64>, y: &[Tensor<f64>]) -> Result<(), LayerError> {
+        let x: Vec<_> = call.x.iter().map(|x| x.shape()).collect();
+        let mut shapes = vec![Shape::EMPTY; y.len()];
+        match (&x[..], &mut shapes[..]) {
+            ([x], [y]) if !call.many => *y = call.net.output_shape(*x)?,
+            (x, y) => call.net.output_shapes(x, y)?,
+        }
+        for (y, shape) in y.iter().zip(shapes) {
+            expect("gradcheck: output_shape", y.shape(), shape)?;
+        }
+        Ok(())
     }
 
     /// Counts an element: right, wrong, or undecided because the function has a kink within the step.
@@ -155,6 +244,13 @@ impl Gradcheck {
     }
 }
 
+/// What the layer makes of a point: its outputs, a random ∂l/∂y, and the derivatives by its rule.
+struct Analytic {
+    y: Vec<Tensor<f64>>,
+    dy: Vec<Tensor<f64>>,
+    gradients: Vec<Gradient>,
+}
+
 /// ∂l/∂ one tensor, by the layer's rule.
 struct Gradient {
     variable: Variable,
@@ -165,44 +261,44 @@ struct Gradient {
 /// What a derivative is taken by.
 #[derive(Clone, Copy)]
 enum Variable {
-    Input,
-    /// The parameter of this number in visit order.
+    Input(usize),
+    /// The tensor of this number in visit order.
     Parameter(usize),
 }
 
 /// l(θ) = Σ dy ⊙ f(x; θ), with any one number of x and θ moved.
 struct Probe<'a> {
     layer: &'a mut dyn Layer<f64>,
-    x: Tensor<f64>,
-    dy: &'a Tensor<f64>,
+    x: Vec<Tensor<f64>>,
+    dy: &'a [Tensor<f64>],
     mode: Mode,
-    y: Tensor<f64>,
+    many: bool,
+    /// The outputs at the point itself.
+    here: Vec<Tensor<f64>>,
+    y: Vec<Tensor<f64>>,
     cache: Cache<f64>,
 }
 
-impl<'a> Probe<'a> {
-    fn new(layer: &'a mut dyn Layer<f64>, x: &Tensor<f64>, dy: &'a Tensor<f64>, mode: Mode) -> Self {
-        let (y, cache) = (Tensor::default(), Cache::default());
-        Self { layer, x: x.clone(), dy, mode, y, cache }
-    }
-
+impl Probe<'_> {
     /// The slopes of l to the right and to the left of where element `i` of `variable` is. It is put back exactly.
     fn slopes(&mut self, variable: Variable, i: usize, h: f64) -> Result<[f64; 2], LayerError> {
         let value = self.tensor(variable).map_or(0.0, |tensor| tensor.as_slice()[i]);
-        let mut loss_at = |value: f64| {
+        let mut rise_at = |value: f64| {
             if let Some(tensor) = self.tensor(variable) {
                 tensor.as_mut_slice()[i] = value;
             }
-            self.loss()
+            self.rise()
         };
-        let (right, left, here) = (loss_at(value + h), loss_at(value - h), loss_at(value));
-        let (right, left, here) = (right?, left?, here?);
-        Ok([(right - here) / h, (here - left) / h])
+        let (right, left) = (rise_at(value + h), rise_at(value - h));
+        if let Some(tensor) = self.tensor(variable) {
+            tensor.as_mut_slice()[i] = value;
+        }
+        Ok([right? / h, -left? / h])
     }
 
     fn tensor(&mut self, variable: Variable) -> Option<&mut Tensor<f64>> {
         match variable {
-            Variable::Input => Some(&mut self.x),
+            Variable::Input(i) => self.x.get_mut(i),
             Variable::Parameter(wanted) => {
                 let (mut k, mut found) = (0, None);
                 self.layer.visit_mut(Path::ROOT, &mut |_, _, tensor| {
@@ -216,10 +312,19 @@ impl<'a> Probe<'a> {
         }
     }
 
-    fn loss(&mut self) -> Result<f64, LayerError> {
-        self.layer.forward(&self.x, &mut self.y, &mut self.cache, self.mode)?;
-        let products = self.y.as_slice().iter().zip(self.dy.as_slice());
-        Ok(products.map(|(y, dy)| y * dy).sum())
+    /// How much l is above what it is at the point itself. The difference is taken element by element, before the sum: so
+    /// only what changes is rounded.
+    fn rise(&mut self) -> Result<f64, LayerError> {
+        let inputs: Vec<_> = self.x.iter().collect();
+        let call = Call { net: &*self.layer, x: &inputs, mode: self.mode, many: self.many };
+        call.forward(&mut self.y, &mut self.cache, self.mode)?;
+        let mut rise = 0.0;
+        for ((y, here), dy) in self.y.iter().zip(&self.here).zip(self.dy) {
+            for ((y, here), dy) in y.as_slice().iter().zip(here.as_slice()).zip(dy.as_slice()) {
+                rise += (y - here) * dy;
+            }
+        }
+        Ok(rise)
     }
 }
 
@@ -241,6 +346,8 @@ fn index_of(mut i: usize, shape: Shape) -> Vec<usize> {
 pub struct GradcheckReport {
     /// How many derivatives were compared.
     pub elements: usize,
+    /// How many there are: more than were compared where [`Gradcheck::most`] had them drawn.
+    pub of: usize,
     /// How many of them differ by more than the bounds allow.
     pub wrong: usize,
     /// How many lie at a kink, such as ReLU's at 0, where finite differences say nothing. Few of these are no fault.
@@ -265,8 +372,11 @@ pub struct Element {
 
 impl fmt::Display for GradcheckReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { elements, wrong, kinks, .. } = self;
+        let Self { elements, of, wrong, kinks, .. } = self;
         write!(f, "{wrong} of {elements} derivatives wrong, {kinks} undecided at kinks")?;
+        if of > elements {
+            write!(f, " ({elements} drawn of {of})")?;
+        }
         if let Some(Element { path, index, analytic, numeric }) = &self.worst {
             write!(
                 f,
@@ -278,7 +388,7 @@ impl fmt::Display for GradcheckReport {
 }
 
 /// Why a derivative check failed.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[derive(Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum GradcheckError {
     /// The rule is not the formula's derivative (or so many elements lie at kinks that it can't be told).
@@ -289,14 +399,16 @@ pub enum GradcheckError {
     Layer(#[from] LayerError),
 }
 
-impl From<ShapeError> for GradcheckError {
-    fn from(error: ShapeError) -> Self {
+readable! { enum GradcheckError { Mismatch(report), Layer(error) } }
+
+impl From<TensorError> for GradcheckError {
+    fn from(error: TensorError) -> Self {
         Self::Layer(error.into())
     }
 }
 
-impl From<TensorError> for GradcheckError {
-    fn from(error: TensorError) -> Self {
+impl From<ShapeError> for GradcheckError {
+    fn from(error: ShapeError) -> Self {
         Self::Layer(error.into())
     }
 }

@@ -1,3 +1,5 @@
+//! How parameters start.
+
 use backrule_tensor::rand::Rng;
 use backrule_tensor::{IntoShape, Scalar, Tensor, TensorError};
 
@@ -22,6 +24,7 @@ use backrule_tensor::{IntoShape, Scalar, Tensor, TensorError};
 /// # Ok::<(), backrule_nn::tensor::TensorError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum Init {
@@ -49,7 +52,7 @@ impl Init {
     /// A tensor that starts like this.
     ///
     /// # Errors
-    /// When there can be no tensor of this shape, or there is no memory for it.
+    /// When there can be no tensor of this shape, or no memory for it.
     pub fn tensor<T: Scalar>(
         self,
         shape: impl IntoShape,

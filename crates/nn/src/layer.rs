@@ -1,6 +1,67 @@
-use backrule_tensor::{Grad, NamedTensors, Path, Scalar, Shape, Tensor};
+//! The trait that every layer implements, and what a rule is handed.
 
-use crate::{Architecture, ArchitectureError, Cache, LayerError, Mode, Summary};
+use std::any::TypeId;
+use std::ops::RangeInclusive;
+
+use backrule_tensor::{Grad, NamedTensors, Options, Path, Role, Scalar, Shape, Tensor};
+
+use crate::cache::Cache;
+use crate::error::LayerError;
+use crate::mode::Mode;
+
+/// The most inputs that a layer can have.
+pub const MAX_INPUTS: usize = 16;
+/// The most outputs that a layer can have.
+pub const MAX_OUTPUTS: usize = 16;
+
+/// What only this crate can name: a method that takes a [`Sealed`] can be neither overridden nor called from outside.
+pub(crate) mod sealed {
+    use backrule_tensor::{Grad, Scalar, Shape, Tensor};
+
+    use crate::cache::Cache;
+    use crate::error::LayerError;
+    use crate::layer::Layer;
+
+    /// What a walk over a container's children shows: name, child, the shapes of its inputs.
+    pub(crate) type Walk<'a, T> = dyn FnMut(&str, &dyn Layer<T>, &[Shape]) -> Result<(), LayerError> + 'a;
+
+    /// The key to the sealed methods.
+    #[derive(Clone, Copy, Debug)]
+    pub struct Sealed;
+
+    /// An element-wise layer as the end of the layer in front: f in place, and a derivative that sees y alone. There is no x
+    /// here, because the output of the layer in front never exists by itself.
+    pub trait Epilogue<T: Scalar>: Sync {
+        /// y ← f(y)
+        fn apply(&self, y: &mut [T]);
+        /// ∂l/∂x from y and ∂l/∂y.
+        fn back(&self, y: &Tensor<T>, dy: &Tensor<T>, dx: &mut Tensor<T>) -> Result<(), LayerError>;
+    }
+
+    /// A layer that can run an [`Epilogue`] on elements of y that it has just written. Its rule has no y to read, because what
+    /// stands there is the epilogue's.
+    pub trait Affine<T: Scalar> {
+        /// y = epilogue(f(x; θ))
+        fn forward_then(
+            &self,
+            x: &Tensor<T>,
+            y: &mut Tensor<T>,
+            cache: &mut Cache<T>,
+            epilogue: &dyn Epilogue<T>,
+        ) -> Result<(), LayerError>;
+
+        /// As [`Layer::backward`].
+        fn backward_from(
+            &self,
+            x: &Tensor<T>,
+            cache: &mut Cache<T>,
+            dy: &Tensor<T>,
+            dx: Option<&mut Tensor<T>>,
+            grads: &mut [Grad<T>],
+        ) -> Result<(), LayerError>;
+    }
+}
+use sealed::{Affine, Epilogue, Sealed, Walk};
 
 /// A formula y = f(x; θ) and its derivative.
 ///
@@ -8,52 +69,60 @@ use crate::{Architecture, ArchitectureError, Cache, LayerError, Mode, Summary};
 /// [`At`]. So a layer can be shared between threads, and one network can be in use with any number of tapes.
 ///
 /// To write your own, name its parameters ([`named_tensors!`](backrule_tensor::named_tensors), or an empty `impl
-/// NamedTensors` if it has none), implement `forward` and `backward`, and let [`gradcheck`](crate::gradcheck) compare the
-/// two. A layer that gives another shape than it takes implements
-/// `output_shape`, too.
+/// NamedTensors` if it has none), derive `Clone`, implement `forward` and `backward`, and let
+/// [`gradcheck`](crate::gradcheck()) compare the two. A layer that gives another shape than it takes implements
+/// `output_shape`, too. An element-wise layer implements [`Pointwise`](crate::Pointwise) instead, which is shorter.
 ///
 /// ```
 /// use backrule_nn::tensor::{Grad, NamedTensors, Scalar, Tensor};
 /// use backrule_nn::{At, Cache, Layer, LayerError, Mode, gradcheck};
 ///
-/// /// y = x², so ∂l/∂x = ∂l/∂y · 2x.
-/// struct Square;
+/// /// The mean of each row, in all of its places: y = (Σ x) / n, so ∂l/∂x = (Σ ∂l/∂y) / n.
+/// #[derive(Clone)]
+/// struct RowMean;
 ///
-/// impl<T: Scalar> NamedTensors<T> for Square {}
+/// fn mean_of_rows<T: Scalar>(x: &Tensor<T>, y: &mut Tensor<T>) -> Result<(), LayerError> {
+///     y.copy_from(x)?;
+///     for row in y.rows_mut() {
+///         let mean = row.iter().copied().sum::<T>() / T::from_f64(row.len() as f64);
+///         row.fill(mean);
+///     }
+///     Ok(())
+/// }
 ///
-/// impl<T: Scalar> Layer<T> for Square {
-///     fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut Cache<T>, _: Mode) -> Result<(), LayerError> {
-///         y.map_from(x, |x| x * x)?;
-///         Ok(())
+/// impl<T: Scalar> NamedTensors<T> for RowMean {}
+///
+/// impl<T: Scalar> Layer<T> for RowMean {
+///     fn forward(
+///         &self,
+///         x: &Tensor<T>,
+///         y: &mut Tensor<T>,
+///         _: &mut Cache<T>,
+///         _: Mode,
+///     ) -> Result<(), LayerError> {
+///         mean_of_rows(x, y)
 ///     }
 ///
 ///     fn backward(
 ///         &self,
-///         at: At<'_, T>,
+///         _: At<'_, T>,
 ///         dy: &Tensor<T>,
 ///         dx: Option<&mut Tensor<T>>,
 ///         _: &mut [Grad<T>],
 ///     ) -> Result<(), LayerError> {
-///         if let Some(dx) = dx {
-///             dx.zip_from(at.x, dy, |x, dy| dy * (x + x))?;
-///         }
-///         Ok(())
+///         dx.map_or(Ok(()), |dx| mean_of_rows(dy, dx))
 ///     }
 /// }
 ///
-/// let report = gradcheck(&mut Square, [3, 4], 1)?;
+/// let report = gradcheck(&mut RowMean, [3, 4], 1)?;
 /// assert_eq!(report.elements, 12);
 /// # Ok::<(), backrule_nn::GradcheckError>(())
 /// ```
-pub trait Layer<T: Scalar>: NamedTensors<T> + Send + Sync {
-    /// The shape of y for an x of shape `input`. The default is for element-wise layers: the same.
-    ///
-    /// # Errors
-    /// When the layer doesn't take such an input.
-    fn output_shape(&self, input: Shape) -> Result<Shape, LayerError> {
-        Ok(input)
-    }
-
+///
+/// A layer with **several inputs or outputs** (states, lengths, a memory to attend to) says how many in
+/// [`inputs`](Self::inputs) and [`outputs`](Self::outputs), and implements the functions in `_many`. It runs in a
+/// [`Graph`](crate::Graph), or by [`Tape::forward_many`](crate::Tape::forward_many).
+pub trait Layer<T: Scalar>: NamedTensors<T> + BoxedClone<T> + Send + Sync + 'static {
     /// y = f(x; θ): gives `y` its shape and overwrites it, and notes in `cache` what the derivative needs and neither x
     /// nor y has. Allocates nothing when the buffers have been as large before.
     ///
@@ -67,33 +136,10 @@ pub trait Layer<T: Scalar>: NamedTensors<T> + Send + Sync {
         mode: Mode,
     ) -> Result<(), LayerError>;
 
-    /// f in place, if this layer is y = f(x) element by element and its derivative needs y alone: `backward` must not read
-    /// [`At::x`] then. The layer before may compute it in its own pass over y: see
-    /// [`forward_activated`](Self::forward_activated).
-    fn activation(&self) -> Option<fn(&mut [T])> {
-        None
-    }
-
-    /// y = activation(f(x; θ)), if this layer can give that while the elements are still in the cache, and its derivative
-    /// doesn't need f(x; θ): `backward` must not read [`At::y`] then. `false` means that it has done nothing, as by default;
-    /// the two layers compute one after the other then.
+    /// Given dy = ∂l/∂y: overwrites `dx` with ∂l/∂x when that is wanted, and **adds** ∂l/∂θ to `grads`, one per tensor in
+    /// visit order, by [`Grad::accumulate`] or [`Grad::add_to`].
     ///
-    /// # Errors
-    /// When the layer doesn't take such an x.
-    fn forward_activated(
-        &self,
-        x: &Tensor<T>,
-        activation: fn(&mut [T]),
-        y: &mut Tensor<T>,
-    ) -> Result<bool, LayerError> {
-        let _ = (x, activation, y);
-        Ok(false)
-    }
-
-    /// Given dy = ∂l/∂y: overwrites `dx` with ∂l/∂x when that is wanted, and **adds** ∂l/∂θ to `grads`, one per
-    /// parameter in visit order: each is a tensor to add to, or to [`accumulate`](Grad::accumulate) in.
-    ///
-    /// The entry of a [`Role::Statistic`](backrule_tensor::Role) gets the increment of that statistic instead.
+    /// The entry of a [`Role::Buffer`] gets the increment of that buffer instead, by [`Grad::increment`].
     ///
     /// # Errors
     /// When `dy` or `grads` don't have the shapes that belong to this forward pass.
@@ -105,39 +151,145 @@ pub trait Layer<T: Scalar>: NamedTensors<T> + Send + Sync {
         grads: &mut [Grad<T>],
     ) -> Result<(), LayerError>;
 
-    /// What a summary calls this layer, with the settings that matter: `Linear(64 → 32)`. The default is the type's name.
-    fn describe(&self) -> String {
+    /// The shape of y for an x of this shape. The default is for element-wise layers: the same.
+    ///
+    /// # Errors
+    /// When the layer doesn't take such an input.
+    fn output_shape(&self, x: Shape) -> Result<Shape, LayerError> {
+        Ok(x)
+    }
+
+    /// The layer's settings. They are what a file holds of it beside its tensors, and what a summary shows.
+    fn options(&self) -> Options {
+        Options::new()
+    }
+
+    /// Shows the layers in this one, each with its name, in visit order.
+    fn children(&self, visit: &mut dyn FnMut(&str, &dyn Layer<T>)) {
+        let _ = visit;
+    }
+
+    /// The name of a layer of your own in files, `"crate/Name"`. Whoever loads such a file hands a
+    /// [`Registry`](crate::Registry) that knows the name.
+    ///
+    /// Without one, a network with this layer has no [`Architecture`](crate::Architecture), and a program that restores it
+    /// builds it first.
+    fn custom_kind(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// The number of inputs that the layer takes.
+    fn inputs(&self) -> RangeInclusive<usize> {
+        1..=1
+    }
+
+    /// The number of outputs that the layer gives.
+    fn outputs(&self) -> usize {
+        1
+    }
+
+    /// The shapes of the outputs for inputs of these shapes. `y` is as long as there are outputs.
+    ///
+    /// # Errors
+    /// When the layer doesn't take such inputs.
+    fn output_shapes(&self, x: &[Shape], y: &mut [Shape]) -> Result<(), LayerError> {
+        let ([x], [y]) = (x, y) else { return Err(not_one(x.len())) };
+        *y = self.output_shape(*x)?;
+        Ok(())
+    }
+
+    /// y₀, y₁, … = f(x₀, x₁, …; θ), as [`forward`](Self::forward). `y` is as long as there are outputs.
+    ///
+    /// # Errors
+    /// When the layer doesn't take such inputs.
+    fn forward_many(
+        &self,
+        x: &[&Tensor<T>],
+        y: &mut [Tensor<T>],
+        cache: &mut Cache<T>,
+        mode: Mode,
+    ) -> Result<(), LayerError> {
+        let ([x], [y]) = (x, y) else { return Err(not_one(x.len())) };
+        self.forward(x, y, cache, mode)
+    }
+
+    /// As [`backward`](Self::backward). `dy[i]` is `None` where nobody has used output i, `dx[i]` where nobody wants it. An
+    /// input without a derivative, such as a list of lengths, gets zeros if it is wanted.
+    ///
+    /// # Errors
+    /// As [`backward`](Self::backward).
+    fn backward_many(
+        &self,
+        at: AtMany<'_, T>,
+        dy: &[Option<&Tensor<T>>],
+        dx: &mut [Option<&mut Tensor<T>>],
+        grads: &mut [Grad<T>],
+    ) -> Result<(), LayerError> {
+        let (&[x], &[y], &[dy], [dx]) = (at.x, at.y, dy, dx) else { return Err(not_one(at.x.len())) };
+        let dx = dx.as_deref_mut();
+        match dy {
+            Some(dy) => self.backward(At { x, y, cache: at.cache, mode: at.mode }, dy, dx, grads),
+            None => match dx {
+                Some(dx) => zeros_like(dx, x),
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// The type of the layer: what names a built-in one in files. Somebody's own layer of the same name is another type.
+    #[doc(hidden)]
+    fn of_type(&self, _: Sealed) -> TypeId {
+        TypeId::of::<Self>()
+    }
+
+    /// The name of that type, without its path.
+    #[doc(hidden)]
+    fn type_name(&self, _: Sealed) -> &'static str {
         let name = std::any::type_name::<Self>();
         let name = name.split('<').next().unwrap_or(name);
-        name.rsplit("::").next().unwrap_or(name).to_string()
+        name.rsplit("::").next().unwrap_or(name)
     }
 
-    /// What this layer is, as plain data from which it can be built again.
-    ///
-    /// # Errors
-    /// When it is not a built-in layer, or has one in it that is not: that is the default.
-    fn architecture(&self) -> Result<Architecture, ArchitectureError> {
-        Err(ArchitectureError::Custom { place: Default::default(), layer: self.describe() })
+    /// Shows every child with its name and the shapes that it gets for inputs of shapes `x`. `false`: it has none to show.
+    #[doc(hidden)]
+    fn walk(&self, _: Sealed, x: &[Shape], visit: &mut Walk<'_, T>) -> Result<bool, LayerError> {
+        let _ = (x, visit);
+        Ok(false)
     }
 
-    /// Adds this layer to a summary: one line. Containers hand on to their children instead.
-    ///
-    /// # Errors
-    /// When the layer doesn't take an input of this shape.
-    fn summarize(&self, path: Path<'_>, input: Shape, summary: &mut Summary) -> Result<Shape, LayerError> {
-        let output = self.output_shape(input)?;
-        let mut parameters = 0;
-        self.visit(Path::ROOT, &mut |_, _, tensor| parameters += tensor.len());
-        summary.add(path, self.describe(), output, parameters);
-        Ok(output)
+    /// This layer as the end of the one in front. Element-wise layers whose derivative needs y alone have one.
+    #[doc(hidden)]
+    fn epilogue(&self, _: Sealed) -> Option<&dyn Epilogue<T>> {
+        None
     }
+
+    /// This layer as one that runs an epilogue.
+    #[doc(hidden)]
+    fn affine(&self, _: Sealed) -> Option<&dyn Affine<T>> {
+        None
+    }
+}
+
+/// A layer of one input and one output was handed others.
+fn not_one(inputs: usize) -> LayerError {
+    LayerError::count("layer: inputs and outputs", "one of each", inputs)
+}
+
+/// Zeros of x's shape: ∂l/∂x of an input that nothing depends on.
+///
+/// # Errors
+/// When there is no memory.
+pub(crate) fn zeros_like<T: Scalar>(dx: &mut Tensor<T>, x: &Tensor<T>) -> Result<(), LayerError> {
+    dx.resize(x.shape())?;
+    dx.fill(T::ZERO);
+    Ok(())
 }
 
 /// The point at which a derivative is taken: what the forward pass read and wrote.
 pub struct At<'a, T: Scalar> {
-    /// The layer's input. Not that of an [`activation`](Layer::activation): it need not have been written.
+    /// The layer's input.
     pub x: &'a Tensor<T>,
-    /// Its output. Not that of a layer whose [`forward_activated`](Layer::forward_activated) was called.
+    /// Its output.
     pub y: &'a Tensor<T>,
     /// The notes of `forward`. They can be written, too: containers keep the gradients between their children here.
     pub cache: &'a mut Cache<T>,
@@ -145,72 +297,92 @@ pub struct At<'a, T: Scalar> {
     pub mode: Mode,
 }
 
+/// The point at which a derivative of several inputs or outputs is taken.
+pub struct AtMany<'a, T: Scalar> {
+    /// The layer's inputs.
+    pub x: &'a [&'a Tensor<T>],
+    /// Its outputs.
+    pub y: &'a [&'a Tensor<T>],
+    /// The notes of `forward_many`.
+    pub cache: &'a mut Cache<T>,
+    /// The mode of the forward pass.
+    pub mode: Mode,
+}
+
+/// Clones a layer whose type is known at run time only. Every layer that is `Clone` has it.
+pub trait BoxedClone<T: Scalar> {
+    /// A copy of this layer.
+    fn boxed_clone(&self) -> Box<dyn Layer<T>>;
+}
+
+impl<T: Scalar, L: Layer<T> + Clone> BoxedClone<T> for L {
+    fn boxed_clone(&self) -> Box<dyn Layer<T>> {
+        Box::new(self.clone())
+    }
+}
+
+impl<T: Scalar> Clone for Box<dyn Layer<T>> {
+    fn clone(&self) -> Self {
+        (**self).boxed_clone()
+    }
+}
+
 /// A boxed layer is a layer: for networks whose structure is known at run time only.
 impl<T: Scalar> NamedTensors<T> for Box<dyn Layer<T>> {
-    fn visit<'s>(
-        &'s self,
-        path: Path<'_>,
-        visitor: &mut dyn FnMut(Path<'_>, backrule_tensor::Role, &'s Tensor<T>),
-    ) {
+    fn visit<'s>(&'s self, path: Path<'_>, visitor: &mut dyn FnMut(Path<'_>, Role, &'s Tensor<T>)) {
         (**self).visit(path, visitor);
     }
 
     fn visit_mut<'s>(
         &'s mut self,
         path: Path<'_>,
-        visitor: &mut dyn FnMut(Path<'_>, backrule_tensor::Role, &'s mut Tensor<T>),
+        visitor: &mut dyn FnMut(Path<'_>, Role, &'s mut Tensor<T>),
     ) {
         (**self).visit_mut(path, visitor);
     }
 }
 
-impl<T: Scalar> Layer<T> for Box<dyn Layer<T>> {
-    fn output_shape(&self, input: Shape) -> Result<Shape, LayerError> {
-        (**self).output_shape(input)
-    }
-
-    fn forward(
-        &self,
-        x: &Tensor<T>,
-        y: &mut Tensor<T>,
-        cache: &mut Cache<T>,
-        mode: Mode,
-    ) -> Result<(), LayerError> {
-        (**self).forward(x, y, cache, mode)
-    }
-
-    fn activation(&self) -> Option<fn(&mut [T])> {
-        (**self).activation()
-    }
-
-    fn forward_activated(
-        &self,
-        x: &Tensor<T>,
-        activation: fn(&mut [T]),
-        y: &mut Tensor<T>,
-    ) -> Result<bool, LayerError> {
-        (**self).forward_activated(x, activation, y)
-    }
-
+/// Writes a box's methods: all of them, because one that was left out would compile, and give its default.
+macro_rules! hand_on {
+    ($(fn $name:ident(&self $(, $arg:ident: $ty:ty)* $(,)?) $(-> $out:ty)?;)*) => {
+        impl<T: Scalar> Layer<T> for Box<dyn Layer<T>> {
+            $(fn $name(&self $(, $arg: $ty)*) $(-> $out)? { (**self).$name($($arg),*) })*
+        }
+    };
+}
+hand_on! {
+    fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, cache: &mut Cache<T>, mode: Mode) -> Result<(), LayerError>;
     fn backward(
         &self,
         at: At<'_, T>,
         dy: &Tensor<T>,
         dx: Option<&mut Tensor<T>>,
         grads: &mut [Grad<T>],
-    ) -> Result<(), LayerError> {
-        (**self).backward(at, dy, dx, grads)
-    }
-
-    fn describe(&self) -> String {
-        (**self).describe()
-    }
-
-    fn architecture(&self) -> Result<Architecture, ArchitectureError> {
-        (**self).architecture()
-    }
-
-    fn summarize(&self, path: Path<'_>, input: Shape, summary: &mut Summary) -> Result<Shape, LayerError> {
-        (**self).summarize(path, input, summary)
-    }
+    ) -> Result<(), LayerError>;
+    fn output_shape(&self, x: Shape) -> Result<Shape, LayerError>;
+    fn options(&self) -> Options;
+    fn children(&self, visit: &mut dyn FnMut(&str, &dyn Layer<T>));
+    fn custom_kind(&self) -> Option<&'static str>;
+    fn inputs(&self) -> RangeInclusive<usize>;
+    fn outputs(&self) -> usize;
+    fn output_shapes(&self, x: &[Shape], y: &mut [Shape]) -> Result<(), LayerError>;
+    fn forward_many(
+        &self,
+        x: &[&Tensor<T>],
+        y: &mut [Tensor<T>],
+        cache: &mut Cache<T>,
+        mode: Mode,
+    ) -> Result<(), LayerError>;
+    fn backward_many(
+        &self,
+        at: AtMany<'_, T>,
+        dy: &[Option<&Tensor<T>>],
+        dx: &mut [Option<&mut Tensor<T>>],
+        grads: &mut [Grad<T>],
+    ) -> Result<(), LayerError>;
+    fn of_type(&self, key: Sealed) -> TypeId;
+    fn type_name(&self, key: Sealed) -> &'static str;
+    fn walk(&self, key: Sealed, x: &[Shape], visit: &mut Walk<'_, T>) -> Result<bool, LayerError>;
+    fn epilogue(&self, key: Sealed) -> Option<&dyn Epilogue<T>>;
+    fn affine(&self, key: Sealed) -> Option<&dyn Affine<T>>;
 }

@@ -1,31 +1,39 @@
 #![doc = include_str!("../README.md")]
 
 mod architecture;
+mod builtin;
 mod cache;
+mod catalogue;
+mod data_parallel;
 mod error;
 mod gradcheck;
-mod grads;
 mod init;
-mod key;
 mod layer;
 mod layers;
-mod parts;
+mod mode;
 mod summary;
 mod tape;
 
-pub use architecture::{Architecture, ArchitectureError, LayerKind, LayerSpec};
+pub use architecture::{Architecture, ArchitectureError, LayerSpec};
+pub use builtin::Build;
 pub use cache::Cache;
+pub use catalogue::{Registry, describe};
 pub use error::LayerError;
 pub use gradcheck::{Element, Gradcheck, GradcheckError, GradcheckReport, gradcheck};
-pub use grads::Grads;
 pub use init::Init;
-pub use key::{Key, Mode};
-pub use layer::{At, Layer};
-pub use layers::{
-    Dropout, Linear, LinearConfig, LogSoftmax, Relu, Residual, Sequential, SequentialBuilder, Sigmoid,
-    Softmax, Tanh,
-};
-pub use summary::{Summary, summary};
-pub use tape::{Pass, Tape, predict};
+pub use layer::{At, AtMany, BoxedClone, Layer, MAX_INPUTS, MAX_OUTPUTS};
+pub use layers::*;
+pub use mode::{Key, Mode};
+pub use summary::{Summary, summary, summary_many};
+pub use tape::{Pass, Tape, predict, predict_many};
 
 pub use backrule_tensor as tensor;
+pub use backrule_tensor::Grads;
+
+/// What the tests and benchmarks that iterate over all layers need.
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod testing {
+    pub use crate::builtin::{Builtin, Case, Entry, Input, Oracle, Sample};
+    pub use crate::layers::table;
+}

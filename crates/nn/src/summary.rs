@@ -1,21 +1,29 @@
+//! A network as a table for people. It stands above the layers, and knows of them what data tell.
+
 use std::fmt;
 
-use backrule_tensor::{IntoShape, Path, Scalar, Shape};
+use backrule_tensor::{IntoShape, Path, Role, Scalar, Shape};
 
-use crate::{Layer, LayerError};
+use crate::catalogue::{describe, kind};
+use crate::error::LayerError;
+use crate::layer::sealed::Sealed;
+use crate::layer::{Layer, MAX_OUTPUTS};
+use crate::layers::Sequential;
 
 /// A network as a table: every layer's place, kind, output shape and number of parameters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
-    input: Shape,
+    inputs: Vec<Shape>,
     rows: Vec<Row>,
+    outputs: Vec<Shape>,
+    parameters: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Row {
     path: String,
     layer: String,
-    output: Shape,
+    outputs: Vec<Shape>,
     parameters: usize,
 }
 
@@ -24,39 +32,98 @@ struct Row {
 /// # Errors
 /// When the network doesn't take such an input; the error names the layer that refuses.
 pub fn summary<T: Scalar>(net: &dyn Layer<T>, input: impl IntoShape) -> Result<Summary, LayerError> {
-    let input = input.into_shape()?;
-    let mut summary = Summary { input, rows: Vec::new() };
-    net.summarize(Path::ROOT, input, &mut summary)?;
-    Ok(summary)
+    summary_many(net, &[input.into_shape()?])
+}
+
+/// The same for a network of several inputs.
+///
+/// # Errors
+/// As [`summary`].
+pub fn summary_many<T: Scalar>(net: &dyn Layer<T>, inputs: &[Shape]) -> Result<Summary, LayerError> {
+    let mut rows = Vec::new();
+    let outputs = add_rows(net, Path::ROOT, inputs, &mut rows)?;
+    Ok(Summary { inputs: inputs.to_vec(), rows, outputs, parameters: parameters(net) })
+}
+
+impl<T: Scalar> Sequential<T> {
+    /// A table of all layers for inputs of shape `input`, with output shapes and parameter counts.
+    ///
+    /// # Errors
+    /// When a layer doesn't take what the one in front gives; the error names it.
+    pub fn summary(&self, input: impl IntoShape) -> Result<Summary, LayerError> {
+        summary(self, input)
+    }
+}
+
+/// A row for every layer: of a container, its own before its children's. The outermost one is the table itself.
+fn add_rows<T: Scalar>(
+    layer: &dyn Layer<T>,
+    path: Path<'_>,
+    inputs: &[Shape],
+    rows: &mut Vec<Row>,
+) -> Result<Vec<Shape>, LayerError> {
+    let mut outputs = [Shape::EMPTY; MAX_OUTPUTS];
+    let count = layer.outputs();
+    let outputs = outputs.get_mut(..count);
+    let outputs = outputs.ok_or_else(|| LayerError::count("layer: outputs", "at most 16", count))?;
+    layer.output_shapes(inputs, outputs)?;
+    let outputs = outputs.to_vec();
+    let before = rows.len();
+    let shown = layer.walk(Sealed, inputs, &mut |name, child, inputs| {
+        add_rows(child, path.join(name), inputs, rows).map(drop).map_err(|error| error.within(name))
+    })?;
+    let path = path.to_string();
+    if !shown {
+        let (layer, parameters) = (describe(layer), parameters(layer));
+        rows.push(Row { path, layer, outputs: outputs.clone(), parameters });
+    } else if !path.is_empty() {
+        // The settings of a container are how its children are put together: the table shows that.
+        let layer = kind(layer);
+        rows.insert(before, Row { path, layer, outputs: outputs.clone(), parameters: 0 });
+    }
+    Ok(outputs)
+}
+
+/// Values that are trained.
+fn parameters<T: Scalar>(layer: &dyn Layer<T>) -> usize {
+    let mut parameters = 0;
+    layer.visit(Path::ROOT, &mut |_, role, tensor| {
+        if role == Role::Parameter {
+            parameters += tensor.len();
+        }
+    });
+    parameters
 }
 
 impl Summary {
-    /// Adds a line: what [`Layer::summarize`] does.
-    pub fn add(&mut self, path: Path<'_>, layer: String, output: Shape, parameters: usize) {
-        self.rows.push(Row { path: path.to_string(), layer, output, parameters });
-    }
-
     /// The number of parameters of the whole network.
     pub fn parameters(&self) -> usize {
-        self.rows.iter().map(|row| row.parameters).sum()
+        self.parameters
     }
 
-    /// The shape of the network's output.
-    pub fn output(&self) -> Shape {
-        self.rows.last().map_or(self.input, |row| row.output)
+    /// The shapes of the network's outputs.
+    pub fn outputs(&self) -> &[Shape] {
+        &self.outputs
     }
+}
+
+/// `[1, 64]`, or `[1, 64] [3]` for several.
+fn list(shapes: &[Shape]) -> String {
+    shapes.iter().map(Shape::to_string).collect::<Vec<_>>().join(" ")
 }
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut lines = vec![["name", "layer", "output", "parameters"].map(String::from)];
-        lines.push(["".into(), "input".into(), self.input.to_string(), "".into()]);
+        for input in &self.inputs {
+            lines.push(["".into(), "input".into(), input.to_string(), "".into()]);
+        }
         lines.extend(self.rows.iter().map(|row| {
             let parameters = match row.parameters {
                 0 => String::new(),
                 n => thousands(n),
             };
-            [row.path.clone(), row.layer.clone(), row.output.to_string(), parameters]
+            [row.path.clone(), row.layer.clone(), list(&row.outputs), parameters]
         }));
         lines.push(["total".into(), "".into(), "".into(), thousands(self.parameters())]);
 

@@ -1,14 +1,21 @@
-use backrule_tensor::{ConfigError, Scalar, ShapeError, Tensor};
+//! The memory of passes, and the pass that borrows it.
 
-use crate::parts::{self, Part};
-use crate::{At, Cache, Grads, Layer, LayerError, Mode};
+use std::ops::Range;
+
+use backrule_tensor::{ConfigError, Grads, Scalar, ShapeError, Tensor};
+
+use crate::cache::Cache;
+use crate::data_parallel::{self, Call, Part, Split};
+use crate::error::LayerError;
+use crate::layer::{Layer, MAX_INPUTS};
+use crate::mode::Mode;
 
 /// The memory of forward passes: outputs and notes of every layer. Make one, and reuse it for every step: after the first
 /// step of a batch shape, nothing is allocated any more.
 ///
 /// ```
 /// use backrule_nn::tensor::Tensor;
-/// use backrule_nn::{Grads, Key, Linear, Mode, Tape};
+/// use backrule_nn::{Grads, Linear, Mode, Tape};
 ///
 /// // y = x Wᵀ + b with W = [[2, 3]], b = [1]
 /// let layer = Linear::from_tensors(Tensor::from([[2.0_f32, 3.0]]), Some(Tensor::from([1.0])))?;
@@ -16,7 +23,7 @@ use crate::{At, Cache, Grads, Layer, LayerError, Mode};
 ///
 /// let mut tape = Tape::new();
 /// let mut grads = Grads::new(&layer)?;
-/// let pass = tape.forward(&layer, &x, Mode::Train(Key::new(0)))?;
+/// let pass = tape.forward(&layer, &x, Mode::train())?;
 /// assert_eq!(pass.output(), &Tensor::from([[24.0]]));
 /// pass.backward(&Tensor::from([[1.0]]), &mut grads)?;
 /// assert_eq!(grads[0], Tensor::from([[10.0, 1.0]])); // ∂l/∂W = ∂l/∂y · x
@@ -25,12 +32,14 @@ use crate::{At, Cache, Grads, Layer, LayerError, Mode};
 /// ```
 #[derive(Clone, Debug)]
 pub struct Tape<T: Scalar = f32> {
-    y: Tensor<T>,
+    /// The outputs of the last pass.
+    y: Vec<Tensor<T>>,
     cache: Cache<T>,
     /// Empty if the batch isn't split.
     parts: Vec<Part<T>>,
-    /// The parts that the last forward pass had samples for; 0 if it wasn't split.
-    used: usize,
+    split: Split,
+    /// Whether the last forward pass was split.
+    is_split: bool,
 }
 
 impl<T: Scalar> Tape<T> {
@@ -48,34 +57,88 @@ impl<T: Scalar> Tape<T> {
     /// # Ok::<(), backrule_nn::tensor::ConfigError>(())
     /// ```
     ///
-    /// Nothing else of a training loop changes. The parts are contiguous along x's first axis and of equal sizes, give or
-    /// take one sample; a batch with fewer samples has fewer parts. When all are done, their outputs are one y again, and
-    /// their gradients are added up in a fixed order. **The number of threads changes no bit**, so that a run can go on
-    /// on another machine; the number of parts does, in the last digits, and belongs to a run as the batch size does.
-    /// Take as many parts as there will be threads (see [`parallel`](backrule_tensor::parallel)).
+    /// Nothing else of a training loop changes. The parts are contiguous along the first axis of every input, of the sizes
+    /// that [`share`](backrule_tensor::share) gives; a batch with fewer samples has fewer parts, and a single input of rank
+    /// below 2 is one sample, which isn't split. When all are done, their outputs are one y again, and their gradients are
+    /// added as a tree: ((p₀ + p₁) + (p₂ + p₃)). **The number of threads changes no bit**, so a run can go on on another
+    /// machine; the number of parts does, in the last digits, and belongs to a run as the batch size does. Take as many
+    /// parts as there will be threads (see [`parallel`](backrule_tensor::parallel)).
     ///
     /// Each part draws its random numbers from a key of its own: dropout has other masks than in a tape without parts. A
-    /// layer that looks across the batch sees its part; of the increments of a statistic the mean counts.
+    /// layer that looks across the batch sees its part; a buffer gets the mean of the parts' increments, by their samples.
     ///
     /// It pays when a part's work takes far longer than handing it to a thread, some microseconds. It costs memory: for
     /// each part a second set of gradients, and all parts together a copy of x, y, dy and dx.
     ///
     /// # Errors
-    /// When `count` is 0.
+    /// When `count` is 0, or above 65,536.
     pub fn parts(mut self, count: usize) -> Result<Self, ConfigError> {
-        if count == 0 {
-            return Err(ConfigError::new("Tape", "parts", "at least 1", count));
+        if !(1..=1 << 16).contains(&count) {
+            return Err(ConfigError::new("Tape", "parts", "1 to 65536", count));
         }
+        self.split = Split { count, here: 0..count, samples: None };
+        self.is_split = false;
         // One part is the batch as it is.
         self.parts.resize_with(if count == 1 { 0 } else { count }, Part::default);
-        self.used = 0;
         Ok(self)
+    }
+
+    /// Runs only these of the parts here, on their share of a batch of `samples`: the other parts run in other processes, and
+    /// x has the rows of these parts alone, those from the first one's [`share`](backrule_tensor::share) to the last one's.
+    ///
+    /// Keys, weights and sums are as in a tape that runs all parts. So the gradients of several processes, added as a tree
+    /// again, have the bits of one process:
+    ///
+    /// ```
+    /// use backrule_nn::tensor::{Tensor, random, share};
+    /// use backrule_nn::{Grads, Linear, Mode, Tape};
+    ///
+    /// let net: Linear = Linear::new(3, 2, &mut random::rng(1))?;
+    /// let x = Tensor::normal([10, 3], 0.0, 1.0, &mut random::rng(2))?;
+    /// let gradients = |tape: Tape, rows: std::ops::Range<usize>| {
+    ///     let (mut tape, x, mut grads) = (tape, x.slice(rows.clone())?, Grads::new(&net)?);
+    ///     let dy = Tensor::full([rows.len(), 2], 1.0)?;
+    ///     tape.forward(&net, &x, Mode::train())?.backward(&dy, &mut grads)?;
+    ///     Ok::<_, Box<dyn std::error::Error>>(grads)
+    /// };
+    /// let whole = gradients(Tape::new().parts(4)?, 0..10)?;
+    /// let half = share(10, 0, 4).start..share(10, 1, 4).end; // the rows of parts 0 and 1
+    /// let mut sum = gradients(Tape::new().parts(4)?.only(0..2, 10)?, half.clone())?;
+    /// sum.add(&gradients(Tape::new().parts(4)?.only(2..4, 10)?, half.end..10)?)?;
+    /// assert_eq!(sum[0].get(), whole[0].get());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When the parts aren't a node of the tree: as many as a power of two, or up to the last one, from a multiple of that
+    /// power on.
+    pub fn only(mut self, parts: Range<usize>, samples: usize) -> Result<Self, ConfigError> {
+        let size = parts.len().next_power_of_two();
+        let whole = parts.len() == size || parts.end == self.split.count;
+        if parts.is_empty() || parts.end > self.split.count || !whole || parts.start % size != 0 {
+            let expected = "a power of two of parts from a multiple of it on";
+            let got = format_args!("{parts:?} of {}", self.split.count).to_string();
+            return Err(ConfigError::new("Tape", "only", expected, got));
+        }
+        self.parts.resize_with(parts.len(), Part::default);
+        self.split.here = parts;
+        self.split.samples = Some(samples);
+        self.is_split = false;
+        Ok(self)
+    }
+
+    /// The samples of the whole batches from now on, for a tape that runs [`only`](Self::only) some of the parts: the last
+    /// batch of an epoch may be smaller.
+    pub fn set_samples(&mut self, samples: usize) {
+        if self.split.samples.is_some() {
+            self.split.samples = Some(samples);
+        }
     }
 
     /// Computes y = f(x) and keeps what the derivative needs.
     ///
-    /// The [`Pass`] borrows the network, the input and the tape, so that none of them can change before its derivative
-    /// has been taken.
+    /// The [`Pass`] borrows the network, the input and the tape, so none of them can change before its derivative has been
+    /// taken.
     ///
     /// # Errors
     /// When x doesn't suit the network; the error names the layer. With [`parts`](Self::parts) it is about the first part
@@ -86,20 +149,36 @@ impl<T: Scalar> Tape<T> {
         x: &'a Tensor<T>,
         mode: Mode,
     ) -> Result<Pass<'a, T>, LayerError> {
-        let samples = x.shape().first().copied().unwrap_or(1);
-        self.used = if samples < 2 { 0 } else { self.parts.len().min(samples) };
-        if self.used > 0 {
-            parts::forward(&mut self.parts[..self.used], net, x, &mut self.y, mode)?;
-        } else {
-            net.forward(x, &mut self.y, &mut self.cache, mode)?;
+        let pass = Pass { net, x: [x; MAX_INPUTS], inputs: 1, tape: self, mode, many: false };
+        pass.run_forward()
+    }
+
+    /// The same for a network of several inputs or outputs. The first input's first axis is the batch; with
+    /// [`parts`](Self::parts) all the others have that first axis, too.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward), and when there are no inputs, or more than 16.
+    pub fn forward_many<'a>(
+        &'a mut self,
+        net: &'a dyn Layer<T>,
+        x: &[&'a Tensor<T>],
+        mode: Mode,
+    ) -> Result<Pass<'a, T>, LayerError> {
+        let [first, ..] = x else { return Err(LayerError::count("forward: inputs", "1 to 16", 0)) };
+        if x.len() > MAX_INPUTS {
+            return Err(LayerError::count("forward: inputs", "1 to 16", x.len()));
         }
-        Ok(Pass { net, x, tape: self, mode })
+        let mut inputs = [*first; MAX_INPUTS];
+        inputs[..x.len()].copy_from_slice(x);
+        let pass = Pass { net, x: inputs, inputs: x.len(), tape: self, mode, many: true };
+        pass.run_forward()
     }
 }
 
 impl<T: Scalar> Default for Tape<T> {
     fn default() -> Self {
-        Self { y: Tensor::default(), cache: Cache::default(), parts: Vec::new(), used: 0 }
+        let split = Split { count: 1, here: 0..1, samples: None };
+        Self { y: Vec::new(), cache: Cache::default(), parts: Vec::new(), split, is_split: false }
     }
 }
 
@@ -112,7 +191,7 @@ impl<T: Scalar> Default for Tape<T> {
 /// # use backrule_nn::{Grads, Linear, Mode, Tape};
 /// # let mut net: Linear = Linear::new(2, 1, &mut random::rng(0)).unwrap();
 /// # let (x, dy) = (Tensor::from([[1.0, 2.0]]), Tensor::from([[1.0]]));
-/// # let (mut tape, mut grads) = (Tape::new(), Grads::new(&net)?);
+/// # let (mut tape, mut grads) = (Tape::new(), Grads::new(&net).unwrap());
 /// let pass = tape.forward(&net, &x, Mode::Eval).unwrap();
 /// net.tensor_mut("weight").unwrap().fill(0.0); // net is borrowed by the pass
 /// pass.backward(&dy, &mut grads).unwrap();
@@ -125,61 +204,145 @@ impl<T: Scalar> Default for Tape<T> {
 /// # use backrule_nn::{Grads, Linear, Mode, Tape};
 /// # let net: Linear = Linear::new(2, 1, &mut random::rng(0)).unwrap();
 /// # let (x, dy) = (Tensor::from([[1.0, 2.0]]), Tensor::from([[1.0]]));
-/// # let (mut tape, mut grads) = (Tape::new(), Grads::new(&net)?);
+/// # let (mut tape, mut grads) = (Tape::new(), Grads::new(&net).unwrap());
 /// let pass = tape.forward(&net, &x, Mode::Eval).unwrap();
 /// pass.backward(&dy, &mut grads).unwrap();
 /// pass.backward(&dy, &mut grads).unwrap(); // the pass has been used up
 /// ```
 pub struct Pass<'a, T: Scalar = f32> {
     net: &'a dyn Layer<T>,
-    x: &'a Tensor<T>,
+    /// The inputs, and behind them the first one again.
+    x: [&'a Tensor<T>; MAX_INPUTS],
+    inputs: usize,
     tape: &'a mut Tape<T>,
     mode: Mode,
+    many: bool,
 }
 
 impl<'a, T: Scalar> Pass<'a, T> {
-    /// y, the network's output.
+    fn run_forward(self) -> Result<Self, LayerError> {
+        let Self { net, x, inputs, mode, many, .. } = self;
+        let call = Call { net, x: &x[..inputs], mode, many };
+        let Tape { y, cache, parts, split, is_split } = &mut *self.tape;
+        let one_sample = inputs == 1 && x[0].shape().rank() < 2;
+        let rows = x[0].shape().first().copied().unwrap_or(1);
+        // A batch without samples has no parts.
+        *is_split = !parts.is_empty() && !one_sample && rows > 0;
+        if *is_split {
+            if split.expected(rows) != rows {
+                let expected = format_args!("the {} rows of parts {:?}", split.expected(rows), split.here);
+                return Err(ShapeError::new("forward in parts", expected, x[0].shape()).into());
+            }
+            data_parallel::forward(parts, split, call, y)?;
+        } else {
+            call.forward(y, cache, mode)?;
+        }
+        Ok(self)
+    }
+
+    /// y, the network's output; of several the first.
     pub fn output(&self) -> &Tensor<T> {
+        &self.tape.y[0]
+    }
+
+    /// All outputs.
+    pub fn outputs(&self) -> &[Tensor<T>] {
         &self.tape.y
     }
 
     /// y, for as long as the tape is lent: for predictions with a tape that is reused.
     pub fn into_output(self) -> &'a Tensor<T> {
+        &self.tape.y[0]
+    }
+
+    /// All outputs, for as long as the tape is lent.
+    pub fn into_outputs(self) -> &'a [Tensor<T>] {
         &self.tape.y
     }
 
     /// Given dy = ∂l/∂y, adds ∂l/∂θ to `grads` for every parameter.
     ///
     /// # Errors
-    /// When `dy` doesn't have the output's shape, or `grads` belong to another network. They are unchanged then.
+    /// When `dy` doesn't have the output's shape, there are several outputs, or `grads` belong to another network. They are
+    /// unchanged then.
     pub fn backward(self, dy: &Tensor<T>, grads: &mut Grads<T>) -> Result<(), LayerError> {
-        self.run(dy, None, grads)
+        let inputs = self.inputs;
+        self.run_backward(&[Some(dy)], &mut [const { None }; MAX_INPUTS][..inputs], grads)
     }
 
     /// As [`backward`](Self::backward), and overwrites `dx` with ∂l/∂x, which plain training doesn't need.
     ///
     /// # Errors
-    /// As [`backward`](Self::backward).
+    /// As [`backward`](Self::backward), and when there are several inputs.
     pub fn backward_to_input(
         self,
         dy: &Tensor<T>,
         grads: &mut Grads<T>,
         dx: &mut Tensor<T>,
     ) -> Result<(), LayerError> {
-        self.run(dy, Some(dx), grads)
+        self.run_backward(&[Some(dy)], &mut [Some(dx)], grads)
     }
 
-    fn run(self, dy: &Tensor<T>, dx: Option<&mut Tensor<T>>, grads: &mut Grads<T>) -> Result<(), LayerError> {
-        let Tape { y, cache, parts, used } = self.tape;
-        if dy.shape() != y.shape() {
-            return Err(ShapeError::new("backward: ∂l/∂y", y.shape(), dy.shape()).into());
+    /// Given ∂l/∂y of every output, `None` where nobody has used it, adds ∂l/∂θ to `grads`. Layers that only unused outputs
+    /// depend on are skipped: neither their parameters' gradients nor their buffers' increments change.
+    ///
+    /// # Errors
+    /// As [`backward`](Self::backward).
+    pub fn backward_many(self, dy: &[Option<&Tensor<T>>], grads: &mut Grads<T>) -> Result<(), LayerError> {
+        let inputs = self.inputs;
+        self.run_backward(dy, &mut [const { None }; MAX_INPUTS][..inputs], grads)
+    }
+
+    /// As [`backward_many`](Self::backward_many), and overwrites the `dx` that are wanted with ∂l/∂x of that input. An input
+    /// without a derivative, such as a list of lengths, gives zeros.
+    ///
+    /// # Errors
+    /// As [`backward`](Self::backward), and when there aren't as many `dx` as inputs.
+    pub fn backward_many_to_inputs(
+        self,
+        dy: &[Option<&Tensor<T>>],
+        grads: &mut Grads<T>,
+        dx: &mut [Option<&mut Tensor<T>>],
+    ) -> Result<(), LayerError> {
+        self.run_backward(dy, dx, grads)
+    }
+
+    fn run_backward(
+        self,
+        dy: &[Option<&Tensor<T>>],
+        dx: &mut [Option<&mut Tensor<T>>],
+        grads: &mut Grads<T>,
+    ) -> Result<(), LayerError> {
+        let Self { net, x, inputs, mode, many, tape } = self;
+        let Tape { y, cache, parts, split, is_split } = tape;
+        if dy.len() != y.len() {
+            return Err(LayerError::count("backward: ∂l/∂y", y.len(), dy.len()));
         }
-        grads.expect(self.net)?;
-        if *used > 0 {
-            return parts::backward(&mut parts[..*used], self.net, self.x, dy, dx, grads, self.mode);
+        if dx.len() != inputs {
+            return Err(LayerError::count("backward: ∂l/∂x", inputs, dx.len()));
         }
-        let at = At { x: self.x, y, cache, mode: self.mode };
-        self.net.backward(at, dy, dx, grads)
+        for (y, dy) in y.iter().zip(dy) {
+            if let Some(dy) = dy
+                && dy.shape() != y.shape()
+            {
+                return Err(ShapeError::new("backward: ∂l/∂y", y.shape(), dy.shape()).into());
+            }
+        }
+        grads.expect(net)?;
+        let call = Call { net, x: &x[..inputs], mode, many };
+        if !*is_split && split.samples.is_some() && x[0].is_empty() {
+            // None of the batch's samples are here: what is absent adds nothing, not even 0.
+            for (dx, x) in dx.iter_mut().zip(&x[..inputs]) {
+                if let Some(dx) = dx {
+                    dx.resize(x.shape())?;
+                }
+            }
+            return Ok(());
+        }
+        match is_split {
+            true => data_parallel::backward(parts, split, call, dy, dx, grads),
+            false => call.backward(y, cache, mode, dy, dx, grads),
+        }
     }
 }
 
@@ -199,8 +362,18 @@ impl<'a, T: Scalar> Pass<'a, T> {
 /// # Errors
 /// When x doesn't suit the network; the error names the layer.
 pub fn predict<T: Scalar>(net: &dyn Layer<T>, x: &Tensor<T>) -> Result<Tensor<T>, LayerError> {
+    let mut y = Tensor::default();
+    net.forward(x, &mut y, &mut Cache::default(), Mode::Eval)?;
+    Ok(y)
+}
+
+/// The same for a network of several inputs or outputs.
+///
+/// # Errors
+/// When the inputs don't suit the network; the error names the layer.
+pub fn predict_many<T: Scalar>(net: &dyn Layer<T>, x: &[&Tensor<T>]) -> Result<Vec<Tensor<T>>, LayerError> {
     let mut tape = Tape::new();
-    net.forward(x, &mut tape.y, &mut tape.cache, Mode::Eval)?;
+    tape.forward_many(net, x, Mode::Eval)?;
     Ok(tape.y)
 }
 
@@ -209,7 +382,7 @@ mod tests {
     use backrule_tensor::random;
 
     use super::*;
-    use crate::{Key, Linear};
+    use crate::layers::Linear;
 
     #[test]
     fn wrong_gradients_are_refused_before_anything_is_added() {
@@ -220,7 +393,7 @@ mod tests {
 
         let mut grads = Grads::new(&layer).unwrap();
         let before = grads.clone();
-        let pass = tape.forward(&layer, &x, Mode::Train(Key::new(1))).unwrap();
+        let pass = tape.forward(&layer, &x, Mode::train()).unwrap();
         let error = pass.backward(&Tensor::full([2, 4], 1.0).unwrap(), &mut grads).unwrap_err();
         assert_eq!(error.to_string(), "backward: ∂l/∂y: expected [4, 2], got [2, 4]");
         assert_eq!(grads, before);

@@ -1,124 +1,162 @@
-//! The contracts that every layer keeps, and the table of all layers that is held to them.
-//!
-//! A new layer gets a row in [`table`]; without one, the last test fails.
+//! The contracts that every layer keeps. They iterate over the catalogue: a layer with samples is held to all of them, and a
+//! layer without samples fails.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 
+use backrule_nn::testing::{Entry, Input, Sample, table};
 use backrule_nn::{
-    At, Cache, Dropout, Gradcheck, Grads, Key, Layer, Linear, LinearConfig, LogSoftmax, Mode, Relu, Residual,
-    Sequential, Sigmoid, Softmax, Tanh, Tape, gradcheck, predict,
+    Architecture, Cache, Gradcheck, Grads, Key, Layer, Linear, Mode, Sequential, Tape, predict_many,
 };
-use backrule_tensor::{Grad, NamedTensors, Path, Scalar, Tensor, parallel, random};
+use backrule_tensor::{Grad, NamedTensors, Path, Role, Scalar, Tensor, parallel, random};
 
-struct Row<T> {
-    name: &'static str,
-    layer: Box<dyn Layer<T>>,
-    /// Input shapes, batch first.
-    shapes: Vec<Vec<usize>>,
-}
+const TRAIN: Mode = Mode::train_with(Key::new(1));
 
-/// Every layer of the crate, with parameters from `seed`.
-fn table<T: Scalar>(seed: u64) -> Vec<Row<T>> {
-    let rng = &mut random::rng(seed);
-    let mut rows = Vec::new();
-    let mut row = |name, layer: Box<dyn Layer<T>>, shapes: &[&[usize]]| {
-        rows.push(Row { name, layer, shapes: shapes.iter().map(|shape| shape.to_vec()).collect() });
-    };
-    let linear =
-        |in_features, out_features, rng: &mut _| Linear::new(in_features, out_features, rng).unwrap();
-
-    let any: &[&[usize]] = &[&[1, 1], &[1, 7], &[3, 4], &[300, 2], &[2, 3, 5]];
-    row("Relu", Box::new(Relu), any);
-    row("Sigmoid", Box::new(Sigmoid), any);
-    row("Tanh", Box::new(Tanh), any);
-    row("Softmax", Box::new(Softmax), any);
-    row("LogSoftmax", Box::new(LogSoftmax), any);
-    row("Dropout", Box::new(Dropout::new(0.4).unwrap()), any);
-
-    let five: &[&[usize]] = &[&[1, 5], &[4, 5], &[300, 5], &[2, 3, 5]];
-    row("Linear", Box::new(linear(5, 3, rng)), five);
-    row("Linear", Box::new(linear(5, 9, rng)), five);
-    row("Linear", Box::new(linear(1, 1, rng)), &[&[1, 1], &[6, 1]]);
-    row("Linear", Box::new(linear(20, 12, rng)), &[&[1, 20], &[16, 20]]);
-    let bias_free = LinearConfig { bias: false, ..LinearConfig::new(5, 7) };
-    row("Linear", Box::new(bias_free.build(rng).unwrap()), five);
-
-    row("Residual", Box::new(Residual::new(linear(5, 5, rng))), five);
-    let inner = Sequential::builder()
-        .layer("fc1", linear(6, 6, rng))
-        .layer("tanh", Tanh)
-        .layer("fc2", linear(6, 6, rng))
-        .build()
-        .unwrap();
-    let nested = Sequential::builder()
-        .layer("sigmoid", Sigmoid)
-        .layer("fc1", linear(5, 6, rng))
-        .layer("block", Residual::new(inner))
-        .layer("relu", Relu)
-        .layer("drop", Dropout::new(0.3).unwrap())
-        .layer("fc2", linear(6, 4, rng))
-        .build()
-        .unwrap();
-    row("Sequential", Box::new(nested), five);
-    row("Sequential", Box::new(Sequential::builder().build().unwrap()), any);
-    rows
-}
-
-/// Calls `check` for every layer at every shape.
-fn every<T: Scalar>(mut check: impl FnMut(&str, &mut dyn Layer<T>, &[usize])) {
-    for Row { name, mut layer, shapes } in table::<T>(1) {
-        for shape in shapes {
-            check(&format!("{name} {shape:?} {}", T::DTYPE), &mut *layer, &shape);
+/// Calls `check` for every sample of every layer.
+fn every<T: Scalar>(mut check: impl FnMut(&str, &mut Sample<T>)) {
+    for Entry { kind, samples, .. } in table::<T>() {
+        let mut samples = samples();
+        assert!(samples.len() >= 3, "{kind} has {} samples", samples.len());
+        for sample in &mut samples {
+            let inputs: Vec<_> = sample.inputs.iter().map(Input::shape).collect();
+            check(&format!("{kind} `{}` {inputs:?} {}", sample.name, T::DTYPE), sample);
         }
     }
 }
 
-fn normal<T: Scalar>(shape: &[usize], seed: u64) -> Tensor<T> {
-    Tensor::normal(shape, 0.0, 1.0, &mut random::rng(seed)).unwrap()
-}
-
-const TRAIN: Mode = Mode::Train(Key::new(11));
-
-/// One pass: y, ∂l/∂x for a random ∂l/∂y, and the gradients added to `grads`.
-fn pass<T: Scalar>(layer: &dyn Layer<T>, x: &Tensor<T>, mode: Mode, grads: &mut Grads<T>) -> [Tensor<T>; 2] {
-    let (mut tape, mut dx) = (Tape::new(), Tensor::default());
-    let pass = tape.forward(layer, x, mode).unwrap();
-    let y = pass.output().clone();
-    let dy = normal(&y.shape(), 5);
-    pass.backward_to_input(&dy, grads, &mut dx).unwrap();
-    [y, dx]
-}
-
-#[test]
-fn the_rule_is_the_derivative() {
-    every::<f64>(|name, layer, shape| {
-        // Large inputs repeat their few features many times: one seed shows as much as three, and takes as long.
-        let seeds = if shape.iter().product::<usize>() < 500 { 3 } else { 1 };
-        for seed in 0..seeds {
-            let report = gradcheck(layer, shape, seed).unwrap_or_else(|error| panic!("{name}: {error}"));
-            assert_eq!(report.wrong, 0, "{name}");
-            let eval = Gradcheck { mode: Mode::Eval, ..Gradcheck::new(seed) };
-            eval.run(layer, &normal(shape, seed)).unwrap_or_else(|error| panic!("{name}, eval: {error}"));
+/// As [`every`], without those that are too large for a test of every element in debug builds.
+fn every_small<T: Scalar>(mut check: impl FnMut(&str, &mut Sample<T>)) {
+    every(|name, sample| {
+        if !sample.bench {
+            check(name, sample);
         }
     });
 }
 
-/// Whatever its tensors hold: the next pass gives the bits that it gives where zeros have been written.
+fn refs<T>(tensors: &[T]) -> Vec<&T> {
+    tensors.iter().collect()
+}
+
+fn normal<T: Scalar>(like: &Tensor<T>, seed: u64) -> Tensor<T> {
+    Tensor::normal(like.shape(), 0.0, 1.0, &mut random::rng(seed)).unwrap()
+}
+
+/// ∂l/∂y that differs from output to output.
+fn upstream<T: Scalar>(y: &[Tensor<T>]) -> Vec<Tensor<T>> {
+    y.iter().zip(5..).map(|(y, seed)| normal(y, seed)).collect()
+}
+
+/// y and ∂l/∂x of all inputs, for a random ∂l/∂y.
+fn pass<T: Scalar>(
+    tape: &mut Tape<T>,
+    layer: &dyn Layer<T>,
+    x: &[Tensor<T>],
+    mode: Mode,
+    grads: &mut Grads<T>,
+) -> [Vec<Tensor<T>>; 2] {
+    let x = refs(x);
+    let run = tape.forward_many(layer, &x, mode).unwrap();
+    let y = run.outputs().to_vec();
+    let dy = upstream(&y);
+    let dy: Vec<_> = dy.iter().map(Some).collect();
+    let mut dx = vec![Tensor::default(); x.len()];
+    let mut wanted: Vec<_> = dx.iter_mut().map(Some).collect();
+    run.backward_many_to_inputs(&dy, grads, &mut wanted).unwrap();
+    [y, dx]
+}
+
+fn once<T: Scalar>(sample: &Sample<T>, mode: Mode, grads: &mut Grads<T>) -> [Vec<Tensor<T>>; 2] {
+    pass(&mut Tape::new(), &*sample.layer, &sample.tensors(3).unwrap(), mode, grads)
+}
+
+fn grads_of<T: Scalar>(sample: &Sample<T>) -> Grads<T> {
+    Grads::new(&*sample.layer).unwrap()
+}
+
+fn bits<T: Scalar>(tensor: &Tensor<T>) -> Vec<u64> {
+    tensor.as_slice().iter().map(|x| x.to_f64().to_bits()).collect()
+}
+
+fn bits_of_grads<T: Scalar>(grads: &Grads<T>) -> Vec<Option<Vec<u64>>> {
+    grads.iter().map(|grad| grad.get().map(bits)).collect()
+}
+
+fn assert_close<T: Scalar>(name: &str, a: &Grads<T>, b: &Grads<T>, bound: f64) {
+    for (a, b) in a.iter().zip(b.iter()) {
+        match (a.get(), b.get()) {
+            (Some(a), Some(b)) => {
+                let scale = b.as_slice().iter().fold(1.0, |scale: f64, b| scale.max(b.to_f64().abs()));
+                for (a, b) in a.as_slice().iter().zip(b.as_slice()) {
+                    let (a, b) = (a.to_f64(), b.to_f64());
+                    assert!((a - b).abs() <= bound * scale, "{name}: {a} {b}");
+                }
+            }
+            (a, b) => assert_eq!(a.is_some(), b.is_some(), "{name}"),
+        }
+    }
+}
+
 #[test]
-fn gradients_that_are_used_up_count_for_nothing() {
-    every::<f32>(|name, layer, shape| {
-        let x = normal(shape, 3);
-        let (mut zeros, mut used) = (Grads::new(layer).unwrap(), Grads::new(layer).unwrap());
-        zeros.iter_mut().for_each(|grad| grad.fill(0.0));
-        used.iter_mut().for_each(|grad| grad.fill(f32::NAN));
-        used.zero();
+fn the_rule_is_the_derivative() {
+    every::<f64>(|name, sample| {
+        let x = sample.tensors(3).unwrap();
+        let differentiable: Vec<_> = sample.inputs.iter().map(Input::is_differentiable).collect();
+        // Of large tensors 64 elements are drawn: one seed shows as much as three there, and takes as long.
+        let large = sample.bench || x.iter().any(|x| x.len() >= 400);
+        for seed in 0..if large { 1 } else { 3 } {
+            for mode in [TRAIN, Mode::Eval] {
+                let most = if large { 64 } else { usize::MAX };
+                let check = Gradcheck { mode, most, ..Gradcheck::new(seed) };
+                let x = sample.tensors(seed).unwrap();
+                let report = check.run_many(&mut *sample.layer, &refs(&x), &differentiable);
+                let report = report.unwrap_or_else(|error| panic!("{name} {mode:?}: {error}"));
+                assert_eq!(report.wrong, 0, "{name}: {report}");
+                assert!(sample.kinks || report.kinks == 0, "{name} has kinks and doesn't say so: {report}");
+            }
+        }
+    });
+}
+
+/// Alone and behind a dense layer, where an element-wise one may run as its epilogue.
+#[test]
+fn the_rule_is_the_derivative_behind_a_dense_layer() {
+    every_small::<f64>(|name, sample| {
+        let [Input::Normal(shape)] = &sample.inputs[..] else { return };
+        let (Some(&columns), true) =
+            (shape.last(), shape.len() == 2 && shape.iter().product::<usize>() < 100)
+        else {
+            return;
+        };
+        let front = Linear::new(3, columns, &mut random::rng(2)).unwrap();
+        let mut net =
+            Sequential::builder().layer("front", front).layer("layer", sample.layer.clone()).build().unwrap();
+        let x = Tensor::normal([shape[0], 3], 0.0, 1.0, &mut random::rng(3)).unwrap();
+        let check = Gradcheck { mode: TRAIN, ..Gradcheck::new(4) };
+        check.run(&mut net, &x).unwrap_or_else(|error| panic!("{name}: {error}"));
+    });
+}
+
+/// Whatever their tensors hold: the next pass gives the bits that it gives where zeros have been written.
+#[test]
+fn gradients_that_are_clear_count_for_nothing() {
+    every_small::<f32>(|name, sample| {
+        let (mut zeros, mut clear) = (grads_of(sample), grads_of(sample));
+        for (zeros, clear) in zeros.iter_mut().zip(clear.iter_mut()) {
+            let fill = |grad: &mut Grad, value| {
+                grad.accumulate(|_, dw| {
+                    dw.fill(value);
+                    Ok::<_, ()>(())
+                })
+            };
+            fill(zeros, 0.0).unwrap();
+            fill(clear, f32::NAN).unwrap();
+        }
+        clear.zero();
         for _ in 0..2 {
-            assert_eq!(pass(layer, &x, TRAIN, &mut used), pass(layer, &x, TRAIN, &mut zeros), "{name}");
-            for (used, zeros) in used.iter().zip(zeros.iter()) {
-                let bits = |grad: &Grad| grad.as_slice().iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-                assert_eq!(bits(used), bits(zeros), "{name}");
+            assert_eq!(once(sample, TRAIN, &mut clear), once(sample, TRAIN, &mut zeros), "{name}");
+            for (clear, zeros) in clear.iter().zip(zeros.iter()).filter(|(clear, _)| !clear.is_zero()) {
+                assert_eq!(clear.get().map(bits), zeros.get().map(bits), "{name}");
             }
         }
     });
@@ -127,197 +165,357 @@ fn gradients_that_are_used_up_count_for_nothing() {
 /// From its architecture alone, as a file would have it, and then its values: the same layer.
 #[test]
 fn it_is_built_again_from_its_architecture() {
-    every::<f32>(|name, layer, shape| {
-        let architecture = layer.architecture().unwrap_or_else(|error| panic!("{name}: {error}"));
-        let mut parameters = 0;
-        layer.visit(Path::ROOT, &mut |_, _, tensor| parameters += tensor.len());
-        assert_eq!(architecture.parameters(), parameters, "{name}");
-        let mut again = architecture.build::<f32>(parameters).unwrap();
-        assert_eq!(again.architecture().unwrap(), architecture, "{name}");
-        let values = layer.tensors();
-        let mut left = values.iter();
-        again.visit_mut(Path::ROOT, &mut |path, _, tensor| {
-            let (expected, value) = left.next().unwrap();
-            assert_eq!((path.to_string(), tensor.shape()), (expected.clone(), value.shape()), "{name}");
-            assert!(tensor.as_slice().iter().all(|&x| x == 0.0), "{name}");
-            tensor.copy_from(value).unwrap();
+    every_small::<f32>(|name, sample| {
+        let layer = &sample.layer;
+        let architecture = Architecture::of(&**layer).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let mut values = 0;
+        layer.visit(Path::ROOT, &mut |_, _, tensor| values += tensor.len());
+        if values > 0 {
+            assert!(architecture.build::<f32>(values - 1).is_err(), "{name}: more values than allowed");
+        }
+        let mut again = architecture.build::<f32>(values).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(Architecture::of(&*again).unwrap(), architecture, "{name}");
+        let from: Vec<_> = layer.tensors();
+        let mut k = 0;
+        again.visit_mut(Path::ROOT, &mut |_, _, tensor| {
+            tensor.copy_from(from[k].1).unwrap();
+            k += 1;
         });
-        assert!(left.next().is_none(), "{name}");
-        let x = normal(shape, 7);
-        let (mut one, mut two) = (Grads::new(&*layer).unwrap(), Grads::new(&*again).unwrap());
-        assert_eq!(pass(&*again, &x, TRAIN, &mut two), pass(&*layer, &x, TRAIN, &mut one), "{name}");
-        assert_eq!(one.iter().collect::<Vec<_>>(), two.iter().collect::<Vec<_>>(), "{name}");
+        let (mut one, mut two) = (grads_of(sample), Grads::new(&*again).unwrap());
+        let expected = once(sample, TRAIN, &mut one);
+        let again = Sample { layer: again, ..sample.clone() };
+        assert_eq!(once(&again, TRAIN, &mut two), expected, "{name}");
+        assert_eq!(bits_of_grads(&one), bits_of_grads(&two), "{name}");
+    });
+}
+
+/// Settings that nobody knows, or that are missing, are refused by name.
+#[test]
+fn unknown_and_missing_settings_are_refused() {
+    every_small::<f32>(|name, sample| {
+        let architecture = Architecture::of(&*sample.layer).unwrap();
+        let mut specs = architecture.layers().to_vec();
+        let (known, first) = (specs[0].options.clone(), &mut specs[0]);
+        first.options = known.clone().with("colour", "red");
+        let error = Architecture::try_from(specs.clone()).unwrap().build::<f32>(usize::MAX).err().unwrap();
+        assert!(error.to_string().contains("colour"), "{name}: {error}");
+        for (option, _) in known.iter() {
+            let mut left = backrule_tensor::Options::new();
+            for (other, value) in known.iter().filter(|(other, _)| *other != option) {
+                left = left.with(other, value.clone());
+            }
+            specs[0].options = left;
+            let built = Architecture::try_from(specs.clone()).unwrap().build::<f32>(usize::MAX);
+            let error = built.err().unwrap_or_else(|| panic!("{name}: `{option}` isn't needed"));
+            assert!(error.to_string().contains(option), "{name}: {error}");
+        }
     });
 }
 
 #[test]
-fn output_shape_tells_the_truth() {
-    every::<f32>(|name, layer, shape| {
-        let x = normal(shape, 1);
-        let y = predict(layer, &x).unwrap();
-        assert_eq!(layer.output_shape(x.shape()).unwrap(), y.shape(), "{name}");
+fn every_option_takes_two_values_and_samples_are_of_all_sizes() {
+    for Entry { kind, samples, .. } in table::<f32>() {
+        let samples = samples();
+        let mut values = BTreeMap::<String, BTreeSet<String>>::new();
+        for sample in &samples {
+            for (option, value) in sample.layer.options().iter() {
+                values.entry(option.to_string()).or_default().insert(value.to_string());
+            }
+        }
+        for (option, values) in values {
+            assert!(values.len() >= 2, "{kind}: `{option}` is always {values:?}");
+        }
+        let sizes: BTreeSet<_> =
+            samples.iter().flat_map(|sample| &sample.inputs).flat_map(Input::shape).collect();
+        assert!(sizes.contains(&1), "{kind}: no axis of 1 among {sizes:?}");
+        assert!(
+            [3, 5, 7, 11, 13].iter().any(|size| sizes.contains(size)),
+            "{kind}: no prime among {sizes:?}"
+        );
+        assert!(sizes.iter().any(|&&size| size > 16), "{kind}: nothing above a register tile in {sizes:?}");
+        assert!(samples.iter().any(|sample| sample.bench), "{kind}: none for benchmarks");
+        let names: BTreeSet<_> = samples.iter().map(|sample| sample.name).collect();
+        assert_eq!(names.len(), samples.len(), "{kind}: names that stand twice");
+    }
+}
+
+#[test]
+fn the_catalogue_is_in_order_and_every_kind_stands_once() {
+    let kinds: Vec<_> = table::<f32>().into_iter().map(|entry| entry.kind).collect();
+    assert!(kinds.is_sorted_by(|a, b| a < b), "{kinds:?}");
+}
+
+#[test]
+fn output_shapes_tell_the_truth() {
+    every::<f32>(|name, sample| {
+        let x = sample.tensors(1).unwrap();
+        let y = predict_many(&*sample.layer, &refs(&x)).unwrap();
+        let shapes: Vec<_> = x.iter().map(Tensor::shape).collect();
+        let mut said = vec![backrule_tensor::Shape::EMPTY; sample.layer.outputs()];
+        sample.layer.output_shapes(&shapes, &mut said).unwrap();
+        assert_eq!(said, y.iter().map(Tensor::shape).collect::<Vec<_>>(), "{name}");
     });
 }
 
 #[test]
-fn parameter_gradients_accumulate_and_the_input_gradient_is_overwritten() {
-    every::<f64>(|name, layer, shape| {
-        let x = normal(shape, 2);
-        let (mut once, mut twice) = (Grads::new(layer).unwrap(), Grads::new(layer).unwrap());
-        let [y, dx] = pass(layer, &x, TRAIN, &mut once);
-
-        let (mut cache, mut again) = (Cache::default(), Tensor::default());
-        let mut poisoned = Tensor::full(x.shape(), f64::NAN).unwrap();
-        let dy = normal(&y.shape(), 5);
+fn parameter_gradients_accumulate_and_input_gradients_are_overwritten() {
+    every_small::<f64>(|name, sample| {
+        let x = sample.tensors(3).unwrap();
+        let (mut single, mut twice) = (grads_of(sample), grads_of(sample));
+        let [_, dx] = once(sample, TRAIN, &mut single);
+        let inputs = refs(&x);
+        let mut tape = Tape::new();
+        let mut poisoned: Vec<_> = x.iter().map(|x| Tensor::full(x.shape(), f64::NAN).unwrap()).collect();
         for _ in 0..2 {
-            layer.forward(&x, &mut again, &mut cache, TRAIN).unwrap();
-            let at = At { x: &x, y: &again, cache: &mut cache, mode: TRAIN };
-            layer.backward(at, &dy, Some(&mut poisoned), &mut twice).unwrap();
+            let run = tape.forward_many(&*sample.layer, &inputs, TRAIN).unwrap();
+            let dy = upstream(run.outputs());
+            let dy: Vec<_> = dy.iter().map(Some).collect();
+            let mut wanted: Vec<_> = poisoned.iter_mut().map(Some).collect();
+            run.backward_many_to_inputs(&dy, &mut twice, &mut wanted).unwrap();
         }
-        assert_eq!(again, y, "{name}: y");
         assert_eq!(poisoned, dx, "{name}: dx");
-        once.scale(2.0);
-        for (once, twice) in once.iter().zip(twice.iter()) {
-            backrule_testkit::assert_close(name, twice, once, 1e-14);
+        for (single, twice) in single.iter().zip(twice.iter()) {
+            let (Some(single), Some(twice)) = (single.get(), twice.get()) else { continue };
+            for (single, twice) in single.as_slice().iter().zip(twice.as_slice()) {
+                assert!((2.0 * single - twice).abs() <= 1e-13 * (1.0 + single.abs()), "{name}");
+            }
         }
     });
+}
+
+/// Samples `range` of all inputs.
+fn slices<T: Scalar>(x: &[Tensor<T>], range: std::ops::Range<usize>) -> Vec<Tensor<T>> {
+    x.iter().map(|x| x.slice(range.clone()).unwrap()).collect()
 }
 
 #[test]
 fn a_batch_is_its_samples_one_by_one() {
-    every::<f64>(|name, layer, shape| {
-        let x = normal(shape, 3);
-        let (mut whole, mut parts) = (Grads::new(layer).unwrap(), Grads::new(layer).unwrap());
-        let mut tape = Tape::new();
-        let run = tape.forward(layer, &x, Mode::Eval).unwrap();
-        let y = run.output().clone();
-        let dy = normal(&y.shape(), 5);
-        let mut dx = Tensor::default();
-        run.backward_to_input(&dy, &mut whole, &mut dx).unwrap();
-        for i in 0..shape[0] {
-            let (xi, dyi) = (x.slice(i..i + 1).unwrap(), dy.slice(i..i + 1).unwrap());
-            let run = tape.forward(layer, &xi, Mode::Eval).unwrap();
-            assert_eq!(run.output(), &y.slice(i..i + 1).unwrap(), "{name}, sample {i}: y");
-            let mut dxi = Tensor::default();
-            run.backward_to_input(&dyi, &mut parts, &mut dxi).unwrap();
-            assert_eq!(dxi, dx.slice(i..i + 1).unwrap(), "{name}, sample {i}: dx");
-        }
-        // y and dx are equal to the last bit. Sums over the batch are taken in another order here.
-        for (whole, parts) in whole.iter().zip(parts.iter()) {
-            backrule_testkit::assert_close(name, parts, whole, 1e-12);
+    every_small::<f64>(|name, sample| {
+        let layer = &*sample.layer;
+        let modes = if sample.independent_samples && !sample.random {
+            vec![TRAIN, Mode::Eval]
+        } else {
+            vec![Mode::Eval]
+        };
+        for mode in modes {
+            let x = sample.tensors(3).unwrap();
+            let (mut whole, mut parts, mut tape) = (grads_of(sample), grads_of(sample), Tape::new());
+            let inputs = refs(&x);
+            let run = tape.forward_many(layer, &inputs, mode).unwrap();
+            let y = run.outputs().to_vec();
+            let dy = upstream(&y);
+            let mut dx = vec![Tensor::default(); x.len()];
+            let mut wanted: Vec<_> = dx.iter_mut().map(Some).collect();
+            let all: Vec<_> = dy.iter().map(Some).collect();
+            run.backward_many_to_inputs(&all, &mut whole, &mut wanted).unwrap();
+            for i in 0..x[0].shape()[0] {
+                let (xi, dyi) = (slices(&x, i..i + 1), slices(&dy, i..i + 1));
+                let inputs = refs(&xi);
+                let run = tape.forward_many(layer, &inputs, mode).unwrap();
+                assert_eq!(run.outputs(), slices(&y, i..i + 1), "{name}, sample {i}: y");
+                let mut dxi = vec![Tensor::default(); x.len()];
+                let mut wanted: Vec<_> = dxi.iter_mut().map(Some).collect();
+                let dyi: Vec<_> = dyi.iter().map(Some).collect();
+                run.backward_many_to_inputs(&dyi, &mut parts, &mut wanted).unwrap();
+                assert_eq!(dxi, slices(&dx, i..i + 1), "{name}, sample {i}: dx");
+            }
+            // y and dx are equal to the last bit. Sums over the batch are taken in another order here.
+            if mode == Mode::Eval {
+                assert_close(name, &parts, &whole, 1e-12);
+            }
         }
     });
+}
+
+/// The flags of the samples are true: what is said to see the batch does, what is said to be random is.
+#[test]
+fn flags_are_true() {
+    for Entry { kind, samples, .. } in table::<f64>() {
+        let (mut claims_batch, mut sees_batch, mut claims_random, mut is_random) =
+            (false, false, false, false);
+        for sample in samples().iter().filter(|sample| !sample.bench) {
+            let x = sample.tensors(3).unwrap();
+            let key = |key| Mode::train_with(Key::new(key));
+            let run = |x: &[Tensor<f64>], mode| {
+                let (mut tape, x) = (Tape::new(), refs(x));
+                tape.forward_many(&*sample.layer, &x, mode).unwrap().outputs().to_vec()
+            };
+            let y = run(&x, key(1));
+            let differs = y != run(&x, key(2));
+            assert!(sample.random || !differs, "{kind} `{}` is random and doesn't say so", sample.name);
+            claims_random |= sample.random;
+            is_random |= differs;
+            if x[0].shape()[0] > 1 {
+                let mut other = x.clone();
+                for (x, input) in other.iter_mut().zip(&sample.inputs) {
+                    let size = x.len() / x.shape()[0];
+                    if input.is_differentiable() {
+                        x.as_mut_slice()[size..].iter_mut().for_each(|x| *x = 2.0 * *x + 1.0);
+                    }
+                }
+                let differs = slices(&run(&other, key(1)), 0..1) != slices(&y, 0..1);
+                let said = sample.independent_samples;
+                assert!(!said || !differs, "{kind} `{}` sees the batch and doesn't say so", sample.name);
+                claims_batch |= !said;
+                sees_batch |= differs;
+            }
+        }
+        assert_eq!(claims_batch, sees_batch, "{kind}: says that it sees the batch");
+        assert_eq!(claims_random, is_random, "{kind}: says that it is random");
+    }
 }
 
 /// A tape that splits the batch gives what one gives that doesn't; sums over the batch are taken in another order.
 #[test]
 fn the_parts_of_a_batch_are_the_batch() {
-    every::<f64>(|name, layer, shape| {
-        let x = normal(shape, 3);
-        let mut whole = Grads::new(layer).unwrap();
-        let expected = pass(layer, &x, Mode::Eval, &mut whole);
-        let dy = normal(&expected[0].shape(), 5);
+    every_small::<f64>(|name, sample| {
+        let x = sample.tensors(3).unwrap();
+        let mut whole = grads_of(sample);
+        let [y, dx] = once(sample, Mode::Eval, &mut whole);
         for parts in [1, 2, 3, 7] {
-            let (mut tape, mut dx) = (Tape::new().parts(parts).unwrap(), Tensor::default());
+            let mut tape = Tape::new().parts(parts).unwrap();
             for _ in 0..2 {
-                let mut sum = Grads::new(layer).unwrap();
-                let run = tape.forward(layer, &x, Mode::Eval).unwrap();
-                assert_eq!(run.output(), &expected[0], "{name}, {parts} parts: y");
-                run.backward_to_input(&dy, &mut sum, &mut dx).unwrap();
-                assert_eq!(dx, expected[1], "{name}, {parts} parts: dx");
-                for (sum, whole) in sum.iter().zip(whole.iter()) {
-                    backrule_testkit::assert_close(name, sum, whole, 1e-12);
+                let mut sum = grads_of(sample);
+                let run = tape.forward_many(&*sample.layer, &refs(&x), Mode::Eval);
+                drop(run);
+                // The same ∂l/∂y as without parts.
+                let of_parts = pass(&mut tape, &*sample.layer, &x, Mode::Eval, &mut sum);
+                assert_eq!(of_parts, [y.clone(), dx.clone()], "{name}, {parts} parts");
+                assert_close(name, &sum, &whole, 1e-12);
+            }
+        }
+    });
+}
+
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    every::<f32>(|name, sample| {
+        let run = |threads| {
+            parallel::set_threads(NonZeroUsize::new(threads).unwrap());
+            let (mut grads, mut tape) = (grads_of(sample), Tape::new().parts(3).unwrap());
+            let x = sample.tensors(3).unwrap();
+            let of_parts = pass(&mut tape, &*sample.layer, &x, TRAIN, &mut grads);
+            let mut whole = grads_of(sample);
+            let of_whole = once(sample, TRAIN, &mut whole);
+            (of_parts, bits_of_grads(&grads), of_whole, bits_of_grads(&whole))
+        };
+        let expected = run(1);
+        for threads in [2, 3, 7] {
+            assert!(run(threads) == expected, "{name}: {threads} threads");
+        }
+    });
+}
+
+/// A NaN in one sample reaches that sample's y and dx, and no other sample's.
+#[test]
+fn nan_stays_in_its_sample() {
+    fn check<T: Scalar>() {
+        every_small::<T>(|name, sample| {
+            let has_nan = |t: &Tensor<T>| t.as_slice().iter().any(|x| x.is_nan());
+            let nan = T::from_f64(f64::NAN);
+            for mode in [TRAIN, Mode::Eval] {
+                if !sample.independent_samples && mode == TRAIN {
+                    continue;
                 }
+                for input in 0..sample.inputs.len() {
+                    if !sample.inputs[input].is_differentiable() {
+                        continue;
+                    }
+                    let mut x = sample.tensors(4).unwrap();
+                    x[input].as_mut_slice()[0] = nan;
+                    let [y, dx] = pass(&mut Tape::new(), &*sample.layer, &x, mode, &mut grads_of(sample));
+                    assert!(
+                        y.iter().any(|y| has_nan(&y.slice(0..1).unwrap())),
+                        "{name}: NaN in, but not out"
+                    );
+                    let samples = x[0].shape()[0];
+                    for t in y.iter().chain(&dx) {
+                        assert!(!has_nan(&t.slice(1..samples).unwrap()), "{name}: NaN in another sample");
+                    }
+                }
+                let x = sample.tensors(4).unwrap();
+                let (mut tape, inputs, mut grads) = (Tape::new(), refs(&x), grads_of(sample));
+                let run = tape.forward_many(&*sample.layer, &inputs, mode).unwrap();
+                let mut dy = upstream(run.outputs());
+                dy.iter_mut().for_each(|dy| dy.fill(nan));
+                let dy: Vec<_> = dy.iter().map(Some).collect();
+                let mut dx = vec![Tensor::default(); x.len()];
+                let mut wanted: Vec<_> = dx.iter_mut().map(Some).collect();
+                run.backward_many_to_inputs(&dy, &mut grads, &mut wanted).unwrap();
+                // A rectifier's dx may be 0 everywhere, whatever comes from above.
+                if !sample.kinks && sample.inputs[0].is_differentiable() {
+                    assert!(has_nan(&dx[0]), "{name}: NaN upstream, but not in dx");
+                }
+                let mut k = 0;
+                sample.layer.visit(Path::ROOT, &mut |path, role, _| {
+                    let grad = grads[k].get();
+                    k += 1;
+                    if role == Role::Parameter && grad.is_some() {
+                        assert!(grad.is_some_and(has_nan), "{name}: NaN upstream, but not in {path}");
+                    }
+                });
             }
-        }
-    });
-}
-
-fn nan_goes_through<T: Scalar>() {
-    every::<T>(|name, layer, shape| {
-        for mode in [TRAIN, Mode::Eval] {
-            let mut x = normal::<T>(shape, 4);
-            x.as_mut_slice()[0] = T::from_f64(f64::NAN);
-            let mut grads = Grads::new(layer).unwrap();
-            let [y, dx] = pass(layer, &x, mode, &mut grads);
-            let of_row = |t: &Tensor<T>, i| t.row(i).is_some_and(|row| row.iter().any(|x| x.is_nan()));
-            assert!(of_row(&y, 0), "{name}: NaN in, but not out");
-            for i in 1..y.shape().rows() {
-                assert!(!of_row(&y, i), "{name}: NaN in row 0, but out in row {i}");
-            }
-            // Rules that use x or y pass it on as well; a dense layer's dx depends on neither.
-            if name.starts_with("Relu") {
-                assert!(!of_row(&dx, 0), "{name}: the gradient passes where x isn't known to be ≤ 0");
-            }
-        }
-        let x = normal::<T>(shape, 4);
-        let (mut tape, mut dx) = (Tape::new(), Tensor::default());
-        let run = tape.forward(layer, &x, Mode::Eval).unwrap();
-        let mut dy = normal::<T>(&run.output().shape(), 5);
-        dy.fill(T::from_f64(f64::NAN));
-        let mut grads = Grads::new(layer).unwrap();
-        run.backward_to_input(&dy, &mut grads, &mut dx).unwrap();
-        let nan = |t: &Tensor<T>| t.as_slice().iter().any(|x| x.is_nan());
-        assert!(nan(&dx) || name.starts_with("Relu [1, 1]"), "{name}: NaN upstream, but not in dx");
-        assert!(
-            grads.iter().all(|grad| nan(grad)),
-            "{name}: NaN upstream, but not in the parameters' gradients"
-        );
-    });
+        });
+    }
+    check::<f32>();
+    check::<f64>();
 }
 
 #[test]
-fn nan_in_gives_nan_out() {
-    nan_goes_through::<f32>();
-    nan_goes_through::<f64>();
-}
-
-#[test]
-fn eval_is_deterministic_and_training_follows_the_key() {
-    every::<f32>(|name, layer, shape| {
-        let x = normal(shape, 6);
-        assert_eq!(predict(layer, &x).unwrap(), predict(layer, &x).unwrap(), "{name}");
+fn prediction_is_deterministic_and_training_follows_the_key() {
+    every_small::<f32>(|name, sample| {
         for mode in [TRAIN, Mode::Eval] {
-            let (mut a, mut b) = (Grads::new(layer).unwrap(), Grads::new(layer).unwrap());
-            assert_eq!(pass(layer, &x, mode, &mut a), pass(layer, &x, mode, &mut b), "{name}");
-            assert_eq!(a, b, "{name}");
+            let (mut a, mut b) = (grads_of(sample), grads_of(sample));
+            assert_eq!(once(sample, mode, &mut a), once(sample, mode, &mut b), "{name}");
+            assert_eq!(bits_of_grads(&a), bits_of_grads(&b), "{name}");
+        }
+        // Without a key: the layer trains, or asks for one.
+        let x = sample.tensors(3).unwrap();
+        let without = Tape::new().forward_many(&*sample.layer, &refs(&x), Mode::train()).map(drop);
+        match without {
+            Ok(()) => assert!(!sample.random, "{name} draws no random numbers without a key"),
+            Err(error) => {
+                assert!(sample.random, "{name}: {error}");
+                assert!(error.to_string().contains("Mode::train_with(key)"), "{name}: {error}");
+            }
         }
     });
 }
 
-/// A used tape gives what a fresh one does: nothing of an earlier pass, of another shape or mode, shows.
+/// A used tape gives what a fresh one does: nothing of an earlier pass, of another layer, shape or mode, shows.
 #[test]
 fn a_reused_tape_forgets() {
-    for Row { name, layer, shapes } in table::<f64>(1) {
-        let (mut tape, mut dx) = (Tape::new(), Tensor::default());
-        for shape in shapes.iter().chain(shapes.iter().rev()) {
-            for mode in [TRAIN, Mode::Eval] {
-                let x = normal(shape, 7);
-                let (mut used, mut fresh) = (Grads::new(&layer).unwrap(), Grads::new(&layer).unwrap());
-                let run = tape.forward(&layer, &x, mode).unwrap();
-                let y = run.output().clone();
-                run.backward_to_input(&normal(&y.shape(), 5), &mut used, &mut dx).unwrap();
-                assert_eq!([y, dx.clone()], pass(&*layer, &x, mode, &mut fresh), "{name} {shape:?}");
-                assert_eq!(used, fresh, "{name} {shape:?}");
-            }
+    let mut tape = Tape::new();
+    every_small::<f64>(|name, sample| {
+        for mode in [TRAIN, Mode::Eval, TRAIN] {
+            let (mut used, mut fresh) = (grads_of(sample), grads_of(sample));
+            let x = sample.tensors(3).unwrap();
+            let of_used = pass(&mut tape, &*sample.layer, &x, mode, &mut used);
+            assert_eq!(of_used, once(sample, mode, &mut fresh), "{name}");
+            assert_eq!(bits_of_grads(&used), bits_of_grads(&fresh), "{name}");
         }
-    }
+    });
 }
 
 #[test]
 fn the_second_step_allocates_nothing() {
-    // Other tests use the pool at the same time, so that its workers might start only when this one counts.
+    // Other tests use the pool at the same time, so its workers might start only when this one counts.
     parallel::set_threads(NonZeroUsize::MIN);
-    every::<f32>(|name, layer, shape| {
-        let x = normal(shape, 8);
-        let dy = normal(&layer.output_shape(x.shape()).unwrap(), 5);
+    every_small::<f32>(|name, sample| {
+        let x = sample.tensors(8).unwrap();
+        let x = refs(&x);
+        let y = predict_many(&*sample.layer, &x).unwrap();
+        let dy = upstream(&y);
+        let dy: Vec<_> = dy.iter().map(Some).collect();
         for parts in [1, 3] {
             let mut tape = Tape::new().parts(parts).unwrap();
-            let (mut grads, mut dx) = (Grads::new(layer).unwrap(), Tensor::default());
+            let (mut grads, mut dx) = (grads_of(sample), vec![Tensor::default(); x.len()]);
+            let mut wanted: Vec<_> = dx.iter_mut().map(Some).collect();
             let mut step = |mode| {
-                tape.forward(layer, &x, mode).unwrap().backward(&dy, &mut grads).unwrap();
-                let run = tape.forward(layer, &x, mode).unwrap();
-                run.backward_to_input(&dy, &mut grads, &mut dx).unwrap();
+                let run = tape.forward_many(&*sample.layer, &x, mode).unwrap();
+                run.backward_many(&dy, &mut grads).unwrap();
+                let run = tape.forward_many(&*sample.layer, &x, mode).unwrap();
+                run.backward_many_to_inputs(&dy, &mut grads, &mut wanted).unwrap();
             };
             step(TRAIN);
             step(Mode::Eval);
@@ -332,8 +530,8 @@ fn the_second_step_allocates_nothing() {
 
 #[test]
 fn both_visits_agree_and_allocate_nothing() {
-    for Row { name, mut layer, .. } in table::<f32>(1) {
-        let first: Vec<String> = layer.tensors().into_iter().map(|(path, _)| path).collect();
+    every_small::<f32>(|name, sample| {
+        let layer = &mut sample.layer;
         let mut of_mut = Vec::new();
         layer.visit_mut(Path::ROOT, &mut |path, role, tensor| {
             of_mut.push((path.to_string(), role, tensor.shape()));
@@ -343,76 +541,90 @@ fn both_visits_agree_and_allocate_nothing() {
             of_ref.push((path.to_string(), role, tensor.shape()));
         });
         assert_eq!(of_ref, of_mut, "{name}");
-        let distinct: std::collections::BTreeSet<_> = first.iter().collect();
+        let distinct: BTreeSet<_> = of_ref.iter().map(|(path, ..)| path).collect();
         assert_eq!(distinct.len(), layer.tensor_count(), "{name}: paths that occur twice");
-        let again = table::<f32>(2).into_iter().filter(|row| row.name == name);
-        let stable =
-            again.map(|row| row.layer.tensors().into_iter().map(|(path, _)| path).collect::<Vec<_>>());
-        assert!(stable.into_iter().any(|paths| paths == first), "{name}: other paths in another instance");
         let allocations = allocation_counter::measure(|| layer.visit_mut(Path::ROOT, &mut |_, _, _| {}));
         assert_eq!(allocations.count_total, 0, "{name}");
-    }
+    });
 }
 
-/// The named tensors are the whole layer: copied into another instance, they make it the same function.
 #[test]
-fn restore_equals_save() {
-    for (saved, mut restored) in table::<f32>(1).into_iter().zip(table::<f32>(2)) {
-        let tensors: BTreeMap<String, Tensor> =
-            saved.layer.tensors().into_iter().map(|(path, tensor)| (path, tensor.clone())).collect();
-        restored.layer.visit_mut(Path::ROOT, &mut |path, _, tensor| {
-            tensor.copy_from(&tensors[&path.to_string()]).unwrap();
-        });
-        for shape in &saved.shapes {
-            let x = normal(shape, 9);
-            let (mut a, mut b) = (Grads::new(&saved.layer).unwrap(), Grads::new(&saved.layer).unwrap());
-            let (y, z) = (pass(&saved.layer, &x, TRAIN, &mut a), pass(&restored.layer, &x, TRAIN, &mut b));
-            assert_eq!((y, a), (z, b), "{} {shape:?}", saved.name);
-        }
-    }
+fn a_clone_is_the_same_layer_and_another_one() {
+    every_small::<f32>(|name, sample| {
+        let mut copy = sample.clone();
+        let (mut a, mut b) = (grads_of(sample), grads_of(&copy));
+        assert_eq!(once(sample, TRAIN, &mut a), once(&copy, TRAIN, &mut b), "{name}");
+        let before = sample.layer.tensors().into_iter().map(|(_, tensor)| bits(tensor)).collect::<Vec<_>>();
+        copy.layer.visit_mut(Path::ROOT, &mut |_, _, tensor| tensor.fill(7.0));
+        let after = sample.layer.tensors().into_iter().map(|(_, tensor)| bits(tensor)).collect::<Vec<_>>();
+        assert_eq!(before, after, "{name}");
+    });
 }
 
 #[test]
 fn wrong_shapes_are_errors_and_change_no_gradient() {
-    every::<f32>(|name, layer, shape| {
-        let x = normal(shape, 1);
-        let mut tape = Tape::new();
-        let mut grads = Grads::new(layer).unwrap();
-        let run = tape.forward(layer, &x, TRAIN).unwrap();
+    every_small::<f32>(|name, sample| {
+        let x = sample.tensors(1).unwrap();
+        let (mut tape, inputs) = (Tape::new(), refs(&x));
+        let mut grads = grads_of(sample);
+        let run = tape.forward_many(&*sample.layer, &inputs, TRAIN).unwrap();
         let mut wrong = run.output().shape().to_vec();
         wrong[0] += 1;
-        let error = run.backward(&Tensor::zeros(&wrong[..]).unwrap(), &mut grads);
-        assert!(error.is_err(), "{name}");
-        assert_eq!(grads, Grads::new(layer).unwrap(), "{name}");
+        let wrong = Tensor::zeros(&wrong[..]).unwrap();
+        let mut dy = vec![None; run.outputs().len()];
+        dy[0] = Some(&wrong);
+        assert!(run.backward_many(&dy, &mut grads).is_err(), "{name}");
+        assert!(grads.iter().all(Grad::is_zero), "{name}");
+        // More inputs than the layer takes, or none.
+        let many = vec![&x[0]; sample.layer.inputs().end() + 1];
+        assert!(tape.forward_many(&*sample.layer, &many, TRAIN).is_err(), "{name}");
+        assert!(tape.forward_many(&*sample.layer, &[], TRAIN).is_err(), "{name}");
+        let (mut y, mut cache) = (vec![], Cache::default());
+        assert!(sample.layer.forward_many(&inputs, &mut y, &mut cache, TRAIN).is_err(), "{name}: no outputs");
     });
 }
 
-/// Logits of ±1e4, equal ones, one class: nothing overflows, rows of probabilities sum to 1.
+/// Inputs of ±1e4 and equal ones: nothing overflows.
 #[test]
 fn extreme_inputs_stay_finite() {
-    let rows = [[1e4, -1e4, 0.0], [-1e4, -1e4, -1e4], [1e4, 1e4, 1e4], [0.0, 0.0, 0.0]];
-    let x = Tensor::from(rows.map(|row| row.map(|x: f64| x as f32)));
-    let layers: [&dyn Layer<f32>; 5] = [&Sigmoid, &Tanh, &Relu, &Softmax, &LogSoftmax];
-    for layer in layers {
-        let mut grads = Grads::new(layer).unwrap();
-        for result in pass(layer, &x, Mode::Eval, &mut grads) {
-            assert!(result.as_slice().iter().all(|y| y.is_finite()), "{}: {result}", layer.describe());
+    every_small::<f32>(|name, sample| {
+        for scale in [1e4, -1e4, 0.0] {
+            let mut x = sample.tensors(3).unwrap();
+            for (x, input) in x.iter_mut().zip(&sample.inputs) {
+                if input.is_differentiable() {
+                    x.apply(|x| if scale == 0.0 { 0.0 } else { scale * if x > 0.0 { 1.0 } else { -1.0 } });
+                }
+            }
+            let [y, dx] = pass(&mut Tape::new(), &*sample.layer, &x, Mode::Eval, &mut grads_of(sample));
+            for tensor in y.iter().chain(&dx) {
+                assert!(tensor.as_slice().iter().all(|y| y.is_finite()), "{name}: {scale}");
+            }
         }
-    }
-    let p = predict(&Softmax, &x).unwrap();
-    for row in p.rows() {
-        assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-6, "{p}");
-    }
-    let one = Tensor::from([[1e4_f32], [-3.0]]);
-    assert_eq!(predict(&Softmax, &one).unwrap(), Tensor::from([[1.0], [1.0]]));
-    assert_eq!(predict(&LogSoftmax, &one).unwrap(), Tensor::from([[0.0], [0.0]]));
-    // A shift of 2²⁷ changes nothing: whole numbers of this size are exact in f64.
-    let y = Tensor::from([[1.0_f64, 2.0, 3.0]]);
-    let mut shifted = y.clone();
-    shifted.apply(|x| x + f64::from(1 << 27));
-    for layer in [&Softmax as &dyn Layer<f64>, &LogSoftmax] {
-        assert_eq!(predict(layer, &y).unwrap(), predict(layer, &shifted).unwrap(), "{}", layer.describe());
-    }
+    });
+}
+
+/// x of rank 1 is one sample, with parts and without.
+#[test]
+fn a_single_sample_is_not_split() {
+    every_small::<f32>(|name, sample| {
+        let [Input::Normal(shape)] = &sample.inputs[..] else { return };
+        let one = backrule_tensor::Shape::new(&shape[1..]).unwrap();
+        // Layers of images or sequences take no single row.
+        if shape.len() != 2 || sample.layer.output_shape(one).is_err() {
+            return;
+        }
+        let x = Tensor::normal([shape[1]], 0.0, 1.0, &mut random::rng(3)).unwrap();
+        let run = |mut tape: Tape| {
+            let (mut grads, mut dx) = (grads_of(sample), Tensor::default());
+            let run = tape.forward(&*sample.layer, &x, TRAIN).ok()?;
+            let y = run.output().clone();
+            run.backward_to_input(&normal(&y, 5), &mut grads, &mut dx).ok()?;
+            Some((y, dx, bits_of_grads(&grads)))
+        };
+        let whole = run(Tape::new());
+        assert_eq!(run(Tape::new().parts(3).unwrap()), whole, "{name}");
+        assert!(whole.is_some(), "{name}");
+    });
 }
 
 #[test]
@@ -420,34 +632,5 @@ fn layers_tapes_and_gradients_cross_threads() {
     fn crosses<T: Send + Sync>() {}
     crosses::<Box<dyn Layer<f32>>>();
     crosses::<Sequential>();
-    crosses::<(Linear, Relu, Sigmoid, Tanh, Softmax, LogSoftmax, Dropout, Residual<Linear>)>();
     crosses::<(Tape, Grads, Cache)>();
-}
-
-/// Reads the sources for `impl … Layer<T> for Name`: a layer without a row above can't land.
-#[test]
-fn no_layer_is_missing_from_the_table() {
-    fn scan(folder: &std::path::Path, found: &mut Vec<String>) {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                scan(&path, found);
-                continue;
-            }
-            // Layers of doctests are in comments.
-            let source = std::fs::read_to_string(path).unwrap();
-            let code = source.lines().filter(|line| !line.trim_start().starts_with("//"));
-            for (_, name) in code.filter_map(|line| line.split_once(" Layer<T> for ")) {
-                found.push(name.chars().take_while(|c| c.is_alphanumeric()).collect());
-            }
-        }
-    }
-    let mut found = Vec::new();
-    scan(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
-    assert!(found.len() >= 10, "only {found:?}: has the form of their impl changed?");
-    let names: Vec<_> = table::<f32>(1).into_iter().map(|row| row.name).collect();
-    for name in found {
-        // A box of a layer only hands on.
-        assert!(name == "Box" || names.contains(&name.as_str()), "{name} has no row in the contracts table");
-    }
 }

@@ -24,6 +24,7 @@ enum Fault {
 }
 
 /// y = x W + x, with W square: a dense layer with a way past it.
+#[derive(Clone)]
 struct Faulty<T> {
     w: Tensor<T>,
     b: Tensor<T>,
@@ -62,7 +63,7 @@ impl Layer<f64> for Faulty<f64> {
     ) -> Result<(), LayerError> {
         let [dw, db] = grads else { return Err(LayerError::value("faulty", "two gradients", grads.len())) };
         let batch = at.x.shape().rows() as f64;
-        let mut step = Tensor::zeros_like(dw).unwrap();
+        let mut step = Tensor::zeros(dw.shape())?;
         match self.fault {
             Fault::Transposed => matmul_tn_into(dy, at.x, 0.0, &mut step)?,
             _ => matmul_tn_into(at.x, dy, 0.0, &mut step)?,
@@ -70,17 +71,19 @@ impl Layer<f64> for Faulty<f64> {
         match self.fault {
             Fault::WrongSign => step.scale(-1.0),
             Fault::ScaledByTheBatch => step.scale(1.0 / batch),
-            Fault::OverwritesGradients => dw.fill(0.0),
+            Fault::OverwritesGradients => dw.clear(),
             // β left out: what is used up still counts.
             Fault::AddsToUsedUp => dw.accumulate(|_, dw| dw.add(&step))?,
             _ => {}
         }
         if self.fault != Fault::AddsToUsedUp {
-            dw.add(&step)?;
+            dw.add_to(|dw| dw.add(&step))?;
         }
         match self.fault {
-            Fault::BiasOfOneSample => db.add_sum_of_rows(&dy.slice(0..1)?)?,
-            _ => db.add_sum_of_rows(dy)?,
+            Fault::BiasOfOneSample => {
+                db.add_to(|db| Ok::<_, LayerError>(db.add_sum_of_rows(&dy.slice(0..1)?)?))?
+            }
+            _ => db.add_to(|db| db.add_sum_of_rows(dy))?,
         }
         if let Some(dx) = dx {
             let old = dx.clone();
@@ -166,6 +169,7 @@ fn kinks_are_counted_and_not_taken_for_faults() {
 }
 
 /// y = row of a table: the input is an index, so only the table has a derivative.
+#[derive(Clone)]
 struct Lookup<T> {
     table: Tensor<T>,
 }
@@ -206,11 +210,14 @@ impl<T: Scalar> Layer<T> for Lookup<T> {
         dx: Option<&mut Tensor<T>>,
         grads: &mut [Grad<T>],
     ) -> Result<(), LayerError> {
-        for (dy, &index) in dy.rows().zip(at.x.as_slice()) {
-            if let Some(row) = grads[0].row_mut(self.row(index)?) {
-                row.iter_mut().zip(dy).for_each(|(dw, &dy)| *dw += dy);
+        grads[0].add_to(|dw| {
+            for (dy, &index) in dy.rows().zip(at.x.as_slice()) {
+                if let Some(row) = dw.row_mut(self.row(index)?) {
+                    row.iter_mut().zip(dy).for_each(|(dw, &dy)| *dw += dy);
+                }
             }
-        }
+            Ok::<_, LayerError>(())
+        })?;
         if let Some(dx) = dx {
             dx.map_from(at.x, |_| T::ZERO)?;
         }

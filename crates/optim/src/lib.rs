@@ -10,6 +10,6 @@ pub use optimizer::Optimizer;
 pub use rule::Rule;
 pub use sgd::{Momentum, Sgd};
 
-// Part of this crate's interface: optimisers change its tensors.
+// Part of this crate's interface: optimizers change its tensors.
 pub use backrule_tensor as tensor;
 pub use backrule_tensor::ConfigError;

@@ -1,9 +1,10 @@
+use std::convert::Infallible;
 use std::mem::take;
 use std::slice::ChunksMut;
 
 use backrule_tensor::{
-    ConfigError, Grad, NamedTensors, Options, Path, Role, Scalar, Shape, ShapeError, Tensor, TensorError,
-    TrainingState, parallel,
+    ConfigError, Grads, Layout, LayoutEntry, NamedTensors, Options, Path, Role, Scalar, ShapeError, Tensor,
+    TensorError, TrainingState, parallel,
 };
 
 use crate::{Rule, StepError};
@@ -11,96 +12,71 @@ use crate::{Rule, StepError};
 /// A rule and its state for one network: walks over the network's tensors and applies the rule to each.
 ///
 /// ```
-/// use backrule_optim::tensor::{Grad, NamedTensors, Tensor};
+/// use backrule_optim::tensor::{Grads, NamedTensors, Tensor};
 /// use backrule_optim::{Optimizer, Sgd};
 ///
 /// let mut net = vec![("weight", Tensor::from([[1.0_f64, 2.0]])), ("bias", Tensor::from([0.5]))];
-/// let mut grads = [Tensor::from([[1.0, -1.0]]), Tensor::from([0.5])].map(Grad::from);
+/// let mut grads = Grads::new(&net)?;
+/// grads[0] = Tensor::from([[1.0, -1.0]]).into();
+/// grads[1] = Tensor::from([0.5]).into();
 /// let mut optimizer = Optimizer::new(Sgd::new(0.5)?.momentum(0.9)?, &net)?;
 ///
 /// optimizer.step(&mut net, &mut grads)?;
 /// assert_eq!(net[0].1, Tensor::from([[0.5, 2.5]]));
 /// assert_eq!(net[1].1, Tensor::from([0.25]));
-/// assert_eq!(grads[0], Tensor::from([[0.0, 0.0]])); // the step has used them up
+/// assert!(grads[0].is_zero()); // the step has cleared them
 ///
 /// assert_eq!(optimizer.tensor("weight.velocity"), Some(&Tensor::from([[1.0, -1.0]])));
 /// optimizer.set_learning_rate(0.1)?; // from the next step on
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// # The gradients
-/// There is one [`Grad`] per tensor of the network, in visit order, in its shape. **A step uses them up, and all of them are
-/// zero then**, ready for the next backward pass to add to: no `zero_grad` to forget. No zero is written for that, and a
-/// gradient that isn't added to before the next step counts as zero in it. To accumulate over several batches, run several
-/// backward passes before the step.
+/// # What a step does with each tensor
+/// - A **parameter** is updated by the rule. A gradient that nothing was added to since the last step counts as zero. Where the
+///   gradient is [unwanted](backrule_tensor::Grad#unwanted-gradients), the parameter is frozen: it and its state stay as they
+///   are, to the last bit, whatever momentum and weight decay there are.
+/// - A **buffer**, such as a batch norm's running mean, gets the mean of its increments: their sum ÷
+///   [`count`](backrule_tensor::Grad::count). No rule and no learning rate is involved.
+/// - A **constant** has no state and is never touched.
 ///
-/// A tensor of [`Role::Statistic`] gets its entry among the gradients added as it is: no rule, no learning rate.
+/// **Then all gradients are cleared**, ready for the next backward pass: there is no `zero_grad` to forget. To accumulate over
+/// several batches, run several backward passes before the step.
 ///
 /// # The state
-/// It is visited like a network: `fc1.weight.velocity`, in the network's order. With the number of steps, which the rule
-/// may need, and the rule's options, that is all there is to save; see [`TrainingState`].
+/// It is visited like a network: `fc1.weight.velocity`, in the network's order. A run that goes on needs it with the number of
+/// steps and the rule's options: see [`TrainingState`].
 ///
-/// The optimizer belongs to the network as it was: tensors that were renamed, added, lost, reordered or reshaped since
-/// then are an error in [`step`](Self::step).
+/// The optimizer belongs to the network as it was when it was made: after that, a tensor that was renamed, added, lost,
+/// reordered or reshaped is an error in [`step`](Self::step).
 #[derive(Clone, Debug)]
 pub struct Optimizer<R, T: Scalar = f32> {
     rule: R,
     /// Steps made so far.
     steps: u64,
-    /// The network's tensors, in visit order.
-    entries: Vec<Entry>,
+    /// That of the network. After the first step it is the gradients' own, so every path is in memory once.
+    layout: Layout,
     /// The names of the slots of each parameter.
     names: &'static [&'static str],
     /// The slots: those of the first parameter in the order of `names`, then those of the second.
     slots: Vec<Tensor<T>>,
 }
 
-#[derive(Clone, Debug)]
-struct Entry {
-    path: String,
-    role: Role,
-    shape: Shape,
-}
-
-impl Entry {
-    /// What is wrong with a tensor that should be this one.
-    fn refuse(&self, path: Path<'_>, role: Role, shape: Shape) -> Option<StepError> {
-        if path != self.path {
-            Some(StepError::Path { expected: self.path.clone(), found: path.to_string() })
-        } else if role != self.role {
-            Some(StepError::Role { path: self.path.clone(), expected: self.role, found: role })
-        } else {
-            self.refuse_shape("optimizer step", shape)
-        }
-    }
-
-    fn refuse_shape(&self, operation: &'static str, shape: Shape) -> Option<StepError> {
-        let differs = shape != self.shape;
-        differs.then(|| ShapeError::new(operation, self.shape, shape).within(&self.path).into())
-    }
-}
-
 impl<T: Scalar, R: Rule<T>> Optimizer<R, T> {
-    /// The rule, with fresh state for the tensors of `net`.
+    /// The rule, with fresh state for the parameters of `net`.
     ///
     /// # Errors
     /// When there is no memory for the state.
     pub fn new(rule: R, net: &(impl NamedTensors<T> + ?Sized)) -> Result<Self, TensorError> {
-        let names = rule.slots();
-        let (mut entries, mut slots, mut result) = (Vec::new(), Vec::new(), Ok(()));
-        net.visit(Path::ROOT, &mut |path, role, x| {
-            entries.push(Entry { path: path.to_string(), role, shape: x.shape() });
-            if role == Role::Parameter && result.is_ok() {
-                result = names.iter().try_for_each(|_| {
-                    slots.push(Tensor::zeros_like(x).map_err(|error| error.within(&path.to_string()))?);
-                    Ok(())
-                });
+        let (names, layout, mut slots) = (rule.slots(), Layout::of(net), Vec::new());
+        for LayoutEntry { path, shape, .. } in parameters(&layout) {
+            for _ in names {
+                slots.push(Tensor::zeros(*shape).map_err(|error| TensorError::from(error).within(path))?);
             }
-        });
-        result.map(|()| Self { rule, steps: 0, entries, names, slots })
+        }
+        Ok(Self { rule, steps: 0, layout, names, slots })
     }
 
-    /// Changes every parameter of `net` by the rule, adds to every statistic, and **uses all gradients up**.
+    /// Changes every parameter of `net` by the rule, moves every buffer, and **clears all gradients**.
     ///
     /// Allocates nothing.
     ///
@@ -110,26 +86,36 @@ impl<T: Scalar, R: Rule<T>> Optimizer<R, T> {
     pub fn step(
         &mut self,
         net: &mut (impl NamedTensors<T> + ?Sized),
-        grads: &mut [Grad<T>],
+        grads: &mut Grads<T>,
     ) -> Result<(), StepError> {
         self.check(net, grads)?;
+        if !self.layout.is_shared_with(grads.layout()) {
+            self.layout = grads.layout().clone();
+        }
         self.steps = self.steps.saturating_add(1);
         let (rule, step, slots_each) = (&self.rule, self.steps, self.names.len());
         let (mut grads, mut slots) = (grads.iter_mut(), self.slots.as_mut_slice());
         net.visit_mut(Path::ROOT, &mut |_, role, x| {
             let Some(grad) = grads.next() else { return };
-            // Zeros, if nothing was added since the last step.
-            let (x, dx) = (x.as_mut_slice(), grad.as_mut_slice());
             match role {
-                Role::Statistic => x.iter_mut().zip(&*dx).for_each(|(x, &dx)| *x += dx),
                 Role::Parameter => {
                     if let Some((own, others)) = take(&mut slots).split_at_mut_checked(slots_each) {
                         slots = others;
-                        update(rule, step, x, dx, own);
+                        // The rule reads zeros where nothing was added. An unwanted gradient has none.
+                        let Ok(()) = grad.add_to(|_| Ok::<_, Infallible>(()));
+                        if let Some(dx) = grad.get() {
+                            update(rule, step, x.as_mut_slice(), dx.as_slice(), own);
+                        }
                     }
                 }
+                Role::Buffer => {
+                    if let Some(sum) = grad.get() {
+                        move_buffer(x.as_mut_slice(), sum.as_slice(), grad.count());
+                    }
+                }
+                Role::Constant => {}
             }
-            grad.use_up();
+            grad.clear();
         });
         Ok(())
     }
@@ -137,6 +123,11 @@ impl<T: Scalar, R: Rule<T>> Optimizer<R, T> {
     /// The rule with its options.
     pub fn rule(&self) -> &R {
         &self.rule
+    }
+
+    /// The structure of the network that it belongs to.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
     }
 
     /// The learning rate of the next step.
@@ -152,48 +143,32 @@ impl<T: Scalar, R: Rule<T>> Optimizer<R, T> {
         self.rule.set_learning_rate(rate)
     }
 
-    /// Whether everything fits together. The network is visited as it will be for the step, so that a `visit_mut` that
-    /// disagrees with `visit` is found out too.
-    fn check(&self, net: &mut (impl NamedTensors<T> + ?Sized), grads: &[Grad<T>]) -> Result<(), StepError> {
-        let mut entries = self.entries.iter();
-        let mut problem = None;
-        net.visit_mut(Path::ROOT, &mut |path, role, x| {
-            if problem.is_none() {
-                problem = match entries.next() {
-                    Some(entry) => entry.refuse(path, role, x.shape()),
-                    None => Some(StepError::Unexpected { path: path.to_string() }),
-                };
-            }
-        });
-        if problem.is_none() {
-            problem = entries.next().map(|entry| StepError::Missing { path: entry.path.clone() });
-        }
-        let problem = problem.or_else(|| self.refuse_gradients(grads)).or_else(|| self.refuse_slots());
-        problem.map_or(Ok(()), Err)
-    }
-
-    fn refuse_gradients(&self, grads: &[Grad<T>]) -> Option<StepError> {
-        let (gradients, tensors) = (grads.len(), self.entries.len());
-        if let Some(entry) = self.entries.get(gradients) {
-            return Some(StepError::MissingGradient { gradients, tensors, path: entry.path.clone() });
-        }
-        if gradients > tensors {
-            let last = self.entries.last().map_or(String::new(), |entry| entry.path.clone());
-            return Some(StepError::ExtraGradients { gradients, tensors, last });
-        }
-        let mut pairs = self.entries.iter().zip(grads);
-        pairs.find_map(|(entry, dx)| entry.refuse_shape("gradient", dx.shape()))
+    /// Whether everything fits together. The network is visited as it will be for the step, so a `visit_mut` that disagrees
+    /// with `visit` is found out too.
+    fn check(&self, net: &mut (impl NamedTensors<T> + ?Sized), grads: &Grads<T>) -> Result<(), StepError> {
+        self.layout.expect_mut("optimizer step", net).map_err(StepError::Network)?;
+        self.layout.expect_layout("optimizer step", grads.layout()).map_err(StepError::Gradients)?;
+        grads.expect_own_shapes("gradient")?;
+        self.check_slots()
     }
 
     /// Slots are lent out by `visit_mut`, and whoever borrows one can change its shape.
-    fn refuse_slots(&self) -> Option<StepError> {
+    fn check_slots(&self) -> Result<(), StepError> {
         let mut slots = self.slots.iter();
-        let mut parameters = self.entries.iter().filter(|entry| entry.role == Role::Parameter);
-        parameters.find_map(|entry| {
+        for LayoutEntry { path, shape, .. } in parameters(&self.layout) {
             let mut own = self.names.iter().zip(slots.by_ref());
-            own.find_map(|(_, slot)| entry.refuse_shape("optimizer state", slot.shape()))
-        })
+            if let Some((name, slot)) = own.find(|(_, slot)| slot.shape() != *shape) {
+                let error = ShapeError::new("optimizer state", shape, slot.shape());
+                return Err(error.within(name).within(path).into());
+            }
+        }
+        Ok(())
     }
+}
+
+/// Those tensors that have slots.
+fn parameters(layout: &Layout) -> impl Iterator<Item = &LayoutEntry> {
+    layout.entries().iter().filter(|entry| entry.role == Role::Parameter)
 }
 
 /// Elements that a thread updates at a time, whatever the number of threads.
@@ -204,6 +179,17 @@ const LARGE_CHUNK: usize = 1 << 17;
 const LINE: usize = 64;
 /// Slots up to which the slices of a chunk are kept in an array; more cost an allocation per parameter.
 const FEW: usize = 8;
+
+/// Adds the mean of `count` increments.
+fn move_buffer<T: Scalar>(x: &mut [T], sum: &[T], count: u64) {
+    let all = x.iter_mut().zip(sum);
+    if count > 1 {
+        let count = T::from_f64(count as f64);
+        all.for_each(|(x, &sum)| *x += sum / count);
+    } else {
+        all.for_each(|(x, &sum)| *x += sum);
+    }
+}
 
 /// Updates one parameter: in chunks, unless the rule needs it whole.
 fn update<T: Scalar>(rule: &impl Rule<T>, step: u64, mut x: &mut [T], mut dx: &[T], slots: &mut [Tensor<T>]) {
@@ -273,10 +259,10 @@ impl<T> ExactSizeIterator for SlotChunks<'_, T> {}
 impl<T: Scalar, R> NamedTensors<T> for Optimizer<R, T> {
     fn visit<'s>(&'s self, path: Path<'_>, visitor: &mut dyn FnMut(Path<'_>, Role, &'s Tensor<T>)) {
         let mut slots = self.slots.iter();
-        for entry in self.entries.iter().filter(|entry| entry.role == Role::Parameter) {
+        for entry in parameters(&self.layout) {
             let place = path.join(&entry.path);
             for (name, slot) in self.names.iter().zip(slots.by_ref()) {
-                visitor(place.join(name), Role::Statistic, slot);
+                visitor(place.join(name), Role::Buffer, slot);
             }
         }
     }
@@ -287,10 +273,10 @@ impl<T: Scalar, R> NamedTensors<T> for Optimizer<R, T> {
         visitor: &mut dyn FnMut(Path<'_>, Role, &'s mut Tensor<T>),
     ) {
         let mut slots = self.slots.iter_mut();
-        for entry in self.entries.iter().filter(|entry| entry.role == Role::Parameter) {
+        for entry in parameters(&self.layout) {
             let place = path.join(&entry.path);
             for (name, slot) in self.names.iter().zip(slots.by_ref()) {
-                visitor(place.join(name), Role::Statistic, slot);
+                visitor(place.join(name), Role::Buffer, slot);
             }
         }
     }

@@ -5,7 +5,7 @@ use backrule_tensor::{ConfigError, Options, Scalar};
 /// A rule of your own, the sign of the gradient instead of the gradient:
 ///
 /// ```
-/// use backrule_optim::tensor::{Grad, Scalar, Tensor};
+/// use backrule_optim::tensor::{Grads, Options, Scalar, Tensor};
 /// use backrule_optim::{ConfigError, Optimizer, Rule};
 ///
 /// struct SignDescent {
@@ -29,11 +29,20 @@ use backrule_tensor::{ConfigError, Options, Scalar};
 ///         self.learning_rate = ConfigError::not_negative("SignDescent", "learning_rate", rate)?;
 ///         Ok(())
 ///     }
+///     fn options(&self) -> Options {
+///         Options::new().with("learning_rate", self.learning_rate)
+///     }
+///     fn set_options(&mut self, mut options: Options) -> Result<(), ConfigError> {
+///         let rate = options.number("learning_rate")?;
+///         options.finish()?;
+///         Rule::<T>::set_learning_rate(self, rate)
+///     }
 /// }
 ///
 /// let mut x: Tensor = Tensor::from([1.0, 2.0]);
 /// let mut optimizer = Optimizer::new(SignDescent { learning_rate: 0.5 }, &x)?;
-/// let mut grads = [Grad::from(Tensor::from([7.0, -0.01]))];
+/// let mut grads = Grads::new(&x)?;
+/// grads[0] = Tensor::from([7.0, -0.01]).into();
 /// optimizer.step(&mut x, &mut grads)?;
 /// assert_eq!(x, Tensor::from([0.5, 2.5]));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -45,7 +54,7 @@ pub trait Rule<T: Scalar>: Send + Sync {
 
     /// Changes a parameter x by its gradient dx.
     ///
-    /// `step` is 1 in an optimiser's first step. `slots` are the tensors named by [`slots`](Self::slots), in that
+    /// `step` is 1 in an optimizer's first step. `slots` are the tensors named by [`slots`](Self::slots), in that
     /// order; like dx they are as long as x. All of them are **a part of the parameter**, unless
     /// [`needs_whole`](Self::needs_whole): large ones are updated part by part, on several threads.
     fn update(&self, step: u64, x: &mut [T], dx: &[T], slots: &mut [&mut [T]]);
@@ -65,22 +74,14 @@ pub trait Rule<T: Scalar>: Send + Sync {
     /// When it isn't finite or is negative; it stays as it was then.
     fn set_learning_rate(&mut self, rate: f64) -> Result<(), ConfigError>;
 
-    /// All options, so that a checkpoint can hold them. The default is the learning rate: a rule that has more must
-    /// implement this, or a run that is resumed is another run.
-    fn options(&self) -> Options {
-        Options::new().with("learning_rate", self.learning_rate())
-    }
+    /// All options, so a checkpoint can hold them: what is missing here is lost when a run is resumed.
+    fn options(&self) -> Options;
 
     /// Changes all options to those that [`options`](Self::options) has given before.
     ///
     /// # Errors
-    /// When one is unknown, missing or impossible, or would change the [`slots`](Self::slots). They stay as they were
-    /// then.
-    fn set_options(&mut self, mut options: Options) -> Result<(), ConfigError> {
-        let rate = options.number("learning_rate")?;
-        options.finish()?;
-        self.set_learning_rate(rate)
-    }
+    /// When one is unknown, missing or impossible, or would change the [`slots`](Self::slots). They stay as they were then.
+    fn set_options(&mut self, options: Options) -> Result<(), ConfigError>;
 }
 
 /// A rule that is chosen while the program runs: `Optimizer<Box<dyn Rule<f32>>>`.

@@ -21,14 +21,17 @@ const SGD: &str = "Sgd";
 /// v = 1, θ = 1 − 0.1·1 = 0.9; then v = 0.9·1 + 0.5 = 1.4, θ = 0.9 − 0.1·1.4 = 0.76.
 ///
 /// ```
-/// use backrule_optim::tensor::{Grad, NamedTensors, Tensor};
+/// use backrule_optim::tensor::{Grads, NamedTensors, Tensor};
 /// use backrule_optim::{Optimizer, Sgd};
 ///
 /// let mut theta: Tensor<f64> = Tensor::from([1.0]);
 /// let mut optimizer = Optimizer::new(Sgd::new(0.1)?.momentum(0.9)?, &theta)?;
-/// optimizer.step(&mut theta, &mut [Grad::from(Tensor::from([1.0]))])?;
+/// let mut grads = Grads::new(&theta)?;
+/// grads[0] = Tensor::from([1.0]).into();
+/// optimizer.step(&mut theta, &mut grads)?;
 /// assert_eq!(theta, Tensor::from([0.9]));
-/// optimizer.step(&mut theta, &mut [Grad::from(Tensor::from([0.5]))])?;
+/// grads[0] = Tensor::from([0.5]).into();
+/// optimizer.step(&mut theta, &mut grads)?;
 /// assert_eq!(theta, Tensor::from([0.76]));
 /// assert_eq!(optimizer.tensor("velocity"), Some(&Tensor::from([1.4])));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -41,7 +44,7 @@ const SGD: &str = "Sgd";
 /// precision), which moves nothing any more, becomes 0.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(try_from = "Written", into = "Written"))]
+#[cfg_attr(feature = "serde", serde(try_from = "Options", into = "Options"))]
 pub struct Sgd {
     learning_rate: f64,
     momentum: Momentum,
@@ -53,8 +56,6 @@ pub struct Sgd {
 /// A plain number is classic momentum without dampening: `sgd.momentum(0.9)`. Nesterov's has no dampening at all.
 /// The numbers are checked where they are given to an [`Sgd`].
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(rename_all = "snake_case", deny_unknown_fields))]
 pub enum Momentum {
     /// Nothing.
     #[default]
@@ -64,7 +65,6 @@ pub enum Momentum {
         /// μ: 0 is the same as no momentum; 0.9 is usual.
         factor: f64,
         /// τ: the share of each gradient but the first that is left out.
-        #[cfg_attr(feature = "serde", serde(default))]
         dampening: f64,
     },
     /// The same, but the step looks ahead along the velocity.
@@ -124,8 +124,8 @@ impl Sgd {
         self.learning_rate
     }
 
-    /// What [`Rule::options`] has given.
-    fn of(mut options: Options) -> Result<Self, ConfigError> {
+    /// With the options that [`Rule::options`] has given.
+    fn read(mut options: Options) -> Result<Self, ConfigError> {
         let sgd = Self::new(options.number("learning_rate")?)?;
         let (factor, dampening) = (options.number("momentum")?, options.number("dampening")?);
         let momentum = match options.flag("nesterov")? {
@@ -155,6 +155,31 @@ impl Sgd {
     }
 }
 
+/// Under PyTorch's names, but for `lr`.
+impl From<Sgd> for Options {
+    fn from(sgd: Sgd) -> Self {
+        let (dampening, nesterov) = match sgd.momentum {
+            Momentum::None => (0.0, false),
+            Momentum::Classic { dampening, .. } => (dampening, false),
+            Momentum::Nesterov { .. } => (0.0, true),
+        };
+        Self::new()
+            .with("learning_rate", sgd.learning_rate)
+            .with("momentum", sgd.factor())
+            .with("dampening", dampening)
+            .with("nesterov", nesterov)
+            .with("weight_decay", sgd.weight_decay)
+    }
+}
+
+impl TryFrom<Options> for Sgd {
+    type Error = ConfigError;
+
+    fn try_from(options: Options) -> Result<Self, ConfigError> {
+        Self::read(options).map_err(|error| error.of(SGD))
+    }
+}
+
 impl<T: Scalar> Rule<T> for Sgd {
     fn slots(&self) -> &'static [&'static str] {
         if self.remembers() { &["velocity"] } else { &[] }
@@ -175,23 +200,12 @@ impl<T: Scalar> Rule<T> for Sgd {
         Ok(())
     }
 
-    /// Under PyTorch's names.
     fn options(&self) -> Options {
-        let (momentum, dampening, nesterov) = match self.momentum {
-            Momentum::None => (0.0, 0.0, false),
-            Momentum::Classic { factor, dampening } => (factor, dampening, false),
-            Momentum::Nesterov { factor } => (factor, 0.0, true),
-        };
-        Options::new()
-            .with("learning_rate", self.learning_rate)
-            .with("momentum", momentum)
-            .with("dampening", dampening)
-            .with("nesterov", nesterov)
-            .with("weight_decay", self.weight_decay)
+        (*self).into()
     }
 
     fn set_options(&mut self, options: Options) -> Result<(), ConfigError> {
-        let new = Self::of(options).map_err(|error| error.of(SGD))?;
+        let new = Self::try_from(options)?;
         if new.remembers() != self.remembers() {
             let expected = match self.remembers() {
                 true => "a factor above 0, for this optimizer has velocities",
@@ -277,35 +291,6 @@ fn smallest_normal<T: Scalar>() -> T {
         DType::F32 => f32::MIN_POSITIVE.into(),
         DType::F64 => f64::MIN_POSITIVE,
     })
-}
-
-/// How an SGD is written down: deserialising goes through the same checks as building one.
-#[cfg(feature = "serde")]
-#[derive(serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields, rename = "Sgd")]
-struct Written {
-    learning_rate: f64,
-    #[serde(default)]
-    momentum: Momentum,
-    #[serde(default)]
-    weight_decay: f64,
-}
-
-#[cfg(feature = "serde")]
-impl TryFrom<Written> for Sgd {
-    type Error = ConfigError;
-
-    fn try_from(options: Written) -> Result<Self, ConfigError> {
-        Self::new(options.learning_rate)?.momentum(options.momentum)?.weight_decay(options.weight_decay)
-    }
-}
-
-#[cfg(feature = "serde")]
-impl From<Sgd> for Written {
-    fn from(sgd: Sgd) -> Self {
-        let Sgd { learning_rate, momentum, weight_decay } = sgd;
-        Self { learning_rate, momentum, weight_decay }
-    }
 }
 
 #[cfg(test)]
@@ -442,54 +427,54 @@ mod tests {
         fn everything_comes_back() {
             let sgd = Sgd::new(0.1).unwrap().weight_decay(0.01).unwrap();
             for (momentum, text) in [
-                (Momentum::None, r#""none""#),
+                (Momentum::None, r#""momentum":0.0,"dampening":0.0,"nesterov":false"#),
                 (
                     Momentum::Classic { factor: 0.9, dampening: 0.5 },
-                    r#"{"classic":{"factor":0.9,"dampening":0.5}}"#,
+                    r#""momentum":0.9,"dampening":0.5,"nesterov":false"#,
                 ),
-                (Momentum::Nesterov { factor: 0.9 }, r#"{"nesterov":{"factor":0.9}}"#),
+                (Momentum::Nesterov { factor: 0.9 }, r#""momentum":0.9,"dampening":0.0,"nesterov":true"#),
             ] {
                 let sgd = sgd.momentum(momentum).unwrap();
                 let json = serde_json::to_string(&sgd).unwrap();
-                let expected = format!(r#"{{"learning_rate":0.1,"momentum":{text},"weight_decay":0.01}}"#);
+                let expected = format!(r#"{{"learning_rate":0.1,{text},"weight_decay":0.01}}"#);
                 assert_eq!(json, expected);
                 assert_eq!(serde_json::from_str::<Sgd>(&json).unwrap(), sgd);
             }
         }
 
         #[test]
-        fn what_is_missing_has_its_default() {
-            let sgd: Sgd = serde_json::from_str(r#"{"learning_rate":0.1}"#).unwrap();
-            assert_eq!(sgd, Sgd::new(0.1).unwrap());
-            let classic: Momentum = serde_json::from_str(r#"{"classic":{"factor":0.9}}"#).unwrap();
-            assert_eq!(classic, 0.9.into());
-        }
-
-        #[test]
         fn what_cannot_be_built_cannot_be_read() {
-            for (json, why) in [
-                ("{}", "missing field `learning_rate`"),
-                (r#"{"learning_rate":-1}"#, "learning_rate: expected a finite number from 0 up, got -1"),
-                (
-                    r#"{"learning_rate":0.1,"weight_decay":-1}"#,
-                    "weight_decay: expected a finite number from 0 up, got -1",
-                ),
-                (
-                    r#"{"learning_rate":0.1,"momentum":{"classic":{"factor":-1}}}"#,
-                    "momentum: expected a finite number from 0 up, got -1",
-                ),
-                (
-                    r#"{"learning_rate":0.1,"momentum":{"nesterov":{"factor":0}}}"#,
-                    "Nesterov momentum: expected a finite number above 0, got 0",
-                ),
-                (
-                    r#"{"learning_rate":0.1,"momentum":{"nesterov":{"factor":1,"dampening":0}}}"#,
-                    "unknown field `dampening`",
-                ),
-                (r#"{"learning_rate":0.1,"decay":0}"#, "unknown field `decay`"),
+            let right = [
+                ("learning_rate", "0.1"),
+                ("momentum", "0.9"),
+                ("dampening", "0"),
+                ("nesterov", "true"),
+                ("weight_decay", "0"),
+            ];
+            let read = |name: &str, value: Option<&str>| {
+                let all = right.iter().map(|(other, right)| {
+                    let value = if *other == name { value } else { Some(*right) };
+                    value.map(|value| format!("\"{other}\":{value}"))
+                });
+                let json = all.flatten().collect::<Vec<_>>().join(",");
+                serde_json::from_str::<Sgd>(&format!("{{{json}}}")).map_err(|error| error.to_string())
+            };
+            assert!(read("", None).is_ok());
+            for (name, _) in right {
+                let error = read(name, None).unwrap_err();
+                assert!(error.starts_with(&format!("Sgd: {name}: expected ")), "{error}");
+                assert!(error.ends_with(", got nothing"), "{error}");
+            }
+            for (name, value, why) in [
+                ("learning_rate", "-1", "learning_rate: expected a finite number from 0 up, got -1"),
+                ("learning_rate", "\"fast\"", "learning_rate: expected a number, got \"fast\""),
+                ("weight_decay", "-1", "weight_decay: expected a finite number from 0 up, got -1"),
+                ("momentum", "0", "Nesterov momentum: expected a finite number above 0, got 0"),
+                ("dampening", "0.5", "dampening: expected 0 with Nesterov momentum, got 0.5"),
+                ("weight_decay", "0,\"decay\":1", "decay: expected no setting of this name, got 1"),
             ] {
-                let error = serde_json::from_str::<Sgd>(json).unwrap_err();
-                assert!(error.to_string().contains(why), "{json}: {error}");
+                let error = read(name, Some(value)).unwrap_err();
+                assert_eq!(error, format!("Sgd: {why}"));
             }
         }
     }

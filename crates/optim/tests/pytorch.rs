@@ -1,7 +1,7 @@
-//! Every optimiser against parameters that PyTorch computed.
+//! Every rule against parameters that PyTorch computed.
 #![allow(clippy::unwrap_used)]
 
-use backrule_optim::tensor::{Scalar, Tensor};
+use backrule_optim::tensor::{Grads, Scalar, Tensor};
 use backrule_optim::{Momentum, Optimizer, Sgd};
 use backrule_testkit::oracle::{self, Case};
 use backrule_testkit::{assert_close, numbers, tensor};
@@ -30,14 +30,16 @@ fn sgd_of(case: &Case) -> Sgd {
 fn check<T: Scalar>(case: &Case, rule: Sgd, tolerance: f64) {
     let mut x: Tensor<T> = case.tensor("start").unwrap();
     let mut optimizer = Optimizer::new(rule, &x).unwrap();
-    let [grads, after] = ["grads", "after"].map(|list| case[list].as_array().unwrap());
-    assert!(grads.len() >= 6 && grads.len() == after.len());
+    let mut grads = Grads::new(&x).unwrap();
+    let [dx, after] = ["grads", "after"].map(|list| case[list].as_array().unwrap());
+    assert!(dx.len() >= 6 && dx.len() == after.len());
     let rates = case.field("rates").map(numbers);
-    for (step, (grad, after)) in grads.iter().zip(after).enumerate() {
+    for (step, (grad, after)) in dx.iter().zip(after).enumerate() {
         if let Some(rates) = &rates {
             optimizer.set_learning_rate(rates[step]).unwrap();
         }
-        optimizer.step(&mut x, &mut [tensor(grad).into()]).unwrap();
+        grads[0] = tensor(grad).into();
+        optimizer.step(&mut x, &mut grads).unwrap();
         assert_close(&format!("{case}, step {step}"), &x, &tensor(after), tolerance);
     }
 }

@@ -27,7 +27,10 @@ pub use linalg::{
     Epilogue, MatMut, MatRef, affine_activation_into, affine_into, matmul_into, matmul_nt_into,
     matmul_tn_into,
 };
-pub use model::{Grad, NamedTensors, OptionValue, Options, Path, Role, TrainingState};
+pub use model::{
+    ClipError, Grad, Grads, Layout, LayoutEntry, NamedTensors, OptionValue, Options, Path, Role,
+    TrainingState, share,
+};
 pub use scalar::Scalar;
 pub use shape::{IntoShape, MAX_RANK, Shape};
 pub use tensor::Tensor;

@@ -7,7 +7,7 @@
 //! Accept-cost: removed nn/old_layer/* the layer is gone
 //! ```
 //!
-//! In the message and not in a file, because there it holds for that change alone: nothing goes stale, nothing conflicts.
+//! A line in a message holds for that change alone. A file of exceptions would go stale, and conflict.
 
 use crate::{Result, tree};
 

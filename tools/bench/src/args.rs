@@ -12,7 +12,7 @@ const USAGE: &str = "\
 backrule-bench compare BASE     times of the working tree against those of BASE (their merge base)
     --crates LIST               bench targets, separated by commas (default: all)
     --rounds N                  how often each side runs, in turn (default: 5)
-    --threshold PERCENT         what is slower by less is no regression (default: 10)
+    --threshold PERCENT         no regression below it (default: 10)
     --seconds S                 criterion's time for each benchmark (default: 0.3)
     --samples N                 criterion's samples for each benchmark (default: 20)
     --only TEXT                 benchmarks whose id contains it

@@ -1,8 +1,8 @@
 //! Counts of one program of workloads, by valgrind.
 //!
-//! The program (`benches/gate`) warms each workload up, counts its allocations, and then calls it several times in a function
-//! that is named `measured`. Callgrind counts in that function only, and writes its counts whenever it returns: one dump a
-//! workload, in the order in which the program prints them.
+//! The program (`benches/gate`) warms a workload up, counts its allocations, then calls it several times in
+//! the function `measured`. Callgrind counts in that function only, and writes its counts at each return: one
+//! dump a workload, in the order of the lines that the program prints.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -52,7 +52,7 @@ pub(crate) fn count(
         let (id, cost) = combine(line, &dump)?;
         costs.insert(id, cost);
     }
-    // One dump more than workloads would mean that each one is another's.
+    // With a dump too many, dumps and lines don't belong together.
     let next = scratch.join(format!("out.{}", printed.lines().count() + 1));
     if next.exists() {
         return Err(format!("{}: callgrind wrote more dumps than there are workloads", next.display()).into());
@@ -84,7 +84,7 @@ mod tests {
         let line = r#"{"id":"nn/a","calls":4,"allocations":2,"bytes":64}"#;
         let (id, cost) = combine(line, "events: Ir\nfn=(1) x\n1 400\n\ntotals: 402\n").unwrap();
         assert_eq!((id.as_str(), cost.instructions, cost.allocations, cost.bytes), ("nn/a", 100.5, 2, 64));
-        // The name of the function is wrong, or it was inlined.
+        // The function has another name, or was inlined.
         assert!(combine(line, "totals: 0\n").is_err());
         assert!(combine(line, "events: Ir\n").is_err());
         assert!(combine("{}", "totals: 402\n").is_err());

@@ -24,7 +24,7 @@ pub(crate) struct Options {
 
 pub(crate) fn run(options: &Options) -> Result<bool> {
     let head = Tree::here()?;
-    // Before anything is built: without the page nothing can be said.
+    // Before anything is built: no verdict without the page.
     let listed = ids::here(&head.root)?;
     let names = head.timed(options.crates.as_deref())?;
     let commit = Tree::merge_base(&options.base)?;
@@ -93,10 +93,10 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
 
 /// Copies of both sides' programs, under paths of equal length.
 ///
-/// A program's own path is among the first things that it allocates, and moves all that come later: with a path longer by a
-/// few characters the same code took 1.4 times as long to fill a matrix, in every process, because the matrix lay
-/// differently. So both sides have equally long paths, and each round has others: what depends on them differs between
-/// rounds and widens the interval, in place of standing for a difference between the sides.
+/// A program's path is one of its first allocations, and moves all later ones. Under a path longer by a few
+/// characters the same code took 1.4 times as long to fill a matrix, in every process, because the matrix lay
+/// differently. So both sides have equally long paths, and each round has others: the effect of the path
+/// widens the interval, and favours no side.
 struct Places {
     folder: PathBuf,
     now: PathBuf,
@@ -143,8 +143,8 @@ struct Sides<'a> {
 }
 
 impl Sides<'_> {
-    /// One target on both sides, one after the other. Every other round begins with head, so that a machine that becomes
-    /// slower favours neither.
+    /// One target on both sides, one after the other. Every other round begins with head: a machine that
+    /// becomes slower favours no side.
     fn measure(
         &mut self,
         part: &str,
@@ -166,7 +166,7 @@ impl Sides<'_> {
             }
         }
         let [base, head] = measured.map(Option::unwrap_or_default);
-        // What only the base has is found by the lists of ids.
+        // Ids that only the base has are found by the pages.
         for (id, &time) in &head {
             let times: &mut Times = series.entry(format!("{name}/{id}")).or_default();
             times.head.push(time);
@@ -238,7 +238,7 @@ mod tests {
         fs::write(&base, "base")?;
         let programs = |path: &PathBuf| Programs::from([("nn".to_string(), path.clone())]);
         let mut seen = BTreeSet::new();
-        // What an earlier run has left is no hindrance.
+        // The remains of an earlier run do no harm.
         for _ in 0..2 {
             seen.clear();
             let mut places = Places::copy(&folder.join("places"), &programs(&head), &programs(&base))?;

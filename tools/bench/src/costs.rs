@@ -1,7 +1,7 @@
 //! The rule for counts. Pure: counts in, verdicts out.
 //!
-//! Counts don't depend on what else the machine does, so that one run is enough: more instructions than the threshold allows,
-//! or one allocation more in a warm call, is a regression.
+//! A busy machine gives the same counts, so one run is enough. More instructions than the threshold allows is
+//! a regression, and so is one allocation more in a warm call.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -61,9 +61,9 @@ pub(crate) fn judge(
             Some(before) => {
                 compared += 1;
                 let rise = (cost.instructions / before.instructions - 1.0) * 100.0;
-                // A count that isn't one must not pass as "not above".
+                // NaN must not pass as "not above".
                 if rise.is_nan() || cost.instructions > before.instructions * (1.0 + threshold) {
-                    // As it is printed, so that what is printed can be accepted.
+                    // As printed, so the printed bound can be accepted.
                     let rise = (rise * 10.0).round() / 10.0;
                     judge(Kind::Instructions, rise, format!("{rise:+.1} % instructions"));
                 }

@@ -14,8 +14,8 @@ pub(crate) struct Settings {
     pub(crate) samples: usize,
 }
 
-/// Runs the benchmarks that `filter`, a regular expression, selects. `home` must not exist yet: what is found there
-/// afterwards was measured now.
+/// Runs the benchmarks that `filter`, a regular expression, selects. `home` must not exist yet, so all
+/// results in it are of this run.
 pub(crate) fn run(
     program: &Path,
     root: &Path,
@@ -38,7 +38,7 @@ pub(crate) fn run(
     command.args(["--warm-up-time", &(settings.seconds / 3.0).to_string()]);
     command.args(["--sample-size", &settings.samples.to_string()]);
     command.args(filter);
-    // Criterion warns when a sample takes longer than asked for; the intervals will show it.
+    // Criterion warns of samples that take too long; wide intervals show these as well.
     let done = command.stdout(Stdio::null()).stderr(Stdio::null()).status()?;
     if !done.success() {
         return Err(format!("{command:?}: {done}").into());
@@ -50,8 +50,9 @@ pub(crate) fn run(
 
 /// The fastest sample of each id, in ns a call, from `…/new/benchmark.json` and the `sample.json` beside it.
 ///
-/// Not criterion's mean or median: what disturbs a measurement only ever adds time. On a machine that also compiled something,
-/// the ratios of two runs of the same code scattered four times less (docs/benchmarking.md).
+/// Disturbances only ever add time, hence the fastest, and not criterion's mean or median. On a machine that
+/// also compiled something, the ratios of two runs of the same code scattered four times less
+/// (docs/benchmarking.md).
 fn read(folder: &Path, times: &mut BTreeMap<String, f64>) -> Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
@@ -116,7 +117,7 @@ mod tests {
         fs::write(new.join("benchmark.json"), r#"{"full_id":"group/a/b","throughput":null}"#).unwrap();
         let sample = r#"{"iters":[10.0,20.0,30.0],"times":[80.0,150.0,270.0]}"#;
         fs::write(new.join("sample.json"), sample).unwrap();
-        // What criterion keeps of an earlier run is not of this one.
+        // Criterion's copy of an earlier run.
         let base = home.join("group").join("a_b").join("base");
         fs::create_dir_all(&base).unwrap();
         fs::write(base.join("benchmark.json"), r#"{"full_id":"group/old"}"#).unwrap();

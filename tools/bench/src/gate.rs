@@ -21,9 +21,9 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     callgrind::version()
         .ok_or("valgrind is not on the PATH (on Debian and Ubuntu: apt-get install valgrind)")?;
     let head = Tree::here()?;
-    // Before anything is built: without the page nothing can be said.
+    // Before anything is built: no verdict without the page.
     let listed = ids::here(&head.root)?;
-    // A crate's workloads are named like its benchmarks.
+    // Workloads have the name of a timed target in front.
     let names = head.timed(options.crates.as_deref())?;
     let commit = Tree::merge_base(&options.base)?;
     let accepted = accept::since(&commit)?;
@@ -103,7 +103,7 @@ fn markdown(verdict: &Verdict, names: &[String], commit: &str, note: Option<&str
         let instructions = report::thousands(row.head.instructions);
         format!("| `{}` | {instructions} | {change} | {allocations} | {} |\n", row.id, row.remark.trim_end())
     };
-    // What moved at all, then everything.
+    // The rows that moved, then all.
     let moved =
         |row: &&crate::costs::Row| !row.remark.is_empty() || row.rise().is_some_and(|rise| rise.abs() >= 0.1);
     let telling: String = verdict.rows.iter().filter(moved).map(row).collect();

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::Result;
 
-/// Appends what `compare` and `gate` found of one commit, the results of all crates in one line.
+/// Appends the results of `compare` and `gate` for one commit, all crates in one line.
 pub(crate) fn append(file: &Path, results: &[String]) -> Result<bool> {
     let mut read = Vec::new();
     for path in results {

@@ -1,10 +1,10 @@
 //! The page that lists all ids, `docs/benchmarks.md`.
 //!
-//! A program writes it: the ids are those that the bench targets list, the descriptions stand in their sources
-//! ([`crate::sources`]). Each target has a section (`## nn`) with tables whose first column is headed `timed` or `counted`
-//! and holds ids in backquotes. What stands above the first section is written by hand, and kept.
+//! This module writes it: the ids come from the bench targets' lists, the descriptions from their sources
+//! ([`crate::sources`]). Each target has a section (`## nn`) with tables whose first column is headed `timed`
+//! or `counted` and holds ids in backquotes. The text above the first section is written by hand, and kept.
 //!
-//! The comparisons read the page, not the programs: of the base only the page tells which ids it had.
+//! The comparisons read the page: it tells the base's ids without a build of the base.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -77,7 +77,7 @@ pub(crate) fn print(write: bool) -> Result<bool> {
     Ok(true)
 }
 
-/// Whether the page is the one that [`print`] would write.
+/// Whether the page is the one that [`print()`] would write.
 pub(crate) fn check() -> Result<bool> {
     let head = Tree::here()?;
     let text = fs::read_to_string(head.root.join(PAGE)).map_err(|error| format!("{PAGE}: {error}"))?;
@@ -115,7 +115,7 @@ struct Section {
     counted: Vec<String>,
 }
 
-/// The page as it has to be. `old` gives what stands above the first section.
+/// The page as it has to be. The text above the first section is that of `old`.
 fn build(head: &Tree, old: &str) -> Result<String> {
     let mut names = head.timed(None)?;
     let gate = head.targets().any(|name| name == GATE);

@@ -1,4 +1,4 @@
-//! What a measurement has to say about where it was made.
+//! The machine that a measurement was made on.
 
 use std::fs;
 use std::process::Command;

@@ -1,7 +1,9 @@
-//! Compares two commits of a workspace by its benchmarks: `cargo run --release -p backrule-bench -- compare main`.
+//! Compares two commits of a workspace by its benchmarks:
+//! `cargo run --release -p backrule-bench -- compare main`.
 //!
-//! Nothing here knows Backrule. It finds the bench targets of a workspace by `cargo metadata`, the ids that it expects in
-//! `docs/benchmarks.md`, which it writes itself, and reads criterion's own files. docs/benchmarking.md says how to use it, here and elsewhere.
+//! Nothing here knows Backrule. `cargo metadata` tells the bench targets of a workspace, `docs/benchmarks.md`
+//! the ids that are expected, criterion's files the times. docs/benchmarking.md says how to use it, here and
+//! elsewhere.
 
 mod accept;
 mod args;
@@ -21,10 +23,10 @@ mod tree;
 
 use std::process::ExitCode;
 
-/// What goes wrong with the machine, the arguments or the files: a sentence for whoever called.
+/// Its error is a sentence about the machine, the arguments or the files.
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-/// 0: nothing found. 1: a regression, or something that is missing. 2: it could not be tried.
+/// 0: nothing found. 1: a regression, or something is missing. 2: the comparison could not be made.
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     match args::run(&arguments) {

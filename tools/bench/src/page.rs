@@ -1,4 +1,4 @@
-//! The history as a page: static, without a script, without a network. Light or dark as the reader's system is.
+//! The history as a page: static, without a script or a network, light or dark as the reader's system.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -102,7 +102,7 @@ fn section(text: &mut String, entries: &[Entry], name: &str, ids: &[&str]) -> st
         if with.is_empty() {
             continue;
         }
-        // Hundreds of times are for those who look for one.
+        // Hundreds of times: shown on request.
         let open = if what.class == "count" { " open" } else { "" };
         writeln!(
             text,
@@ -164,8 +164,8 @@ fn machines(entries: &[Entry], name: &str) -> Vec<usize> {
     changes
 }
 
-/// Curves over the commits. The vertical axis holds the values and 5 % around the last one at least: what moves by less than
-/// that looks flat, because it is.
+/// Curves over the commits. The vertical axis holds the values, and 5 % around the last one at least: a
+/// smaller change looks flat.
 fn plot(
     text: &mut String,
     entries: &[Entry],
@@ -198,7 +198,7 @@ fn plot(
     if low <= 1.0 && 1.0 <= high {
         write!(text, "<line class=\"grid\" x1=\"0\" x2=\"{width}\" y1=\"{0:.1}\" y2=\"{0:.1}\"/>", y(1.0))?;
     }
-    // Small plots say their last value in the caption.
+    // A small plot has its last value in the caption.
     if width > 500.0 && high > low {
         for value in labels {
             write!(

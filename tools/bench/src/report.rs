@@ -1,4 +1,4 @@
-//! What a run leaves: Markdown on the terminal and in the job's summary, JSON in a file.
+//! The results of a run: Markdown on the terminal and in the job's summary, JSON in a file.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;

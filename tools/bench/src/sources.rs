@@ -1,4 +1,4 @@
-//! What the sources of a bench target say of its benchmarks.
+//! Descriptions of benchmarks, from the sources of their bench target.
 //!
 //! A comment of the form
 //!
@@ -6,8 +6,9 @@
 //! // `train_step/*`: forward, loss, backward and update
 //! ```
 //!
-//! describes all ids that fit, `*` being any text; of several the longest one counts. It is a line of its own, in a plain or
-//! a doc comment, and may be an item of a list; the pattern has a `/` or a `*`. The target's `//!` text, without such lines, introduces its section.
+//! describes all ids that fit, `*` being any text. An id takes the longest pattern that fits. A pattern has a
+//! `/` or a `*`. The line may be a plain or a doc comment, or an item of a list in one. The target's `//!`
+//! text, without such lines, introduces its section.
 
 use std::fs;
 use std::path::Path;
@@ -66,8 +67,8 @@ fn description(comment: &str) -> Option<(String, String)> {
 }
 
 impl Source {
-    /// Rows of a table, in the order of the descriptions, which stand in the first row of each. An id without a description
-    /// is an error, and a description without an id.
+    /// Rows of a table, in the order of the descriptions, which stand in the first row of each. An id without
+    /// a description is an error, and a description without an id.
     pub(crate) fn describe(&self, target: &str, ids: &[String]) -> Result<Vec<String>> {
         let mut of = vec![Vec::new(); self.descriptions.len()];
         for id in ids {

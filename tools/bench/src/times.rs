@@ -1,9 +1,10 @@
 //! The rule for times. Pure: measurements in, verdicts out.
 //!
-//! Each round runs base and head one after the other on the same machine, and gives one ratio head/base for each id. Of the
-//! rounds' logarithms a Student interval is taken. An id is a **regression** when the whole interval lies above
-//! 1 + threshold, and lies there again in as many further rounds, which only suspects get and which share no measurement
-//! with the first. One unlucky series of rounds is frequent among some hundred benchmarks; two of the same id are not.
+//! Each round runs base and head one after the other on the same machine, and gives one ratio head/base for
+//! each id. A Student interval is taken over the logarithms of the ratios. An id is a **regression** when the
+//! whole interval lies above 1 + threshold, and lies there again in as many further rounds. Only suspects get
+//! these, and they share no measurement with the first. One unlucky series is frequent among some hundred
+//! benchmarks; two of the same id are not.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,7 +35,7 @@ const STUDENT: [f64; 20] = [
 ];
 
 impl Times {
-    /// `None` for fewer than three rounds, and for times that are none.
+    /// `None` for fewer than three rounds, and for times that are zero or no numbers.
     pub(crate) fn ratio(&self) -> Option<Ratio> {
         let n = self.base.len();
         if n < 3 || self.head.len() != n {
@@ -60,7 +61,7 @@ pub(crate) fn suspects(series: &Series, threshold: f64) -> Vec<String> {
     series.iter().filter(|(_, times)| above(times)).map(|(id, _)| id.clone()).collect()
 }
 
-/// What one id turned out to be.
+/// The verdict on one id.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Outcome {
     /// Above the threshold twice.
@@ -91,7 +92,7 @@ pub(crate) struct Verdict {
     pub(crate) failures: Vec<String>,
 }
 
-/// What a comparison has to go by.
+/// The input of a comparison.
 pub(crate) struct Evidence<'a> {
     /// Ids that head's page lists.
     pub(crate) expected: &'a BTreeSet<String>,
@@ -239,7 +240,8 @@ mod tests {
         (series(), series())
     }
 
-    /// 100 runs with 150 ids each, on a machine whose times swing by a fifth: 15,000 chances of a false alarm.
+    /// 100 runs with 150 ids each, on a machine whose times swing by a fifth: 15,000 chances of a false
+    /// alarm.
     #[test]
     fn identical_code_raises_no_alarm() {
         let (mut suspected, mut alarms) = (0, 0);
@@ -248,7 +250,7 @@ mod tests {
             suspected += suspects(&first, THRESHOLD).len();
             alarms += verdict(&first, &second, &["a"], &["a"], &[]).failures.len();
         }
-        // Asking once would not do: one in 900 would have been an alarm, and with it every sixth run.
+        // Judged once, one in 900 would have been an alarm, and with it every sixth run.
         assert!((10..=25).contains(&suspected), "{suspected}");
         assert_eq!(alarms, 0);
     }

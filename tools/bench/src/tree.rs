@@ -170,8 +170,8 @@ pub(crate) struct Base {
     pub(crate) note: Option<String>,
 }
 
-/// Builds the base with the working tree's benchmarks, so that both sides do the same work. If they don't fit it, because
-/// what they use is not there yet, then with its own. Its target folder is kept: next time little is built.
+/// Builds the base with the working tree's benchmarks: both sides do the same work. Where they use what the
+/// base doesn't have, it is built with its own. Its target folder is kept, so the next build is short.
 pub(crate) fn base(head: &Tree, commit: &str, names: &[String]) -> Result<Base> {
     let folder = head.target.join("bench-base");
     let (root, target) = (folder.join("tree"), folder.join("target"));
@@ -196,7 +196,7 @@ pub(crate) fn base(head: &Tree, commit: &str, names: &[String]) -> Result<Base> 
     }
 }
 
-/// A clone that borrows the repository's objects, so that nothing has to be cleaned up in it afterwards.
+/// A clone that borrows the repository's objects: nothing has to be cleaned up in the repository afterwards.
 fn checkout(root: &Path, commit: &str) -> Result<()> {
     let path = root.to_string_lossy();
     // It may borrow from a repository that has moved, or from another one that shares this target folder.
@@ -212,10 +212,11 @@ fn checkout(root: &Path, commit: &str) -> Result<()> {
     Ok(())
 }
 
-/// Copies head's benchmarks over the base's: the folder of a package that has nothing else, the folder `benches` of any other.
+/// Copies head's benchmarks over the base's: the whole folder of a package that has nothing else, the folder
+/// `benches` of any other.
 ///
-/// Where a package with its manifest is copied, the base must have that package. A base that keeps the same files in a package
-/// above it gets the files, and builds them as its own.
+/// A manifest is copied over a manifest only. A base whose root package owns the same files gets the files,
+/// and builds them as its own.
 fn overlay(head: &Tree, root: &Path, names: &[String]) -> Result<()> {
     for package in head.packages.iter().filter(|package| package.has_any(names)) {
         let place = root.join(package.folder.strip_prefix(&head.root)?);
@@ -263,4 +264,54 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn benchmarks_are_laid_over_either_layout() -> Result<()> {
+        let folder = std::env::temp_dir().join(format!("backrule-bench-overlay-{}", std::process::id()));
+        let write = |path: &str, text: &str| -> Result<()> {
+            let path = folder.join(path);
+            fs::create_dir_all(path.parent().ok_or("no folder")?)?;
+            Ok(fs::write(path, text)?)
+        };
+        for file in
+            ["benches/Cargo.toml", "benches/nn.rs", "benches/gate/main.rs", "benches/peers/Cargo.toml"]
+        {
+            write(&format!("head/{file}"), "head")?;
+        }
+        write("head/one/benches/one.rs", "head")?;
+        // The files belong to the root package, then to the same package as in head.
+        for base in ["old", "new"] {
+            write(&format!("{base}/benches/nn.rs"), "base")?;
+            write(&format!("{base}/one/Cargo.toml"), "[[bench]]\nname = \"two\"\n")?;
+        }
+        write("new/benches/Cargo.toml", "base")?;
+        let package = |name: &str, path: &str, benches_only| Package {
+            name: name.to_string(),
+            folder: folder.join("head").join(path),
+            targets: vec![name.to_string()],
+            sources: Vec::new(),
+            benches_only,
+        };
+        let packages = vec![package("nn", "benches", true), package("one", "one", false)];
+        let head = Tree { root: folder.join("head"), target: folder.join("target"), packages };
+        for (base, manifest) in [("old", None), ("new", Some("head"))] {
+            let root = folder.join(base);
+            overlay(&head, &root, &["nn".to_string(), "one".to_string()])?;
+            let read = |path: &str| fs::read_to_string(root.join(path)).ok();
+            for file in ["benches/nn.rs", "benches/gate/main.rs", "one/benches/one.rs"] {
+                assert_eq!(read(file).as_deref(), Some("head"), "{base}: {file}");
+            }
+            assert_eq!(read("benches/Cargo.toml").as_deref(), manifest, "{base}");
+            assert_eq!(read("benches/peers/Cargo.toml"), None, "a workspace of its own");
+            let declared = read("one/Cargo.toml").ok_or("no manifest")?;
+            assert_eq!(declared, "[[bench]]\nname = \"two\"\n\n[[bench]]\nname = \"one\"\nharness = false\n");
+        }
+        fs::remove_dir_all(folder)?;
+        Ok(())
+    }
 }

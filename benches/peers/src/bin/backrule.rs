@@ -7,7 +7,7 @@ use backrule_peers::{
     Args, CROSS_ENTROPY, CrossEntropyRow, Digits, DigitsRow, LossStep, MOMENTUM, NetworkRow, Outcome,
     PREDICT, Report, SgdRow, Step, TRAIN_STEP,
 };
-use backrule_tensor::{Grad, Tensor, TensorError, random};
+use backrule_tensor::{Tensor, TensorError, random};
 
 fn main() -> Outcome {
     let args = Args::from_env();
@@ -50,7 +50,7 @@ fn train_step(row: NetworkRow, parts: usize) -> Outcome<Step> {
     let mut step = 0;
     Ok(Box::new(move || {
         step += 1;
-        let pass = tape.forward(&net, &x, Mode::Train(Key::new(step))).unwrap();
+        let pass = tape.forward(&net, &x, Mode::train_with(Key::new(step))).unwrap();
         let l = loss.value_and_grad(pass.output(), &labels, &mut dy).unwrap();
         pass.backward(&dy, &mut grads).unwrap();
         optimizer.step(&mut net, &mut grads).unwrap();
@@ -76,7 +76,8 @@ fn cross_entropy(row: CrossEntropyRow) -> Outcome<LossStep> {
 
 fn sgd() -> Outcome<Step> {
     let mut net = vec![("w", Tensor::from_vec([SgdRow::LEN], SgdRow::parameters())?)];
-    let mut grads = [Grad::from(Tensor::from_vec([SgdRow::LEN], SgdRow::gradient())?)];
+    let mut grads = Grads::new(&net)?;
+    grads[0] = Tensor::from_vec([SgdRow::LEN], SgdRow::gradient())?.into();
     let mut optimizer = Optimizer::new(Sgd::new(SgdRow::LR)?.momentum(MOMENTUM)?, &net)?;
     Ok(Box::new(move || {
         // The update has used it up: it is there again, as if a backward pass had written it.
@@ -98,7 +99,7 @@ fn train(digits: &Digits) -> Outcome<Sequential> {
             x.gather(&all, rows)?;
             labels.clear();
             labels.extend(rows.iter().map(|&row| digits.labels[row]));
-            let pass = tape.forward(&net, &x, Mode::Train(Key::new(epoch as u64)))?;
+            let pass = tape.forward(&net, &x, Mode::train_with(Key::new(epoch as u64)))?;
             loss.value_and_grad(pass.output(), &labels, &mut dy)?;
             pass.backward(&dy, &mut grads)?;
             optimizer.step(&mut net, &mut grads)?;

@@ -102,7 +102,7 @@ fn cross_entropy(row: CrossEntropyRow) -> Outcome<LossStep> {
     }))
 }
 
-/// Optimisers update modules.
+/// Optimizers update modules.
 #[derive(Module, Debug)]
 struct One {
     w: Param<Tensor<1>>,

@@ -28,7 +28,7 @@ fn main() -> Outcome {
     report.digits(|digits| Ok(train(digits)?), |net, digits| Ok(classes(net, digits)?))
 }
 
-/// Candle's own SGD has no momentum. This one is written as its other optimisers are.
+/// Candle's own SGD has no momentum. This one is written as its other optimizers are.
 struct Momentum {
     vars: Vec<Var>,
     velocities: Vec<Tensor>,

@@ -18,7 +18,7 @@ pub enum FileKind {
 }
 
 impl FileKind {
-    /// Nothing for a regular file.
+    /// `None` for a regular file.
     pub(super) fn special(metadata: &Metadata) -> Option<Self> {
         if metadata.is_file() {
             None

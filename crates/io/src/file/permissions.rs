@@ -1,4 +1,4 @@
-//! Who may read and write the new file: those who might the old one.
+//! Permissions of the new file: those of the old one.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -18,14 +18,14 @@ pub(super) fn keep(old: &Metadata, new: &File) -> io::Result<()> {
     }
     let group_kept = new.metadata()?.gid() == old.gid();
     let mode = mode(old.mode(), group_kept);
-    // Where all files have one mode, setting it may be an error.
+    // On a file system where all files have one mode, setting it may be an error.
     if created.mode() & 0o777 != mode {
         new.set_permissions(Permissions::from_mode(mode))?;
     }
     Ok(())
 }
 
-/// Another group than before may do what everybody may.
+/// A group that is not the old one gets the permissions of everybody.
 #[cfg(unix)]
 fn mode(old: u32, group_kept: bool) -> u32 {
     if group_kept { old & 0o777 } else { old & 0o707 | (old & 0o007) << 3 & old & 0o070 }

@@ -1,7 +1,7 @@
 //! The file beside the target, until it takes its place.
 //!
-//! Its name is `.NAME.PID.TIME.tmp`. Its writer holds a lock on it, which the system releases when a process dies: that
-//! is how the leftovers of killed writers are told from files that are being written.
+//! Its name is `.NAME.PID.TIME.tmp`. Its writer holds a lock on it, which the system releases when a process
+//! dies: so the leftovers of killed writers differ from files that are being written.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process;
 use std::time::SystemTime;
 
-/// Names that are taken, one after the other, before giving up.
+/// Names that are tried before giving up.
 const ATTEMPTS: usize = 1000;
 
-/// Is removed when it is dropped, unless it was renamed.
+/// Removed when dropped, unless it was renamed.
 pub(super) struct Temporary {
     pub(super) file: File,
     path: PathBuf,
@@ -40,7 +40,7 @@ impl Temporary {
             match new.file.try_lock() {
                 // Another writer may have cleaned it away before it was locked. Now nobody will.
                 Ok(()) if new.path.exists() => return Ok(new),
-                // A file system without locks: leftovers can't be told there, and are not cleaned.
+                // A file system without locks: leftovers can't be recognized there, and are not cleaned.
                 Err(TryLockError::Error(_)) => return Ok(new),
                 Ok(()) | Err(TryLockError::WouldBlock) => {}
             }
@@ -59,14 +59,14 @@ impl Temporary {
 impl Drop for Temporary {
     fn drop(&mut self) {
         if !self.renamed {
-            // What made writing fail may make removing fail too; the first error is the one to report.
+            // The cause of a failed write may make removing fail too; the first error is the one to report.
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// Removes what killed writers of this name have left behind. They take room that the new file may need; and that one
-/// can't be removed is no reason not to save.
+/// Removes the leftovers of killed writers of this name: the new file may need their room. One that can't be
+/// removed is no reason not to save.
 pub(super) fn clean(directory: &Path, name: &str) {
     let prefix = prefix(name);
     let Ok(entries) = fs::read_dir(directory) else { return };
@@ -89,7 +89,7 @@ fn remove_if_abandoned(path: &Path) -> io::Result<()> {
 }
 
 fn prefix(name: &str) -> String {
-    // A name of full length would be too long with something added.
+    // A name of full length has no room for the suffix.
     let name: String = name.chars().take(32).collect();
     format!(".{name}.")
 }
@@ -121,7 +121,7 @@ fn options(_: bool) -> OpenOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::file::tests::Scratch;
+    use backrule_testkit::Scratch;
 
     #[test]
     fn leftovers_are_removed_and_nothing_else() {

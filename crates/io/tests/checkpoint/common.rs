@@ -1,13 +1,11 @@
-//! What several tests need: an optimiser, a small run, a directory of one's own.
+//! What several tests need: an optimizer, a small run.
 
-use std::fs;
-use std::path::PathBuf;
-
+use backrule_io::Run;
 use backrule_io::tensor::{ConfigError, NamedTensors, Options, Path, Role, Scalar, Tensor, TrainingState};
 
 pub(crate) type Named<T> = Vec<(&'static str, Tensor<T>)>;
 
-/// The state of an optimiser, without its rule.
+/// The state of an optimizer, without its rule.
 #[derive(Clone)]
 pub(crate) struct Momentum<T> {
     pub(crate) velocities: Named<T>,
@@ -49,7 +47,13 @@ impl<T: Scalar> TrainingState<T> for Momentum<T> {
     }
 }
 
-/// A network with a tensor of every kind: a matrix, a number without axes, an empty one, six axes; with all odd values.
+/// A run that has only come to this epoch.
+pub(crate) fn epoch(epoch: u64) -> Run {
+    Run { epoch, ..Run::default() }
+}
+
+/// A network with a tensor of every kind: a matrix, a number without axes, an empty one, six axes; with all
+/// odd values.
 pub(crate) fn network<T: Scalar>() -> Named<T> {
     let odd = [-0.0, f64::INFINITY, f64::NEG_INFINITY, f64::NAN, 1e-40, 0.1].map(T::from_f64);
     vec![
@@ -83,30 +87,4 @@ pub(crate) fn spoil<T: Scalar>(tensors: &mut impl NamedTensors<T>) {
     tensors.visit_mut(Path::ROOT, &mut |_, _, tensor| {
         tensor.as_mut_slice().fill(T::from_f64(99.0));
     });
-}
-
-/// An empty directory that is removed at the end.
-pub(crate) struct Scratch(pub(crate) PathBuf);
-
-impl Scratch {
-    pub(crate) fn new(name: &str) -> Self {
-        let name = format!("backrule-io-{}-{name}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    pub(crate) fn names(&self) -> Vec<String> {
-        let entries = fs::read_dir(&self.0).unwrap();
-        let mut names: Vec<_> =
-            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }

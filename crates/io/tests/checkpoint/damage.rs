@@ -4,7 +4,7 @@ use std::thread;
 
 use crate::forge::Forged;
 use backrule_io::tensor::{Options, Tensor, random};
-use backrule_io::{Checkpoint, Group, LoadProblem, Malformed, Part};
+use backrule_io::{Checkpoint, Group, LoadProblem, Malformed, Part, Run};
 
 use crate::common::Momentum;
 
@@ -17,7 +17,7 @@ fn header_end(bytes: &[u8]) -> usize {
     40 + u64::from_le_bytes(bytes[16..24].try_into().unwrap()) as usize
 }
 
-/// A real checkpoint with `units` units per layer: some tensors of several sizes, an optimiser, sections.
+/// A real checkpoint with `units` units per layer: some tensors of several sizes, an optimizer, sections.
 fn real(units: usize, seed: u64) -> Vec<u8> {
     let mut rng = random::rng(seed);
     let mut tensor = |shape: &[usize]| Tensor::<f32>::normal(shape, 0.0, 1.0, &mut rng).unwrap();
@@ -29,7 +29,9 @@ fn real(units: usize, seed: u64) -> Vec<u8> {
     let (net, velocities) = (layers(3), layers(3));
     let options = Options::new().with("learning_rate", 0.1).with("nesterov", true);
     let optim = Momentum { velocities, steps: 450, options };
-    let snapshot = Checkpoint::of(&net).optimizer(&optim).epoch(3).position(7).seed(seed).program("1.2.3");
+    let program = Some("1.2.3".to_string());
+    let run = Run { epoch: 3, position: 7, seed: Some(seed), program, ..Run::default() };
+    let snapshot = Checkpoint::of(&net).optimizer(&optim).run(&run);
     snapshot.metadata(&("a run".to_string(), 0.5)).unwrap().to_bytes().unwrap()
 }
 
@@ -45,7 +47,8 @@ fn parts(bytes: &[u8]) -> Vec<(usize, Part)> {
     parts
 }
 
-/// Changes every byte of `bytes` in all the given ways; each must be noticed by the right checksum. Returns how many.
+/// Changes every byte of `bytes` in all the given ways; each must be noticed by the right checksum. Returns
+/// how many.
 fn sweep(bytes: &[u8], masks: &[u8]) -> usize {
     let (parts, threads) = (parts(bytes), thread::available_parallelism().map_or(1, |n| n.get()));
     thread::scope(|scope| {
@@ -136,7 +139,8 @@ fn every_addition_is_noticed() {
     }
 }
 
-/// Two files of one shape, of other values, put together at every place, and with sectors of one in the other.
+/// Two files of one shape, of other values, put together at every place, and with sectors of one in the
+/// other.
 #[test]
 fn spliced_files_are_noticed() {
     let (a, b) = (real(20, 1), real(20, 2));

@@ -48,6 +48,7 @@ impl Forged {
         let (w, s, v) = (floats(&[1.0, -2.0]), floats(&[0.5]), floats(&[0.25, 0.0]));
         let number = |value: u64| value.to_le_bytes().to_vec();
         let count = |value: u32| value.to_le_bytes().to_vec();
+        let list = |values: u32| [vec![5], count(values)].concat();
         let pieces = vec![
             ("epoch", number(1)),
             ("step", number(0)),
@@ -58,9 +59,12 @@ impl Forged {
             ("metadata", [vec![1], sized(b"\xa1x")].concat()),
             ("metrics", [vec![2], sized(b"\x92\x01\xc0")].concat()),
             ("optimizer", [vec![1], number(5)].concat()),
-            ("options", count(2)),
+            ("options", count(5)),
             ("rate", [sized(b"rate"), vec![1], 0.1_f64.to_le_bytes().to_vec()].concat()),
-            ("flag", [sized(b"flag"), vec![2, 1]].concat()),
+            ("flag", [sized(b"flag"), vec![3, 1]].concat()),
+            ("whole", [sized(b"whole"), vec![2], number(9)].concat()),
+            ("word", [sized(b"word"), vec![4], sized(b"sum")].concat()),
+            ("list", [sized(b"list"), list(2), vec![3, 0], list(1), vec![3, 1]].concat()),
             ("network", count(2)),
             ("w", entry(b"w", 1, &[2], &w)),
             ("s", entry(b"s", 1, &[], &s)),

@@ -1,4 +1,4 @@
-//! Checkpoints from outside: one program, so that it is linked once.
+//! Checkpoints from outside: one program, so it is linked once.
 
 #![allow(clippy::unwrap_used, clippy::panic)] // in helpers of tests too
 

@@ -1,7 +1,9 @@
 //! Files that lie, each with the very error that it has to give, and some that only look as if they did.
 
 use crate::forge::{Forged, GATES, entry, file, fixed, load, load_within_limits, sized};
-use backrule_io::limits::{MAX_HEADER, MAX_OPTION_NAME, MAX_PATH, MAX_PROGRAM, MAX_SECTION, MAX_TENSORS};
+use backrule_io::limits::{
+    MAX_HEADER, MAX_OPTION_NAME, MAX_OPTIONS, MAX_PATH, MAX_PROGRAM, MAX_SECTION, MAX_TENSORS,
+};
 use backrule_io::{Group, LimitError, LoadProblem, Malformed, Part, Section};
 
 fn limit(what: &str, found: usize, limit: usize) -> LoadProblem {
@@ -23,7 +25,7 @@ fn text(mut problem: LoadProblem) -> String {
         LoadProblem::Malformed(Malformed::Shape { reason, .. }) => reason.clear(),
         _ => {}
     }
-    format!("{problem:?}")
+    format!("{problem:#?}")
 }
 
 /// Every file, by what is wrong with it.
@@ -57,6 +59,7 @@ fn table() -> Vec<(&'static str, Vec<u8>, LoadProblem)> {
     let element = |code| M::ElementType { group: Group::Network, path: "w".into(), code };
     let twice = |group| M::DuplicatePath { group, path: "w".into() };
     let huge = u64::MAX.to_le_bytes();
+    let list = |values: u32| [&[5][..], &values.to_le_bytes()].concat();
     let w = &payload[..8];
     let mut table: Vec<(&str, Vec<u8>, LoadProblem)> = vec![
         // The first bytes.
@@ -70,10 +73,10 @@ fn table() -> Vec<(&'static str, Vec<u8>, LoadProblem)> {
         ("seven bits", [b"\x0bBRK\r\n\x1a\n", &whole[8..]].concat(), NotACheckpoint),
         ("as UTF-8", [b"\xc2\x8bBRK\r\n\x1a\n", &whole[8..]].concat(), NotACheckpoint),
         ("version 0", first(0, 0, h, p, crc), M::Version.into()),
-        ("version 2", first(2, 0, h, p, crc), Newer { version: 2, flags: 0 }),
-        ("last version", first(u32::MAX, 0, h, p, crc), Newer { version: u32::MAX, flags: 0 }),
-        ("a flag", first(1, 1, h, p, crc), Newer { version: 1, flags: 1 }),
-        ("last flag", first(1, 1 << 31, h, p, crc), Newer { version: 1, flags: 1 << 31 }),
+        ("version 2", first(2, 0, h, p, crc), Newer { version: 2, flags: 0, latest: 1 }),
+        ("last version", first(u32::MAX, 0, h, p, crc), Newer { version: u32::MAX, flags: 0, latest: 1 }),
+        ("a flag", first(1, 1, h, p, crc), Newer { version: 1, flags: 1, latest: 1 }),
+        ("last flag", first(1, 1 << 31, h, p, crc), Newer { version: 1, flags: 1 << 31, latest: 1 }),
         ("other first bytes", flipped(9), Checksum(Part::Envelope)),
         ("other checksum of first bytes", flipped(36), Checksum(Part::Envelope)),
         ("other checksum of header", first(1, 0, h, p, crc ^ 1), Checksum(Part::Header)),
@@ -214,7 +217,7 @@ fn table() -> Vec<(&'static str, Vec<u8>, LoadProblem)> {
             ),
             section(Section::Metadata),
         ),
-        // The optimiser.
+        // The optimizer.
         ("mark of the optimizer", with("optimizer", &[2]), M::Tag { field: "the optimizer's steps" }.into()),
         ("65 options", with("options", &65_u32.to_le_bytes()), limit("options", 65, 64)),
         ("huge option's name", with("rate", &huge), M::HeaderEnds { field: "an option's name" }.into()),
@@ -234,19 +237,59 @@ fn table() -> Vec<(&'static str, Vec<u8>, LoadProblem)> {
             M::OptionKind { name: "flag".into(), code: 0 }.into(),
         ),
         (
-            "option of kind 3",
-            with("flag", &[&sized(b"flag")[..], &[3, 1]].concat()),
-            M::OptionKind { name: "flag".into(), code: 3 }.into(),
+            "option of kind 6",
+            with("flag", &[&sized(b"flag")[..], &[6, 1]].concat()),
+            M::OptionKind { name: "flag".into(), code: 6 }.into(),
         ),
         (
             "flag of 2",
-            with("flag", &[&sized(b"flag")[..], &[2, 2]].concat()),
+            with("flag", &[&sized(b"flag")[..], &[3, 2]].concat()),
             M::Tag { field: "an option" }.into(),
         ),
         (
             "option twice",
-            with("flag", &[&sized(b"rate")[..], &[2, 1]].concat()),
+            with("flag", &[&sized(b"rate")[..], &[3, 1]].concat()),
             M::DuplicateOption { name: "rate".into() }.into(),
+        ),
+        (
+            "word not UTF-8",
+            with("word", &[&sized(b"word")[..], &[4], &sized(&[0xff])].concat()),
+            M::Utf8 { field: "an option" }.into(),
+        ),
+        (
+            "word above limit",
+            with("word", &[&sized(b"word")[..], &[4], &sized(&[b'w'; 257])].concat()),
+            limit("bytes of an option's word", 257, 256),
+        ),
+        (
+            "huge word",
+            with("word", &[&sized(b"word")[..], &[4], &huge].concat()),
+            M::HeaderEnds { field: "an option" }.into(),
+        ),
+        (
+            "list of four billion",
+            with("list", &[&sized(b"list")[..], &[5, 255, 255, 255, 255]].concat()),
+            limit("values in the lists of all options", u32::MAX as usize, 4096),
+        ),
+        (
+            "lists above limit together",
+            with("list", &[&sized(b"list")[..], &list(2), &list(4095)].concat()),
+            limit("values in the lists of all options", 4097, 4096),
+        ),
+        (
+            "values that are not there",
+            with("list", &[&sized(b"list")[..], &list(4096)].concat()),
+            M::OptionKind { name: "list".into(), code: 0 }.into(),
+        ),
+        (
+            "lists nested 3 deep",
+            with("list", &[&sized(b"list")[..], &list(1), &list(1), &list(0)].concat()),
+            limit("lists within each other in an option", 3, 2),
+        ),
+        (
+            "lists nested 1000 deep",
+            with("list", &[&sized(b"list")[..], &list(1).repeat(1000)].concat()),
+            limit("lists within each other in an option", 3, 2),
         ),
         // Tensors.
         (
@@ -358,7 +401,7 @@ fn table() -> Vec<(&'static str, Vec<u8>, LoadProblem)> {
     again.pieces.push(("v again", entry(b"w", 1, &[0], &[])));
     table.push(("optimizer's path twice", again.file(), twice(Group::Optimizer).into()));
     let mut without = good.clone().with("optimizer", [0]);
-    without.pieces.retain(|(name, _)| !["options", "rate", "flag"].contains(name));
+    without.pieces.retain(|(name, _)| !["options", "rate", "flag", "whole", "word", "list"].contains(name));
     let count = 4 + good.pieces.last().unwrap().1.len();
     table.push(("tensors of no optimizer", without.file(), M::SpareBytes { count }.into()));
     let wide = good.clone().with("w", entry(b"w", 1, &[1 << 59], &[]));
@@ -451,11 +494,25 @@ fn the_largest_headers_stay_within_the_memory() {
     let long = |code| [&[code][..], &length.to_be_bytes(), &vec![b'1'; length as usize]].concat();
     let two = [&[1][..], &sized(&long(0xdb)), &[2], &sized(&long(0xdd))].concat();
     let sections = [&[0; 26][..], &2_u32.to_le_bytes(), &two, &[0; 5]].concat();
-    for (name, bytes) in [("tensors", file(1, &tensors, &payload)), ("sections", file(1, &sections, &[]))] {
+    // As many values as there may be, in lists of one value each, and as many words as there may be.
+    let option = |i: u8, value: &[u8]| [&sized(&[b'0' + i]), value].concat();
+    let list = |values: u32| [&[5][..], &values.to_le_bytes()].concat();
+    let lists = [list(2048), [list(1), vec![3, 1]].concat().repeat(2048)].concat();
+    let words = (1..MAX_OPTIONS as u8).flat_map(|i| option(i, &[&[4][..], &sized(b"w")].concat()));
+    let options = [&(MAX_OPTIONS as u32).to_le_bytes()[..], &option(0, &lists)].concat();
+    let options = [options, words.collect()].concat();
+    let options = [&[0; 30][..], &[1], &[0; 8], &options, &[0; 8]].concat();
+    let all = [
+        ("tensors", file(1, &tensors, &payload)),
+        ("sections", file(1, &sections, &[])),
+        ("options", file(1, &options, &[])),
+    ];
+    for (name, bytes) in all {
         for &checksums in GATES {
             let mut accepted = None;
             let measured = allocation_counter::measure(|| accepted = load(&bytes, checksums).ok());
             let above = measured.bytes_max.saturating_sub(bytes.len() as u64);
+            println!("{name}: {above} bytes above the length of the file");
             assert!(above <= 1 << 20, "{name}: {above} bytes above the file's length");
             let count = accepted.unwrap().tensors().count();
             assert_eq!(count, if name == "tensors" { 2 * MAX_TENSORS } else { 0 });
@@ -463,8 +520,8 @@ fn the_largest_headers_stay_within_the_memory() {
     }
 }
 
-/// Every header with one byte changed, and with bytes taken out or put in. Some of them are good: another epoch, another
-/// name. None may panic or take memory, and what is accepted must restore or say why not.
+/// Every header with one byte changed, and with bytes taken out or put in. Some of them are good: another
+/// epoch, another name. None may panic or take memory, and what is accepted must restore or say why not.
 #[test]
 fn forged_headers_are_errors_or_good() {
     let good = Forged::new();

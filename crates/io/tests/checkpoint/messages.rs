@@ -4,7 +4,7 @@ use std::error::Error as _;
 use std::io;
 
 use backrule_io::{
-    Checkpoint, FileKind, Group, LoadError, LoadProblem, Malformed, Part, SaveError, SaveStep,
+    Checkpoint, FileError, FileKind, Group, LoadError, LoadProblem, Malformed, Part, SaveError, SaveStep,
 };
 
 #[test]
@@ -47,7 +47,8 @@ fn a_save_that_failed_tells_at_what() {
         (SaveStep::Sync, "syncing"),
         (SaveStep::Rename, "renaming the file beside it"),
     ] {
-        let error = SaveError::NotCommitted { file: "a.brk".into(), step, source: io::Error::other("full") };
+        let error = io::Error::other("full");
+        let error = SaveError::from(FileError::NotCommitted { file: "a.brk".into(), step, error });
         assert!(error.to_string().starts_with("a.brk: not saved"), "{error}");
         assert!(error.to_string().contains(doing), "{error}");
     }
@@ -61,19 +62,21 @@ fn sizes_that_do_not_add_up_are_told() {
     }
 }
 
-/// The message holds the cause's already, so that whoever prints the chain doesn't print it twice.
+/// The message holds that of its cause already, so whoever prints the chain doesn't print it twice.
 #[test]
-fn the_cause_is_what_lies_behind_the_message() {
+fn a_cause_is_told_once() {
     let error = io::Error::other(Malformed::Shrank);
-    let error = LoadError { file: None, problem: LoadProblem::Io(error) };
-    assert_eq!(error.to_string(), format!("can't be read: {}", Malformed::Shrank));
-    assert_eq!(error.source().unwrap().to_string(), Malformed::Shrank.to_string());
+    let error = LoadError { file: Some("a.brk".into()), problem: LoadProblem::Io(error) };
+    assert_eq!(error.to_string(), format!("a.brk: can't be read: {}", Malformed::Shrank));
+    assert!(error.source().is_none());
+    assert_eq!(format!("{error:?}"), error.to_string());
+    assert!(format!("{error:#?}").contains("error: Shrank"), "{error:#?}");
 }
 
 #[test]
 fn debug_is_a_summary() {
     let (net, optimizer) = (crate::common::network::<f32>(), crate::common::optimizer());
-    let bytes = Checkpoint::of(&net).optimizer(&optimizer).epoch(3).to_bytes().unwrap();
+    let bytes = Checkpoint::of(&net).optimizer(&optimizer).run(&crate::common::epoch(3)).to_bytes().unwrap();
     let checkpoint = Checkpoint::from_bytes(&bytes).unwrap();
     let text = format!("{checkpoint:?}");
     assert!(text.starts_with("Checkpoint { run: ") && text.contains("epoch: 3"), "{text}");

@@ -3,10 +3,11 @@
 use std::fs;
 use std::process::Command;
 
-use crate::common::{Scratch, bits, network};
+use crate::common::{bits, network};
 use backrule_io::npy::save;
 use backrule_io::tensor::{Scalar, Tensor};
-use backrule_io::{SaveError, TargetProblem};
+use backrule_io::{FileError, SaveError, TargetProblem};
+use backrule_testkit::Scratch;
 
 #[test]
 fn the_file_to_the_byte() {
@@ -25,7 +26,10 @@ fn the_file_to_the_byte() {
 fn a_place_where_nothing_can_be_saved_is_told() {
     let scratch = Scratch::new("npy-nowhere");
     let error = save(scratch.0.join("no/x.npy"), &Tensor::from([1.0_f32])).unwrap_err();
-    assert!(matches!(error, SaveError::Target { problem: TargetProblem::NoFolder, .. }), "{error}");
+    assert!(
+        matches!(error, SaveError::File(FileError::Target { problem: TargetProblem::NoFolder, .. })),
+        "{error}"
+    );
 }
 
 /// Prints what is in the file, and whether NumPy would write the same bytes.

@@ -1,8 +1,12 @@
-//! The optimiser's options are part of its state.
+//! The optimizer's options are part of its state.
 
 use crate::common::{bits, network, optimizer, spoil};
-use backrule_io::limits::{MAX_OPTION_NAME, MAX_OPTIONS};
-use backrule_io::tensor::{ConfigError, NamedTensors, Options, Path, Role, Tensor, TrainingState};
+use backrule_io::limits::{
+    MAX_OPTION_NAME, MAX_OPTION_NESTING, MAX_OPTION_VALUES, MAX_OPTION_WORD, MAX_OPTIONS,
+};
+use backrule_io::tensor::{
+    ConfigError, NamedTensors, OptionValue, Options, Path, Role, Tensor, TrainingState,
+};
 use backrule_io::{Checkpoint, RestoreError, SaveError};
 
 /// Tensors, and a rate that must not be negative.
@@ -89,16 +93,39 @@ fn wrong_options_change_nothing() {
     }
 }
 
+/// Numbers are compared as bits: a whole number stays one, and NaN stays the same NaN.
+#[test]
+fn options_of_every_kind_come_back() {
+    let deep = vec![OptionValue::from(vec![1_u64, u64::MAX]), OptionValue::from(""), OptionValue::from(-0.0)];
+    let all = Options::new().with("whole", 2_u64).with("number", 2.0).with("word", "größer\u{1b}");
+    let all = all.with("flag", false).with("none", Vec::<u64>::new()).with("deep", deep).with("", f64::NAN);
+    let checkpoint = saved(all.clone()).unwrap();
+    assert_eq!(format!("{:?}", checkpoint.optimizer().unwrap().options), format!("{all:?}"));
+    assert!(!format!("{checkpoint} {checkpoint:?} {:?}", checkpoint.optimizer()).contains('\u{1b}'));
+}
+
 #[test]
 fn options_have_limits() {
     let many = |count| (0..count).fold(Options::new(), |all, i| all.with(i.to_string(), 1.0));
     saved(many(MAX_OPTIONS)).unwrap();
-    assert!(matches!(saved(many(MAX_OPTIONS + 1)), Err(SaveError::Limit(error)) if error.found == 65));
+    assert!(matches!(saved(many(MAX_OPTIONS + 1)), Err(SaveError::Option(error)) if error.got == "65"));
     let long = |length| Options::new().with("x".repeat(length), true);
     saved(long(MAX_OPTION_NAME)).unwrap();
-    assert!(matches!(saved(long(MAX_OPTION_NAME + 1)), Err(SaveError::Limit(error)) if error.found == 65));
-    let word = Options::new().with("mode", "a");
-    assert!(matches!(saved(word), Err(SaveError::Option(error)) if error.option == "mode"));
+    assert!(matches!(saved(long(MAX_OPTION_NAME + 1)), Err(SaveError::Option(error)) if error.got == "65"));
+    let word = |length| Options::new().with("mode", "x".repeat(length));
+    saved(word(MAX_OPTION_WORD)).unwrap();
+    assert!(
+        matches!(saved(word(MAX_OPTION_WORD + 1)), Err(SaveError::Option(error)) if error.option == "mode")
+    );
     let twice = options(1.0).with("rate", 2.0);
-    assert!(matches!(saved(twice), Err(SaveError::DuplicateOption { name }) if name == "rate"));
+    assert!(matches!(saved(twice), Err(SaveError::Option(error)) if error.option == "rate"));
+    // Each list is within its limit, all of them together are not.
+    let lists = |count| options(1.0).with("a", vec![1.0; MAX_OPTION_VALUES]).with("b", vec![true; count]);
+    saved(lists(0)).unwrap();
+    let Err(SaveError::Limit(error)) = saved(lists(1)) else { panic!("saved") };
+    assert_eq!((error.found, error.limit), (MAX_OPTION_VALUES + 1, MAX_OPTION_VALUES));
+    let nested = |depth| (0..depth).fold(OptionValue::from(1.0), |inner, _| vec![inner].into());
+    let nested = |depth| options(1.0).with("deep", nested(depth));
+    saved(nested(MAX_OPTION_NESTING)).unwrap();
+    assert!(matches!(saved(nested(MAX_OPTION_NESTING + 1)), Err(SaveError::Option(_))));
 }

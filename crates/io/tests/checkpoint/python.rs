@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::common::{Momentum, Scratch, bits, network, optimizer};
-use backrule_io::Checkpoint;
-use backrule_io::tensor::{Options, Scalar};
+use crate::common::{Momentum, bits, network, optimizer};
+use backrule_io::tensor::{OptionValue, Options, Scalar};
+use backrule_io::{Checkpoint, Run};
+use backrule_testkit::Scratch;
 use serde::{Deserialize, Serialize};
 
 /// The interpreter: a Python 3 with NumPy.
@@ -22,7 +23,7 @@ pub(crate) fn with(packages: &str) -> Option<String> {
     None
 }
 
-/// Prints what it has read so that bits can be compared.
+/// Prints all that was read, with the bits of elements.
 const SCRIPT: &str = r#"
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -47,7 +48,9 @@ struct Metadata {
 }
 
 fn printed<T: Scalar>(python: &str, docs: &Path) -> (String, String) {
-    let options = Options::new().with("rate", 0.1 + 0.2).with("nesterov", true);
+    let options = Options::new().with("rate", 0.1 + 0.2).with("nesterov", true).with("size", u64::MAX);
+    let list = vec![OptionValue::from("x"), OptionValue::from(vec![1_u64, 2])];
+    let options = options.with("mode", "größer").with("list", list);
     let (net, optim) = (network::<T>(), Momentum { options, ..optimizer() });
     let metadata = Metadata {
         text: "größe".to_string(),
@@ -60,8 +63,9 @@ fn printed<T: Scalar>(python: &str, docs: &Path) -> (String, String) {
     };
     let scratch = Scratch::new(&format!("python-{}", T::DTYPE));
     let file = scratch.0.join("model.brk");
-    let snapshot = Checkpoint::of(&net).optimizer(&optim).epoch(1).step(2).position(3).seed(u64::MAX);
-    let snapshot = snapshot.program("v1").metrics(&[1.5, -0.0]).unwrap().metadata(&metadata).unwrap();
+    let run = Run { epoch: 1, step: 2, position: 3, seed: Some(u64::MAX), program: Some("v1".to_string()) };
+    let snapshot = Checkpoint::of(&net).optimizer(&optim).run(&run);
+    let snapshot = snapshot.metrics(&[1.5, -0.0]).unwrap().metadata(&metadata).unwrap();
     snapshot.save(&file).unwrap();
     let out = Command::new(python).args(["-c", SCRIPT]).arg(docs).arg(&file).env("PYTHONUTF8", "1").output();
     let out = out.unwrap();
@@ -80,7 +84,8 @@ fn printed<T: Scalar>(python: &str, docs: &Path) -> (String, String) {
         "epoch 1\nstep 2\nposition 3\nseed 18446744073709551615\nprogram 'v1'\nmetadata {{'text': 'größe', \
          'long': '{}', 'whole': {whole}, 'real': [0.30000000000000004, 0.5, -inf], 'nothing': None, 'yes': True, \
          'nested': {{7: [{}None]}}}}\nmetrics [1.5, -0.0]\nsteps 450\n\
-         options {{'rate': 0.30000000000000004, 'nesterov': True}}\n",
+         options {{'rate': 0.30000000000000004, 'nesterov': True, 'size': 18446744073709551615, \
+         'mode': 'größer', 'list': ['x', [1, 2]]}}\n",
         metadata.long,
         "None, ".repeat(16)
     );

@@ -65,7 +65,7 @@ fn refused(
 fn renamed_body_and_new_head_with_the_optimizer() {
     let (checkpoint, (mut net, mut optim)) = (trained(), tuned());
     let restoring = checkpoint.restoring().rename("fc1", "body").skip_misshapen();
-    let report = restoring.into_with_optimizer(&mut net, &mut optim).unwrap();
+    let report = restoring.restore_into_with_optimizer(&mut net, &mut optim).unwrap();
     assert_eq!(values(&net), [1.0, 2.0, 99.0]);
     assert_eq!(values(&optim.velocities), [10.0, 20.0, 99.0]);
     assert_eq!(optim.step_count(), 450);
@@ -93,11 +93,12 @@ fn each_degree_of_strictness_refuses_what_it_should() {
         }
         other => panic!("{other}"),
     };
-    // Without the renaming, and without the optimiser.
-    let strict = refused(|net, _| checkpoint.restoring().into(net));
+    // Without the renaming, and without the optimizer.
+    let strict = refused(|net, _| checkpoint.restoring().restore_into(net));
     assert_eq!(fit(strict), (2, 2, 1));
-    let strict =
-        refused(|net, optim| checkpoint.restoring().rename("fc1", "body").into_with_optimizer(net, optim));
+    let strict = refused(|net, optim| {
+        checkpoint.restoring().rename("fc1", "body").restore_into_with_optimizer(net, optim)
+    });
     assert!(
         strict.to_string().ends_with(
             "\n  optimizer `fc2.weight.velocity` f32 [4, 2] in the checkpoint, expected f32 [5, 2]"
@@ -107,34 +108,34 @@ fn each_degree_of_strictness_refuses_what_it_should() {
     assert_eq!(fit(strict), (0, 0, 2));
     // What may be missing is not listed.
     let partial =
-        refused(|net, _| checkpoint.restoring().rename("fc1.bias", "body.bias").partial().into(net));
+        refused(|net, _| checkpoint.restoring().rename("fc1.bias", "body.bias").partial().restore_into(net));
     assert_eq!(fit(partial), (0, 0, 1));
     // Nothing fits at all.
-    let lenient = refused(|net, _| checkpoint.restoring().skip_misshapen().into(net));
+    let lenient = refused(|net, _| checkpoint.restoring().skip_misshapen().restore_into(net));
     assert_eq!(fit(lenient), (2, 2, 1));
     // `partial` takes nothing back.
     let (mut net, _) = tuned();
     let restoring = checkpoint.restoring().rename("fc1", "body").skip_misshapen().partial();
-    assert_eq!(restoring.into(&mut net).unwrap().skipped.len(), 1);
+    assert_eq!(restoring.restore_into(&mut net).unwrap().skipped.len(), 1);
 }
 
 #[test]
 fn only_a_part_is_compared_and_written() {
     let (checkpoint, (mut net, mut optim)) = (trained(), tuned());
     let restoring = || checkpoint.restoring().rename("fc1", "body");
-    let report = restoring().only("body").into_with_optimizer(&mut net, &mut optim).unwrap();
+    let report = restoring().only("body").restore_into_with_optimizer(&mut net, &mut optim).unwrap();
     assert_eq!((values(&net), values(&optim.velocities)), (vec![1.0, 2.0, 99.0], vec![10.0, 20.0, 99.0]));
     let restored = ["body.weight", "body.bias", "body.weight.velocity", "body.bias.velocity"];
     assert_eq!(targets(&report.restored), restored);
     assert_eq!(report, Report { restored: report.restored.clone(), ..Report::default() });
 
     let (mut net, _) = tuned();
-    let report = restoring().only("body.bias").only("body.weight").into(&mut net).unwrap();
+    let report = restoring().only("body.bias").only("body.weight").restore_into(&mut net).unwrap();
     assert_eq!(targets(&report.restored), ["body.weight", "body.bias"]);
     // Still strict within the part.
-    let error = refused(|net, _| restoring().only("fc2").into(net));
+    let error = refused(|net, _| restoring().only("fc2").restore_into(net));
     assert!(matches!(error, RestoreError::Mismatch(list) if list.misshapen.len() == 1));
-    let error = refused(|net, _| checkpoint.restoring().only("body").into(net));
+    let error = refused(|net, _| checkpoint.restoring().only("body").restore_into(net));
     assert!(matches!(error, RestoreError::Mismatch(list) if list.missing.len() == 2));
 }
 
@@ -147,7 +148,7 @@ fn a_closure_renames_parameters_and_their_state_follows() {
         asked.borrow_mut().push(path.to_string());
         path.strip_prefix("fc1").map(|rest| format!("body{rest}"))
     });
-    let report = restoring.into_with_optimizer(&mut net, &mut optim).unwrap();
+    let report = restoring.restore_into_with_optimizer(&mut net, &mut optim).unwrap();
     assert_eq!(report.restored.len(), 4);
     assert_eq!(values(&optim.velocities), [10.0, 20.0, 99.0]);
     assert!(asked.into_inner().iter().all(|path| !path.ends_with("velocity")));
@@ -161,14 +162,14 @@ fn renaming_goes_by_whole_names_once_and_in_order() {
 
     let mut swapped = into(["fc10.weight", "fc1.weight", "top"]);
     let restoring = checkpoint.restoring().rename("fc1", "fc10").rename("fc10", "fc1");
-    restoring.into(&mut swapped).unwrap();
+    restoring.restore_into(&mut swapped).unwrap();
     assert_eq!(values(&swapped), [1.0, 2.0, 3.0]);
     let mut below = into(["m.fc1.weight", "m.fc10.weight", "m.top"]);
-    let report = checkpoint.restoring().rename("", "m").into(&mut below).unwrap();
+    let report = checkpoint.restoring().rename("", "m").restore_into(&mut below).unwrap();
     assert_eq!((values(&below), report.restored.len()), (vec![1.0, 2.0, 3.0], 3));
     let mut above = into(["weight", "w", "t"]);
     let restoring = checkpoint.restoring().rename("fc1", "").rename("fc10.weight", "w").rename("top", "t");
-    restoring.into(&mut above).unwrap();
+    restoring.restore_into(&mut above).unwrap();
     assert_eq!(values(&above), [1.0, 2.0, 3.0]);
 }
 
@@ -176,7 +177,7 @@ fn renaming_goes_by_whole_names_once_and_in_order() {
 fn two_tensors_are_not_restored_into_one() {
     let checkpoint = trained();
     let error = refused(|net, _| {
-        checkpoint.restoring().rename_with(|_| Some("body.bias".into())).partial().into(net)
+        checkpoint.restoring().rename_with(|_| Some("body.bias".into())).partial().restore_into(net)
     });
     let RestoreError::Collision { group, path, first, second } = &error else { panic!("{error}") };
     assert_eq!((*group, path.as_str()), (Group::Network, "body.bias"));
@@ -187,17 +188,19 @@ fn two_tensors_are_not_restored_into_one() {
          rename one of them otherwise"
     );
     // Onto one that keeps its name.
-    let error = refused(|net, _| checkpoint.restoring().rename("fc1", "fc2").skip_misshapen().into(net));
+    let error =
+        refused(|net, _| checkpoint.restoring().rename("fc1", "fc2").skip_misshapen().restore_into(net));
     assert!(matches!(error, RestoreError::Collision { .. }));
 }
 
 #[test]
 fn a_typing_error_is_no_partial_success() {
     let checkpoint = trained();
-    let error = refused(|net, _| checkpoint.restoring().rename("fc", "body").skip_misshapen().into(net));
+    let error =
+        refused(|net, _| checkpoint.restoring().rename("fc", "body").skip_misshapen().restore_into(net));
     assert_eq!(error, RestoreError::UnknownRename { from: "fc".to_string() });
     let error = refused(|net, _| {
-        checkpoint.restoring().rename("fc1", "body").only("body").only("bod").partial().into(net)
+        checkpoint.restoring().rename("fc1", "body").only("body").only("bod").partial().restore_into(net)
     });
     assert_eq!(error, RestoreError::UnknownOnly { prefix: "bod".to_string() });
 }
@@ -206,7 +209,8 @@ fn a_typing_error_is_no_partial_success() {
 fn without_an_optimizer_in_the_file_nothing_is_restored() {
     let net = vec![("body.bias", full([2], 2.0))];
     let checkpoint = Checkpoint::from_bytes(&Checkpoint::of(&net).to_bytes().unwrap()).unwrap();
-    let error = refused(|net, optim| checkpoint.restoring().partial().into_with_optimizer(net, optim));
+    let error =
+        refused(|net, optim| checkpoint.restoring().partial().restore_into_with_optimizer(net, optim));
     assert_eq!(error, RestoreError::NoOptimizer);
 }
 
@@ -223,7 +227,7 @@ fn the_state_of_a_skipped_parameter_is_skipped_though_it_fits() {
     let mut optim = snapshot.clone();
     spoil(&mut optim);
     let restoring = checkpoint.restoring().skip_misshapen();
-    let report = restoring.into_with_optimizer(&mut net, &mut optim).unwrap();
+    let report = restoring.restore_into_with_optimizer(&mut net, &mut optim).unwrap();
     assert_eq!(values(&optim.velocities), [99.0, 4.0]);
     assert_eq!(targets(&report.skipped), ["head.weight", "head.weight.columns"]);
 }
@@ -232,6 +236,6 @@ fn the_state_of_a_skipped_parameter_is_skipped_though_it_fits() {
 fn another_element_type_is_skipped_on_request() {
     let checkpoint = trained();
     let mut double = vec![("fc1.bias", Tensor::<f64>::zeros([2]).unwrap())];
-    let error = checkpoint.restoring().skip_misshapen().into(&mut double).unwrap_err();
+    let error = checkpoint.restoring().skip_misshapen().restore_into(&mut double).unwrap_err();
     assert!(matches!(error, RestoreError::Mismatch(list) if list.misshapen.len() == 1));
 }

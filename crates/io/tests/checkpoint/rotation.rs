@@ -2,15 +2,17 @@
 
 use std::fs;
 
-use crate::common::{Named, Scratch, network};
+use crate::common::{Named, epoch, network};
 use backrule_io::tensor::Tensor;
 use backrule_io::{Best, Checkpoint, LoadProblem, Rotation, RotationError};
+use backrule_testkit::Scratch;
 
 fn numbers(rotation: &Rotation) -> Vec<u64> {
     rotation.files().unwrap().iter().map(|file| file.number).collect()
 }
 
-/// Against a list of all that was saved. Each save is by a rotation of its own, as by a program that was started again.
+/// Against a list of all that was saved. Each save is by a rotation of its own, as by a program that was
+/// started again.
 #[test]
 fn the_last_and_the_best_are_kept() {
     let metrics =
@@ -20,8 +22,9 @@ fn the_last_and_the_best_are_kept() {
         let rotation = || Rotation::new(&scratch.0, "run").unwrap().keep_last(last).keep_best(best);
         for count in 1..=metrics.len() {
             let metric = metrics[count - 1];
-            let rotated =
-                rotation().save(&Checkpoint::of(&network::<f32>()).epoch(count as u64), metric).unwrap();
+            let rotated = rotation()
+                .save(&Checkpoint::of(&network::<f32>()).run(&epoch(count as u64)), metric)
+                .unwrap();
             assert_eq!(rotated.file.number, count as u64);
             assert!(rotated.not_removed.is_empty());
 
@@ -39,8 +42,8 @@ fn the_last_and_the_best_are_kept() {
             let kept = |number: &u64| *number + last as u64 > count as u64 || Some(*number) == champion;
             let expected: Vec<u64> = (1..=count as u64).rev().filter(kept).collect();
             assert_eq!(numbers(&rotation()), expected, "{best:?} {last}: after {count}");
-            assert_eq!(rotation().best().unwrap().map(|found| found.checkpoint.epoch()), champion);
-            assert_eq!(rotation().latest().unwrap().unwrap().checkpoint.epoch(), count as u64);
+            assert_eq!(rotation().best().unwrap().map(|found| found.checkpoint.run().epoch), champion);
+            assert_eq!(rotation().latest().unwrap().unwrap().checkpoint.run().epoch, count as u64);
         }
     }
 }

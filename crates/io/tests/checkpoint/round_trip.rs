@@ -1,13 +1,14 @@
 //! What is saved comes back bit for bit, and equal states are equal bytes.
 
-use crate::common::{bits, network, optimizer, spoil};
+use crate::common::{bits, epoch, network, optimizer, spoil};
 use backrule_io::tensor::{Scalar, Tensor};
-use backrule_io::{Checkpoint, Group};
+use backrule_io::{Checkpoint, Group, Run};
 
 fn round_trip<T: Scalar>() {
     let (mut net, mut optim) = (network::<T>(), optimizer::<T>());
-    let bytes = Checkpoint::of(&net).optimizer(&optim).epoch(3).step(u64::MAX).seed(42);
-    let bytes = bytes.position(77).program("digits 1.2").to_bytes().unwrap();
+    let program = Some("digits 1.2".to_string());
+    let run = Run { epoch: 3, step: u64::MAX, position: 77, seed: Some(42), program };
+    let bytes = Checkpoint::of(&net).optimizer(&optim).run(&run).to_bytes().unwrap();
     let before = (bits(&net), bits(&optim), optim.steps);
 
     spoil(&mut net);
@@ -16,10 +17,8 @@ fn round_trip<T: Scalar>() {
     let checkpoint = Checkpoint::from_bytes(&bytes).unwrap();
     checkpoint.restore_with_optimizer(&mut net, &mut optim).unwrap();
     assert_eq!((bits(&net), bits(&optim), optim.steps), before);
-    let position = (checkpoint.epoch(), checkpoint.step(), checkpoint.position(), checkpoint.seed());
-    assert_eq!(position, (3, u64::MAX, 77, Some(42)));
-    assert_eq!(checkpoint.program(), Some("digits 1.2"));
-    assert_eq!(checkpoint.optimizer_steps(), Some(450));
+    assert_eq!(*checkpoint.run(), run);
+    assert_eq!(checkpoint.optimizer().unwrap().steps, 450);
 
     let infos: Vec<_> = checkpoint.tensors().collect();
     assert_eq!(infos.len(), 5);
@@ -49,7 +48,7 @@ fn the_payload_of_a_nan_comes_back() {
 
 #[test]
 fn large_tensors_cross_the_chunks() {
-    // Not a multiple of the chunk, so that the last piece is a short one.
+    // Not a multiple of the chunk, so the last piece is a short one.
     let tensor = Tensor::<f64>::from_fn([3, 8191], |at| (at[0] * 8191 + at[1]) as f64).unwrap();
     let mut net = vec![("a", tensor.clone())];
     let bytes = Checkpoint::of(&net).to_bytes().unwrap();
@@ -64,10 +63,8 @@ fn nothing_is_a_checkpoint_too() {
     let mut net: Vec<(&str, Tensor)> = Vec::new();
     let checkpoint = Checkpoint::from_bytes(&Checkpoint::of(&net).to_bytes().unwrap()).unwrap();
     checkpoint.restore(&mut net).unwrap();
-    let rest = (checkpoint.epoch(), checkpoint.step(), checkpoint.position(), checkpoint.seed());
-    assert_eq!(rest, (0, 0, 0, None));
-    assert_eq!((checkpoint.program(), checkpoint.sections().count()), (None, 0));
-    assert_eq!(checkpoint.optimizer_steps(), None);
+    assert_eq!((checkpoint.run(), checkpoint.sections().count()), (&Run::default(), 0));
+    assert!(checkpoint.optimizer().is_none());
 }
 
 #[test]
@@ -97,7 +94,8 @@ fn checkpoints_with_other_elements_differ_whatever_the_checksums() {
 fn equal_states_are_equal_bytes() {
     let save = || {
         let (net, optim) = (network::<f32>(), optimizer::<f32>());
-        let snapshot = Checkpoint::of(&net).optimizer(&optim).epoch(1).seed(2);
+        let run = Run { epoch: 1, seed: Some(2), ..Run::default() };
+        let snapshot = Checkpoint::of(&net).optimizer(&optim).run(&run);
         let meta = std::collections::BTreeMap::from([("b", 1), ("a", 2)]);
         let meta: std::collections::BTreeMap<String, i32> =
             meta.into_iter().map(|(k, v)| (k.to_string(), v)).collect();
@@ -110,18 +108,18 @@ fn equal_states_are_equal_bytes() {
 fn checkpoints_are_equal_when_their_files_are() {
     let net = network::<f32>();
     let load = |bytes: Vec<u8>| Checkpoint::from_bytes(&bytes).unwrap();
-    let save = |epoch| load(Checkpoint::of(&net).epoch(epoch).to_bytes().unwrap());
+    let save = |at| load(Checkpoint::of(&net).run(&epoch(at)).to_bytes().unwrap());
     assert!(save(1) == save(1));
     assert!(save(1) != save(2));
     let mut other = network::<f32>();
     other[1].1.fill(0.25);
-    assert!(save(1) != load(Checkpoint::of(&other).epoch(1).to_bytes().unwrap()));
+    assert!(save(1) != load(Checkpoint::of(&other).run(&epoch(1)).to_bytes().unwrap()));
 }
 
 #[test]
 fn saving_makes_no_second_copy_of_the_tensors() {
     let net = vec![("a", Tensor::<f32>::zeros([1 << 20]).unwrap())];
-    let scratch = crate::common::Scratch::new("no-copy");
+    let scratch = backrule_testkit::Scratch::new("no-copy");
     let path = scratch.0.join("model.brk");
     let saving = allocation_counter::measure(|| Checkpoint::of(&net).save(&path).unwrap());
     assert!(saving.bytes_max < 1 << 18, "{} bytes", saving.bytes_max);

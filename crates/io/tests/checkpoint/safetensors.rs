@@ -2,10 +2,11 @@
 
 use std::process::Command;
 
-use crate::common::{Scratch, bits, network, spoil};
-use backrule_io::safetensors::{Problem, from_bytes, load, save, to_bytes};
+use crate::common::{bits, network, spoil};
+use backrule_io::safetensors::{Problem, from_bytes, load, open, save, to_bytes};
 use backrule_io::tensor::{Scalar, Tensor};
 use backrule_io::{LoadProblem, RestoreError, SaveError, limits};
+use backrule_testkit::Scratch;
 
 /// Written by the program beside it.
 const GOLDEN: &[u8] = include_bytes!("../golden/from_torch.safetensors");
@@ -53,21 +54,37 @@ fn every_bit_comes_back() {
     round_trip::<f64>();
 }
 
-/// Above what is kept in memory: 32 MiB.
 #[test]
-fn a_large_file_is_restored_from_the_disk() {
+fn an_opened_file_is_restored_from_the_disk() {
     let scratch = Scratch::new("safetensors-large");
     let path = scratch.0.join("model.safetensors");
     let values = (0..(9 << 20)).map(|i| i as f32).collect();
     let net = vec![("a", Tensor::from([3.0, 4.0])), ("b", Tensor::from_vec([9 << 20], values).unwrap())];
     save(&net, &path).unwrap();
     let mut loaded = None;
-    let measured = allocation_counter::measure(|| loaded = Some(load(&path).unwrap()));
+    let measured = allocation_counter::measure(|| loaded = Some(open(&path).unwrap()));
     assert!(measured.bytes_max < 1 << 20, "{} bytes", measured.bytes_max);
     let mut restored = net.clone();
     spoil(&mut restored);
     loaded.unwrap().restore(&mut restored).unwrap();
     assert!(restored == net);
+}
+
+#[test]
+fn it_is_listed_as_what_it_is() {
+    let net = vec![("w", Tensor::from([0.5_f32])), ("\u{1b}", Tensor::scalar(1.0))];
+    let bytes = to_bytes(&net).unwrap();
+    let expected = format!(
+        "safetensors, {} bytes, without checksums
+epoch 0, step 0, position 0
+2 tensors, 8 bytes
+  network `w` f32 [1], 4 bytes, crc {:08x}
+  network `\\u{{1b}}` f32 [], 4 bytes, crc {:08x}",
+        bytes.len(),
+        crc32fast::hash(&0.5_f32.to_le_bytes()),
+        crc32fast::hash(&1.0_f32.to_le_bytes())
+    );
+    assert_eq!(from_bytes(&bytes).unwrap().to_string(), expected);
 }
 
 #[test]
@@ -143,28 +160,36 @@ fn malformed_files_say_what_is_wrong() {
     let deep = format!("{}{}", r#"{"__metadata__":"#, "{\"a\":".repeat(100_000));
     let fields = "`w` should have one `dtype`, one `shape`, one `data_offsets`, and nothing else";
     let cases: &[(&str, usize, &str)] = &[
-        ("", 0, "byte 0 of its header: `{` expected"),
-        (" {}", 0, "byte 0 of its header: `{` expected"),
-        ("[]", 0, "byte 0 of its header: `{` expected"),
-        ("{", 0, "byte 1 of its header: a text expected"),
-        ("{}x", 0, "byte 2 of its header: its end expected"),
-        ("{}\0", 0, "byte 2 of its header: its end expected"),
-        ("{,}", 0, "byte 1 of its header: a text expected"),
-        (r#"{"w"}"#, 0, "byte 4 of its header: `:` expected"),
-        (r#"{"w":1}"#, 0, "byte 5 of its header: `{` expected"),
-        (r#"{"w"#, 0, "byte 3 of its header: the end of a text expected"),
-        ("{\"w\n\":", 0, "byte 3 of its header: the end of a text expected"),
-        (r#"{"\x":"#, 0, "byte 3 of its header: an escaped character expected"),
-        (r#"{"\u00g0":"#, 0, "byte 3 of its header: an escaped character expected"),
-        (r#"{"\ud800\u0041":"#, 0, "byte 3 of its header: an escaped character expected"),
-        (r#"{"\udc00":"#, 0, "byte 3 of its header: an escaped character expected"),
-        (r#"{"\u00é":"#, 0, "byte 3 of its header: an escaped character expected"),
-        (&deep, 0, "byte 21 of its header: a text expected"),
-        (r#"{"__metadata__":{"a":1}}"#, 0, "byte 21 of its header: a text expected"),
+        ("", 0, "line 1, column 0 of its header: expected `{`"),
+        (" {}", 0, "line 1, column 0 of its header: expected `{`"),
+        ("[]", 0, "line 1, column 0 of its header: expected `{`"),
+        ("{", 0, "line 1, column 1 of its header: EOF while parsing an object"),
+        ("{}x", 0, "line 1, column 3 of its header: trailing characters"),
+        ("{}\0", 0, "line 1, column 3 of its header: trailing characters"),
+        ("{,}", 0, "line 1, column 2 of its header: key must be a string"),
+        (r#"{"w"}"#, 0, "line 1, column 5 of its header: expected `:`"),
+        (r#"{"w":1}"#, 0, "line 1, column 6 of its header: invalid type: integer `1`, expected an object"),
+        (r#"{"w"#, 0, "line 1, column 3 of its header: EOF while parsing a string"),
+        (
+            "{\"w\n\":",
+            0,
+            "line 2, column 0 of its header: control character (\\u0000-\\u001F) found while parsing a string",
+        ),
+        (r#"{"\x":"#, 0, "line 1, column 4 of its header: invalid escape"),
+        (r#"{"\u00g0":"#, 0, "line 1, column 8 of its header: invalid escape"),
+        (r#"{"\ud800\u0041":"#, 0, "line 1, column 14 of its header: lone leading surrogate in hex escape"),
+        (r#"{"\udc00":"#, 0, "line 1, column 8 of its header: lone leading surrogate in hex escape"),
+        (r#"{"\u00é":"#, 0, "line 1, column 8 of its header: invalid escape"),
+        (&deep, 0, "line 1, column 21 of its header: invalid type: map, expected a text"),
+        (
+            r#"{"__metadata__":{"a":1}}"#,
+            0,
+            "line 1, column 22 of its header: invalid type: integer `1`, expected a text",
+        ),
         (r#"{"__metadata__":{},"__metadata__":{}}"#, 0, "`__metadata__` is there twice"),
         (&format!("{{{a},{a}}}"), 4, "`a` is there twice"),
-        (&format!("{{{a},}}"), 4, "byte 54 of its header: a text expected"),
-        (&format!("{{{a} {a}}}"), 4, "byte 54 of its header: `,` or `}` expected"),
+        (&format!("{{{a},}}"), 4, "line 1, column 55 of its header: trailing comma"),
+        (&format!("{{{a} {a}}}"), 4, "line 1, column 55 of its header: expected `,` or `}`"),
         (&one(""), 0, fields),
         (&one(r#""dtype":"F32","shape":[]"#), 4, fields),
         (&one(r#""shape":[],"data_offsets":[0,4]"#), 4, fields),
@@ -184,16 +209,28 @@ fn malformed_files_say_what_is_wrong() {
             "`w` has elements of type `I64\\u{1b}567890123456`, and only F32 and F64 can be read: convert it, or leave it out",
         ),
         (&w("[1,1,1,1,1,1,1]", "[0,4]"), 4, "`w`: more than 6 axes"),
-        (&w("[1.0]", "[0,4]"), 4, "byte 30 of its header: `,` or `]` expected"),
-        (&w("[01]", "[0,4]"), 4, "byte 29 of its header: a whole number of 64 bits expected"),
-        (&w("[-1]", "[0,4]"), 4, "byte 29 of its header: a whole number of 64 bits expected"),
+        (
+            &w("[1.0]", "[0,4]"),
+            4,
+            "line 1, column 32 of its header: invalid type: floating point `1.0`, expected u64",
+        ),
+        (&w("[01]", "[0,4]"), 4, "line 1, column 31 of its header: invalid number"),
+        (
+            &w("[-1]", "[0,4]"),
+            4,
+            "line 1, column 31 of its header: invalid value: integer `-1`, expected u64",
+        ),
         (
             &w("[18446744073709551616]", "[0,4]"),
             4,
-            "byte 29 of its header: a whole number of 64 bits expected",
+            "line 1, column 49 of its header: invalid type: floating point `1.8446744073709552e+19`, expected u64",
         ),
-        (&w("[1]", "[0]"), 4, "byte 49 of its header: `,` expected"),
-        (&w("[1]", "[0,4,4]"), 4, "byte 51 of its header: `]` expected"),
+        (
+            &w("[1]", "[0]"),
+            4,
+            "line 1, column 50 of its header: invalid length 1, expected a tuple of size 2",
+        ),
+        (&w("[1]", "[0,4,4]"), 4, "line 1, column 53 of its header: trailing characters"),
         (&w("[2]", "[0,4]"), 4, "`w` stands from byte 0 to 4, but its elements need 8"),
         (&w("[1]", "[4,0]"), 4, "`w` stands from byte 4 to 0, but its elements need 4"),
         (&w("[1]", "[4,8]"), 8, "`w` begins at byte 4, but what stands before it ends at 0"),
@@ -204,6 +241,10 @@ fn malformed_files_say_what_is_wrong() {
         (&b("[4,8]"), 9, "its tensors need 8 bytes, but 9 follow its header; copy it again"),
         ("{}", 1, "its tensors need 0 bytes, but 1 follow its header; copy it again"),
     ];
+    let long = format!(r#"{{"w":"\u001b{}"}}"#, "x".repeat(1000));
+    let found = problem(&file(&long, 0)).to_string();
+    let quoted = format!("invalid type: string \"\\u{{1b}}{}", "x".repeat(52));
+    assert_eq!(found, format!("safetensors: line 1, column 1013 of its header: {quoted}"));
     for (header, data, expected) in cases {
         let found = problem(&file(header, *data));
         assert!(matches!(found, LoadProblem::Safetensors(_)), "{header:.200}: {found}");
@@ -239,7 +280,7 @@ fn lengths_are_compared_before_memory_is_taken() {
     assert!(matches!(small(&file(&long, 0)), LoadProblem::Limit(_)));
     assert!(matches!(
         small(&[&2_u64.to_le_bytes()[..], b"{\xff"].concat()),
-        LoadProblem::Safetensors(Problem::Json { at: 1, expected: "UTF-8" })
+        LoadProblem::Safetensors(Problem::Utf8 { at: 1 })
     ));
 }
 

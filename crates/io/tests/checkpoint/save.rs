@@ -4,27 +4,30 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::common::{Named, Scratch, bits, network, spoil};
+use crate::common::{Momentum, Named, bits, epoch, network, spoil};
 use backrule_io::limits::{MAX_HEADER, MAX_PATH, MAX_PROGRAM, MAX_SECTION, MAX_TENSORS};
-use backrule_io::tensor::Tensor;
-use backrule_io::{Checkpoint, FileKind, Group, LoadProblem, SaveError, SectionProblem, TargetProblem};
+use backrule_io::tensor::{Options, Tensor};
+use backrule_io::{
+    Checkpoint, FileError, FileKind, Group, LoadProblem, Run, SaveError, SectionProblem, TargetProblem,
+};
+use backrule_testkit::Scratch;
 
 #[test]
 fn a_file_is_replaced_by_the_next() {
     let scratch = Scratch::new("replace");
     let path = scratch.0.join("model.brk");
     let mut net = network::<f32>();
-    Checkpoint::of(&net).epoch(1).save(&path).unwrap();
+    Checkpoint::of(&net).run(&epoch(1)).save(&path).unwrap();
     spoil(&mut net);
-    Checkpoint::of(&net).epoch(2).save(&path).unwrap();
+    Checkpoint::of(&net).run(&epoch(2)).save(&path).unwrap();
     assert_eq!(scratch.names(), ["model.brk"]);
     let checkpoint = Checkpoint::load(&path).unwrap();
-    assert_eq!(checkpoint.epoch(), 2);
+    assert_eq!(checkpoint.run().epoch, 2);
     let spoilt = bits(&net);
     net = network();
     checkpoint.restore(&mut net).unwrap();
     assert_eq!(bits(&net), spoilt);
-    let bytes = Checkpoint::of(&net).epoch(2).to_bytes().unwrap();
+    let bytes = Checkpoint::of(&net).run(&epoch(2)).to_bytes().unwrap();
     assert_eq!(fs::read(&path).unwrap(), bytes);
 }
 
@@ -45,7 +48,10 @@ fn what_can_not_be_saved_leaves_things_as_they_are() {
         let path = scratch.0.join(name);
         let error = Checkpoint::of(&net).save(&path).unwrap_err();
         assert_eq!(error.to_string(), format!("{}: not saved: {expected}", path.display()));
-        assert!(matches!(error, SaveError::Target { problem, .. } if problem == expected), "{error}");
+        assert!(
+            matches!(error, SaveError::File(FileError::Target { problem, .. }) if problem == expected),
+            "{error}"
+        );
     }
     assert_eq!(scratch.names(), ["directory", "file"]);
     assert_eq!(fs::read(scratch.0.join("directory/kept")).unwrap(), b"kept");
@@ -66,6 +72,41 @@ fn what_is_refused_touches_no_file() {
     };
     assert_eq!((group, name.as_str()), (Group::Network, "a"));
     assert_eq!(fs::read(&path).unwrap(), b"old");
+    assert_eq!(scratch.names(), ["model.brk"]);
+}
+
+#[test]
+fn a_run_that_diverged_does_not_replace_the_last_checkpoint() {
+    let scratch = Scratch::new("finite");
+    let path = scratch.0.join("model.brk");
+    let good: Named<f64> =
+        vec![("w", Tensor::from([f64::MAX, -0.0, 5e-324])), ("none", Tensor::zeros([0]).unwrap())];
+    let state = |velocity: f64| Momentum {
+        velocities: vec![("w.velocity", Tensor::from([0.0, velocity, 1.0]))],
+        steps: 1,
+        options: Options::new().with("anything", f64::NAN),
+    };
+    Checkpoint::of(&good).optimizer(&state(1.0)).finite_only().save(&path).unwrap();
+    let before = fs::read(&path).unwrap();
+    for bad in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+        let mut net = good.clone();
+        net[0].1.as_mut_slice()[2] = bad;
+        let (fine, diverged) = (state(1.0), state(bad));
+        for (error, expected) in [
+            (Checkpoint::of(&net).optimizer(&fine).finite_only().save(&path), (Group::Network, "w", 2)),
+            (
+                Checkpoint::of(&good).optimizer(&diverged).finite_only().save(&path),
+                (Group::Optimizer, "w.velocity", 1),
+            ),
+        ] {
+            let Err(SaveError::NotFinite { group, path, at, value }) = error else { panic!("saved") };
+            assert_eq!((group, path.as_str(), at), expected);
+            assert_eq!(value.to_bits(), bad.to_bits());
+        }
+        assert_eq!(fs::read(&path).unwrap(), before);
+        // Nobody asked.
+        Checkpoint::of(&net).optimizer(&diverged).to_bytes().unwrap();
+    }
     assert_eq!(scratch.names(), ["model.brk"]);
 }
 
@@ -99,18 +140,20 @@ fn the_limits_hold_when_writing() {
     let error = text(MAX_SECTION - 4).unwrap_err();
     assert!(matches!(error.problem, SectionProblem::Limit(_)), "{error}");
 
-    let program = |length| Checkpoint::of(&net).program("x".repeat(length)).to_bytes();
+    let program = |length| Run { program: Some("x".repeat(length)), ..Run::default() };
+    let program = |length| Checkpoint::of(&net).run(&program(length)).to_bytes();
     Checkpoint::from_bytes(&program(MAX_PROGRAM).unwrap()).unwrap();
     let error = program(MAX_PROGRAM + 1).unwrap_err();
     assert!(matches!(error, SaveError::Limit(_)), "{error}");
 }
 
-/// A bare file name has no directory in it. The current directory belongs to the whole process: hence another one.
+/// A bare file name has no directory in it. The current directory belongs to the whole process: hence another
+/// one.
 #[test]
 fn a_bare_file_name_is_saved_where_we_are() {
     const CHILD: &str = "BACKRULE_IO_TEST_BARE_NAME";
     if std::env::var_os(CHILD).is_some() {
-        Checkpoint::of(&network::<f32>()).epoch(5).save("model.brk").unwrap();
+        Checkpoint::of(&network::<f32>()).run(&epoch(5)).save("model.brk").unwrap();
         return;
     }
     let scratch = Scratch::new("bare");
@@ -122,7 +165,7 @@ fn a_bare_file_name_is_saved_where_we_are() {
         .unwrap();
     assert!(child.status.success(), "{child:?}");
     let checkpoint = Checkpoint::load(scratch.0.join("model.brk")).unwrap();
-    assert_eq!(checkpoint.epoch(), 5);
+    assert_eq!(checkpoint.run().epoch, 5);
     assert_eq!(scratch.names(), ["model.brk"]);
 }
 
@@ -133,15 +176,16 @@ fn state(i: u64) -> Named<f32> {
 
 /// Loads again and again while others write, until `done`: each time one writer's state, whole.
 fn watch(path: &Path, writers: u64, mut done: impl FnMut() -> bool) {
-    let states: Vec<_> =
-        (0..writers).map(|i| (state(i), Checkpoint::of(&state(i)).epoch(i).to_bytes().unwrap())).collect();
+    let states: Vec<_> = (0..writers)
+        .map(|i| (state(i), Checkpoint::of(&state(i)).run(&epoch(i)).to_bytes().unwrap()))
+        .collect();
     let mut loads = 0;
     while !done() || loads == 0 {
         let checkpoint = Checkpoint::load(path).unwrap();
-        let (mut net, bytes) = states[checkpoint.epoch() as usize].clone();
+        let (mut net, bytes) = states[checkpoint.run().epoch as usize].clone();
         spoil(&mut net);
         checkpoint.restore(&mut net).unwrap();
-        assert_eq!(Checkpoint::of(&net).epoch(checkpoint.epoch()).to_bytes().unwrap(), bytes);
+        assert_eq!(Checkpoint::of(&net).run(checkpoint.run()).to_bytes().unwrap(), bytes);
         loads += 1;
     }
 }
@@ -152,7 +196,7 @@ fn threads_that_save_at_once_do_not_meet() {
     let path = scratch.0.join("model.brk");
     Checkpoint::of(&state(0)).save(&path).unwrap();
     std::thread::scope(|scope| {
-        let save = |i| (0..10).for_each(|_| Checkpoint::of(&state(i)).epoch(i).save(&path).unwrap());
+        let save = |i| (0..10).for_each(|_| Checkpoint::of(&state(i)).run(&epoch(i)).save(&path).unwrap());
         let writers: Vec<_> = (0..4).map(|i| scope.spawn(move || save(i))).collect();
         watch(&path, 4, || writers.iter().all(|writer| writer.is_finished()));
     });
@@ -164,7 +208,7 @@ fn processes_that_save_at_once_do_not_meet() {
     const CHILD: &str = "BACKRULE_IO_TEST_WRITER";
     if let Ok(i) = std::env::var(CHILD) {
         let i: u64 = i.parse().unwrap();
-        (0..10).for_each(|_| Checkpoint::of(&state(i)).epoch(i).save("model.brk").unwrap());
+        (0..10).for_each(|_| Checkpoint::of(&state(i)).run(&epoch(i)).save("model.brk").unwrap());
         return;
     }
     let scratch = Scratch::new("processes");

@@ -261,7 +261,8 @@ fn calls(trace: &str) -> Vec<Call> {
     let mut counts = BTreeMap::<&str, usize>::new();
     let mut calls = Vec::new();
     let mut saving = false;
-    // Closing a directory that was listed has nothing to write back, and no way to fail; std panics if it does.
+    // Closing a directory that was listed has nothing to write back, and no way to fail; std panics if it
+    // does.
     let mut listed = String::new();
     for line in trace.lines() {
         let Some((name, rest)) = line.split_once('(') else { continue };

@@ -6,9 +6,9 @@
 //! # cargo test -p backrule-io --test faults -- --power    # power cuts: root, loop devices, FUSE
 //! ```
 //!
-//! The program drives itself as a child process under `strace`, which kills it or lets one of its system calls fail. A
-//! naive writer goes through the same, to show that torn files are found where there are some. docs/reliability.md has
-//! the figures.
+//! The program drives itself as a child process under `strace`, which kills it or lets one of its system
+//! calls fail. A naive writer goes through the same, to show that torn files are found where there are some.
+//! docs/reliability.md has the figures.
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test program")]
 
 #[cfg(target_os = "linux")]

@@ -1,9 +1,10 @@
 //! Power cuts: what a disk may hold at any moment, mounted again.
 //!
-//! Checkpoints are saved to a real file system on a disk whose writes are logged, while a neighbour has the journal
-//! committed again and again. Afterwards the power is cut after each event of the log: what was flushed is on the disk,
-//! and of what was written since then all, nothing, or anything. The file system recovers, and the checkpoint has to be
-//! the last one whose saving had returned, or the one that was being saved.
+//! Checkpoints are saved to a real file system on a disk whose writes are logged, while a neighbour has the
+//! journal committed again and again. Afterwards the power is cut after each event of the log: what was
+//! flushed is on the disk, and of what was written since then all, nothing, or anything. The file system
+//! recovers, and the checkpoint has to be the last one whose saving had returned, or the one that was being
+//! saved.
 
 use std::fmt;
 use std::fs;

@@ -6,31 +6,35 @@ use std::path::Path;
 use std::process;
 
 use backrule_io::tensor::Tensor;
-use backrule_io::{Checkpoint, SaveError};
+use backrule_io::{Checkpoint, FileError, Run, SaveError};
 
 /// Exit codes of the child.
 pub(crate) const NOT_SAVED: i32 = 3;
 pub(crate) const UNCERTAIN: i32 = 4;
 
-/// Looked up by the child before and after it saves, so that a trace shows where saving begins and ends.
+/// Looked up by the child before and after it saves, so a trace shows where saving begins and ends.
 pub(crate) const BEGIN: &str = "/backrule-faults-begin";
 pub(crate) const END: &str = "/backrule-faults-end";
 
 type Net = Vec<(String, Tensor)>;
 
-/// 300 KB: ten writes, so that there are points within the file to be killed at.
+/// 300 KB: ten writes, so there are points within the file to be killed at.
 fn state(epoch: u64) -> Net {
     let value = |tensor: usize, i: usize| (epoch * 100_000) as f32 + (tensor * 30_000 + i) as f32;
     let tensor = |k: usize| Tensor::from_vec([25_000], (0..25_000).map(|i| value(k, i)).collect()).unwrap();
     (0..3).map(|k| (format!("fc{k}.weight"), tensor(k))).collect()
 }
 
+fn run(epoch: u64) -> Run {
+    Run { epoch, ..Run::default() }
+}
+
 pub(crate) fn bytes(epoch: u64) -> Vec<u8> {
-    Checkpoint::of(&state(epoch)).epoch(epoch).to_bytes().unwrap()
+    Checkpoint::of(&state(epoch)).run(&run(epoch)).to_bytes().unwrap()
 }
 
 pub(crate) fn save(path: &Path, epoch: u64) -> Result<(), SaveError> {
-    Checkpoint::of(&state(epoch)).epoch(epoch).save(path)
+    Checkpoint::of(&state(epoch)).run(&run(epoch)).save(path)
 }
 
 /// What many programs do.
@@ -63,9 +67,9 @@ pub(crate) fn child(writer: &str, path: &str, epoch: u64) -> ! {
     let net = state(epoch);
     let _ = fs::metadata(BEGIN);
     let code = match writer {
-        "ours" => match Checkpoint::of(&net).epoch(epoch).save(path) {
+        "ours" => match Checkpoint::of(&net).run(&run(epoch)).save(path) {
             Ok(()) => 0,
-            Err(SaveError::DurabilityUncertain { .. }) => UNCERTAIN,
+            Err(SaveError::File(FileError::DurabilityUncertain { .. })) => UNCERTAIN,
             Err(_) => NOT_SAVED,
         },
         "naive" => save_naively(path, epoch).map_or(NOT_SAVED, |()| 0),
@@ -92,12 +96,12 @@ pub(crate) fn look(path: &Path) -> Found {
         Err(error) => return Found::Torn(error.to_string()),
         Ok(checkpoint) => checkpoint,
     };
-    let epoch = checkpoint.epoch();
+    let epoch = checkpoint.run().epoch;
     let mut net = state(99);
     if let Err(error) = checkpoint.restore(&mut net) {
         return Found::Torn(error.to_string());
     }
-    if Checkpoint::of(&net).epoch(epoch).to_bytes().unwrap() != bytes(epoch) {
+    if Checkpoint::of(&net).run(&run(epoch)).to_bytes().unwrap() != bytes(epoch) {
         return Found::Torn("its values are not those that were saved".to_string());
     }
     Found::Whole(epoch)

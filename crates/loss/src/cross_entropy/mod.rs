@@ -2,8 +2,8 @@
 
 mod check;
 mod kernel;
-#[cfg(feature = "serde")]
-mod options;
+#[cfg(feature = "testing")]
+mod samples;
 mod settings;
 
 use backrule_tensor::{Scalar, Tensor, parallel, simd};
@@ -16,11 +16,11 @@ use crate::target::Target;
 
 /// The most parts that a batch is cut into.
 const PARTS: usize = 64;
-/// Logits of a part: below, handing it to another thread takes longer than its exponentials.
+/// The fewest logits of a part: handing fewer to another thread takes longer than their exponentials.
 const WORTH_A_THREAD: usize = 1 << 15;
 
 impl CrossEntropy {
-    /// l, when its gradient isn't wanted: for validation data.
+    /// L, when its gradient isn't wanted: for validation data.
     ///
     /// # Errors
     /// As [`value_and_grad`](Self::value_and_grad).
@@ -32,11 +32,11 @@ impl CrossEntropy {
         self.reduce(prediction, target.into(), None)
     }
 
-    /// l, and ∂l/∂prediction in `dy`, which takes the prediction's shape and is overwritten.
+    /// L, and ∂L/∂prediction in `dy`, which takes the prediction's shape and is overwritten.
     ///
     /// # Errors
-    /// When prediction, target and options don't fit together: see [`LossError`]. All is checked before anything is
-    /// written: `dy` is unchanged then.
+    /// When prediction, target and settings don't fit together, or there is no memory for `dy`: see [`LossError`]. `dy` is
+    /// unchanged then.
     pub fn value_and_grad<'t, T: Scalar>(
         &self,
         prediction: &Tensor<T>,
@@ -60,7 +60,7 @@ impl CrossEntropy {
             }
             None => None,
         };
-        // Parts of a size that doesn't depend on the number of threads, so that neither does the sum.
+        // The size of a part doesn't depend on the number of threads, so neither does the sum.
         let (rows, classes) = (prediction.shape().rows(), prediction.shape().columns());
         let part_rows = rows.div_ceil(PARTS).max(WORTH_A_THREAD.div_ceil(classes));
         let len = part_rows * classes;

@@ -1,17 +1,17 @@
 //! The loss and its settings.
 
-use backrule_tensor::ConfigError;
+use backrule_tensor::{ConfigError, Options};
 
 use crate::reduction::Reduction;
 
-/// Cross-entropy on logits: the softmax is folded in, so that the network's last layer must not have one.
+/// Cross-entropy on logits: the softmax is folded in, so the network's last layer must not be one.
 ///
 /// For a row of logits z with p = softmax(z), and the target distribution t:
 ///
 /// l = −Σ_c t_c ln p_c  and  ∂l/∂z = p − t
 ///
 /// The prediction has the shape `[.., classes]`: all axes but the last are rows. The target is either a class per row
-/// (t is 1 there), or a tensor of probabilities in the prediction's shape; see [`Target`].
+/// (t is 1 there), or a tensor of probabilities in the prediction's shape; see [`Target`](crate::Target).
 ///
 /// ```
 /// use backrule_loss::CrossEntropy;
@@ -25,7 +25,7 @@ use crate::reduction::Reduction;
 /// # Ok::<(), backrule_loss::LossError>(())
 /// ```
 ///
-/// # Options
+/// # Settings
 /// They mean what they mean in PyTorch, each alone and all together. With class weights w, label smoothing ε, C classes:
 ///
 /// | target | l of a row | the mean divides by |
@@ -33,8 +33,8 @@ use crate::reduction::Reduction;
 /// | class y | −(1−ε) w_y ln p_y − ε/C Σ_c w_c ln p_c | Σ w_y over the rows that aren't ignored |
 /// | probabilities t | −Σ_c w_c t′_c ln p_c, t′ = (1−ε) t + ε/C | the number of rows |
 ///
-/// Both are −Σ_c a_c ln p_c for some a, so that ∂l/∂z = p Σ_c a_c − a. A row whose class is the ignored index counts
-/// nowhere and gets the gradient 0, whatever its logits.
+/// Both are −Σ_c a_c ln p_c for some a, so ∂l/∂z = p Σ_c a_c − a. A row whose class is the ignored index counts nowhere and
+/// gets the gradient 0, whatever its logits. If all rows are ignored, there is no mean; other reductions give 0 and zeros.
 ///
 /// ```
 /// use backrule_loss::tensor::Tensor;
@@ -56,13 +56,11 @@ use crate::reduction::Reduction;
 /// ```
 ///
 /// # Numbers
-/// Only differences of logits enter, so that a constant added to a row changes nothing, and logits of any size are safe.
+/// Only differences of logits enter, so a constant added to a row changes nothing, and logits of any size are safe.
 /// NaN in a row makes the loss and the row's gradient NaN. A logit of −∞ is an impossible class: its gradient is 0 where
 /// a is; the loss is infinite when it is the label, and NaN when it has a 0 among *probabilities* (0·∞, as in PyTorch).
 /// Rows are added in double precision and in a fixed order: the same bits always, on any number of threads.
 #[derive(Clone, Debug, Default, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(try_from = "super::options::Options", into = "super::options::Options"))]
 pub struct CrossEntropy {
     pub(super) reduction: Reduction,
     pub(super) class_weights: Option<Vec<f64>>,
@@ -71,12 +69,12 @@ pub struct CrossEntropy {
 }
 
 impl CrossEntropy {
-    /// The mean over all rows, without any other option.
+    /// The mean over all rows, and no other setting.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The mean or the sum.
+    /// What the sum over all rows is divided by.
     #[must_use]
     pub fn reduction(mut self, reduction: Reduction) -> Self {
         self.reduction = reduction;
@@ -86,9 +84,12 @@ impl CrossEntropy {
     /// How much each class counts, such as 1 / its frequency for unbalanced data.
     ///
     /// # Errors
-    /// When a weight is negative, infinite or NaN. How many there are is checked against the prediction later.
+    /// When there is none, or one is negative, infinite or NaN. An evaluation checks how many there are.
     pub fn class_weights(mut self, weights: impl Into<Vec<f64>>) -> Result<Self, ConfigError> {
         let weights = weights.into();
+        if weights.is_empty() {
+            return Err(ConfigError::new("CrossEntropy", "class_weights", "a weight for each class", "none"));
+        }
         for (class, &weight) in weights.iter().enumerate() {
             if !(weight >= 0.0 && weight.is_finite()) {
                 let got = format_args!("{weight} for class {class}");
@@ -117,6 +118,53 @@ impl CrossEntropy {
     pub fn ignore_index(mut self, index: usize) -> Self {
         self.ignore_index = Some(index);
         self
+    }
+
+    /// Its settings. Those that may be absent are lists, which are empty then.
+    ///
+    /// ```
+    /// use backrule_loss::CrossEntropy;
+    ///
+    /// let loss = CrossEntropy::new().class_weights([1.0, 2.5])?;
+    /// let options = loss.options();
+    /// let text = r#"reduction "mean", class_weights [1.0, 2.5], label_smoothing 0.0, ignore_index []"#;
+    /// assert_eq!(options.to_string(), text);
+    /// assert_eq!(CrossEntropy::build(options)?, loss);
+    /// # Ok::<(), backrule_loss::ConfigError>(())
+    /// ```
+    pub fn options(&self) -> Options {
+        let weights = self.class_weights.clone().unwrap_or_default();
+        let ignored: Vec<u64> = self.ignore_index.iter().map(|&index| index as u64).collect();
+        let options = self.reduction.write(Options::new()).with("class_weights", weights);
+        options.with("label_smoothing", self.label_smoothing).with("ignore_index", ignored)
+    }
+
+    /// The loss that has these settings.
+    ///
+    /// # Errors
+    /// When one is missing, unknown or impossible.
+    pub fn build(mut options: Options) -> Result<Self, ConfigError> {
+        Self::read(&mut options)
+            .and_then(|loss| options.finish().map(|()| loss))
+            .map_err(|error| error.of("CrossEntropy"))
+    }
+
+    fn read(options: &mut Options) -> Result<Self, ConfigError> {
+        let mut loss = Self::new().reduction(Reduction::read(options)?);
+        let weights = options.numbers("class_weights")?;
+        if !weights.is_empty() {
+            loss = loss.class_weights(weights)?;
+        }
+        loss = loss.label_smoothing(options.number("label_smoothing")?)?;
+        loss.ignore_index = match options.sizes("ignore_index")?[..] {
+            [] => None,
+            [index] => Some(index),
+            [_, _, ..] => {
+                let expected = "at most one index";
+                return Err(ConfigError::new("", "ignore_index", expected, "several"));
+            }
+        };
+        Ok(loss)
     }
 
     /// w_c

@@ -1,21 +1,40 @@
-//! One layer, one file: its formula, its struct, its rule, its tests.
+//! The only list of layers: a line for its file, a word in the table. One layer, one file: its formula, its struct, its rule,
+//! its samples, its tests.
 
-mod dropout;
-mod linear;
-mod log_softmax;
-mod relu;
-mod residual;
-mod sequential;
-mod sigmoid;
-mod softmax;
-mod tanh;
+pub(crate) mod pointwise;
 
-pub use dropout::Dropout;
-pub use linear::{Linear, LinearConfig};
-pub use log_softmax::LogSoftmax;
-pub use relu::Relu;
-pub use residual::Residual;
-pub use sequential::{Sequential, SequentialBuilder};
-pub use sigmoid::Sigmoid;
-pub use softmax::Softmax;
-pub use tanh::Tanh;
+pub(crate) mod activation {
+    //! Functions of each element or row.
+    mod leaky_relu;
+    mod log_softmax;
+    mod relu;
+    mod sigmoid;
+    mod softmax;
+    mod tanh;
+    pub use {
+        leaky_relu::LeakyRelu, log_softmax::LogSoftmax, relu::Relu, sigmoid::Sigmoid, softmax::Softmax,
+        tanh::Tanh,
+    };
+}
+pub(crate) mod dense {
+    //! Layers with a weight for every pair of features.
+    mod linear;
+    pub use linear::{Linear, LinearConfig};
+}
+pub(crate) mod regular {
+    //! Layers against overfitting, and layers that only change the shape.
+    mod dropout;
+    pub use dropout::Dropout;
+}
+pub(crate) mod container;
+
+pub use activation::*;
+pub use container::*;
+pub use dense::*;
+pub use pointwise::{Of, Pointwise};
+pub use regular::*;
+
+crate::builtin::layer_table! {
+    Add, Concat, Dropout, Frozen<T>, Graph<T>, LeakyRelu, Linear<T>, LogSoftmax, Mul, Relu, Residual<T>, Sequential<T>, Sigmoid,
+    Softmax, Tanh,
+}

@@ -12,7 +12,7 @@ use crate::kernels::row::{self, CHUNK, GROUP, Transposed};
 use crate::scalar::Scalar;
 use crate::simd::{self, Kernel, Simd};
 
-/// Which of the two.
+/// Which of the two functions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
     /// Probabilities.
@@ -52,7 +52,7 @@ pub fn log_softmax<T: Scalar>(x: &[T], y: &mut [T]) {
     forward(x, y, x.len().min(y.len()), Rule::LogSoftmax);
 }
 
-/// y of all rows of `columns` elements of `x`, which lie one after the other.
+/// y of all rows of x, which have `columns` elements and lie one after the other.
 ///
 /// Of slices that differ in length, the shorter one counts.
 pub fn forward<T: Scalar>(x: &[T], y: &mut [T], columns: usize, rule: Rule) {
@@ -92,7 +92,7 @@ pub fn forward_strided<T: Scalar>(x: &[T], y: &mut [T], columns: usize, strides:
     }
 }
 
-/// ∂l/∂x from y and ∂l/∂y, of all rows of `columns` elements, which lie one after the other.
+/// ∂l/∂x from y and ∂l/∂y, of all rows, which have `columns` elements and lie one after the other.
 ///
 /// ```
 /// use backrule_tensor::kernels::softmax::{self, Rule};
@@ -112,8 +112,8 @@ pub fn backward<T: Scalar>(y: &[T], dy: &[T], dx: &mut [T], columns: usize, rule
     }
 }
 
-/// [`backward`] where rows of `y`, `dy` and `dx` begin so many elements after each other. Nothing is written between the
-/// rows. There are no rows where they would overlap.
+/// [`backward`] where a row of `y`, `dy` and `dx` begins `strides[0]`, `[1]` and `[2]` elements after the one before it.
+/// Nothing is written between the rows. There are no rows where they would overlap.
 pub fn backward_strided<T: Scalar>(
     y: &[T],
     dy: &[T],
@@ -550,19 +550,19 @@ mod tests {
     fn rows_apart_have_the_bits_of_rows_side_by_side_and_nothing_between_them_changes() {
         for (n, x) in batches() {
             let dy: Vec<f32> = x.iter().rev().copied().collect();
-            for (rule, gap) in RULES.into_iter().flat_map(|rule| [(rule, 1), (rule, 21)]) {
+            let gaps = [[0, 0, 1], [0, 1, 0], [2, 0, 0], [2, 1, 21]];
+            for (rule, [a, b, c]) in RULES.into_iter().flat_map(|rule| gaps.map(|gaps| (rule, gaps))) {
                 let y = forward_of(&x, n, rule);
-                let mut apart = with_gaps(&vec![-1.0; x.len()], n, gap);
-                forward_strided(&with_gaps(&x, n, 2), &mut apart, n, [n + 2, n + gap], rule);
-                assert_eq!(bits(&apart), bits(&with_gaps(&y, n, gap)), "{rule:?}, {n}, {gap}");
+                let mut apart = with_gaps(&vec![-1.0; x.len()], n, c);
+                forward_strided(&with_gaps(&x, n, a), &mut apart, n, [n + a, n + c], rule);
+                assert_eq!(bits(&apart), bits(&with_gaps(&y, n, c)), "{rule:?}, {n}, {a}, {c}");
 
                 let mut dx = vec![-1.0; x.len()];
                 backward(&y, &dy, &mut dx, n, rule);
-                let mut apart = with_gaps(&vec![-1.0; x.len()], n, gap);
-                let strides = [n + 2, n + 1, n + gap];
-                let (y, dy) = (with_gaps(&y, n, 2), with_gaps(&dy, n, 1));
-                backward_strided(&y, &dy, &mut apart, n, strides, rule);
-                assert_eq!(bits(&apart), bits(&with_gaps(&dx, n, gap)), "{rule:?}, {n}, {gap}");
+                let mut apart = with_gaps(&vec![-1.0; x.len()], n, c);
+                let (y, dy) = (with_gaps(&y, n, a), with_gaps(&dy, n, b));
+                backward_strided(&y, &dy, &mut apart, n, [n + a, n + b, n + c], rule);
+                assert_eq!(bits(&apart), bits(&with_gaps(&dx, n, c)), "{rule:?}, {n}, {a}, {b}, {c}");
             }
         }
     }

@@ -1,22 +1,21 @@
 use std::fmt::{self, Debug, Display, Formatter};
-use std::ops::{Deref, DerefMut};
 
-use crate::error::TensorError;
+use crate::error::{ShapeError, TensorError};
 use crate::scalar::Scalar;
+use crate::shape::Shape;
 use crate::tensor::Tensor;
 
-/// ∂l/∂θ of one parameter: a tensor that backward passes add to, and that an optimiser's step uses up.
+/// The gradient of one tensor of a network: ∂l/∂θ of a parameter, or the increment of a buffer. Backward passes add to it, and
+/// an optimizer's step clears it.
 ///
-/// **A gradient that is used up is zero**, and it costs nothing to make it so: no zeros are written, which would be a sixth of
-/// what an update with momentum moves through memory, and the next backward pass overwrites what was used instead of reading
-/// it and adding to it.
+/// **A gradient that is cleared is zero**, and no zeros are written for that: they would be a sixth of the memory traffic of an
+/// update with momentum. The next backward pass overwrites the old values instead of reading them.
 ///
-/// To a backward rule a gradient is a tensor to add to: whoever borrows the tensor mutably finds zeros in it, which are
-/// written first if need be. A rule that computes c ← β c + …, as products do, saves that with
-/// [`accumulate`](Self::accumulate).
+/// A backward rule adds in one of two ways. A product computes c ← β c + …, and [`accumulate`](Self::accumulate) tells it the
+/// β. Everything else adds to a tensor, which [`add_to`](Self::add_to) fills with zeros first where that is necessary.
 ///
 /// ```
-/// use backrule_tensor::{Grad, Tensor, matmul_tn_into};
+/// use backrule_tensor::{Grad, Tensor, TensorError, matmul_tn_into};
 ///
 /// let (dy, x) = (Tensor::from([[1.0], [2.0]]), Tensor::from([[3.0], [4.0]]));
 /// let mut dw: Grad<f64> = Grad::zeros_like(&Tensor::from([[0.0]]))?;
@@ -25,121 +24,260 @@ use crate::tensor::Tensor;
 /// dw.accumulate(|beta, dw| matmul_tn_into(&dy, &x, beta, dw))?;
 /// assert_eq!(dw, Tensor::from([[22.0]]));
 ///
-/// dw.use_up();
-/// assert_eq!(dw, Tensor::from([[0.0]]));
-/// dw.apply(|dw| dw + 5.0);
-/// assert_eq!(dw, Tensor::from([[5.0]]));
-/// # Ok::<(), backrule_tensor::TensorError>(())
+/// dw.clear();
+/// assert!(dw.is_zero() && dw.get().is_none());
+/// dw.add_to(|dw| dw.add(&Tensor::from([[5.0]])))?;
+/// assert_eq!(dw.get(), Some(&Tensor::from([[5.0]])));
+/// # Ok::<(), TensorError>(())
 /// ```
 ///
-/// Whoever only **reads** the tensor of a gradient that is used up still finds there what was used: something to look at
-/// after a step, such as `grad.as_slice()`. Comparing and printing a gradient take it for the zeros that it is.
+/// # Unwanted gradients
+/// The gradient of a frozen parameter is unwanted: it stays zero, backward rules don't compute it, and an optimizer leaves
+/// parameter and state as they are.
+///
+/// ```
+/// use backrule_tensor::{Grad, Tensor, TensorError};
+///
+/// let mut dw: Grad = Grad::zeros_like(&Tensor::from([1.0]))?;
+/// dw.set_wanted(false);
+/// dw.add_to(|_| -> Result<(), TensorError> { unreachable!("nobody wants it") })?;
+/// assert!(dw.is_zero());
+/// # Ok::<(), TensorError>(())
+/// ```
 #[derive(Clone)]
 pub struct Grad<T: Scalar = f32> {
+    /// Means nothing while the gradient is zero.
     tensor: Tensor<T>,
-    used_up: bool,
+    zero: bool,
+    unwanted: bool,
+    increments: u64,
 }
 
 impl<T: Scalar> Grad<T> {
-    /// Zeros of the shape of a parameter.
+    /// Zeros of the shape of a tensor.
     ///
     /// # Errors
     /// When there is no memory for them.
-    pub fn zeros_like(parameter: &Tensor<T>) -> Result<Self, TensorError> {
-        Ok(Self { tensor: Tensor::zeros_like(parameter)?, used_up: true })
+    pub fn zeros_like(tensor: &Tensor<T>) -> Result<Self, TensorError> {
+        let tensor = Tensor::zeros(tensor.shape())?;
+        Ok(Self { tensor, ..Self::default() })
     }
 
-    /// Adds what `f(β, c)` computes as c ← β c + …: β is 0 if the gradient is used up, so that what is in c doesn't count, NaN
-    /// included, and 1 if not.
+    /// The shape: that of the parameter or buffer.
+    pub fn shape(&self) -> Shape {
+        self.tensor.shape()
+    }
+
+    /// The values, or `None` where all of them are zero because nothing has been added.
+    pub fn get(&self) -> Option<&Tensor<T>> {
+        if self.zero { None } else { Some(&self.tensor) }
+    }
+
+    /// The values as a tensor, zeros included: to look at, not for a training step.
     ///
     /// # Errors
-    /// Those of `f`. A gradient that was used up stays so, whatever `f` has written.
+    /// When there is no memory for them.
+    pub fn to_tensor(&self) -> Result<Tensor<T>, TensorError> {
+        let mut tensor = Tensor::zeros(self.shape())?;
+        if let Some(values) = self.get() {
+            tensor.as_mut_slice().copy_from_slice(values.as_slice());
+        }
+        Ok(tensor)
+    }
+
+    /// The values to be changed, unless all of them are zero.
+    pub(crate) fn get_mut(&mut self) -> Option<&mut Tensor<T>> {
+        if self.zero { None } else { Some(&mut self.tensor) }
+    }
+
+    /// Adds the result of `f(β, c)`, which computes c ← β c + …: β is 0 if the gradient is zero, so that the old values in c
+    /// don't count, NaN included, and 1 if not. `f` is not called for an unwanted gradient.
+    ///
+    /// # Errors
+    /// Those of `f`. A gradient that was zero stays zero then.
     pub fn accumulate<E>(&mut self, f: impl FnOnce(T, &mut Tensor<T>) -> Result<(), E>) -> Result<(), E> {
-        f(if self.used_up { T::ZERO } else { T::ONE }, &mut self.tensor)?;
-        self.used_up = false;
+        if self.unwanted {
+            return Ok(());
+        }
+        f(if self.zero { T::ZERO } else { T::ONE }, &mut self.tensor)?;
+        self.zero = false;
         Ok(())
     }
 
-    /// Makes it zero, without writing a zero.
-    pub fn use_up(&mut self) {
-        self.used_up = true;
+    /// Lends the values to `f`, which adds to them; zeros are written first if the gradient is zero. `f` is not called for an
+    /// unwanted gradient.
+    ///
+    /// # Errors
+    /// Those of `f`. A gradient that was zero stays zero then.
+    pub fn add_to<E>(&mut self, f: impl FnOnce(&mut Tensor<T>) -> Result<(), E>) -> Result<(), E> {
+        self.accumulate(|beta, tensor| {
+            if beta == T::ZERO {
+                tensor.fill(T::ZERO);
+            }
+            f(tensor)
+        })
     }
 
-    /// Whether it is used up, and therefore zero. That it isn't doesn't mean that an element differs from 0.
-    pub fn is_used_up(&self) -> bool {
-        self.used_up
+    /// The way to add to the increment of a buffer, such as momentum · (mean of the batch − running mean): as
+    /// [`add_to`](Self::add_to), and [`count`](Self::count) is one more then. An optimizer adds increment ÷ count to the
+    /// buffer, so several passes before one step move it as far as one pass with the mean of their statistics.
+    ///
+    /// ```
+    /// use backrule_tensor::{Grad, Tensor, TensorError};
+    ///
+    /// let mut running_mean: Grad = Grad::zeros_like(&Tensor::from([0.0]))?;
+    /// for mean in [2.0, 6.0] {
+    ///     running_mean.increment(|delta| delta.add(&Tensor::from([0.1 * mean])))?;
+    /// }
+    /// assert_eq!(running_mean.count(), 2);
+    /// assert_eq!(running_mean, Tensor::from([0.8])); // a step will add 0.4 = 0.1 · 4
+    /// # Ok::<(), TensorError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of `f`. Nothing is counted then.
+    pub fn increment<E>(&mut self, f: impl FnOnce(&mut Tensor<T>) -> Result<(), E>) -> Result<(), E> {
+        self.increment_by(1, f)
+    }
+
+    /// As [`increment`](Self::increment), where `f` adds the sum of `count` increments.
+    ///
+    /// # Errors
+    /// Those of `f`. Nothing is counted then.
+    pub fn increment_by<E>(
+        &mut self,
+        count: u64,
+        f: impl FnOnce(&mut Tensor<T>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.add_to(f)?;
+        if !self.unwanted {
+            self.increments = self.increments.saturating_add(count);
+        }
+        Ok(())
+    }
+
+    /// How many increments there are in it.
+    pub fn count(&self) -> u64 {
+        self.increments
+    }
+
+    /// Makes it zero, without writing a zero.
+    pub fn clear(&mut self) {
+        self.zero = true;
+        self.increments = 0;
+    }
+
+    /// Whether it is zero because nothing has been added. That it isn't doesn't mean that an element differs from 0.
+    pub fn is_zero(&self) -> bool {
+        self.zero
+    }
+
+    /// Whether backward rules compute it.
+    pub fn is_wanted(&self) -> bool {
+        !self.unwanted
+    }
+
+    /// Freezes or thaws the parameter. What is in an unwanted gradient is lost.
+    pub fn set_wanted(&mut self, wanted: bool) {
+        self.unwanted = !wanted;
+        if self.unwanted {
+            self.clear();
+        }
+    }
+
+    /// Multiplies it by `factor`.
+    pub fn scale(&mut self, factor: T) {
+        if let Some(tensor) = self.get_mut() {
+            tensor.scale(factor);
+        }
+    }
+
+    /// Adds another gradient of the same tensor, of another part of the batch, say, and its count of increments. An unwanted
+    /// gradient stays zero.
+    ///
+    /// # Errors
+    /// When it has another shape.
+    pub fn add(&mut self, other: &Self) -> Result<(), ShapeError> {
+        let (expected, got) = (self.shape(), other.shape());
+        if expected != got {
+            return Err(ShapeError::new("addition of gradients", expected, got));
+        }
+        let Some(values) = other.get() else { return Ok(()) };
+        self.accumulate(|beta, tensor| {
+            if beta == T::ZERO {
+                tensor.as_mut_slice().copy_from_slice(values.as_slice());
+                return Ok(());
+            }
+            tensor.add(values)
+        })?;
+        if !self.unwanted {
+            self.increments = self.increments.saturating_add(other.increments);
+        }
+        Ok(())
+    }
+
+    /// Makes it zero, with the shape of `other`, and wanted or not as `other` is. The memory is reused.
+    ///
+    /// # Errors
+    /// When there is no memory for it.
+    pub fn clear_like(&mut self, other: &Self) -> Result<(), TensorError> {
+        if self.shape() != other.shape() {
+            self.tensor.resize(other.shape())?;
+        }
+        self.unwanted = other.unwanted;
+        self.clear();
+        Ok(())
     }
 }
 
-/// A gradient to be used.
+/// A gradient that is in use. For a buffer it is one increment.
 impl<T: Scalar> From<Tensor<T>> for Grad<T> {
     fn from(tensor: Tensor<T>) -> Self {
-        Self { tensor, used_up: false }
+        Self { tensor, zero: false, unwanted: false, increments: 1 }
     }
 }
 
-/// No elements, used up.
+/// No elements, zero.
 impl<T: Scalar> Default for Grad<T> {
     fn default() -> Self {
-        Self { tensor: Tensor::default(), used_up: true }
+        Self { tensor: Tensor::default(), zero: true, unwanted: false, increments: 0 }
     }
 }
 
-impl<T: Scalar> Deref for Grad<T> {
-    type Target = Tensor<T>;
-
-    fn deref(&self) -> &Tensor<T> {
-        &self.tensor
-    }
-}
-
-/// Writes the zeros of a gradient that is used up.
-impl<T: Scalar> DerefMut for Grad<T> {
-    fn deref_mut(&mut self) -> &mut Tensor<T> {
-        if self.used_up {
-            self.tensor.fill(T::ZERO);
-            self.used_up = false;
-        }
-        &mut self.tensor
-    }
-}
-
+/// Of values: a gradient that is zero equals zeros.
 impl<T: Scalar> PartialEq<Tensor<T>> for Grad<T> {
     fn eq(&self, other: &Tensor<T>) -> bool {
-        match self.used_up {
-            true => self.shape() == other.shape() && other.as_slice().iter().all(|&x| x == T::ZERO),
-            false => &self.tensor == other,
+        match self.get() {
+            Some(tensor) => tensor == other,
+            None => self.shape() == other.shape() && other.as_slice().iter().all(|&x| x == T::ZERO),
         }
     }
 }
 
 impl<T: Scalar> PartialEq for Grad<T> {
     fn eq(&self, other: &Self) -> bool {
-        match other.used_up {
-            true if self.used_up => self.shape() == other.shape(),
-            true => other == &self.tensor,
-            false => self == &other.tensor,
+        match (self.get(), other.get()) {
+            (_, Some(values)) => self == values,
+            (Some(values), None) => other == values,
+            (None, None) => self.shape() == other.shape(),
         }
     }
 }
 
 impl<T: Scalar> Debug for Grad<T> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match self.used_up {
-            true => write!(f, "zeros {}, used up", self.shape()),
-            false => Debug::fmt(&self.tensor, f),
+        match self.get() {
+            Some(tensor) => Debug::fmt(tensor, f),
+            None => write!(f, "zeros {}{}", self.shape(), if self.unwanted { ", unwanted" } else { "" }),
         }
     }
 }
 
 impl<T: Scalar> Display for Grad<T> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match self.used_up {
-            true => match Tensor::zeros_like(&self.tensor) {
-                Ok(zeros) => Display::fmt(&zeros, f),
-                Err(_) => Debug::fmt(self, f),
-            },
-            false => Display::fmt(&self.tensor, f),
+        match self.to_tensor() {
+            Ok(tensor) => Display::fmt(&tensor, f),
+            Err(_) => Debug::fmt(self, f),
         }
     }
 }
@@ -147,45 +285,50 @@ impl<T: Scalar> Display for Grad<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ShapeError;
 
-    fn used() -> Grad {
+    fn cleared() -> Grad {
         let mut grad = Grad::from(Tensor::from([f32::NAN, 2.0]));
-        grad.use_up();
+        grad.clear();
         grad
     }
 
-    #[test]
-    fn what_is_used_up_is_zero() {
-        let (grad, zeros) = (used(), Tensor::from([0.0, 0.0]));
-        assert!(grad.is_used_up());
-        assert_eq!(grad.as_slice()[1], 2.0);
-        assert_eq!(grad, zeros);
-        assert_eq!(grad, Grad::zeros_like(&zeros).unwrap());
-        assert_eq!(grad, Grad::from(zeros.clone()));
-        assert_eq!(Grad::from(zeros.clone()), grad);
-        assert_eq!(format!("{grad} {grad:?}"), format!("{zeros} zeros [2], used up"));
-        assert_ne!(grad, Tensor::from([0.0]));
-        assert_ne!(grad, Grad::zeros_like(&Tensor::from([0.0])).unwrap());
-        assert_ne!(grad, Tensor::from([0.0, 1.0]));
-        assert_ne!(grad, Grad::from(Tensor::from([0.0, 1.0])));
-        assert_eq!(Grad::<f32>::default(), Tensor::default());
+    fn zeros(tensor: &Tensor) -> Grad {
+        Grad::zeros_like(tensor).unwrap()
     }
 
     #[test]
-    fn who_borrows_it_finds_zeros() {
-        let mut grad = used();
-        assert_eq!(grad.as_mut_slice(), [0.0, 0.0]);
-        assert!(!grad.is_used_up());
-        grad.as_mut_slice()[0] = 3.0;
-        assert_eq!(grad.as_mut_slice(), [3.0, 0.0]);
+    fn a_cleared_gradient_is_zero() {
+        let (grad, tensor) = (cleared(), Tensor::from([0.0, 0.0]));
+        assert!(grad.is_zero() && grad.get().is_none());
+        assert_eq!(grad, tensor);
+        assert_eq!(grad, zeros(&tensor));
+        assert_eq!(grad, Grad::from(tensor.clone()));
+        assert_eq!(Grad::from(tensor.clone()), grad);
+        assert_eq!(format!("{grad} {grad:?}"), format!("{tensor} zeros [2]"));
+        assert_ne!(grad, Tensor::from([0.0]));
+        assert_ne!(grad, zeros(&Tensor::from([0.0])));
+        assert_ne!(grad, Tensor::from([0.0, 1.0]));
+        assert_ne!(grad, Grad::from(Tensor::from([0.0, 1.0])));
+        assert_eq!(Grad::<f32>::default(), Tensor::default());
         let tensor = Tensor::from([3.0_f32, 0.0]);
+        let grad = Grad::from(tensor.clone());
         assert_eq!(format!("{grad} {grad:?}"), format!("{tensor} {tensor:?}"));
     }
 
     #[test]
-    fn what_is_accumulated_overwrites_once() {
-        let mut grad = used();
+    fn a_rule_that_adds_finds_zeros() {
+        let mut grad = cleared();
+        let add = |grad: &mut Grad| grad.add_to(|values| values.add(&Tensor::from([3.0, 0.5]))).unwrap();
+        add(&mut grad);
+        assert_eq!(grad, Tensor::from([3.0, 0.5]));
+        add(&mut grad);
+        assert_eq!(grad, Tensor::from([6.0, 1.0]));
+        assert_eq!(grad.count(), 0);
+    }
+
+    #[test]
+    fn accumulating_overwrites_once() {
+        let mut grad = cleared();
         let mut factors = Vec::new();
         for _ in 0..2 {
             let result = grad.accumulate(|beta, c| {
@@ -200,13 +343,65 @@ mod tests {
     }
 
     #[test]
-    fn an_error_leaves_it_used_up() {
-        let mut grad = used();
-        let result = grad.accumulate(|_, c| {
-            c.apply(|_| 7.0);
-            Err("no")
-        });
-        assert_eq!(result, Err("no"));
-        assert_eq!(grad, Tensor::from([0.0, 0.0]));
+    fn an_error_leaves_it_zero() {
+        let mut grad = cleared();
+        assert_eq!(grad.accumulate(|_, _| Err("no")), Err("no"));
+        assert_eq!(grad.add_to(|_| Err("no")), Err("no"));
+        assert_eq!(grad.increment(|_| Err("no")), Err("no"));
+        assert!(grad.is_zero() && grad.count() == 0);
+    }
+
+    #[test]
+    fn increments_are_counted_until_it_is_cleared() {
+        let mut grad = cleared();
+        let one = Tensor::from([1.0, 2.0]);
+        grad.increment(|delta| delta.add(&one)).unwrap();
+        grad.increment_by(3, |delta| delta.add(&one)).unwrap();
+        assert_eq!((grad.count(), &grad), (4, &Tensor::from([2.0, 4.0]).into()));
+        grad.add(&one.into()).unwrap();
+        assert_eq!(grad.count(), 5);
+        grad.clear();
+        assert_eq!(grad.count(), 0);
+    }
+
+    #[test]
+    fn an_unwanted_gradient_stays_zero_and_no_rule_is_called() {
+        let mut grad = Grad::from(Tensor::from([1.0_f32]));
+        grad.set_wanted(false);
+        assert!(grad.is_zero() && !grad.is_wanted() && grad.count() == 0);
+        grad.accumulate(|_, _| Err("called")).unwrap();
+        grad.add_to(|_| Err("called")).unwrap();
+        grad.increment(|_| Err("called")).unwrap();
+        grad.add(&Tensor::from([1.0]).into()).unwrap();
+        grad.scale(f32::NAN);
+        assert!(grad.is_zero() && grad.count() == 0);
+        assert_eq!(format!("{grad:?}"), "zeros [1], unwanted");
+        grad.set_wanted(true);
+        assert!(grad.is_zero());
+        grad.add(&Tensor::from([1.0]).into()).unwrap();
+        assert_eq!(grad, Tensor::from([1.0]));
+    }
+
+    /// Zero and −0 is −0: nothing is added to an empty gradient.
+    #[test]
+    fn the_sum_with_zero_is_the_other_one() {
+        let mut sum = cleared();
+        sum.add(&Tensor::from([-0.0, 1.0]).into()).unwrap();
+        assert_eq!(sum.get().unwrap().as_slice()[0].to_bits(), (-0.0_f32).to_bits());
+        sum.add(&cleared()).unwrap();
+        assert_eq!(sum, Tensor::from([-0.0, 1.0]));
+        let error = sum.add(&Grad::default()).unwrap_err();
+        assert_eq!(error.to_string(), "addition of gradients: expected [2], got [0]");
+    }
+
+    #[test]
+    fn the_gradients_of_a_part_follow_those_of_the_whole() {
+        let (mut part, mut whole) = (Grad::from(Tensor::from([1.0_f32])), zeros(&Tensor::from([[1.0, 2.0]])));
+        part.clear_like(&whole).unwrap();
+        assert_eq!(part, Tensor::from([[0.0, 0.0]]));
+        assert!(part.is_wanted());
+        whole.set_wanted(false);
+        part.clear_like(&whole).unwrap();
+        assert!(!part.is_wanted());
     }
 }

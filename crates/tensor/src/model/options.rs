@@ -571,10 +571,12 @@ mod tests {
         assert_eq!(every_kind().to_string(), text);
     }
 
+    type Read = fn(&mut Options, &str) -> Result<(), ConfigError>;
+
     #[test]
     fn an_option_of_another_kind_is_refused_by_name() {
         for (name, _) in every_kind().iter() {
-            let others: [fn(&mut Options, &str) -> Result<(), ConfigError>; 7] = [
+            let readers: [Read; 7] = [
                 |options, name| options.number(name).map(drop),
                 |options, name| options.whole(name).map(drop),
                 |options, name| options.flag(name).map(drop),
@@ -589,7 +591,7 @@ mod tests {
                 "pairs" => 0,
                 _ => 1,
             };
-            let results = others.map(|read| read(&mut every_kind(), name));
+            let results = readers.map(|read| read(&mut every_kind(), name));
             assert_eq!(results.iter().filter(|result| result.is_ok()).count(), right, "{name}");
             for error in results.iter().filter_map(|result| result.as_ref().err()) {
                 assert_eq!(error.option, name);

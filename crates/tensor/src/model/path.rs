@@ -43,7 +43,7 @@ impl<'a> Path<'a> {
     }
 }
 
-/// As `str::strip_suffix`, for names: an optimiser's step compares each one, and a call to `memcmp` takes longer than the
+/// As `str::strip_suffix`, for names: an optimizer's step compares each one, and a call to `memcmp` takes longer than the
 /// comparison of a few bytes.
 fn without_suffix<'t>(text: &'t str, name: &str) -> Option<&'t str> {
     let rest = text.len().checked_sub(name.len())?;

@@ -3,9 +3,9 @@ use crate::model::options::Options;
 use crate::model::visit::NamedTensors;
 use crate::scalar::Scalar;
 
-/// What there is to save of an optimiser: its tensors, how many steps it has made, and its options.
+/// What there is to save of an optimizer: its tensors, how many steps it has made, and its options.
 ///
-/// The three belong together: velocities without the step count, or with another momentum, are another optimiser.
+/// The three belong together: velocities without the step count, or with another momentum, are another optimizer.
 pub trait TrainingState<T: Scalar>: NamedTensors<T> {
     /// The number of steps made so far.
     fn step_count(&self) -> u64;

@@ -1,21 +1,15 @@
+use crate::error::{ShapeError, TensorError};
+use crate::model::copy::{OPERATION, Source, number, with_places};
+use crate::model::entry::{LayoutEntry, difference};
 use crate::model::path::Path;
+use crate::model::role::Role;
 use crate::scalar::Scalar;
 use crate::tensor::Tensor;
 
-/// How a tensor of a network changes during training.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// A parameter θ: its gradient is ∂l/∂θ, and the optimiser's rule updates it.
-    Parameter,
-    /// A statistic that the layer keeps of its inputs, such as a batch norm's running mean: its entry among the
-    /// gradients is not a derivative but the increment to be added, and every optimiser adds just that.
-    Statistic,
-}
-
-/// Something that has tensors with names: a layer, a network, an optimiser's state.
+/// Something that has tensors with names: a layer, a network, an optimizer's state.
 ///
 /// Both functions visit the same tensors with the same names in the same order, which doesn't change as long as the
-/// structure doesn't: gradients, optimiser state and checkpoints rely on it. Visiting allocates nothing. What has no
+/// structure doesn't: gradients, optimizer state and checkpoints rely on it. Visiting allocates nothing. What has no
 /// tensors, such as an activation, implements the trait with an empty block.
 ///
 /// For a struct of tensors the macro [`named_tensors!`](crate::named_tensors) writes both; containers write them by hand.
@@ -71,10 +65,83 @@ pub trait NamedTensors<T: Scalar> {
         });
         found
     }
+
+    /// Makes all tensors those of `other`, which has the same structure: the same paths, roles and shapes in the same order.
+    ///
+    /// Takes time in proportion to the tensors, and allocates nothing when it is called again.
+    ///
+    /// ```
+    /// use backrule_tensor::{NamedTensors, Tensor};
+    ///
+    /// let mut net = vec![("weight", Tensor::from([1.0_f32, 2.0]))];
+    /// let best = vec![("weight", Tensor::from([3.0_f32, 4.0]))];
+    /// net.copy_tensors_from(&best)?;
+    /// assert_eq!(net, best);
+    ///
+    /// let error = net.copy_tensors_from(&vec![("scale", Tensor::from([5.0, 6.0]))]).unwrap_err();
+    /// assert_eq!(error.to_string(), "copy of tensors: expected the tensor `weight`, got the tensor `scale`");
+    /// assert_eq!(net, best);
+    /// # Ok::<(), backrule_tensor::TensorError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// About the first difference of structure. Nothing is copied then.
+    fn copy_tensors_from(&mut self, other: &dyn NamedTensors<T>) -> Result<(), TensorError> {
+        with_places(other.tensor_count(), |places| copy(self, other, places))
+    }
+}
+
+/// Path, role and shape of every tensor.
+pub(crate) fn entries<T: Scalar>(net: &(impl NamedTensors<T> + ?Sized)) -> Vec<LayoutEntry> {
+    let mut entries = Vec::new();
+    net.visit(Path::ROOT, &mut |path, role, tensor| {
+        entries.push(LayoutEntry { path: path.to_string(), role, shape: tensor.shape() });
+    });
+    entries
+}
+
+/// The target is lent out twice, for the comparison and for the copy, so a `visit_mut` that disagrees with its `visit` does no
+/// harm.
+fn copy<'a, T: Scalar>(
+    target: &mut (impl NamedTensors<T> + ?Sized),
+    source: &'a dyn NamedTensors<T>,
+    places: &mut [Source<'a, T>],
+) -> Result<(), TensorError> {
+    let mut free = places.iter_mut();
+    source.visit(Path::ROOT, &mut |path, role, tensor| {
+        if let Some(place) = free.next() {
+            *place = Some((number(path, role), tensor));
+        }
+    });
+    let (mut sources, mut same) = (places.iter().flatten(), true);
+    target.visit_mut(Path::ROOT, &mut |path, role, tensor| {
+        let source = sources.next();
+        same &= source.is_some_and(|(id, from)| from.shape() == tensor.shape() && *id == number(path, role));
+    });
+    if !same || sources.next().is_some() {
+        let (expected, got) = (entries(target), entries(source));
+        let all = 0..expected.len().max(got.len());
+        let problem = all.into_iter().find_map(|i| difference(OPERATION, expected.get(i), got.get(i)));
+        return Err(problem
+            .unwrap_or_else(|| ShapeError::new(OPERATION, "one order of visits", "two"))
+            .into());
+    }
+    let mut sources = places.iter().flatten();
+    target.visit_mut(Path::ROOT, &mut |_, _, tensor| {
+        if let Some((_, from)) = sources.next()
+            && from.shape() == tensor.shape()
+        {
+            tensor.as_mut_slice().copy_from_slice(from.as_slice());
+        }
+    });
+    Ok(())
 }
 
 /// Implements [`NamedTensors`] for a struct `Name<T>` whose fields are tensors, optional tensors, or have tensors
 /// themselves: each field under its own name, in the given order. Fields that are not mentioned aren't visited.
+///
+/// The tensors of the first braces are parameters unless they say otherwise. Those of `buffers` and `constants` have these
+/// [roles](Role). Both may be left out.
 ///
 /// ```
 /// use backrule_tensor::{NamedTensors, Role, Scalar, Tensor, named_tensors};
@@ -86,7 +153,7 @@ pub trait NamedTensors<T: Scalar> {
 ///     momentum: T,
 /// }
 ///
-/// named_tensors!(Affine { scale, shift } statistics { mean });
+/// named_tensors!(Affine { scale, shift } buffers { mean });
 ///
 /// let (scale, mean) = (Tensor::from([2.0_f32]), Tensor::from([0.5]));
 /// let mut layer = Affine { scale, shift: None, mean, momentum: 0.1 };
@@ -97,7 +164,11 @@ pub trait NamedTensors<T: Scalar> {
 /// ```
 #[macro_export]
 macro_rules! named_tensors {
-    ($name:ident { $($field:ident),* $(,)? } $(statistics { $($statistic:ident),* $(,)? })?) => {
+    (
+        $name:ident { $($field:ident),* $(,)? }
+        $(buffers { $($buffer:ident),* $(,)? })?
+        $(constants { $($constant:ident),* $(,)? })?
+    ) => {
         impl<T: $crate::Scalar> $crate::NamedTensors<T> for $name<T> {
             fn visit<'s>(
                 &'s self,
@@ -105,7 +176,16 @@ macro_rules! named_tensors {
                 visitor: &mut dyn FnMut($crate::Path<'_>, $crate::Role, &'s $crate::Tensor<T>),
             ) {
                 $($crate::NamedTensors::visit(&self.$field, path.join(stringify!($field)), visitor);)*
-                $($(visitor(path.join(stringify!($statistic)), $crate::Role::Statistic, &self.$statistic);)*)?
+                $($($crate::NamedTensors::visit(
+                    &self.$buffer,
+                    path.join(stringify!($buffer)),
+                    &mut |path, role, tensor| visitor(path, role.within($crate::Role::Buffer), tensor),
+                );)*)?
+                $($($crate::NamedTensors::visit(
+                    &self.$constant,
+                    path.join(stringify!($constant)),
+                    &mut |path, _, tensor| visitor(path, $crate::Role::Constant, tensor),
+                );)*)?
             }
 
             fn visit_mut<'s>(
@@ -114,7 +194,16 @@ macro_rules! named_tensors {
                 visitor: &mut dyn FnMut($crate::Path<'_>, $crate::Role, &'s mut $crate::Tensor<T>),
             ) {
                 $($crate::NamedTensors::visit_mut(&mut self.$field, path.join(stringify!($field)), visitor);)*
-                $($(visitor(path.join(stringify!($statistic)), $crate::Role::Statistic, &mut self.$statistic);)*)?
+                $($($crate::NamedTensors::visit_mut(
+                    &mut self.$buffer,
+                    path.join(stringify!($buffer)),
+                    &mut |path, role, tensor| visitor(path, role.within($crate::Role::Buffer), tensor),
+                );)*)?
+                $($($crate::NamedTensors::visit_mut(
+                    &mut self.$constant,
+                    path.join(stringify!($constant)),
+                    &mut |path, _, tensor| visitor(path, $crate::Role::Constant, tensor),
+                );)*)?
             }
         }
     };
@@ -180,30 +269,65 @@ mod tests {
     struct Inner<T> {
         a: Tensor<T>,
         mean: Tensor<T>,
+        variance: Option<Tensor<T>>,
+        table: Tensor<T>,
     }
 
-    named_tensors!(Inner { a } statistics { mean });
+    named_tensors!(Inner { a } buffers { mean, variance } constants { table });
 
-    struct Outer<T> {
+    struct Outer<T: Scalar> {
         inner: Inner<T>,
         b: Option<Tensor<T>>,
         none: Option<Tensor<T>>,
+        kept: Inner<T>,
+        frozen: Inner<T>,
     }
 
-    named_tensors!(Outer { inner, b, none });
+    named_tensors!(Outer { inner, b, none } buffers { kept } constants { frozen });
 
     #[test]
     fn the_macro_writes_two_visits_that_agree() {
         let tensor = || Tensor::from([1.0_f32]);
-        let mut outer = Outer { inner: Inner { a: tensor(), mean: tensor() }, b: Some(tensor()), none: None };
+        let inner = |variance| Inner { a: tensor(), mean: tensor(), variance, table: tensor() };
+        let mut outer = Outer {
+            inner: inner(Some(tensor())),
+            b: Some(tensor()),
+            none: None,
+            kept: inner(None),
+            frozen: inner(None),
+        };
         let (mut seen, mut lent) = (Vec::new(), Vec::new());
         outer.visit(Path::ROOT, &mut |path, role, _| seen.push((path.to_string(), role)));
         outer.visit_mut(Path::ROOT, &mut |path, role, _| lent.push((path.to_string(), role)));
-        let expected =
-            [("inner.a", Role::Parameter), ("inner.mean", Role::Statistic), ("b", Role::Parameter)];
+        let expected = [
+            ("inner.a", Role::Parameter),
+            ("inner.mean", Role::Buffer),
+            ("inner.variance", Role::Buffer),
+            ("inner.table", Role::Constant),
+            ("b", Role::Parameter),
+            ("kept.a", Role::Buffer),
+            ("kept.mean", Role::Buffer),
+            ("kept.table", Role::Constant),
+            ("frozen.a", Role::Constant),
+            ("frozen.mean", Role::Constant),
+            ("frozen.table", Role::Constant),
+        ];
         assert_eq!(seen, expected.map(|(path, role)| (path.to_string(), role)));
         assert_eq!(seen, lent);
-        assert!(outer.none.is_none());
+    }
+
+    struct OnlyConstants<T> {
+        table: Tensor<T>,
+    }
+
+    named_tensors!(OnlyConstants {} constants { table });
+
+    #[test]
+    fn a_list_of_the_macro_may_be_left_out() {
+        let table = Tensor::from([1.0_f32]);
+        let mut roles = Vec::new();
+        OnlyConstants { table }.visit(Path::ROOT, &mut |_, role, _| roles.push(role));
+        assert_eq!(roles, [Role::Constant]);
     }
 
     #[test]

@@ -1,0 +1,178 @@
+//! A checkpoint that was read and verified.
+
+pub(crate) mod inspect;
+pub(crate) mod load;
+pub(crate) mod open;
+pub(crate) mod payload;
+
+use std::fmt;
+
+use serde::de::DeserializeOwned;
+
+use crate::checkpoint::payload::{Elements, Payload};
+use crate::format::entry::{Entry, Group, TensorInfo};
+use crate::format::header::Header;
+use crate::format::section::{Section, SectionError};
+use crate::run::{OptimizerState, Run};
+
+/// A checkpoint: verified from the first byte to the last.
+///
+/// [`Checkpoint::of`] begins a new one. [`load`](Self::load) reads one into memory, [`open`](Self::open)
+/// leaves the elements in the file. [`restore`](Self::restore) and
+/// [`restore_with_optimizer`](Self::restore_with_optimizer) put the values back. As text it is a list of
+/// everything in it, but the elements: see [`open`](Self::open).
+///
+/// ```
+/// use backrule_io::tensor::Tensor;
+/// use backrule_io::{Checkpoint, Run};
+///
+/// let mut net = vec![("weight", Tensor::from([1.0_f32, 2.0]))];
+/// let run = Run { epoch: 3, seed: Some(42), ..Run::default() };
+/// let bytes = Checkpoint::of(&net).run(&run).metadata(&"first try".to_string())?.to_bytes()?;
+///
+/// let checkpoint = Checkpoint::from_bytes(&bytes)?;
+/// assert_eq!(*checkpoint.run(), run);
+/// assert_eq!(checkpoint.metadata::<String>()?, "first try");
+///
+/// net[0].1.fill(0.0);
+/// checkpoint.restore(&mut net)?;
+/// assert_eq!(net[0].1.as_slice(), [1.0, 2.0]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Checkpoint {
+    header: Header,
+    /// All tensors' elements, in the order of the header's entries.
+    payload: Payload,
+    source: Source,
+}
+
+/// What it was read from.
+#[derive(Clone, Copy)]
+pub(crate) enum Source {
+    /// A checkpoint of so many bytes.
+    Checkpoint { length: u64 },
+    /// A file without checksums.
+    #[cfg(feature = "safetensors")]
+    Safetensors { length: u64 },
+}
+
+impl Checkpoint {
+    pub(crate) fn new(header: Header, payload: Payload, source: Source) -> Self {
+        Self { header, payload, source }
+    }
+
+    /// Where the run was: epoch, step, position in the data, seed, version of the program. All of a default
+    /// one where nothing was given to [`Snapshot::run`](crate::Snapshot::run).
+    pub fn run(&self) -> &Run {
+        &self.header.run
+    }
+
+    /// The optimizer's steps and options; `None` when no optimizer was saved.
+    pub fn optimizer(&self) -> Option<&OptimizerState> {
+        self.header.optimizer_state.as_ref()
+    }
+
+    /// The value that was given to [`Snapshot::metadata`](crate::Snapshot::metadata).
+    ///
+    /// # Errors
+    /// Those of [`section`](Self::section).
+    pub fn metadata<M: DeserializeOwned>(&self) -> Result<M, SectionError> {
+        self.section(Section::Metadata)
+    }
+
+    /// The value that was given to [`Snapshot::metrics`](crate::Snapshot::metrics).
+    ///
+    /// # Errors
+    /// Those of [`section`](Self::section).
+    pub fn metrics<M: DeserializeOwned>(&self) -> Result<M, SectionError> {
+        self.section(Section::Metrics)
+    }
+
+    /// The value that was given to [`Snapshot::schedule`](crate::Snapshot::schedule).
+    ///
+    /// # Errors
+    /// Those of [`section`](Self::section).
+    pub fn schedule<M: DeserializeOwned>(&self) -> Result<M, SectionError> {
+        self.section(Section::Schedule)
+    }
+
+    /// The value that was given to [`Snapshot::architecture`](crate::Snapshot::architecture).
+    ///
+    /// It is data and may be anybody's. Where it claims sizes, compare them with
+    /// [`element_count`](Self::element_count) before memory is taken for them; `Architecture::build` of
+    /// backrule-nn asks for that number.
+    ///
+    /// # Errors
+    /// Those of [`section`](Self::section).
+    pub fn architecture<M: DeserializeOwned>(&self) -> Result<M, SectionError> {
+        self.section(Section::Architecture)
+    }
+
+    /// The number of elements of all the network's tensors. The file holds as many: that was checked.
+    pub fn element_count(&self) -> usize {
+        let network = self.tensors().filter(|info| info.group == Group::Network);
+        network.fold(0, |sum, info| sum.saturating_add(info.shape.elements()))
+    }
+
+    /// The value of a section. Fields that its type has gained since it was saved need `#[serde(default)]`;
+    /// any self-describing type, such as `serde_json::Value`, shows what there is.
+    ///
+    /// # Errors
+    /// When it was not saved, or is not an `M`.
+    pub fn section<M: DeserializeOwned>(&self, section: Section) -> Result<M, SectionError> {
+        self.header.value(section)
+    }
+
+    /// The sections that were saved.
+    pub fn sections(&self) -> impl Iterator<Item = Section> {
+        self.header.sections().map(|(section, _)| section)
+    }
+
+    /// All tensors in the order in which they were visited: first the network's, then the optimizer's.
+    pub fn tensors(&self) -> impl Iterator<Item = TensorInfo> {
+        self.header.entries().map(|entry| entry.info())
+    }
+
+    /// Every tensor of a group with its elements.
+    pub(crate) fn group(&self, group: Group) -> impl Iterator<Item = (TensorInfo, Elements<'_>)> {
+        (self.elements())
+            .filter(move |(entry, _)| entry.group == group)
+            .map(|(entry, elements)| (entry.info(), elements))
+    }
+
+    /// Every tensor with its elements. The sizes add up: that was checked when they were read.
+    fn elements(&self) -> impl Iterator<Item = (Entry<'_>, Elements<'_>)> {
+        let mut end = 0_usize;
+        self.header.entries().map(move |entry| {
+            let (offset, size, crc) = (end, entry.size(), entry.crc);
+            end = end.saturating_add(size);
+            (entry, Elements { payload: &self.payload, offset, size, crc })
+        })
+    }
+
+    pub(crate) fn payload(&self) -> &Payload {
+        &self.payload
+    }
+}
+
+/// Of elements that stay in a file the checksums are compared.
+impl PartialEq for Checkpoint {
+    fn eq(&self, other: &Self) -> bool {
+        let elements = match (&self.payload, &other.payload) {
+            (Payload::Memory(a), Payload::Memory(b)) => a == b,
+            _ => true,
+        };
+        elements && self.header == other.header
+    }
+}
+
+/// A summary: the elements would be too many.
+impl fmt::Debug for Checkpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Checkpoint")
+            .field("run", &self.header.run)
+            .field("tensors", &self.header.entries().count())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,231 @@
+//! The elements of a checkpoint: in memory, or in the file that was verified.
+
+use std::fs::{File, Metadata};
+use std::io;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use backrule_tensor::Scalar;
+use crc32fast::Hasher;
+
+/// Bytes of a file that are read and converted at a time.
+const PIECE: usize = 128 << 10;
+
+#[derive(Clone)]
+pub(crate) enum Payload {
+    Memory(Arc<Vec<u8>>),
+    /// The file stays open: once another one is put into its place, this is still the one that was verified.
+    Stored {
+        file: Arc<File>,
+        /// Where in the file the payload begins.
+        start: u64,
+        verified: Stamp,
+    },
+}
+
+/// What changes when a file is written to.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Stamp {
+    length: u64,
+    modified: Option<SystemTime>,
+}
+
+impl Stamp {
+    pub(crate) fn of(metadata: &Metadata) -> Self {
+        Self { length: metadata.len(), modified: metadata.modified().ok() }
+    }
+}
+
+impl Payload {
+    /// Where a payload of `size` bytes begins, `tail` bytes before the end of a file of `length`. They add
+    /// up: that was checked.
+    pub(crate) fn start_of(length: u64, size: u64, tail: u64) -> u64 {
+        length.saturating_sub(size).saturating_sub(tail)
+    }
+
+    /// Whether the file is as it was when it was verified.
+    pub(crate) fn unchanged(&self) -> io::Result<bool> {
+        match self {
+            Self::Memory(_) => Ok(true),
+            Self::Stored { file, verified, .. } => Ok(Stamp::of(&file.metadata()?) == *verified),
+        }
+    }
+}
+
+/// One tensor's elements.
+#[derive(Clone, Copy)]
+pub(crate) struct Elements<'c> {
+    pub(crate) payload: &'c Payload,
+    /// From the beginning of the payload.
+    pub(crate) offset: usize,
+    pub(crate) size: usize,
+    pub(crate) crc: u32,
+}
+
+/// The elements in the file are no longer those that were verified, or can't be read any more.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Lost {
+    #[error("it was written to")]
+    Changed,
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+impl Elements<'_> {
+    /// Bit for bit.
+    pub(crate) fn copy_to<T: Scalar>(&self, mut values: &mut [T]) -> Result<(), Lost> {
+        self.pieces(|bytes| {
+            let count = bytes.len().checked_div(T::DTYPE.size()).unwrap_or(0);
+            if let Some(part) = values.split_off_mut(..count) {
+                T::read_le(bytes, part);
+            }
+        })
+    }
+
+    /// All bytes, as whole elements. What is read from a file is verified a second time, on its way.
+    pub(crate) fn pieces(&self, mut take: impl FnMut(&[u8])) -> Result<(), Lost> {
+        let (file, start) = match self.payload {
+            Payload::Memory(bytes) => {
+                let end = self.offset.saturating_add(self.size);
+                take(bytes.get(self.offset..end).unwrap_or_default());
+                return Ok(());
+            }
+            Payload::Stored { file, start, .. } => (file, start),
+        };
+        let mut buffer = vec![0; self.size.min(PIECE)];
+        let mut at = start.saturating_add(self.offset as u64);
+        let mut left = self.size;
+        let mut crc = Hasher::new();
+        while left > 0 {
+            buffer.truncate(left);
+            read_exact_at(file, &mut buffer, at)?;
+            crc.update(&buffer);
+            take(&buffer);
+            at = at.saturating_add(buffer.len() as u64);
+            left = left.saturating_sub(buffer.len());
+        }
+        if crc.finalize() == self.crc { Ok(()) } else { Err(Lost::Changed) }
+    }
+}
+
+/// Whether a file can be read at an offset, without a position that its users share.
+pub(crate) const CAN_STAY: bool = cfg!(any(unix, windows));
+
+#[cfg(unix)]
+fn read_exact_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, buffer, offset)
+}
+
+#[cfg(windows)]
+fn read_exact_at(file: &File, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
+    while !buffer.is_empty() {
+        let count = std::os::windows::fs::FileExt::seek_read(file, buffer, offset)?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        buffer = buffer.get_mut(count..).unwrap_or_default();
+        offset = offset.saturating_add(count as u64);
+    }
+    Ok(())
+}
+
+#[cfg(not(any(unix, windows)))]
+fn read_exact_at(_: &File, _: &mut [u8], _: u64) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::{Seek, SeekFrom, Write};
+    use std::path::Path;
+
+    use backrule_tensor::Tensor;
+
+    use crate::checkpoint::Checkpoint;
+    use crate::restore::RestoreError;
+    use backrule_testkit::Scratch;
+
+    type Net = Vec<(&'static str, Tensor)>;
+
+    /// The second takes several pieces, with a shorter one at the end.
+    fn net(first: f32) -> Net {
+        let values = (0..100_001).map(|i| first + i as f32).collect();
+        vec![
+            ("0", Tensor::from([first])),
+            ("a", Tensor::from_vec([100_001], values).unwrap()),
+            ("b", Tensor::from([first, -first])),
+        ]
+    }
+
+    /// Writes into the last element, which is one of `b`.
+    fn write_into(path: &Path) -> fs::File {
+        let mut file = fs::File::options().write(true).open(path).unwrap();
+        let length = file.metadata().unwrap().len();
+        file.seek(SeekFrom::Start(length - 5)).unwrap();
+        file.write_all(b"x").unwrap();
+        file
+    }
+
+    #[test]
+    fn what_stays_in_the_file_is_restored_from_there() {
+        let scratch = Scratch::new("kept");
+        let path = scratch.0.join("model.brk");
+        Checkpoint::of(&net(1.0)).save(&path).unwrap();
+        let checkpoint = Checkpoint::open(&path).unwrap();
+        // Another file in its place: the one that was verified is still open.
+        Checkpoint::of(&net(5.0)).save(&path).unwrap();
+        for checkpoint in [checkpoint.clone(), checkpoint] {
+            let mut restored = net(9.0);
+            checkpoint.restore(&mut restored).unwrap();
+            assert_eq!(restored, net(1.0));
+        }
+    }
+
+    #[test]
+    fn a_file_that_was_written_to_changes_nothing() {
+        let scratch = Scratch::new("written-to");
+        let path = scratch.0.join("model.brk");
+        Checkpoint::of(&net(1.0)).save(&path).unwrap();
+        let checkpoint = Checkpoint::open(&path).unwrap();
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        file.set_len(file.metadata().unwrap().len() - 1).unwrap();
+        let mut other = net(9.0);
+        let error = checkpoint.restore(&mut other).unwrap_err();
+        assert!(matches!(error, RestoreError::Changed { .. }), "{error}");
+        assert_eq!(other, net(9.0));
+    }
+
+    /// The one exception to all or nothing: it is told, and the tensor is named.
+    #[test]
+    fn a_file_that_is_written_to_meanwhile_is_noticed() {
+        let scratch = Scratch::new("meanwhile");
+        let path = scratch.0.join("model.brk");
+        Checkpoint::of(&net(1.0)).save(&path).unwrap();
+        let checkpoint = Checkpoint::open(&path).unwrap();
+        let modified = fs::metadata(&path).unwrap().modified().unwrap();
+        // No trace of it in the times.
+        write_into(&path).set_modified(modified).unwrap();
+        match checkpoint.restore(&mut net(9.0)) {
+            Err(RestoreError::Interrupted { path, .. }) => assert_eq!(path, "b"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_was_loaded_no_longer_needs_its_file() {
+        let scratch = Scratch::new("loaded");
+        let path = scratch.0.join("model.brk");
+        Checkpoint::of(&net(1.0)).save(&path).unwrap();
+        let checkpoint = Checkpoint::load(&path).unwrap();
+        // Written over, and cut.
+        let mut file = fs::File::options().write(true).open(&path).unwrap();
+        file.write_all(&[0; 1000]).unwrap();
+        file.set_len(1000).unwrap();
+        for checkpoint in [checkpoint.clone(), checkpoint] {
+            let mut restored = net(9.0);
+            checkpoint.restore(&mut restored).unwrap();
+            assert_eq!(restored, net(1.0));
+        }
+    }
+}

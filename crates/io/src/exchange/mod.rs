@@ -1,0 +1,5 @@
+//! Files for and from others.
+
+pub mod npy;
+#[cfg(feature = "safetensors")]
+pub mod safetensors;

@@ -1,0 +1,191 @@
+//! Weights in the [safetensors](https://huggingface.co/docs/safetensors) format, for PyTorch and other
+//! readers.
+//!
+//! Names and layouts carry over: a path such as `fc1.weight` is what a `state_dict` calls it, a dense layer's
+//! weight is `[out, in]` on both sides, and elements are in row-major order. In Python,
+//! `safetensors.torch.load_file` reads what [`save`] writes, and `save_file(model.state_dict(), path)` writes
+//! what [`load`] reads.
+//!
+//! A file is loaded as a [`Checkpoint`] with nothing but tensors. It is restored as strictly as any other, or
+//! as freely on request:
+//!
+//! ```
+//! use backrule_io::safetensors;
+//! use backrule_io::tensor::Tensor;
+//!
+//! # let folder = std::env::temp_dir().join(format!("backrule-safetensors-doc-{}", std::process::id()));
+//! # std::fs::create_dir_all(&folder)?;
+//! # let path = folder.join("model.safetensors");
+//! let theirs = vec![("0.weight", Tensor::from([[1.0_f32, 2.0]])), ("0.bias", Tensor::from([3.0]))];
+//! safetensors::save(&theirs, &path)?;
+//!
+//! let mut net = vec![("fc1.weight", Tensor::from([[0.0_f32, 0.0]])), ("fc1.bias", Tensor::from([0.0]))];
+//! safetensors::load(&path)?.restoring().rename("0", "fc1").restore_into(&mut net)?;
+//! assert_eq!(net[0].1.as_slice(), [1.0, 2.0]);
+//! assert_eq!(net[1].1.as_slice(), [3.0]);
+//! # std::fs::remove_dir_all(&folder)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! To resume training, save a checkpoint: this format has no checksums, no optimizer and no place for a run.
+
+mod header;
+pub(crate) mod problem;
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead, BufWriter, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use backrule_tensor::{DType, MemoryError, NamedTensors, Scalar, Shape, Tensor};
+
+pub use problem::Problem;
+
+use crate::checkpoint::load::{LoadError, read_bytes, read_file};
+use crate::checkpoint::payload::{CAN_STAY, Payload, Stamp};
+use crate::checkpoint::{Checkpoint, Source};
+use crate::file::replace::replace;
+use crate::format::entry::{Entry, Group};
+use crate::format::header::Header;
+use crate::format::limits::{self, LimitError, MAX_HEADER};
+use crate::format::problem::{LoadProblem, Malformed};
+use crate::format::reader;
+use crate::run::Run;
+use crate::snapshot::{self, SaveError};
+
+/// Before the header, its length.
+const LENGTH: u64 = 8;
+
+/// Writes the tensors of a network, in their order, with `format: pt` as metadata.
+///
+/// The file is put in place as that of a checkpoint is: see [`Snapshot::save`](crate::Snapshot::save).
+///
+/// # Errors
+/// Those of [`Snapshot::save`](crate::Snapshot::save), and [`SaveError::Reserved`] for a tensor with the name
+/// `__metadata__`.
+pub fn save<T: Scalar>(
+    network: &(impl NamedTensors<T> + ?Sized),
+    path: impl AsRef<Path>,
+) -> Result<(), SaveError> {
+    let tensors = network.tensors();
+    let head = head(&tensors)?;
+    replace(path.as_ref(), |out| {
+        let mut out = BufWriter::new(out);
+        write(&head, &tensors, &mut out)?;
+        out.flush()
+    })?;
+    Ok(())
+}
+
+/// The bytes of the file that [`save`] would write.
+///
+/// # Errors
+/// Those of [`save`] that don't come from the system.
+pub fn to_bytes<T: Scalar>(network: &(impl NamedTensors<T> + ?Sized)) -> Result<Vec<u8>, SaveError> {
+    let tensors = network.tensors();
+    let head = head(&tensors)?;
+    let size = |tensor: &Tensor<T>| tensor.len().saturating_mul(T::DTYPE.size());
+    let size = tensors.iter().fold(head.len(), |sum, (_, tensor)| sum.saturating_add(size(tensor)));
+    let mut out = snapshot::memory(size)?;
+    snapshot::written(write(&head, &tensors, &mut out))?;
+    Ok(out)
+}
+
+fn head<T: Scalar>(tensors: &[(String, &Tensor<T>)]) -> Result<Vec<u8>, SaveError> {
+    let entries: Vec<_> =
+        (tensors.iter()).map(|(path, tensor)| entry(path, T::DTYPE, tensor.shape(), 0)).collect();
+    // The same limits as a checkpoint's, because one is made of it when it is loaded.
+    snapshot::check_paths(&entries)?;
+    checkpoint_header(&entries)?;
+    header::encode(&entries)
+}
+
+/// The header of a checkpoint with nothing but tensors.
+fn checkpoint_header(entries: &[Entry<'_>]) -> Result<Vec<u8>, LimitError> {
+    crate::format::header::encode(&Run::default(), None, &BTreeMap::new(), entries)
+}
+
+fn entry(path: &str, dtype: DType, shape: Shape, crc: u32) -> Entry<'_> {
+    Entry { group: Group::Network, path, dtype, shape, crc }
+}
+
+fn write<T: Scalar>(head: &[u8], tensors: &[(String, &Tensor<T>)], out: &mut impl Write) -> io::Result<()> {
+    out.write_all(head)?;
+    tensors.iter().try_for_each(|(_, tensor)| snapshot::chunks(tensor, |bytes| out.write_all(bytes)))
+}
+
+/// Reads a file whose elements are all `F32` or `F64` into memory, and checks its structure. Metadata are
+/// passed over.
+///
+/// Nothing in it can make this panic. The memory that it takes is bounded by the length of the file, twelve
+/// times that of its header, and 1 MiB. There are no checksums in this format: damage to elements is not
+/// noticed.
+///
+/// # Errors
+/// When the file can't be read, is no safetensors file, has elements of another type (the message names the
+/// tensor), is beyond the [limits] of a checkpoint, or doesn't fit into memory. The message names the file.
+pub fn load(path: impl AsRef<Path>) -> Result<Checkpoint, LoadError> {
+    read_file(path.as_ref(), |mut input, length| read_to_memory(&mut input, length))
+}
+
+/// The same with the elements left in the file, as [`Checkpoint::open`] leaves them.
+///
+/// # Errors
+/// Those of [`load`].
+pub fn open(path: impl AsRef<Path>) -> Result<Checkpoint, LoadError> {
+    if !CAN_STAY {
+        return load(path);
+    }
+    read_file(path.as_ref(), |mut input, length| {
+        let verified = Stamp::of(&input.get_ref().metadata()?);
+        let begin = |size| Ok(Payload::start_of(length, size, 0));
+        let (header, start) = read(&mut input, length, begin, |_, _| {})?;
+        let payload = Payload::Stored { file: Arc::new(input.into_inner()), start, verified };
+        Ok(Checkpoint::new(header, payload, Source::Safetensors { length }))
+    })
+}
+
+/// The same for a file's bytes in memory. The elements are copied.
+///
+/// # Errors
+/// Those of [`load`].
+pub fn from_bytes(bytes: &[u8]) -> Result<Checkpoint, LoadError> {
+    read_bytes(bytes, |input, length| read_to_memory(input, length))
+}
+
+fn read_to_memory(input: &mut impl BufRead, length: u64) -> Result<Checkpoint, LoadProblem> {
+    let (header, bytes) = read(input, length, reader::memory, reader::keep)?;
+    Ok(Checkpoint::new(header, Payload::Memory(Arc::new(bytes)), Source::Safetensors { length }))
+}
+
+/// As [`reader::read`].
+fn read<K>(
+    input: &mut impl BufRead,
+    length: u64,
+    begin: impl FnOnce(u64) -> Result<K, LoadProblem>,
+    mut keep: impl FnMut(&mut K, &[u8]),
+) -> Result<(Header, K), LoadProblem> {
+    let there = length.checked_sub(LENGTH).ok_or(Problem::Short { found: length })?;
+    let claimed = reader::read_exactly(input, LENGTH)?;
+    let claimed = claimed.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    let size = there.checked_sub(claimed).ok_or(Problem::HeaderLength { claimed, there })?;
+    limits::check("bytes of the header", usize::try_from(claimed).unwrap_or(usize::MAX), MAX_HEADER)?;
+
+    let json = reader::read_exactly(input, claimed)?;
+    let json = std::str::from_utf8(&json).map_err(|error| Problem::Utf8 { at: error.valid_up_to() })?;
+    let tensors = header::decode(json, size)?;
+
+    let mut kept = begin(size)?;
+    let mut entries = Vec::new();
+    (entries.try_reserve_exact(tensors.len()))
+        .map_err(|_| MemoryError::new("load", tensors.len().saturating_mul(size_of::<Entry<'_>>())))?;
+    for tensor in &tensors {
+        let mut entry = entry(&tensor.name, tensor.dtype, tensor.shape, 0);
+        entry.crc = reader::pieces(input, entry.size(), |piece| keep(&mut kept, piece))?.finalize();
+        entries.push(entry);
+    }
+    if !input.fill_buf()?.is_empty() {
+        return Err(Malformed::Grew.into());
+    }
+    Ok((Header::decode(checkpoint_header(&entries)?)?, kept))
+}

@@ -1,0 +1,52 @@
+//! What a checkpoint may hold. The same limits apply to writing and to reading, so what was saved can be
+//! loaded. The rank of a tensor is limited by [`MAX_RANK`](backrule_tensor::MAX_RANK).
+
+use backrule_tensor::Options;
+
+/// Tensors of the network, and as many again of the optimizer.
+pub const MAX_TENSORS: usize = 65_536;
+/// Bytes of a tensor's path in UTF-8.
+pub const MAX_PATH: usize = 512;
+/// Bytes of the header: all paths, shapes and sections.
+pub const MAX_HEADER: usize = 16 << 20;
+/// Bytes of each [`Section`](crate::Section).
+pub const MAX_SECTION: usize = 8 << 20;
+/// How deep values may be nested in a section.
+pub const MAX_SECTION_DEPTH: usize = 128;
+/// Bytes of the program's version in UTF-8.
+pub const MAX_PROGRAM: usize = 256;
+/// Options of the optimizer.
+pub const MAX_OPTIONS: usize = Options::MAX;
+/// Bytes of an option's name in UTF-8.
+pub const MAX_OPTION_NAME: usize = Options::MAX_NAME;
+/// Bytes of an option that is a word, in UTF-8.
+pub const MAX_OPTION_WORD: usize = Options::MAX_WORD;
+/// Values of all options that are lists, together.
+pub const MAX_OPTION_VALUES: usize = Options::MAX_LIST;
+/// How deep the lists of an option may be nested.
+pub const MAX_OPTION_NESTING: usize = Options::MAX_NESTING;
+
+/// More of something than a checkpoint can hold: see [`limits`](crate::limits).
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{found} {what}, and the limit is {limit}")]
+pub struct LimitError {
+    /// What there is too much of, such as `bytes of metadata`.
+    pub what: String,
+    /// How much there is.
+    pub found: usize,
+    /// How much there may be.
+    pub limit: usize,
+}
+
+backrule_tensor::readable! { struct LimitError { what, found, limit } }
+
+impl LimitError {
+    pub(crate) fn new(what: impl Into<String>, found: usize, limit: usize) -> Self {
+        Self { what: what.into(), found, limit }
+    }
+}
+
+/// Refuses a `found` above `limit`.
+pub(crate) fn check(what: &str, found: usize, limit: usize) -> Result<(), LimitError> {
+    if found <= limit { Ok(()) } else { Err(LimitError::new(what, found, limit)) }
+}

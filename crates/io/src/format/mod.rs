@@ -1,0 +1,18 @@
+//! The format of a checkpoint. docs/checkpoint-format.md specifies it to the byte.
+//!
+//! From the bottom: `limits`, `entry`, `section`; `problem`, what reading finds wrong; `checksum`;
+//! `envelope`, the first 40 bytes; `codec`, the only module that knows bincode; `options` and `header`;
+//! `reader`, which reads a whole file.
+
+pub(crate) mod checksum;
+pub(crate) mod codec;
+pub(crate) mod entry;
+pub(crate) mod envelope;
+pub(crate) mod header;
+pub mod limits;
+pub(crate) mod options;
+pub(crate) mod problem;
+pub(crate) mod quoted;
+pub(crate) mod reader;
+pub(crate) mod section;
+mod show;

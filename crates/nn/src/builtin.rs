@@ -1,0 +1,455 @@
+//! What a built-in layer adds to its rule: its name in files, how it is built of settings, and samples for tests.
+
+use std::any::TypeId;
+
+use backrule_tensor::{ConfigError, IntoShape, OptionValue, Options, Scalar, Shape, Tensor};
+
+use crate::architecture::ArchitectureError;
+use crate::layer::Layer;
+
+/// A layer of this crate: it can be built from a file, and every test of the catalogue finds it.
+#[cfg_attr(not(feature = "testing"), expect(unreachable_pub, reason = "only tests see it"))]
+pub trait Builtin<T: Scalar>: Layer<T> + Sized {
+    /// Its name in files.
+    const KIND: &'static str;
+
+    /// A layer of the settings that [`Layer::options`] gives, with tensors of 0. What is left in `from` is refused
+    /// afterwards, so nothing has to be checked twice.
+    ///
+    /// # Errors
+    /// When a setting is missing or impossible, or there is no memory.
+    fn build(from: &mut Build<T>) -> Result<Self, ArchitectureError>;
+
+    /// Instances with inputs. Every option has at least two values among them, and sizes include 1, a prime, one above a
+    /// register tile, and one for benchmarks.
+    #[cfg(feature = "testing")]
+    fn samples() -> Vec<Sample<T>>;
+
+    /// The layer that a case of the oracle describes, if it is one of this layer's and has no setting that it lacks.
+    #[cfg(feature = "testing")]
+    fn oracle(case: &mut Case<'_, T>) -> Option<Oracle<T>> {
+        let _ = case;
+        None
+    }
+}
+
+/// What a layer is built of: settings, children, and the number of values that it may allocate.
+pub struct Build<T: Scalar> {
+    pub(crate) options: Options,
+    pub(crate) children: std::vec::IntoIter<(String, Box<dyn Layer<T>>)>,
+    /// Values that tensors may still have.
+    pub(crate) left: usize,
+    /// Values that the whole network may have.
+    pub(crate) most: usize,
+}
+
+impl<T: Scalar> Build<T> {
+    /// Takes a number out of the settings.
+    ///
+    /// # Errors
+    /// When there is none of this name.
+    pub fn number(&mut self, name: &'static str) -> Result<f64, ConfigError> {
+        self.options.number(name)
+    }
+
+    /// Takes a flag out of the settings.
+    ///
+    /// # Errors
+    /// When there is none of this name.
+    pub fn flag(&mut self, name: &'static str) -> Result<bool, ConfigError> {
+        self.options.flag(name)
+    }
+
+    /// Takes a word out of the settings.
+    ///
+    /// # Errors
+    /// When there is none of this name.
+    pub fn word(&mut self, name: &'static str) -> Result<String, ConfigError> {
+        self.options.word(name)
+    }
+
+    /// Takes a whole number out of the settings.
+    ///
+    /// # Errors
+    /// When there is none of this name, or it doesn't fit the address space.
+    pub fn whole(&mut self, name: &'static str) -> Result<usize, ConfigError> {
+        self.options.size(name)
+    }
+
+    /// Takes the size of an axis out of the settings: at least 1. With sizes of at least 1, no axis is longer than the number
+    /// of values that a layer has.
+    ///
+    /// # Errors
+    /// When there is none of this name, or it is 0.
+    pub fn size(&mut self, name: &'static str) -> Result<usize, ConfigError> {
+        match self.whole(name)? {
+            0 => Err(ConfigError::new("", name, "at least 1", 0)),
+            size => Ok(size),
+        }
+    }
+
+    /// Takes a list of `N` whole numbers out of the settings.
+    ///
+    /// # Errors
+    /// When there is none of this name, or it has another length.
+    pub fn wholes<const N: usize>(&mut self, name: &'static str) -> Result<[usize; N], ConfigError> {
+        let list = self.sizes(name)?;
+        list.try_into().map_err(|list: Vec<usize>| {
+            ConfigError::new("", name, format!("{N} whole numbers"), format_args!("{list:?}"))
+        })
+    }
+
+    /// Takes a list of whole numbers of any length out of the settings.
+    ///
+    /// # Errors
+    /// When there is none of this name, or a number doesn't fit the address space.
+    pub fn sizes(&mut self, name: &'static str) -> Result<Vec<usize>, ConfigError> {
+        let list = self.options.wholes(name)?;
+        let fits =
+            |n: u64| usize::try_from(n).map_err(|_| ConfigError::new("", name, "numbers that fit memory", n));
+        list.into_iter().map(fits).collect()
+    }
+
+    /// Takes a list of words out of the settings.
+    ///
+    /// # Errors
+    /// When there is none of this name, or something else is in it.
+    pub fn words(&mut self, name: &'static str) -> Result<Vec<String>, ConfigError> {
+        let word = |value| match value {
+            OptionValue::Word(word) => Ok(word),
+            other => Err(ConfigError::new("", name, "a list of words", other)),
+        };
+        self.options.list(name)?.into_iter().map(word).collect()
+    }
+
+    /// Takes the next child.
+    ///
+    /// # Errors
+    /// When there is none left.
+    pub fn child(&mut self) -> Result<(String, Box<dyn Layer<T>>), ConfigError> {
+        self.children.next().ok_or_else(|| ConfigError::new("", "children", "one more layer", "none"))
+    }
+
+    /// Takes the only child, which has no name.
+    ///
+    /// # Errors
+    /// When there is none, or it has a name.
+    pub fn only_child(&mut self) -> Result<Box<dyn Layer<T>>, ConfigError> {
+        match self.child()? {
+            (name, layer) if name.is_empty() => Ok(layer),
+            (name, _) => Err(ConfigError::new("", "name of the child", "no name", name)),
+        }
+    }
+
+    /// The number of children that are left.
+    pub fn children(&self) -> usize {
+        self.children.len()
+    }
+
+    /// A tensor of zeros, if the values of the whole network suffice for it: a file can't claim more than it holds.
+    ///
+    /// # Errors
+    /// When they don't, or there is no memory.
+    pub fn zeros(&mut self, shape: impl IntoShape) -> Result<Tensor<T>, ArchitectureError> {
+        self.full(shape, T::ZERO)
+    }
+
+    /// The same, with every element `value`.
+    ///
+    /// # Errors
+    /// As [`zeros`](Self::zeros).
+    pub fn full(&mut self, shape: impl IntoShape, value: T) -> Result<Tensor<T>, ArchitectureError> {
+        let shape: Shape = shape.into_shape()?;
+        match self.left.checked_sub(shape.elements()) {
+            Some(left) => self.left = left,
+            None => {
+                let parameters = (self.most - self.left).saturating_add(shape.elements());
+                return Err(ArchitectureError::TooLarge { parameters, most: self.most });
+            }
+        }
+        Ok(Tensor::full(shape, value)?)
+    }
+}
+
+/// A row of the table of layers.
+pub struct Entry<T: Scalar> {
+    /// Its name in files.
+    pub kind: &'static str,
+    pub(crate) of_type: TypeId,
+    pub(crate) build: fn(&mut Build<T>) -> Result<Box<dyn Layer<T>>, ArchitectureError>,
+    /// Instances with inputs.
+    #[cfg(feature = "testing")]
+    pub samples: fn() -> Vec<Sample<T>>,
+    /// The layer that a case of the oracle describes.
+    #[cfg(feature = "testing")]
+    pub oracle: fn(&mut Case<'_, T>) -> Option<Oracle<T>>,
+}
+
+impl<T: Scalar> Entry<T> {
+    pub(crate) fn of<L: Builtin<T>>() -> Self {
+        Self {
+            kind: L::KIND,
+            of_type: TypeId::of::<L>(),
+            build: |from| Ok(Box::new(L::build(from)?)),
+            #[cfg(feature = "testing")]
+            samples: L::samples,
+            #[cfg(feature = "testing")]
+            oracle: L::oracle,
+        }
+    }
+}
+
+/// Writes the table of all layers.
+macro_rules! layer_table {
+    ($($layer:ty),* $(,)?) => {
+        /// All layers of this crate.
+        #[doc(hidden)]
+        pub fn table<T: ::backrule_tensor::Scalar>() -> Vec<$crate::builtin::Entry<T>> {
+            vec![$($crate::builtin::Entry::of::<$layer>()),*]
+        }
+    };
+}
+pub(crate) use layer_table;
+
+#[cfg(feature = "testing")]
+pub use testing::{Case, Input, Oracle, Sample};
+
+#[cfg(feature = "testing")]
+mod testing {
+    use backrule_tensor::{OptionValue, Options, Scalar, Tensor, TensorError, random};
+
+    use crate::layer::Layer;
+    use crate::mode::Mode;
+
+    /// A layer with inputs, for the tests and benchmarks that iterate over the catalogue.
+    #[derive(Clone)]
+    pub struct Sample<T: Scalar> {
+        /// What tells it from the other samples of its kind; part of a benchmark's name for one of benchmark size.
+        pub name: &'static str,
+        /// The layer.
+        pub layer: Box<dyn Layer<T>>,
+        /// What it is given.
+        pub inputs: Vec<Input>,
+        /// Whether y of one sample depends on that sample alone. A batch norm in training sees the batch.
+        pub independent_samples: bool,
+        /// Whether training draws random numbers.
+        pub random: bool,
+        /// Whether the derivative jumps somewhere.
+        pub kinks: bool,
+        /// Whether it is large enough for a benchmark, and too large for a check of every element.
+        pub bench: bool,
+    }
+
+    impl<T: Scalar> Sample<T> {
+        /// A layer with its inputs: independent samples, nothing random, no kinks.
+        pub fn new(
+            name: &'static str,
+            layer: impl Layer<T>,
+            inputs: impl IntoIterator<Item = Input>,
+        ) -> Self {
+            Self {
+                name,
+                layer: Box::new(layer),
+                inputs: inputs.into_iter().collect(),
+                independent_samples: true,
+                random: false,
+                kinks: false,
+                bench: false,
+            }
+        }
+
+        /// A layer that takes any shape, at several: one number, one sample, a prime, more than a register tile, three
+        /// axes, and one for benchmarks.
+        pub fn of_any_shape(layer: impl Layer<T> + Clone) -> [Self; 6] {
+            let shapes: [(&str, &[usize]); 6] = [
+                ("one", &[1, 1]),
+                ("sample", &[1, 7]),
+                ("small", &[3, 4]),
+                ("tall", &[300, 2]),
+                ("three axes", &[2, 3, 5]),
+                ("64x256", &[64, 256]),
+            ];
+            shapes.map(|(name, shape)| Self {
+                bench: name == "64x256",
+                ..Self::new(name, layer.clone(), [Input::normal(shape)])
+            })
+        }
+
+        /// A sample's y depends on the whole batch.
+        #[must_use]
+        pub fn sees_the_batch(mut self) -> Self {
+            self.independent_samples = false;
+            self
+        }
+
+        /// Training draws random numbers.
+        #[must_use]
+        pub fn random(mut self) -> Self {
+            self.random = true;
+            self
+        }
+
+        /// The derivative jumps somewhere.
+        #[must_use]
+        pub fn kinks(mut self) -> Self {
+            self.kinks = true;
+            self
+        }
+
+        /// Of benchmark size.
+        #[must_use]
+        pub fn bench(mut self) -> Self {
+            self.bench = true;
+            self
+        }
+
+        /// Inputs that follow from `seed`.
+        ///
+        /// # Errors
+        /// When there is no memory.
+        pub fn tensors(&self, seed: u64) -> Result<Vec<Tensor<T>>, TensorError> {
+            let seeds = seed.wrapping_mul(100)..;
+            self.inputs.iter().zip(seeds).map(|(input, seed)| input.tensor(seed)).collect()
+        }
+    }
+
+    /// What one input of a sample is.
+    #[derive(Clone, Debug, PartialEq)]
+    pub enum Input {
+        /// Numbers that are normally distributed.
+        Normal(Vec<usize>),
+        /// Whole numbers from the first bound up to below the second: indices, lengths. Without a derivative.
+        Whole(Vec<usize>, u32, u32),
+    }
+
+    impl Input {
+        /// Numbers that are normally distributed.
+        pub fn normal(shape: &[usize]) -> Self {
+            Self::Normal(shape.to_vec())
+        }
+
+        /// Whole numbers from `least` up to below `end`.
+        pub fn whole(shape: &[usize], least: u32, end: u32) -> Self {
+            Self::Whole(shape.to_vec(), least, end)
+        }
+
+        /// Whether this input has a derivative.
+        pub fn is_differentiable(&self) -> bool {
+            matches!(self, Self::Normal(_))
+        }
+
+        /// The sizes of its axes.
+        pub fn shape(&self) -> &[usize] {
+            match self {
+                Self::Normal(shape) | Self::Whole(shape, ..) => shape,
+            }
+        }
+
+        /// The same for another number of samples.
+        #[must_use]
+        pub fn with_samples(&self, samples: usize) -> Self {
+            let mut other = self.clone();
+            let (Self::Normal(shape) | Self::Whole(shape, ..)) = &mut other;
+            if let Some(first) = shape.first_mut() {
+                *first = samples;
+            }
+            other
+        }
+
+        /// Numbers that follow from `seed`.
+        ///
+        /// # Errors
+        /// When there is no memory.
+        pub fn tensor<T: Scalar>(&self, seed: u64) -> Result<Tensor<T>, TensorError> {
+            let rng = &mut random::rng(seed);
+            match self {
+                Self::Normal(shape) => Tensor::normal(&shape[..], 0.0, 1.0, rng),
+                Self::Whole(shape, least, end) => {
+                    let span = f64::from(end - least);
+                    Tensor::from_fn(&shape[..], |_| {
+                        T::from_f64(f64::from(*least) + (random::uniform(rng) * span).floor())
+                    })
+                }
+            }
+        }
+    }
+
+    /// A case of the oracle: what PyTorch was given, and what it computed.
+    pub struct Case<'a, T: Scalar> {
+        /// The operation, such as `conv2d`.
+        pub op: &'a str,
+        /// Its settings.
+        pub options: Options,
+        /// Inputs, parameters and results by name.
+        pub tensor: &'a dyn Fn(&str) -> Option<Tensor<T>>,
+    }
+
+    impl<T: Scalar> Case<'_, T> {
+        /// A tensor of the case.
+        pub fn tensor(&self, name: &str) -> Option<Tensor<T>> {
+            (self.tensor)(name)
+        }
+
+        /// A number, or what is meant where it is missing. A whole one is a number, too.
+        pub fn number(&mut self, name: &str, default: f64) -> f64 {
+            let whole = self
+                .options
+                .iter()
+                .any(|(other, value)| other == name && matches!(value, OptionValue::Whole(_)));
+            match whole {
+                true => self.options.whole(name).map_or(default, |n| n as f64),
+                false => self.options.number(name).unwrap_or(default),
+            }
+        }
+
+        /// A flag, or what is meant where it is missing.
+        pub fn flag(&mut self, name: &str, default: bool) -> bool {
+            self.options.flag(name).unwrap_or(default)
+        }
+
+        /// A word, or what is meant where it is missing.
+        pub fn word(&mut self, name: &str, default: &str) -> String {
+            self.options.word(name).unwrap_or(default.to_string())
+        }
+
+        /// A whole number, or what is meant where it is missing.
+        pub fn whole(&mut self, name: &str, default: usize) -> usize {
+            self.options.size(name).unwrap_or(default)
+        }
+
+        /// Two whole numbers, or what is meant where they are missing. One stands for two equal ones.
+        pub fn pair(&mut self, name: &str, default: [usize; 2]) -> [usize; 2] {
+            let value = self.options.iter().find(|(other, _)| *other == name).map(|(_, value)| value.clone());
+            match value {
+                None => default,
+                Some(OptionValue::Whole(_)) => [self.whole(name, 0); 2],
+                Some(_) => match self.options.wholes(name).unwrap_or_default()[..] {
+                    [a, b] => [a as usize, b as usize],
+                    _ => default,
+                },
+            }
+        }
+    }
+
+    /// A layer that a case describes, with what goes in and what has to come out.
+    pub struct Oracle<T: Scalar> {
+        /// The layer with the case's parameters.
+        pub layer: Box<dyn Layer<T>>,
+        /// The mode of the pass.
+        pub mode: Mode,
+        /// The names of the case's tensors that are the inputs.
+        pub inputs: Vec<&'static str>,
+        /// Of the outputs.
+        pub outputs: Vec<&'static str>,
+        /// Paths in the layer with the case's names, where they differ.
+        pub names: Vec<(String, String)>,
+    }
+
+    impl<T: Scalar> Oracle<T> {
+        /// A layer of one input and one output in training, whose tensors have PyTorch's names.
+        pub fn new(layer: impl Layer<T>) -> Self {
+            let (inputs, outputs) = (vec!["input"], vec!["output"]);
+            Self { layer: Box::new(layer), mode: Mode::train(), inputs, outputs, names: Vec::new() }
+        }
+    }
+}

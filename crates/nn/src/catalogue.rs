@@ -1,0 +1,202 @@
+//! Layers from data and data from layers. It stands above the layers: neither the trait nor a layer knows of it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use backrule_tensor::Scalar;
+
+use crate::architecture::{Architecture, ArchitectureError, LayerSpec, Settings, unfinished};
+use crate::builtin::{Build, Entry};
+use crate::layer::Layer;
+use crate::layer::sealed::Sealed;
+use crate::layers::table;
+
+type Constructor<T> = fn(&mut Build<T>) -> Result<Box<dyn Layer<T>>, ArchitectureError>;
+
+/// Layers of your own, by their names in files. A file chooses among these and the built-in ones, and among no others.
+///
+/// ```
+/// use backrule_nn::tensor::{NamedTensors, Scalar};
+/// use backrule_nn::{Architecture, Layer, Of, Pointwise, Registry};
+///
+/// /// y = x²
+/// #[derive(Clone)]
+/// struct Square;
+/// impl<T: Scalar> NamedTensors<T> for Square {}
+/// impl Pointwise for Square {
+///     const DF_OF: Of = Of::X;
+///     fn f<T: Scalar>(&self, x: T) -> T {
+///         x * x
+///     }
+///     fn df<T: Scalar>(&self, x: T) -> T {
+///         x + x
+///     }
+///     fn custom_kind(&self) -> Option<&'static str> {
+///         Some("my-crate/Square")
+///     }
+/// }
+///
+/// let architecture = Architecture::of::<f32>(&Square)?;
+/// assert!(architecture.build::<f32>(0).is_err()); // nobody said what it is
+/// let registry = Registry::new().with("my-crate/Square", |_| Ok(Box::new(Square)));
+/// let again = architecture.build_with::<f32>(0, &registry)?;
+/// assert_eq!(again.custom_kind(), Some("my-crate/Square"));
+/// # Ok::<(), backrule_nn::ArchitectureError>(())
+/// ```
+pub struct Registry<T: Scalar> {
+    kinds: BTreeMap<&'static str, Constructor<T>>,
+}
+
+impl<T: Scalar> Registry<T> {
+    /// No layers beside the built-in ones.
+    pub fn new() -> Self {
+        Self { kinds: BTreeMap::new() }
+    }
+
+    /// Adds a layer: its [`custom_kind`](Layer::custom_kind), and a function that builds it of its settings.
+    #[must_use]
+    pub fn with(mut self, kind: &'static str, build: Constructor<T>) -> Self {
+        self.kinds.insert(kind, build);
+        self
+    }
+}
+
+impl<T: Scalar> Default for Registry<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T: Scalar> fmt::Debug for Registry<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.kinds.keys()).finish()
+    }
+}
+
+impl Architecture {
+    /// The architecture of `net`.
+    ///
+    /// # Errors
+    /// When a layer is neither built in nor has a [`custom_kind`](Layer::custom_kind) of the form `crate/Name`, or the
+    /// network has more layers than [`MAX_LAYERS`](Self::MAX_LAYERS).
+    pub fn of<T: Scalar>(net: &dyn Layer<T>) -> Result<Self, ArchitectureError> {
+        let mut layers = Vec::new();
+        describe_into(net, "", &table::<T>(), &mut layers)?;
+        layers.try_into()
+    }
+
+    /// A network of the built-in layers with all parameters 0, if it has `most` at most. Where it comes from a file, that
+    /// is the number of values which the file holds for it: then no claim takes more memory than they do, beside at most
+    /// 512 bytes for each layer.
+    ///
+    /// # Errors
+    /// When there are more, or a layer has settings or a name that it can't have, or isn't built in.
+    pub fn build<T: Scalar>(&self, most: usize) -> Result<Box<dyn Layer<T>>, ArchitectureError> {
+        self.build_with(most, &Registry::new())
+    }
+
+    /// As [`build`](Self::build), with layers of your own.
+    ///
+    /// # Errors
+    /// As [`build`](Self::build), and where a name is in no catalogue.
+    pub fn build_with<T: Scalar>(
+        &self,
+        most: usize,
+        registry: &Registry<T>,
+    ) -> Result<Box<dyn Layer<T>>, ArchitectureError> {
+        let mut builder = Builder { table: table(), registry, left: most, most };
+        builder.next(&mut self.layers()).map(|(_, layer)| layer)
+    }
+}
+
+/// Appends `layer` and what is in it.
+fn describe_into<T: Scalar>(
+    layer: &dyn Layer<T>,
+    name: &str,
+    table: &[Entry<T>],
+    specs: &mut Vec<LayerSpec>,
+) -> Result<(), ArchitectureError> {
+    let of_type = layer.of_type(Sealed);
+    let own = || layer.custom_kind().filter(|kind| kind.contains('/'));
+    let kind = match table.iter().find(|entry| entry.of_type == of_type) {
+        Some(entry) => entry.kind,
+        None => own()
+            .ok_or_else(|| ArchitectureError::Custom { place: Default::default(), layer: describe(layer) })?,
+    };
+    let at = specs.len();
+    let (name, kind, options) = (name.to_string(), kind.to_string(), layer.options());
+    specs.push(LayerSpec { name, kind, options, children: 0 });
+    let (mut children, mut result) = (0, Ok(()));
+    layer.children(&mut |name, child| {
+        children += 1;
+        if result.is_ok() && specs.len() <= Architecture::MAX_LAYERS {
+            result = describe_into(child, name, table, specs).map_err(|error| error.within(name));
+        }
+    });
+    specs[at].children = children;
+    result
+}
+
+/// What a summary calls this layer, with its settings: `Linear(64 → 32, bias)`.
+pub fn describe<T: Scalar>(layer: &dyn Layer<T>) -> String {
+    Settings { kind: &kind(layer), options: &layer.options() }.to_string()
+}
+
+/// The name of its kind.
+pub(crate) fn kind<T: Scalar>(layer: &dyn Layer<T>) -> String {
+    let of_type = layer.of_type(Sealed);
+    let builtin = table::<T>().into_iter().find(|entry| entry.of_type == of_type).map(|entry| entry.kind);
+    builtin.or_else(|| layer.custom_kind()).unwrap_or_else(|| layer.type_name(Sealed)).to_string()
+}
+
+struct Builder<'a, T: Scalar> {
+    table: Vec<Entry<T>>,
+    registry: &'a Registry<T>,
+    left: usize,
+    most: usize,
+}
+
+impl<T: Scalar> Builder<'_, T> {
+    /// Builds the first layer, with what is in it. How deep that goes has been checked.
+    fn next(&mut self, specs: &mut &[LayerSpec]) -> Result<(String, Box<dyn Layer<T>>), ArchitectureError> {
+        let (spec, rest) = specs.split_first().ok_or_else(unfinished)?;
+        *specs = rest;
+        self.layer(spec, specs)
+            .map(|layer| (spec.name.clone(), layer))
+            .map_err(|error| error.within(&spec.name))
+    }
+
+    fn layer(
+        &mut self,
+        spec: &LayerSpec,
+        specs: &mut &[LayerSpec],
+    ) -> Result<Box<dyn Layer<T>>, ArchitectureError> {
+        let builtin = self.table.iter().find(|entry| entry.kind == spec.kind).map(|entry| entry.build);
+        let build = builtin.or_else(|| self.registry.kinds.get(spec.kind.as_str()).copied());
+        let build = build.ok_or_else(|| ArchitectureError::Unknown {
+            place: Default::default(),
+            kind: spec.kind.clone(),
+        })?;
+        // The list has been checked: there are as many layers as the containers say.
+        let children = (0..spec.children).map(|_| self.next(specs)).collect::<Result<Vec<_>, _>>()?;
+        let mut from = Build {
+            options: spec.options.clone(),
+            children: children.into_iter(),
+            left: self.left,
+            most: self.most,
+        };
+        let layer = build(&mut from).map_err(|error| match error {
+            ArchitectureError::Config { place, error } => {
+                ArchitectureError::Config { place, error: error.of(spec.kind.clone()) }
+            }
+            other => other,
+        })?;
+        self.left = from.left;
+        let unread = from.options.finish().and(match from.children.len() {
+            0 => Ok(()),
+            left => Err(backrule_tensor::ConfigError::new("", "children", "fewer layers", left)),
+        });
+        unread.map_err(|error| error.of(spec.kind.clone()))?;
+        Ok(layer)
+    }
+}

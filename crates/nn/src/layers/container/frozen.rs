@@ -1,0 +1,192 @@
+use std::ops::RangeInclusive;
+
+use backrule_tensor::{Grad, NamedTensors, Options, Path, Role, Scalar, Shape, Tensor};
+
+use crate::architecture::ArchitectureError;
+use crate::builtin::{Build, Builtin};
+#[cfg(feature = "testing")]
+use crate::builtin::{Input, Sample};
+use crate::cache::Cache;
+use crate::error::LayerError;
+use crate::layer::sealed::{Sealed, Walk};
+use crate::layer::{At, AtMany, Layer};
+use crate::mode::Mode;
+
+/// A layer that is not trained: y = f(x), where nothing of f changes.
+///
+/// All tensors of f are constants ([`Role::Constant`]): they are saved, and no optimizer touches them. **f runs in
+/// [`Mode::Eval`]**, also while the network around it trains: its dropout is off, and its running statistics are used and stay
+/// as they are. ∂l/∂x passes through it; ∂l/∂θ of f is not computed.
+///
+/// [`thaw`](Self::thaw) makes it an ordinary layer again, without building the network anew. The optimizer is made anew
+/// then, because it has no state for what was frozen.
+///
+/// ```
+/// use backrule_nn::tensor::{NamedTensors, Path, Role, Tensor};
+/// use backrule_nn::{Frozen, Grads, Linear, Mode, Tape};
+///
+/// let w = Tensor::from([[2.0_f32, 3.0]]);
+/// let mut layer: Frozen = Frozen::new(Linear::from_tensors(w, None)?);
+/// let x = Tensor::from([[10.0, 1.0]]);
+/// let (mut tape, mut grads, mut dx) = (Tape::new(), Grads::new(&layer)?, Tensor::default());
+/// let pass = tape.forward(&layer, &x, Mode::train())?;
+/// assert_eq!(pass.output(), &Tensor::from([[23.0]]));
+/// pass.backward_to_input(&Tensor::from([[1.0]]), &mut grads, &mut dx)?;
+/// assert_eq!(dx, Tensor::from([[2.0, 3.0]]));
+/// assert_eq!(grads[0].get(), None);
+///
+/// layer.thaw();
+/// layer.visit(Path::ROOT, &mut |_, role, _| assert_eq!(role, Role::Parameter));
+/// # Ok::<(), backrule_nn::LayerError>(())
+/// ```
+#[derive(Clone)]
+pub struct Frozen<T: Scalar = f32> {
+    f: Box<dyn Layer<T>>,
+    frozen: bool,
+}
+
+impl<T: Scalar> Frozen<T> {
+    /// `f`, as it is.
+    pub fn new(f: impl Layer<T>) -> Self {
+        Self { f: Box::new(f), frozen: true }
+    }
+
+    /// From now on f is trained.
+    pub fn thaw(&mut self) {
+        self.frozen = false;
+    }
+
+    /// From now on f is not trained.
+    pub fn freeze(&mut self) {
+        self.frozen = true;
+    }
+
+    /// Whether f is not trained.
+    pub fn is_frozen(&self) -> bool {
+        self.frozen
+    }
+
+    fn role(&self, role: Role) -> Role {
+        if self.frozen { Role::Constant } else { role }
+    }
+
+    fn mode(&self, mode: Mode) -> Mode {
+        if self.frozen { Mode::Eval } else { mode }
+    }
+}
+
+impl<T: Scalar> NamedTensors<T> for Frozen<T> {
+    fn visit<'s>(&'s self, path: Path<'_>, visitor: &mut dyn FnMut(Path<'_>, Role, &'s Tensor<T>)) {
+        self.f.visit(path, &mut |path, role, tensor| visitor(path, self.role(role), tensor));
+    }
+
+    fn visit_mut<'s>(
+        &'s mut self,
+        path: Path<'_>,
+        visitor: &mut dyn FnMut(Path<'_>, Role, &'s mut Tensor<T>),
+    ) {
+        let Self { f, frozen } = self;
+        f.visit_mut(path, &mut |path, role, tensor| {
+            visitor(path, if *frozen { Role::Constant } else { role }, tensor);
+        });
+    }
+}
+
+impl<T: Scalar> Layer<T> for Frozen<T> {
+    fn forward(
+        &self,
+        x: &Tensor<T>,
+        y: &mut Tensor<T>,
+        cache: &mut Cache<T>,
+        mode: Mode,
+    ) -> Result<(), LayerError> {
+        self.f.forward(x, y, cache, self.mode(mode))
+    }
+
+    fn backward(
+        &self,
+        at: At<'_, T>,
+        dy: &Tensor<T>,
+        dx: Option<&mut Tensor<T>>,
+        grads: &mut [Grad<T>],
+    ) -> Result<(), LayerError> {
+        self.f.backward(At { mode: self.mode(at.mode), ..at }, dy, dx, grads)
+    }
+
+    fn output_shape(&self, x: Shape) -> Result<Shape, LayerError> {
+        self.f.output_shape(x)
+    }
+
+    fn options(&self) -> Options {
+        Options::new().with("frozen", self.frozen)
+    }
+
+    fn children(&self, visit: &mut dyn FnMut(&str, &dyn Layer<T>)) {
+        visit("", &*self.f);
+    }
+
+    fn inputs(&self) -> RangeInclusive<usize> {
+        self.f.inputs()
+    }
+
+    fn outputs(&self) -> usize {
+        self.f.outputs()
+    }
+
+    fn output_shapes(&self, x: &[Shape], y: &mut [Shape]) -> Result<(), LayerError> {
+        self.f.output_shapes(x, y)
+    }
+
+    fn forward_many(
+        &self,
+        x: &[&Tensor<T>],
+        y: &mut [Tensor<T>],
+        cache: &mut Cache<T>,
+        mode: Mode,
+    ) -> Result<(), LayerError> {
+        self.f.forward_many(x, y, cache, self.mode(mode))
+    }
+
+    fn backward_many(
+        &self,
+        at: AtMany<'_, T>,
+        dy: &[Option<&Tensor<T>>],
+        dx: &mut [Option<&mut Tensor<T>>],
+        grads: &mut [Grad<T>],
+    ) -> Result<(), LayerError> {
+        self.f.backward_many(AtMany { mode: self.mode(at.mode), ..at }, dy, dx, grads)
+    }
+
+    fn walk(&self, _: Sealed, x: &[Shape], visit: &mut Walk<'_, T>) -> Result<bool, LayerError> {
+        visit("", &*self.f, x).map(|()| true)
+    }
+}
+
+impl<T: Scalar> Builtin<T> for Frozen<T> {
+    const KIND: &'static str = "Frozen";
+
+    fn build(from: &mut Build<T>) -> Result<Self, ArchitectureError> {
+        Ok(Self { frozen: from.flag("frozen")?, f: from.only_child()? })
+    }
+
+    #[cfg(feature = "testing")]
+    fn samples() -> Vec<Sample<T>> {
+        use backrule_tensor::random;
+
+        use crate::layers::Linear;
+
+        let of = |name, shape: &[usize], frozen| {
+            let n = shape.last().copied().unwrap_or_default();
+            let f = Box::new(Linear::new(n, n + 1, &mut random::rng(1)).ok()?);
+            Some(Sample::new(name, Self { f, frozen }, [Input::normal(shape)]))
+        };
+        let samples = [
+            of("one", &[1, 1], true),
+            of("small", &[4, 5], true),
+            of("thawed", &[4, 5], false),
+            of("tall", &[300, 5], true),
+            of("64x64", &[64, 64], true).map(Sample::bench),
+        ];
+        samples.into_iter().flatten().collect()
+    }
+}

@@ -1,0 +1,67 @@
+//! README.md gives the commands that CI runs, and counts the crates as cargo does.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+fn read(file: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap()
+}
+
+/// The commands in the page's blocks of code, without the prompt.
+fn commands(page: &str) -> BTreeSet<&str> {
+    let (mut code, mut found) = (false, BTreeSet::new());
+    for line in page.lines().map(str::trim) {
+        if line.starts_with("```") {
+            code = !code;
+        } else if code && let Some(command) = line.strip_prefix("$ ") {
+            found.insert(command.split(" #").next().unwrap_or(command).trim());
+        }
+    }
+    found
+}
+
+/// What stands in `NAME=(…)`.
+fn array<'a>(script: &'a str, name: &str) -> &'a str {
+    let line = script.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix("=("));
+    line.unwrap_or_else(|| panic!(".ci/run has no array {name}")).trim_end_matches(')')
+}
+
+#[test]
+fn ci_runs_the_commands_of_the_readme() {
+    let (readme, script) = (read("README.md"), read(".ci/run"));
+    for name in ["README_TEST", "README_TRAIN"] {
+        let command = array(&script, name);
+        assert!(commands(&readme).contains(command), "README.md no longer gives `{command}`: change both");
+    }
+}
+
+#[test]
+fn a_command_outside_of_code_does_not_count() {
+    let page = "$ one\n```console\n$ two --x   # a remark\nthree\n```\n$ four\n";
+    assert_eq!(commands(page), BTreeSet::from(["two --x"]));
+}
+
+/// The figure stands for one system: others have other crates at the edges.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_crates_are_counted() {
+    let readme = read("README.md");
+    let command = commands(&readme).into_iter().find_map(|command| command.strip_prefix("cargo tree "));
+    let (arguments, _) = command.unwrap().split_once(" | ").unwrap();
+    let output = Command::new(env!("CARGO"))
+        .arg("tree")
+        .args(arguments.split_whitespace())
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines = text.lines().filter(|line| !line.is_empty());
+    let crates: BTreeSet<&str> = lines.map(|line| line.trim_end_matches(" (*)")).collect();
+    let count = crates.len();
+    assert!(readme.contains(&format!(" {count} crates:\n")), "README.md has another figure than {count}");
+    assert!(count <= 40, "{count} crates are too many for a small library");
+}
