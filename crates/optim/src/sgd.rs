@@ -1,5 +1,5 @@
 use backrule_tensor::simd::{self, Kernel, Simd};
-use backrule_tensor::{ConfigError, DType, Options, Scalar};
+use backrule_tensor::{ConfigError, Options, Scalar};
 
 use crate::Rule;
 
@@ -251,7 +251,7 @@ impl<T: Scalar> Update<'_, '_, T> {
         let rate = T::from_f64(sgd.learning_rate);
         // Subnormal numbers are some 20 times slower, and without a gradient the velocity would stay there for ever:
         // rounding keeps the smallest number from shrinking.
-        let smallest = smallest_normal::<T>();
+        let smallest = T::MIN_POSITIVE;
         let settled = |v: T| if v.abs() < smallest { T::ZERO } else { v };
         let all = x.iter_mut().zip(dx);
         if first {
@@ -284,13 +284,6 @@ impl<T: Scalar> Update<'_, '_, T> {
             }
         }
     }
-}
-
-fn smallest_normal<T: Scalar>() -> T {
-    T::from_f64(match T::DTYPE {
-        DType::F32 => f32::MIN_POSITIVE.into(),
-        DType::F64 => f64::MIN_POSITIVE,
-    })
 }
 
 #[cfg(test)]
@@ -368,12 +361,12 @@ mod tests {
             sgd.update(1, &mut x, &[T::ONE], &mut [&mut v[..]]);
             let mut steps = 1;
             while v[0] != T::ZERO {
-                assert!(v[0] >= smallest_normal());
+                assert!(v[0] >= T::MIN_POSITIVE);
                 steps += 1;
                 sgd.update(steps, &mut x, &[T::ZERO], &mut [&mut v[..]]);
             }
             // 0.9ⁿ falls below 2⁻¹²⁶ at n = 829, and below 2⁻¹⁰²² at n = 6724.
-            let expected = if T::DTYPE == DType::F32 { 829 } else { 6724 };
+            let expected = if T::DTYPE == backrule_tensor::DType::F32 { 829 } else { 6724 };
             assert_eq!(steps, expected + 1);
         }
     }

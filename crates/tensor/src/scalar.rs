@@ -32,6 +32,8 @@ pub trait Scalar:
     const EPSILON: Self;
     /// −∞.
     const NEG_INFINITY: Self;
+    /// The smallest positive normal number.
+    const MIN_POSITIVE: Self;
     /// The name and size of this type in files.
     const DTYPE: DType;
 
@@ -117,6 +119,7 @@ macro_rules! scalar {
             const ONE: Self = 1.0;
             const EPSILON: Self = Self::EPSILON;
             const NEG_INFINITY: Self = Self::NEG_INFINITY;
+            const MIN_POSITIVE: Self = Self::MIN_POSITIVE;
             const DTYPE: DType = $dtype;
 
             #[inline(always)]
