@@ -20,7 +20,6 @@ const YET: &[&str] = &[
     "crates/optim/README.md",
     "crates/optim/src/lib.rs",
     "crates/optim/src/rule.rs",
-    "crates/tensor/README.md",
     "crates/tensor/src/model/path.rs",
     "crates/tensor/src/model/state.rs",
     "crates/tensor/src/model/visit.rs",

@@ -2,6 +2,7 @@ use std::fmt::{self, Display, Formatter};
 
 /// The element type of a tensor as a value: what files store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum DType {
     /// IEEE 754 single precision, 4 bytes.
     F32,

@@ -6,7 +6,8 @@ use std::fmt::{self, Display, Formatter};
 
 use crate::readable;
 
-/// Where in a network: the path of a layer or tensor, outermost name first, such as `encoder.fc2`. Empty outside a container.
+/// Where in a network: the path of a layer or tensor, outermost name first, such as `encoder.fc2`. Empty
+/// outside a container.
 ///
 /// ```
 /// use backrule_tensor::Place;
@@ -85,7 +86,8 @@ pub struct ShapeError {
 }
 
 impl ShapeError {
-    /// An error of `operation` that has no place yet: containers add it on the way out with [`within`](Self::within).
+    /// An error of `operation` that has no place yet: containers add it on the way out with
+    /// [`within`](Self::within).
     pub fn new(operation: &'static str, expected: impl Display, got: impl Display) -> Self {
         Self { operation, place: Place::default(), expected: expected.to_string(), got: got.to_string() }
     }
@@ -98,7 +100,8 @@ impl ShapeError {
     }
 }
 
-/// Memory that the system didn't give. Nothing has changed: the same call succeeds when there is memory again.
+/// Memory that the system didn't give. Nothing has changed: the same call succeeds when there is memory
+/// again.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}{operation}: no memory for {bytes} bytes", place.prefix())]
 pub struct MemoryError {
@@ -259,8 +262,8 @@ pub fn write_with_causes(error: &dyn Error, f: &mut Formatter<'_>) -> fmt::Resul
     Ok(())
 }
 
-/// Writes `Debug` for an error: `{:?}`, which is what a `main` that returns the error prints, is the message with its causes,
-/// and `{:#?}` shows the fields.
+/// Writes `Debug` for an error: `{:?}`, which is what a `main` that returns the error prints, is the message
+/// with its causes, and `{:#?}` shows the fields.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! readable {

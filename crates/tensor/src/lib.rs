@@ -30,6 +30,7 @@ pub use shape::{IntoShape, MAX_RANK, Shape};
 pub use tensor::Tensor;
 pub use tensor::pointwise::apply;
 
-// Part of this crate's interface: conversions take nalgebra's matrices, random values come from rand's generators.
+// Part of this crate's interface: conversions take nalgebra's matrices, random values come from rand's
+// generators.
 pub use nalgebra;
 pub use rand;

@@ -1,7 +1,8 @@
-//! Random values, all from a seed that the caller gave: never from the operating system, never from a global generator.
+//! Random values, all from a seed that the caller gave: never from the operating system, never from a global
+//! generator.
 //!
-//! Any generator of `rand` will do; [`rng`] makes the one that we use, whose numbers are the same on every platform and
-//! in every version.
+//! Any generator of `rand` will do; [`rng`] makes the one that we use, whose numbers are the same on every
+//! platform and in every version.
 
 use rand::rngs::ChaCha8Rng;
 use rand::{Rng, SeedableRng};
@@ -43,7 +44,8 @@ pub fn normal(rng: &mut (impl Rng + ?Sized)) -> f64 {
     }
 }
 
-/// Puts `items` into a random order, each order equally likely (Fisher and Yates): the order of an epoch's samples.
+/// Puts `items` into a random order, each order equally likely (Fisher and Yates): the order of an epoch's
+/// samples.
 ///
 /// ```
 /// use backrule_tensor::random;
@@ -124,7 +126,7 @@ mod tests {
         assert_ne!(x, Tensor::uniform([3, 5], 0.0, 1.0, &mut rng(4)).unwrap());
     }
 
-    /// Frozen, so that an upgrade of the generator can't silently change everybody's runs.
+    /// Frozen: an upgrade of the generator must not change runs silently.
     #[test]
     fn the_numbers_of_seed_42_stay() {
         let mut rng = rng(42);

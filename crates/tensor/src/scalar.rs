@@ -32,6 +32,8 @@ pub trait Scalar:
     const EPSILON: Self;
     /// −∞.
     const NEG_INFINITY: Self;
+    /// The smallest positive normal number.
+    const MIN_POSITIVE: Self;
     /// The name and size of this type in files.
     const DTYPE: DType;
 
@@ -39,8 +41,8 @@ pub trait Scalar:
     fn from_f64(value: f64) -> Self;
     /// The same number in double precision, exactly.
     fn to_f64(self) -> f64;
-    /// eˣ. In single precision it is this crate's own, with the same bits on every machine, and within one unit in the
-    /// last place of the exact result.
+    /// eˣ. In single precision it is this crate's own, with the same bits on every machine, and within one
+    /// unit in the last place of the exact result.
     fn exp(self) -> Self;
     /// eˣ for x ≤ 0; results below the normal numbers may be 0.
     #[doc(hidden)]
@@ -62,7 +64,8 @@ pub trait Scalar:
     /// Whether this is neither infinite nor NaN.
     fn is_finite(self) -> bool;
 
-    /// Writes `values` as little-endian bytes. Of two slices that don't match in length, the shorter one counts.
+    /// Writes `values` as little-endian bytes. Of two slices that don't match in length, the shorter one
+    /// counts.
     fn write_le(values: &[Self], bytes: &mut [u8]);
     /// Reads little-endian bytes into `values`, bit for bit, NaN included. The shorter slice counts.
     fn read_le(bytes: &[u8], values: &mut [Self]);
@@ -89,13 +92,15 @@ pub(crate) mod sealed {
     }
 }
 
-/// 1 / (1 + e⁻ˣ), or, where x is negative, the same as eˣ / (1 + eˣ): small results are as accurate as large ones.
+/// 1 / (1 + e⁻ˣ), or, where x is negative, the same as eˣ / (1 + eˣ): small results are as accurate as large
+/// ones.
 #[inline(always)]
 fn sigmoid<T: Scalar>(x: T) -> T {
     let e = (-x.abs()).exp();
     let sum = T::ONE + e;
     let y = if x < T::ZERO { e } else { T::ONE } / sum;
-    // What the sum has lost by rounding is known exactly, because e ≤ 1. Of its quotient by the sum a rough value will do.
+    // What the sum has lost by rounding is known exactly, because e ≤ 1. Of its quotient by the sum a rough
+    // value will do.
     let lost = e - (sum - T::ONE);
     y - y * (lost * (T::ONE - T::from_f64(0.5) * e))
 }
@@ -114,6 +119,7 @@ macro_rules! scalar {
             const ONE: Self = 1.0;
             const EPSILON: Self = Self::EPSILON;
             const NEG_INFINITY: Self = Self::NEG_INFINITY;
+            const MIN_POSITIVE: Self = Self::MIN_POSITIVE;
             const DTYPE: DType = $dtype;
 
             #[inline(always)]

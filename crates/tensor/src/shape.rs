@@ -6,14 +6,14 @@ use crate::error::ShapeError;
 /// The largest number of axes that a tensor can have.
 pub const MAX_RANK: usize = 6;
 
-/// More elements than this (of 8 bytes each) no buffer can hold.
+/// The most elements (of 8 bytes each) that a buffer can hold.
 const MAX_ELEMENTS: usize = isize::MAX as usize / 8;
 
 /// The sizes of a tensor's axes, outermost first: `[batch, features]`, `[batch, channels, height, width]`.
 ///
-/// A `Shape` is proof that a tensor of it can exist: at most [`MAX_RANK`] axes, and an element count that fits the
-/// address space. It is `Copy` and lives on the stack, so that passing and resizing shapes allocates nothing; it derefs
-/// to `[usize]`.
+/// A `Shape` is proof that a tensor of it can exist: at most [`MAX_RANK`] axes, and an element count that
+/// fits the address space. It is `Copy` and lives on the stack, so shapes allocate nothing. It derefs to
+/// `[usize]`.
 ///
 /// ```
 /// use backrule_tensor::Shape;
@@ -41,7 +41,8 @@ impl Shape {
     /// Checks `sizes` and keeps them.
     ///
     /// # Errors
-    /// When there are more than [`MAX_RANK`] axes, or the product of the sizes other than 0 overflows the address space.
+    /// When there are more than [`MAX_RANK`] axes, or the product of the sizes other than 0 overflows the
+    /// address space.
     pub fn new(sizes: &[usize]) -> Result<Self, ShapeError> {
         let mut shape = Self::SCALAR;
         let Some(kept) = shape.sizes.get_mut(..sizes.len()) else {
@@ -55,7 +56,7 @@ impl Shape {
 
     /// This shape, if there can be a tensor of it.
     fn checked(self) -> Result<Self, ShapeError> {
-        // Sizes of 0 are left out: the product of the others is what rows() and columns() may have to return.
+        // Sizes of 0 are left out: rows() may have to return the product of the others.
         let elements = (self.iter().filter(|&&size| size > 0))
             .try_fold(1_usize, |product, &size| product.checked_mul(size));
         match elements {
@@ -93,7 +94,8 @@ impl Shape {
         self.last().copied().unwrap_or(1)
     }
 
-    /// The same shape with `columns` as the size of its last axis: what a dense layer does to its input's shape.
+    /// The same shape with `columns` as the size of its last axis: what a dense layer does to its input's
+    /// shape.
     ///
     /// # Errors
     /// When there is no last axis, or the new shape would overflow (see [`Shape::new`]).
@@ -106,7 +108,7 @@ impl Shape {
     }
 }
 
-/// Not derived: comparing the few numbers takes less time than the call of `memcmp` that would become of it.
+/// Not derived: that would call `memcmp`, which takes longer than comparing the few numbers.
 impl PartialEq for Shape {
     fn eq(&self, other: &Self) -> bool {
         self.rank == other.rank && self.iter().zip(other.iter()).all(|(a, b)| a == b)

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use backrule_tensor::{DType, Scalar, Tensor};
+use backrule_tensor::{Scalar, Tensor};
 
 use crate::file::replace::replace;
 use crate::snapshot::{self, SaveError};
@@ -47,11 +47,8 @@ pub fn save<T: Scalar>(path: impl AsRef<Path>, tensor: &Tensor<T>) -> Result<(),
 /// All before the elements, which begin at a multiple of 64 bytes. With six axes it is 192 bytes at most, so
 /// its length fits two bytes.
 fn head<T: Scalar>(tensor: &Tensor<T>) -> Vec<u8> {
-    let descr = match T::DTYPE {
-        DType::F32 => "<f4",
-        DType::F64 => "<f8",
-    };
-    let mut header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': (");
+    let bytes = T::DTYPE.size();
+    let mut header = format!("{{'descr': '<f{bytes}', 'fortran_order': False, 'shape': (");
     // As Python writes tuples: one element has a comma.
     let shape = tensor.shape();
     let sizes: Vec<_> = shape.iter().map(usize::to_string).collect();

@@ -287,19 +287,16 @@ fn range(end: usize, length: usize) -> Range<usize> {
     end.saturating_sub(length)..end
 }
 
+/// The element types of this format, with their codes.
+const DTYPES: [(u8, DType); 2] = [(1, DType::F32), (2, DType::F64)];
+
+/// 0, which no reader takes, for a type without a code.
 fn dtype_code(dtype: DType) -> u8 {
-    match dtype {
-        DType::F32 => 1,
-        DType::F64 => 2,
-    }
+    DTYPES.iter().find(|(_, known)| *known == dtype).map_or(0, |(code, _)| *code)
 }
 
 fn dtype_of(code: u8) -> Option<DType> {
-    match code {
-        1 => Some(DType::F32),
-        2 => Some(DType::F64),
-        _ => None,
-    }
+    DTYPES.iter().find(|(known, _)| *known == code).map(|(_, dtype)| *dtype)
 }
 
 #[cfg(test)]

@@ -10,8 +10,8 @@ pub fn add_to_rows<T: Scalar>(b: &[T], y: &mut [T]) {
     simd::run(AddToRows(b, y));
 }
 
-/// db ← db + Σᵢ xᵢ over all rows xᵢ as long as db, each of which begins `stride` elements after the one before it. The last
-/// one may end where its columns do.
+/// db ← db + Σᵢ xᵢ over all rows xᵢ as long as db, each of which begins `stride` elements after the one
+/// before it. The last one may end where its columns do.
 pub fn add_sum_of_rows<T: Scalar>(x: &[T], stride: usize, db: &mut [T]) {
     simd::run(AddSumOfRows { x, stride, db });
 }
@@ -32,8 +32,8 @@ impl<T: Scalar> Kernel for AddToRows<'_, T> {
     }
 }
 
-/// db ← db + Σᵢ xᵢ over all rows xᵢ as long as db. A few rows are added in their order, many in runs whose sums are added
-/// in f64.
+/// db ← db + Σᵢ xᵢ over all rows xᵢ as long as db. A few rows are added in their order, many in runs whose
+/// sums are added in f64.
 struct AddSumOfRows<'a, T> {
     x: &'a [T],
     /// From the start of one row to the start of the next. The last row ends where its columns do.
@@ -45,7 +45,8 @@ struct AddSumOfRows<'a, T> {
 const FEW: usize = 32;
 
 impl<T: Scalar> AddSumOfRows<'_, T> {
-    /// As many whole blocks of N columns as there are from column `at` on, for a few rows. Returns the column after them.
+    /// As many whole blocks of N columns as there are from column `at` on, for a few rows. Returns the column
+    /// after them.
     #[inline(always)]
     fn blocks_of_few<const N: usize>(&mut self, at: usize) -> usize {
         let Self { x, stride, db } = self;
@@ -153,7 +154,8 @@ mod tests {
     use super::*;
     use crate::tensor::Tensor;
 
-    /// Widths on both sides of every limit, in a batch that is as long as two blocks of narrow rows and a bit.
+    /// Widths on both sides of every limit, in a batch that is as long as two blocks of narrow rows and a
+    /// bit.
     fn batches() -> impl Iterator<Item = Tensor<f32>> {
         let value = |at: &[usize]| ((at[0] * 31 + at[1] * 7919) % 997) as f32 * 0.02 - 10.0;
         [1, 2, 7, 10, 15, 16, 17, 33, 64, 100].map(|n| Tensor::from_fn([70, n], value).unwrap()).into_iter()

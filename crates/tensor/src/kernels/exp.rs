@@ -1,11 +1,12 @@
 //! eˣ, tanh x, the logistic function, and the logarithm of sums of exponentials.
 //!
-//! In single precision, and the logarithm in double, they are our own: additions, multiplications, one division and
-//! selections, in one order. The bits are the same on every machine and with every instruction set (there is no fused
-//! multiply-add here, wherever one exists), and a loop over them becomes vector instructions, which calls of the
+//! In single precision, and the logarithm in double, they are our own: additions, multiplications, one
+//! division and selections, in one order. The bits are the same on every machine and with every instruction
+//! set, because no multiply-add is fused, and a loop over them becomes vector instructions. Calls of the
 //! platform's library never do.
 //!
-//! The largest errors over all 2³² floats, in units of the last place of the exact result, below the normal numbers too:
+//! The largest errors over all 2³² floats, in units of the last place of the exact result, below the normal
+//! numbers too:
 //!
 //! | function | error |
 //! |---|---|
@@ -16,8 +17,8 @@
 //!
 //! `cargo test --release -p backrule-tensor every_float -- --ignored --nocapture` measures them.
 //!
-//! The polynomials are by Remez's exchange on the weighted relative error, in double precision, their coefficients then
-//! rounded to single; the errors given are those after rounding.
+//! The polynomials are by Remez's exchange on the weighted relative error, in double precision, their
+//! coefficients then rounded to single; the errors given are those after rounding.
 
 use std::f32::consts::LOG2_E;
 
@@ -26,15 +27,16 @@ use std::f32::consts::LOG2_E;
 /// Overflow gives ∞; underflow goes through the subnormal numbers to 0. NaN stays NaN.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
-    // At 89 the result is ∞. At −176 n is −254, both powers of two below are 0, and so is the result: at once, where a
-    // product of small numbers that vanishes costs the processor a hundred cycles.
+    // At 89 the result is ∞. At −176 n is −254, both powers of two below are 0, and so is the result: at
+    // once, where a product of small numbers that vanishes costs the processor a hundred cycles.
     let (exp_r, n) = reduce::<254>(x.clamp(-176.0, 89.0));
     // 2ⁿ itself may be out of range: it is the product of two, each with half of n.
     let power = |half: u32| f32::from_bits(half << 23);
     exp_r * power(n >> 1) * power(n.wrapping_add(1) >> 1)
 }
 
-/// eˣ for x ≤ 0, and 0 where that is below the normal numbers: what softmax needs, in two thirds of the operations.
+/// eˣ for x ≤ 0, and 0 where that is below the normal numbers: what softmax needs, in two thirds of the
+/// operations.
 #[inline(always)]
 pub(crate) fn exp_of_negative(x: f32) -> f32 {
     let whole = WHOLE + 127.0;
@@ -47,16 +49,16 @@ pub(crate) fn exp_of_negative(x: f32) -> f32 {
     if x < -87.336_54 { 0.0 } else { exp }
 }
 
-/// ln x = n ln 2 + ln (1 + f) for x = 2ⁿ (1 + f) with 1 + f between √½ and √2. x must be a positive normal number; for
-/// anything else, NaN included, this is NaN.
+/// ln x = n ln 2 + ln (1 + f) for x = 2ⁿ (1 + f) with 1 + f between √½ and √2. x must be a positive normal
+/// number; for anything else, NaN included, this is NaN.
 ///
-/// With s = f / (2 + f), ln (1 + f) = 2 (s + s³/3 + s⁵/5 + …): |s| is below 0.172, and what is left out after s¹⁹ is
-/// below 2⁻⁵⁵, relatively.
+/// With s = f / (2 + f), ln (1 + f) = 2 (s + s³/3 + s⁵/5 + …): |s| is below 0.172, and what is left out after
+/// s¹⁹ is below 2⁻⁵⁵, relatively.
 #[inline(always)]
 pub(crate) fn ln(x: f64) -> f64 {
     const ONE: u64 = 1.0_f64.to_bits();
     const SQRT_HALF: u64 = 0x3fe6_a09e_667f_3bcd;
-    /// ln 2 in two parts. The first has 33 bits, so that its product with n is exact.
+    /// ln 2 in two parts. The first has 33 bits, so its product with n is exact.
     const LN_2: [f64; 2] = [0.693_147_180_485_539_1, 7.440_617_110_012_397e-11];
     let exponent = (x.to_bits().wrapping_sub(SQRT_HALF).wrapping_add(ONE)) >> 52;
     // With the bits of 2⁵² above it, a whole number is a float.
@@ -96,7 +98,7 @@ fn reduce<const BIAS: u16>(x: f32) -> (f32, u32) {
     let high = x - n * LN_2[0];
     let low = -n * LN_2[1];
     let r = high + low;
-    // 1 + high, and what that sum has lost: so that only the last addition's rounding counts.
+    // 1 + high, and the rounding error of that sum: only the last addition's rounding counts.
     let sum = 1.0 + high;
     let lost = (1.0 - sum) + high;
     (sum + (lost + (low + r * r * q(r))), biased.to_bits())
@@ -104,7 +106,7 @@ fn reduce<const BIAS: u16>(x: f32) -> (f32, u32) {
 
 /// A float of this size has no places after the point, and its low bits are a whole number: adding it rounds.
 const WHOLE: f32 = 1.5 * 8_388_608.0;
-/// ln 2 in two parts. The first has nine bits, so that its product with n is exact.
+/// ln 2 in two parts. The first has nine bits, so its product with n is exact.
 const LN_2: [f32; 2] = [355.0 / 512.0, -2.121_944_4e-4];
 
 /// (eʳ − 1 − r) / r² for |r| ≤ ½ ln 2. The error in eʳ is below 2⁻²⁸, relatively.
@@ -168,7 +170,8 @@ mod tests {
         if exp < f64::from(f32::MIN_POSITIVE) { 0.0 } else { exp }
     }
 
-    /// y = f(x), of which six floats in seven are so small or so large that in single precision it is a simpler function.
+    /// y = f(x), of which six floats in seven are so small or so large that in single precision it is a
+    /// simpler function.
     #[inline(always)]
     fn exact(x: &[f32], y: &mut [f64], [small, f, large]: [fn(f64) -> f64; 3]) {
         for (&x, y) in x.iter().zip(y) {
@@ -215,14 +218,16 @@ mod tests {
         }
     }
 
-    /// How far from the exact result, in its last place. Infinite where only one of the two is NaN or infinite.
+    /// How far from the exact result, in its last place. Infinite where only one of the two is NaN or
+    /// infinite.
     #[inline(always)]
     fn error(ours: f32, exact: f64) -> f64 {
         let rounded = exact as f32;
         if ours == rounded || (ours.is_nan() && rounded.is_nan()) {
             0.0
         } else if ours.is_finite() && rounded.is_finite() {
-            // Of the exact result's exponent, or the smallest normal number's: in a double, 1023 is added to it.
+            // Of the exact result's exponent, or the smallest normal number's: in a double, 1023 is added to
+            // it.
             let exponent = (exact.to_bits() >> 52 & 0x7ff).max(1023 - 126);
             (f64::from(ours) - exact).abs() / f64::from_bits((exponent - 23) << 52)
         } else {

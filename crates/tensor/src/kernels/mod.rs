@@ -1,4 +1,5 @@
-//! Loops that layers, losses and rules share, on slices. They know no tensor, and their interface may change in any version.
+//! Loops that layers, losses and rules share, on slices. They know no tensor, and their interface may change
+//! in any version.
 
 pub mod bias;
 pub(crate) mod exp;

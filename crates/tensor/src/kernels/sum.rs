@@ -1,8 +1,8 @@
 //! Sums whose error doesn't grow with the number of terms.
 //!
-//! A sum that runs in f32 stops growing: 2²⁴ + 1 is 2²⁴. Here runs of eight terms are added in the element's type, and the
-//! runs in f64. For up to 10⁹ terms in f32, |error| ≤ 4 ε Σ|x| with ε = 2⁻²³, whatever they are and whatever their order:
-//! the seven additions of a run and the last rounding are off by ε/2 each.
+//! A sum that runs in f32 stops growing: 2²⁴ + 1 is 2²⁴. Here runs of eight terms are added in the element's
+//! type, and the runs in f64. For up to 10⁹ terms in f32, |error| ≤ 4 ε Σ|x| with ε = 2⁻²³, whatever they are
+//! and whatever their order: the seven additions of a run and the last rounding are off by ε/2 each.
 //!
 //! The order is fixed. It depends on the number of terms alone, so the bits are the same on any processor.
 

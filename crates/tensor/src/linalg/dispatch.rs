@@ -35,7 +35,8 @@ macro_rules! gemm_element {
 gemm_element!(f32);
 gemm_element!(f64);
 
-/// Computes a product, on as many threads as it is worth. Without memory for its packed operands nothing is computed.
+/// Computes a product, on as many threads as it is worth. Without memory for its packed operands nothing is
+/// computed.
 #[inline(always)]
 pub(super) fn compute<T: Scalar>(product: &mut Product<'_, T>) -> Result<(), MemoryError> {
     T::work::<Compute<'_, '_>>(product)
@@ -92,7 +93,8 @@ fn compute_typed<T: GemmElement>(product: &mut Product<'_, T>) -> Result<(), Mem
 fn run<T: GemmElement>(product: &mut Product<'_, T>, buffer: &mut [T]) {
     match product.is_small() {
         true if product.is_exact() => Small(product).run::<simd::Baseline>(),
-        // Neither gains by more than 32 bytes: a kernel that isn't compiled for AVX-512 makes programs smaller.
+        // Neither gains by more than 32 bytes: a kernel that isn't compiled for AVX-512 makes programs
+        // smaller.
         true => simd::run_within(32, Small(product)),
         false if product.is_gemv() => simd::run_within(32, Gemv(product)),
         false => simd::run(Gemm { product, buffer }),
@@ -117,7 +119,8 @@ fn tasks(sizes: [usize; 3]) -> (usize, usize) {
     (sizes[0].div_ceil(rows), rows)
 }
 
-/// Rows of the result for each thread. An element's bits don't depend on the split, so it may follow their number.
+/// Rows of the result for each thread. An element's bits don't depend on the split, so it may follow their
+/// number.
 ///
 /// All tasks pack into the caller's buffer, so there is memory for all of them or C isn't touched.
 #[inline(never)]
@@ -134,7 +137,8 @@ fn shared<T: GemmElement>(whole: &mut Product<'_, T>) -> Result<(), MemoryError>
     })
 }
 
-/// Calls `f` with this thread's buffer, of at least `len` elements. If there is no memory for them, `f` isn't called.
+/// Calls `f` with this thread's buffer, of at least `len` elements. If there is no memory for them, `f` isn't
+/// called.
 fn with_buffer<T: GemmElement>(
     operation: &'static str,
     len: usize,

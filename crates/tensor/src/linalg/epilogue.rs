@@ -1,9 +1,10 @@
 use std::fmt;
 
-/// What is done to rows of a product that have just been written, while they are in the first-level cache: an activation.
+/// What is done to rows of a product that have just been written, while they are in the first-level cache: an
+/// activation.
 ///
-/// A handle on a closure, which keeps its values: a slope. There is one indirect call for a group of rows, and the loop
-/// inside is compiled for its closure.
+/// A handle on a closure, which keeps its values: a slope. There is one indirect call for a group of rows,
+/// and the loop inside is compiled for its closure.
 ///
 /// ```
 /// use backrule_tensor::{Epilogue, Tensor, affine_activation_into, apply};
@@ -20,8 +21,8 @@ use std::fmt;
 pub struct Epilogue<'a, T>(&'a (dyn Fn(&mut [T]) + Sync + 'a));
 
 impl<'a, T> Epilogue<'a, T> {
-    /// A handle on `f`, which is called on any thread with whole rows or parts of them: each element of a product is in one
-    /// of its calls.
+    /// A handle on `f`, which is called on any thread with whole rows or parts of them: each element of a
+    /// product is in one of its calls.
     pub fn new(f: &'a (impl Fn(&mut [T]) + Sync)) -> Self {
         Self(f)
     }

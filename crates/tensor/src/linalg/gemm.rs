@@ -1,4 +1,4 @@
-//! The one place that multiplies matrices.
+//! Matrix products, blocked for the caches.
 //!
 //! C is computed in tiles of MR rows by NR columns that stay in vector registers while the sum over k runs:
 //!
@@ -14,26 +14,27 @@
 //!    packed A
 //! ```
 //!
-//! Packing ([`pack`]) is what makes A·B, A·Bᵀ and Aᵀ·B one loop: only the packing functions know which operand is
-//! transposed. Where C has few columns, rows of A are read in place instead, and a product with few rows packs nothing
-//! ([`few_rows`]). The buffer belongs to the thread and is reused, so that products allocate nothing (nalgebra's fast kernel
-//! allocates for each one, and its transposed products never reach that kernel: dimforge/nalgebra#717).
+//! Packing ([`pack`]) makes one loop of A·B, A·Bᵀ and Aᵀ·B: only the packing functions know which operand is
+//! transposed. A result with few columns reads the rows of A in place, and a product with few rows packs
+//! nothing ([`gemv`](crate::linalg::gemv)). The buffer belongs to the thread and is reused, so a warm product
+//! allocates nothing. (nalgebra's fast kernel allocates for each product, and its transposed products never
+//! reach that kernel: dimforge/nalgebra#717.)
 //!
-//! **An element of C has the same bits in whatever product it is computed**: alone, in a batch of any size, at any
-//! place, by any number of threads. Its sum runs over blocks of terms ([`Form::block`]), which are added in order. In A·Bᵀ,
-//! within a long block, it runs in interleaved partial sums, which are added in order, too ([`Form::accumulators`]): for a
-//! single row there is nothing else that could be computed at a time. That is what lets a batch be split without anybody
-//! noticing.
+//! **An element of C has the same bits in every product**: alone, in a batch of any size, at any place, on
+//! any number of threads. So a batch can be split. The element's sum runs over blocks of terms
+//! ([`Form::block`]), which are added in order. In a long block of A·Bᵀ it has several accumulators
+//! ([`Form::accumulators`]), which are added in order, too: they hide the latency of a single row's
+//! additions, and a batch must sum in the same order.
 //!
-//! What must stay in registers is written in registers (`simd/registers.rs`), for each instruction set:
-//! see [`simd`](crate::simd). AVX2 and AVX-512 give the same bits, for both round a·b + c once.
+//! Registers are written as values ([`simd::vector`](crate::simd)). AVX2 and AVX-512 give the same bits,
+//! because both round a·b + c once.
 
 use crate::linalg::gemv::gevm;
 use crate::linalg::ger::ger;
 use crate::linalg::microkernel::{Strided, Tiles, write_elements};
 use crate::linalg::pack::{pack, pack_transposed};
 use crate::linalg::product::{
-    Blocks, FEW_COLUMNS, FINISHED, Form, Initial, LOW, Product, WIDEST, is_ger, is_gevm, range_by,
+    Blocks, EPILOGUE, FEW_COLUMNS, Form, Initial, LOW, Product, WIDEST, is_ger, is_gevm, range_by,
 };
 use crate::scalar::Scalar;
 use crate::simd::{Kernel, Simd};
@@ -80,8 +81,8 @@ impl<T: Tiled> Kernel for Gemm<'_, '_, T> {
 }
 
 impl<T: Scalar> Product<'_, T> {
-    /// Computes it in tiles of at most MR rows by NR columns, which are two vector registers. AW is MR rounded up to a
-    /// multiple of 4.
+    /// Computes it in tiles of at most MR rows by NR columns, which are two vector registers. AW is MR
+    /// rounded up to a multiple of 4.
     #[inline(always)]
     fn compute<S: Simd, const MR: usize, const AW: usize, const NR: usize>(&mut self, buffer: &mut [T]) {
         if self.c.is_empty() {
@@ -112,7 +113,7 @@ impl<T: Scalar> Product<'_, T> {
             }
         } else {
             self.blocks::<S, MR, AW, NR>(buffer);
-            return; // finished already
+            return; // The epilogue has run, block by block.
         }
         if let Some(epilogue) = epilogue {
             epilogue.apply_to_rows(c, n, ldc);
@@ -133,7 +134,7 @@ impl<T: Scalar> Product<'_, T> {
         let (panels, _) = panels.as_chunks_mut::<NR>();
         let (columns, _) = columns.as_chunks_mut::<AW>();
         let zero = std::hint::black_box(0);
-        // A tile that is larger than what is left of C.
+        // A tile that reaches beyond C.
         let mut edge = [[T::ZERO; NR]; AW];
         for j in range_by(0, n, nc) {
             let nc = nc.min(n - j);
@@ -163,7 +164,7 @@ impl<T: Scalar> Product<'_, T> {
                         Form::Nn | Form::Nt => (&a[(first + i) * lda + p..], lda, 1),
                         Form::Tn => (&a[p * lda + first + i..], 1, lda),
                     };
-                    // Also the rows that a low tile computes and drops.
+                    // A low tile computes four rows and drops the last ones: A must have them, too.
                     let a = if n <= FEW_COLUMNS && first + i + height.max(LOW) <= m {
                         Strided { form, elements: rows, row, term, sorted: false, zero }
                     } else {
@@ -186,11 +187,11 @@ impl<T: Scalar> Product<'_, T> {
                     };
                     let tiles = Tiles::<'_, T, NR> { a, depth, panels, initial, n, ldc, j, nc };
                     tiles.compute::<S, MR, AW>(height, &mut c[i * ldc..], &mut edge);
-                    // While they are in the first-level cache.
+                    // These rows are still in the first-level cache.
                     let end = i + height;
                     if let Some(epilogue) = epilogue
                         && last
-                        && ((end - finished) * nc >= FINISHED || end == count)
+                        && ((end - finished) * nc >= EPILOGUE || end == count)
                     {
                         if nc == ldc {
                             epilogue.apply(&mut c[finished * n..end * n]);

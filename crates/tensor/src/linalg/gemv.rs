@@ -1,4 +1,4 @@
-//! Products with so few rows that nothing is packed: B is read where it is.
+//! Products with few rows: nothing is packed, and B is read in place.
 
 use crate::linalg::microkernel::{write, write_elements};
 use crate::linalg::product::{Initial, Product, range_by, unrolled};
@@ -6,7 +6,7 @@ use crate::scalar::Scalar;
 use crate::simd::vector::{Quad, Quads, Register, Vector};
 use crate::simd::{Kernel, Simd};
 
-/// C = A·Bᵀ with few rows. A kernel of its own, as [`Small`](crate::linalg::small::Small) is.
+/// C = A·Bᵀ with few rows.
 pub(super) struct Gemv<'a, 'b, T>(pub(super) &'a mut Product<'b, T>);
 
 impl<T: Scalar> Kernel for Gemv<'_, '_, T> {
@@ -36,8 +36,8 @@ impl<T: Scalar> Kernel for Gemv<'_, '_, T> {
     }
 }
 
-/// Rows of C = A·Bᵀ with L partial sums for each element: eight rows of B for all rows of A, which find them in the
-/// first-level cache, and then the next eight.
+/// Rows of C = A·Bᵀ with L accumulators for each element. Eight rows of B stay in the first-level cache for
+/// all rows of A, then the next eight.
 #[inline(always)]
 fn long_rows<T: Scalar, S: Simd, G: Quads<T, T::Quad<S>>, const L: usize>(
     a: &[T],
@@ -49,7 +49,7 @@ fn long_rows<T: Scalar, S: Simd, G: Quads<T, T::Quad<S>>, const L: usize>(
     n: usize,
 ) {
     for j in range_by(0, n, 8) {
-        // Where fewer are left, the last one is computed again, and dropped.
+        // With fewer than eight rows left, the last one is computed again, and dropped.
         let (mut next, mut row) = (b[j * ldb..].chunks(ldb), &b[..0]);
         let rows: [&[T]; 8] = std::array::from_fn(|_| {
             row = next.next().unwrap_or(row);
@@ -68,7 +68,7 @@ fn long_rows<T: Scalar, S: Simd, G: Quads<T, T::Quad<S>>, const L: usize>(
     }
 }
 
-/// The dot products of `a` with eight rows: while one sum waits for its addition, the others go on.
+/// The dot products of `a` with eight rows at once, which hides the latency of the additions.
 #[inline(always)]
 fn dots<'x, T: Scalar, S: Simd, G: Quads<T, T::Quad<S>>, const L: usize>(
     a: &'x [T],
@@ -85,7 +85,7 @@ fn dots<'x, T: Scalar, S: Simd, G: Quads<T, T::Quad<S>>, const L: usize>(
         unrolled!(i < EIGHT => { acc[i] = a.mul_add(G::load(b[i]), acc[i]); });
     }
     if full < a.len() {
-        // Zeros are added to the accumulators that have no term any more.
+        // The accumulators without a term add zeros.
         let a = G::load_part(&a[full..]);
         unrolled!(i < EIGHT => { acc[i] = a.mul_add(G::load_part(&b[i][full..]), acc[i]); });
     }
@@ -102,13 +102,13 @@ fn dots<'x, T: Scalar, S: Simd, G: Quads<T, T::Quad<S>>, const L: usize>(
     [first, last]
 }
 
-/// One row of C = A·Bᵀ whose sums are too short for accumulators. The rows of B are `k` elements apart.
+/// One row of C = A·Bᵀ with one accumulator for each element. The rows of B are `k` elements apart.
 #[inline(always)]
 fn short_row<T: Scalar, S: Simd>(a: &[T], b: &[T], k: usize, initial: Initial<'_, T>, c: &mut [T]) {
     let (mut j, n) = (0, c.len());
     while j < n {
         let left = n - j;
-        // Where fewer rows are left than are computed at a time, some before them are computed again, and dropped.
+        // With fewer rows left than a group has, some before them are computed again, and dropped.
         let again = |rows: usize| rows.saturating_sub(left);
         let from = |rows: usize| &b[(j - again(rows)) * k..];
         let (sums, rows) = if n >= 16 && left > 8 {
@@ -126,8 +126,8 @@ fn short_row<T: Scalar, S: Simd>(a: &[T], b: &[T], k: usize, initial: Initial<'_
     }
 }
 
-/// The dot products of `a` with 4 G ≤ 16 rows of length `k`, in one sum each: the terms of four rows become one register
-/// each.
+/// The dot products of `a` with 4 G ≤ 16 rows of length `k`, in one sum each: the terms of four rows become
+/// one register each.
 #[inline(always)]
 fn short_dots<T: Scalar, S: Simd, const G: usize>(a: &[T], b: &[T], k: usize) -> [T; 16] {
     let (quads, rest) = a.as_chunks::<4>();
@@ -139,9 +139,10 @@ fn short_dots<T: Scalar, S: Simd, const G: usize>(a: &[T], b: &[T], k: usize) ->
         let (a2, a3) = (T::Quad::<S>::splat(a[2]), T::Quad::<S>::splat(a[3]));
         unrolled!(g < G => {
             let at = 4 * g * k + 4 * p;
-            // SAFETY: 4 g + 3 is at most 4 G − 1, and 4 p + 4 at most `a.len()`, so that the last of them ends where the
-            // check above has been, or before. What that pays: `cargo bench --bench tensor -- matmul/forward_nt/1x64x32`
-            // takes 1.3 times as long with slices of the rows, for which there are too few registers.
+            // SAFETY: 4 g + 3 is at most 4 G − 1, and 4 p + 4 at most `a.len()`, so no slice ends behind the
+            // element that the check above has read. Price of slices with checks: there are too few registers
+            // for their bounds, and `cargo bench --bench tensor -- matmul/forward_nt/1x64x32` takes 1.3 times
+            // as long.
             #[expect(unsafe_code, reason = "the compiler doesn't see what the check above says")]
             let [b0, b1, b2, b3] = unsafe {
                 [
@@ -172,13 +173,13 @@ fn short_dots<T: Scalar, S: Simd, const G: usize>(a: &[T], b: &[T], k: usize) ->
         }
     }
     for sum in &mut sums[..4 * G] {
-        // Sums begin at 0 everywhere: −0 becomes 0.
+        // All kernels begin their sums at 0, so −0 becomes 0.
         *sum = T::ZERO + *sum;
     }
     sums
 }
 
-/// The same with one row, in the first of the sums.
+/// The dot product with one row, in the first element.
 #[inline(always)]
 fn dot<T: Scalar, S: Simd>(a: &[T], b: &[T]) -> [T; 16] {
     let mut sums = [T::ZERO; 16];
@@ -189,8 +190,8 @@ fn dot<T: Scalar, S: Simd>(a: &[T], b: &[T]) -> [T; 16] {
     sums
 }
 
-/// One row of C = A·B: the rows of B, each times an element of A, many columns at a time, so that no sum waits for its
-/// additions.
+/// One row of C = A·B: the rows of B, each times an element of A. Many columns at once hide the latency of
+/// the additions.
 #[inline(always)]
 pub(super) fn gevm<T: Scalar, S: Simd>(a: &[T], b: &[T], ldb: usize, initial: Initial<'_, T>, c: &mut [T]) {
     let (n, len, mut j) = (c.len(), T::Register::<S>::LEN, 0);
@@ -226,7 +227,7 @@ fn gevm_columns<T: Scalar, S: Simd, const V: usize>(
     for (p, &a) in a.iter().enumerate() {
         acc = add_row::<T, S, V>(a, &b[p * ldb + j..], n - j, acc);
     }
-    // Sums begin at 0 everywhere: −0 becomes 0.
+    // All kernels begin their sums at 0, so −0 becomes 0.
     unrolled!(v < V => { acc[v] = zero.plus(acc[v]); });
     let mut places = c[j..].chunks_mut(len);
     unrolled!(v < V => {
@@ -243,7 +244,7 @@ fn add_row<T: Scalar, S: Simd, const V: usize>(
     mut acc: [T::Register<S>; V],
 ) -> [T::Register<S>; V] {
     let (len, a) = (T::Register::<S>::LEN, T::Register::<S>::splat(a));
-    // What is behind the row may be read as well: such columns are never stored.
+    // Elements behind the row are read as well, and never stored.
     let b = if b.len() < V * len { &b[..width.min(V * len)] } else { b };
     unrolled!(v < V => { acc[v] = a.mul_add(T::Register::<S>::load_at_most(&b[(v * len).min(b.len())..]), acc[v]); });
     acc

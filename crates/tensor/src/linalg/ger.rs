@@ -7,7 +7,7 @@ use crate::simd::Simd;
 /// Sums of one term: a row of C = a bᵀ + initial.
 #[inline(always)]
 pub(super) fn ger<T: Scalar, S: Simd>(a: T, b: &[T], initial: Initial<'_, T>, c: &mut [T]) {
-    // Sums begin at 0 everywhere: −0 becomes 0.
+    // All kernels begin their sums at 0, so −0 becomes 0.
     match initial {
         Initial::Zero => {
             for (c, &b) in c.iter_mut().zip(b) {

@@ -2,7 +2,8 @@ use crate::error::ShapeError;
 use crate::scalar::Scalar;
 use crate::shape::Shape;
 
-/// A matrix in a slice, to be read. Its rows lie contiguous, one after the other or `row_stride` elements apart.
+/// A matrix in a slice, to be read. Its rows lie contiguous, one after the other or `row_stride` elements
+/// apart.
 ///
 /// ```
 /// use backrule_tensor::linalg::MatRef;

@@ -1,11 +1,11 @@
-//! Tiles of C: their sums stay in vector registers while the terms pass.
+//! The microkernel: a tile of C, whose accumulators stay in vector registers.
 
 use crate::linalg::product::{Form, Initial, LOW, range_by, unrolled};
 use crate::scalar::Scalar;
 use crate::simd::Simd;
 use crate::simd::vector::{Register, Vector};
 
-/// Rows of A for one row of tiles, packed or where they are: term p of row i is `elements[i * row + p * term]`.
+/// Rows of A for one row of tiles, packed or in place: term p of row i is `elements[i * row + p * term]`.
 #[derive(Clone, Copy)]
 pub(super) struct Strided<'a, T> {
     pub(super) form: Form,
@@ -14,7 +14,7 @@ pub(super) struct Strided<'a, T> {
     pub(super) term: usize,
     /// Whether the terms are sorted by accumulator.
     pub(super) sorted: bool,
-    /// 0, but unknown to the compiler, which would write out a loop that it knows to run eight times at most.
+    /// 0, which the compiler doesn't know: it would unroll the loop over eight accumulators.
     pub(super) zero: usize,
 }
 
@@ -63,10 +63,11 @@ impl<T: Scalar, const NR: usize> Tiles<'_, T, NR> {
     }
 }
 
-/// Where a tile goes: C from the tile's first row on, what it is added to, the stride of C, and the tile's first column.
+/// The place of a tile: C from the tile's first row on, the initial value, the stride of C, and the tile's
+/// first column.
 type Place<'a, 'b, T> = (&'a mut [T], Initial<'b, T>, usize, usize);
 
-/// Computes a tile of MR rows, of which `width` columns matter: straight to its place in C, or without one, into `edge`.
+/// Computes a tile of MR rows and `width` columns, to its place in C, or without one, into `edge`.
 #[inline(always)]
 fn tile<T: Scalar, S: Simd, const MR: usize, const NR: usize>(
     a: Strided<'_, T>,
@@ -76,7 +77,7 @@ fn tile<T: Scalar, S: Simd, const MR: usize, const NR: usize>(
     edge: &mut [[T; NR]],
 ) {
     let len = T::Register::<S>::LEN;
-    // No closures around vector instructions: one that isn't inlined would be compiled without them.
+    // No closures here: one that isn't inlined would be compiled without vector instructions.
     if width > len {
         let sums = sums::<T, S, MR, NR, 2>(a, b);
         if let Some((c, initial, ldc, j)) = place {
@@ -108,7 +109,7 @@ fn sums<T: Scalar, S: Simd, const MR: usize, const NR: usize, const V: usize>(
     let len = |accumulator: usize| full + usize::from(accumulator < rest);
     let mut done = len(0);
     let mut sums = accumulate::<T, S, MR, NR, V>(a, 0, accumulators, &b[..done]);
-    // Sums begin at 0 everywhere: −0 becomes 0.
+    // All kernels begin their sums at 0, so −0 becomes 0.
     unrolled!(i < MR => {
         for sum in &mut sums[i] {
             *sum = zero.plus(*sum);
@@ -128,7 +129,7 @@ fn sums<T: Scalar, S: Simd, const MR: usize, const NR: usize, const V: usize>(
     sums
 }
 
-/// The partial sums of one accumulator, whose terms begin with number `first`.
+/// The sums of one accumulator, whose first term has the number `first`.
 #[inline(always)]
 fn accumulate<T: Scalar, S: Simd, const MR: usize, const NR: usize, const V: usize>(
     a: Strided<'_, T>,
@@ -145,9 +146,9 @@ fn accumulate<T: Scalar, S: Simd, const MR: usize, const NR: usize, const V: usi
             columns[v] = T::Register::<S>::load(&b[v * T::Register::<S>::LEN..]);
         }
         unrolled!(i < MR => {
-            // SAFETY: i < MR, and `at` is one of the terms times a.term, so that this is not behind the element that
-            // `sums` has read. What that pays: `cargo bench --bench tensor -- matmul` takes up to 1.3 times as long with
-            // checks.
+            // SAFETY: i < MR, and `at` is one of the terms times a.term, so this is not behind the element
+            // that `sums` has read. Price of a check: `cargo bench --bench tensor -- matmul` takes up to 1.3
+            // times as long.
             #[expect(unsafe_code, reason = "the compiler doesn't see what the check in `sums` says")]
             let a = T::Register::<S>::splat(unsafe { *a.elements.get_unchecked(at + i * a.row) });
             for v in 0..V {
@@ -197,7 +198,8 @@ fn write_tile<T: Scalar, S: Simd, const MR: usize, const NR: usize>(
     }
 }
 
-/// The same for rows of a tile that is wider than what is left of C: register by register from the top to the bottom.
+/// The same for rows of a tile that is wider than what is left of C: register by register from the top to the
+/// bottom.
 #[inline(always)]
 fn write_edge<T: Scalar, S: Simd, const NR: usize>(
     rows: &[[T; NR]],

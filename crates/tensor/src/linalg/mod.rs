@@ -1,4 +1,5 @@
-//! Products, softmax and sums of matrices that lie in slices: one head of attention, one time step, a sample's windows.
+//! Products, softmax and sums of matrices that lie in slices: one head of attention, one time step, a
+//! sample's windows.
 //!
 //! ```
 //! use backrule_tensor::linalg::{MatMut, MatRef, matmul};
@@ -40,8 +41,8 @@ use crate::tensor::Tensor;
 
 /// C = A·B + β C for A `[.., k]`, B `[k, n]`, C `[.., n]`.
 ///
-/// In a dense layer this is ∂l/∂x = ∂l/∂y·W. With β = 0, C is only written: it takes the product's shape, and NaN in it
-/// doesn't spread.
+/// In a dense layer this is ∂l/∂x = ∂l/∂y·W. With β = 0, C is only written: it takes the product's shape, and
+/// NaN in it doesn't spread.
 ///
 /// ```
 /// use backrule_tensor::{Tensor, matmul_into};
@@ -55,8 +56,8 @@ use crate::tensor::Tensor;
 /// ```
 ///
 /// # Errors
-/// When B, or with β ≠ 0 C, doesn't have the shape above, or there is no memory for C or for packed operands. C is unchanged
-/// then.
+/// When B, or with β ≠ 0 C, doesn't have the shape above, or there is no memory for C or for packed operands.
+/// C is unchanged then.
 pub fn matmul_into<T: Scalar>(
     a: &Tensor<T>,
     b: &Tensor<T>,
@@ -118,8 +119,8 @@ pub fn matmul_tn_into<T: Scalar>(
     product(Form::Tn, a, b, Initial::beta(beta), None, c)
 }
 
-/// Y = X·Wᵀ + b for X `[.., in]`, W `[out, in]`, b `[out]`: a dense layer in one pass over Y, which takes the shape
-/// `[.., out]`.
+/// Y = X·Wᵀ + b for X `[.., in]`, W `[out, in]`, b `[out]`: a dense layer in one pass over Y, which takes the
+/// shape `[.., out]`.
 ///
 /// ```
 /// use backrule_tensor::{Tensor, affine_into};
@@ -133,7 +134,8 @@ pub fn matmul_tn_into<T: Scalar>(
 /// ```
 ///
 /// # Errors
-/// When W or b doesn't have the shape above, or there is no memory for Y or for packed operands. Y is unchanged then.
+/// When W or b doesn't have the shape above, or there is no memory for Y or for packed operands. Y is
+/// unchanged then.
 pub fn affine_into<T: Scalar>(
     x: &Tensor<T>,
     w: &Tensor<T>,
@@ -143,8 +145,8 @@ pub fn affine_into<T: Scalar>(
     affine_activation_into(x, w, Some(b), None, y)
 }
 
-/// Y = f(X·Wᵀ + b), as [`affine_into`], and an element-wise f in place: an [`Epilogue`] on rows of Y that have just been
-/// written, and are in the first-level cache. Without b it is 0.
+/// Y = f(X·Wᵀ + b), as [`affine_into`], and an element-wise f in place: an [`Epilogue`] on rows of Y that
+/// have just been written, and are in the first-level cache. Without b it is 0.
 ///
 /// ```
 /// use backrule_tensor::{Epilogue, Tensor, affine_activation_into, apply};
@@ -184,8 +186,8 @@ pub fn affine_activation_into<T: Scalar>(
 /// With β = 0, C is only written. An element has the bits that it would have in tensors of its own.
 ///
 /// # Errors
-/// When the shapes don't fit, A and B are both transposed (Aᵀ·Bᵀ is the transpose of B·A), or there is no memory for packed
-/// operands. C is unchanged then.
+/// When the shapes don't fit, A and B are both transposed (Aᵀ·Bᵀ is the transpose of B·A), or there is no
+/// memory for packed operands. C is unchanged then.
 pub fn matmul<T: Scalar>(
     a: MatRef<'_, T>,
     b: MatRef<'_, T>,
@@ -195,8 +197,8 @@ pub fn matmul<T: Scalar>(
     product_of_mats(a, b, Initial::beta(beta), None, c)
 }
 
-/// C = f(X·Wᵀ + b) for X `[rows, in]`, W `[out, in]`, b of `out` elements, C `[rows, out]`, which is only written: a dense
-/// layer of matrices in slices.
+/// C = f(X·Wᵀ + b) for X `[rows, in]`, W `[out, in]`, b of `out` elements, C `[rows, out]`, which is only
+/// written: a dense layer of matrices in slices.
 ///
 /// ```
 /// use backrule_tensor::linalg::affine;
@@ -325,8 +327,8 @@ impl Form {
         }
     }
 
-    /// m, n and k of C = A·B for matrices, if they fit: what there is to check in most products, without a shape that is
-    /// made to be compared and thrown away.
+    /// m, n and k of C = A·B for matrices, if they fit. Most products need no other check, and this one makes
+    /// no shape.
     #[inline(always)]
     fn of_matrices(self, a: &Shape, b: &Shape, c: &Shape) -> Option<[usize; 3]> {
         let (&[a0, a1], &[b0, b1], &[m, n]) = (&a[..], &b[..], &c[..]) else { return None };
@@ -338,7 +340,7 @@ impl Form {
         (rows == m && columns == n && terms == k).then_some([m, n, k])
     }
 
-    /// The same for any axes.
+    /// The same for any axes. Without β C, the result takes the product's shape.
     #[cold]
     fn of_any<T: Scalar>(
         self,
@@ -358,7 +360,7 @@ impl Form {
                 let expected = format_args!("a result of {shape}");
                 return Err(ShapeError::new(self.operation(), expected, c.shape()).into());
             }
-            // First what can fail without changing C.
+            // The buffer first: if there is none, C is as it was.
             prepare::<T>(self, sizes)?;
             c.resize_for(self.operation(), shape)?;
         }
@@ -366,8 +368,7 @@ impl Form {
     }
 }
 
-/// Inlined, so that `initial` is written where it is read: a copy of what has just been written, in wider range_by than it was
-/// written in, would wait for it, as long as a small product takes.
+/// Inlined: a copy of `initial` would stall on store forwarding, for as long as a small product takes.
 #[inline(always)]
 fn product<T: Scalar>(
     form: Form,

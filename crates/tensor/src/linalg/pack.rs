@@ -1,18 +1,18 @@
-//! Panels of A and B, in the order in which a tile reads them.
+//! Packing: panels of A and B in the order in which the microkernel reads them.
 
 use crate::linalg::product::{Form, range_by, unrolled};
 use crate::scalar::Scalar;
 use crate::simd::vector::{Quad, Register, Vector};
 use crate::simd::{self, Kernel, Simd};
 
-/// Elements of a panel that are packed at once: 32 KB in single precision, so that they stay in the first-level cache while
-/// their columns are written, four at a time.
+/// Elements of a panel that are packed at once: 32 KB in single precision. They stay in the first-level cache
+/// while their columns are written, four at a time.
 const AT_ONCE: usize = 8192;
 /// Rows that become columns at once.
 const FOUR: usize = 4;
 
-/// Copies `width` columns of a row-major matrix with rows of length `n`, row after row. In the columns that are missing
-/// there may be anything: they are never stored.
+/// Copies `width` columns of a row-major matrix whose rows are `n` elements apart, row after row. The panel's
+/// other columns hold anything: they are never stored.
 #[inline(always)]
 pub(super) fn pack<T: Scalar, S: Simd, const W: usize>(
     b: &[T],
@@ -32,8 +32,8 @@ pub(super) fn pack<T: Scalar, S: Simd, const W: usize>(
     }
 }
 
-/// The same for a matrix whose transpose is stored: `width` rows of length `k` become columns. Where there are accumulators, the
-/// rows of the panel are sorted by theirs.
+/// The same for a matrix whose transpose is stored: `width` rows, `k` elements apart, become columns. With
+/// several accumulators the rows of the panel are sorted by accumulator.
 #[inline(always)]
 pub(super) fn pack_transposed<T: Scalar, S: Simd, const W: usize>(
     form: Form,
@@ -58,7 +58,7 @@ pub(super) fn pack_transposed<T: Scalar, S: Simd, const W: usize>(
         );
     }
     for j in range_by(0, width, 4) {
-        // Where fewer than four are left, the last one is copied again: such columns are never stored.
+        // With fewer than four left, the last one is copied again: such columns are never stored.
         let rows: [&[T]; 4] = std::array::from_fn(|i| &b[(j + i).min(width - 1) * k..][..terms]);
         let [(b0, rest0), (b1, rest1), (b2, rest2), (b3, rest3)] = rows.map(|row| row.as_chunks::<4>());
         let (groups, last) = panel.as_chunks_mut::<4>();
@@ -72,8 +72,8 @@ pub(super) fn pack_transposed<T: Scalar, S: Simd, const W: usize>(
     }
 }
 
-/// Rows that become the first `columns` of a panel of `terms` rows of length `width`, sorted by accumulator. A kernel of its own, so
-/// that it is compiled once for A and B, and without AVX-512, of which it would use nothing.
+/// Rows that become the first `columns` of a panel of `terms` rows of length `width`, sorted by accumulator.
+/// A kernel of its own is compiled once for A and B, and not for AVX-512, which it doesn't need.
 struct PackByAccumulator<'a, T> {
     form: Form,
     b: &'a [T],
@@ -91,11 +91,11 @@ impl<T: Scalar> Kernel for PackByAccumulator<'_, T> {
         let Self { form, b, k, columns: count, terms, panel, width } = self;
         let accumulators = form.accumulators(terms);
         let (shift, rest) = (accumulators.ilog2(), terms & (accumulators - 1));
-        // Where the terms of a accumulator begin.
+        // Where the terms of an accumulator begin.
         let start = |accumulator: usize| accumulator * (terms >> shift) + accumulator.min(rest);
         for from in range_by(0, terms, AT_ONCE / width) {
             let until = terms.min(from + AT_ONCE / width);
-            // Four accumulators at a time: a quad of terms in four rows, of which there is another one after each `step` quads.
+            // Four accumulators at a time: quads of terms of four rows, `step` quads apart.
             let step = accumulators / 4;
             for first in 0..step.min((until - from) / 4) {
                 let accumulator = |i: usize| {
@@ -106,7 +106,7 @@ impl<T: Scalar> Kernel for PackByAccumulator<'_, T> {
                     panel.get_disjoint_mut([accumulator(0), accumulator(1), accumulator(2), accumulator(3)]);
                 let Ok([l0, l1, l2, l3]) = four else { unreachable!("accumulators follow each other") };
                 for j in range_by(0, count, 4) {
-                    // Where fewer than four are left, the last one is copied again: such columns are never stored.
+                    // With fewer than four left, the last one is copied again: such columns are never stored.
                     let [b0, b1, b2, b3]: [&[[T; 4]]; 4] = std::array::from_fn(|i| {
                         let row = (j + i).min(count - 1) * k;
                         b[row + from + 4 * first..row + until].as_chunks().0
@@ -114,7 +114,7 @@ impl<T: Scalar> Kernel for PackByAccumulator<'_, T> {
                     let (l0, l1) = (l0.chunks_exact_mut(width), l1.chunks_exact_mut(width));
                     let (l2, l3) = (l2.chunks_exact_mut(width), l3.chunks_exact_mut(width));
                     let places = l0.zip(l1).zip(l2.zip(l3));
-                    // Two loops, because one whose step is a variable takes longer than both.
+                    // Two loops: one with a variable step is slower.
                     if step == 1 {
                         let quads = b0.iter().zip(b1).zip(b2.iter().zip(b3));
                         for (((l0, l1), (l2, l3)), ((b0, b1), (b2, b3))) in places.zip(quads) {
@@ -137,7 +137,7 @@ impl<T: Scalar> Kernel for PackByAccumulator<'_, T> {
                 }
             }
         }
-        // What doesn't fill a quad.
+        // The terms behind the last quad.
         for p in terms / 4 * 4..terms {
             let place = (start(p & (accumulators - 1)) + (p >> shift)) * width;
             for (j, x) in panel[place..][..count].iter_mut().enumerate() {

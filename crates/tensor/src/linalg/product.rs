@@ -3,7 +3,7 @@
 use crate::linalg::epilogue::Epilogue;
 use crate::scalar::Scalar;
 
-/// Repeats a block for `$i` in 0..`$n`, written out, so that the tile's sums stay in registers.
+/// Repeats a block for `$i` in 0..`$n`, written out, so the accumulators stay in registers.
 macro_rules! unrolled {
     ($i:ident < $n:ident => $body:block) => {
         unrolled!(@ $i $n $body 0 1 2 3 4 5 6 7)
@@ -15,7 +15,7 @@ macro_rules! unrolled {
 
 pub(super) use unrolled;
 
-/// Which operand of a product is read as its transpose. No layer's rule needs Aᵀ·Bᵀ.
+/// Which operand of a product is stored transposed. No layer's rule needs Aᵀ·Bᵀ.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Form {
     /// A·B
@@ -26,10 +26,10 @@ pub(super) enum Form {
     Tn,
 }
 
-/// What the product is added to.
+/// The value that the product is added to.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Initial<'a, T> {
-    /// Nothing: C is only written, and whatever it held, NaN included, is gone.
+    /// 0: C is only written. NaN in it is gone.
     Zero,
     /// This row, in every row of C: the bias of a dense layer. C is only written.
     Bias(&'a [T]),
@@ -57,9 +57,9 @@ impl Form {
         }
     }
 
-    /// The number of partial sums for a block of so many terms: 1, 4 or 8. Eight of them fill a register of 32 bytes, and make
-    /// one sample's product as fast as the cache gives weights; but they cost a batch something at each of their ends. A single
-    /// row of A·B or Aᵀ·B is computed many columns at a time and needs none.
+    /// The number of accumulators for a block of `terms` terms: 1, 4 or 8. Eight fill a register of 32 bytes:
+    /// the product of one sample is then bound by the cache. In a batch each costs an addition at its end. A
+    /// row of A·B or Aᵀ·B computes many columns at once and needs one accumulator.
     #[inline(always)]
     pub(super) fn accumulators(self, terms: usize) -> usize {
         match self {
@@ -69,8 +69,8 @@ impl Form {
         }
     }
 
-    /// The number of terms in a block of the sum, and in a packed block, which has more if C has few columns: as many terms
-    /// of MR rows of A, or of a accumulator's part of them, fit the first-level cache.
+    /// Terms in a block of the sum: so many of MR rows of A, or one accumulator's part of them, fit the
+    /// first-level cache. A packed block is a multiple of this if C has few columns.
     #[inline(always)]
     pub(super) fn block(self) -> usize {
         match self {
@@ -87,39 +87,41 @@ impl<T: Scalar> Initial<'_, T> {
     }
 }
 
-/// From so many terms on there are eight partial sums in A·Bᵀ: of fewer, for batches, the ends take too long.
+/// A·Bᵀ has eight accumulators from this number of terms on: with fewer terms, adding them up takes a batch
+/// too long.
 pub(super) const LONG: usize = 512;
-/// Up to so many terms there is one sum: adding up four would take longer than the few terms of each.
+/// A·Bᵀ has one accumulator up to this number of terms.
 pub(super) const SHORT: usize = 64;
-/// Products of up to so many multiplications are computed element by element.
+/// The most multiplications of a small product, which is computed element by element.
 pub(super) const SMALL: usize = 128;
-/// Up to so many columns of C, rows of A are read where they are: packing them would take longer than it saves.
+/// Up to this number of columns of C, rows of A are read in place: packing them costs more than it saves.
 pub(super) const FEW_COLUMNS: usize = 256;
 /// The most columns of a tile, in the narrowest type and the widest registers.
 pub(super) const WIDEST: usize = 32;
 /// The most rows of a tile.
 pub(super) const TALLEST: usize = 8;
-/// Tiles have no fewer rows: with fewer, each addition would wait for the one before, so that four take no longer than one.
+/// The fewest rows of a tile: with fewer, the latency of an addition is the bound, and four rows take no
+/// longer than one.
 pub(super) const LOW: usize = 4;
 /// Terms of the sum in a block.
 pub(super) const KC: usize = 512;
 /// Elements of a packed block of B: half a megabyte in single precision, within the second-level cache.
 pub(super) const BLOCK: usize = 1 << 17;
-/// Elements of C that are finished at once: few enough for the first-level cache, and enough for what beginning costs.
-pub(super) const FINISHED: usize = 2048;
+/// Elements of C for one call of the epilogue: they fit the first-level cache, and outweigh the call.
+pub(super) const EPILOGUE: usize = 2048;
 
-/// Rows of C = A·B + initial: those from `first` on that `c` has room for. The whole product is m × n and sums over k terms.
-/// All buffers are row-major, and the caller has checked their lengths.
+/// Rows of C = A·B + initial, from row `first` on: as many as `c` has. The whole product is m × n and sums
+/// over k terms. All buffers are row-major, and the caller has checked their lengths.
 pub(super) struct Product<'a, T> {
     pub(super) form: Form,
     pub(super) sizes: [usize; 3],
-    /// Elements from one stored row to the next: of A, B and C.
+    /// Elements from the start of a stored row to the next: of A, B and C (BLAS's lda, ldb, ldc).
     pub(super) strides: [usize; 3],
     pub(super) first: usize,
     pub(super) a: &'a [T],
     pub(super) b: &'a [T],
     pub(super) initial: Initial<'a, T>,
-    /// What becomes of C's elements, once they are there: an activation.
+    /// An activation, applied to elements of C whose sums are complete.
     pub(super) epilogue: Option<Epilogue<'a, T>>,
     pub(super) c: &'a mut [T],
 }
@@ -152,26 +154,28 @@ impl<T: Scalar> Product<'_, T> {
         (self.c.len() + (ldc - self.sizes[1])) / ldc
     }
 
-    /// Whether nothing is added to a product before it is rounded, so that all instruction sets give the same bits.
+    /// Whether each element is one rounded multiplication: then all instruction sets give the same bits.
     #[inline]
     pub(super) fn is_exact(&self) -> bool {
         self.sizes[2] == 1 && !matches!(self.initial, Initial::Beta(_))
     }
 }
 
-/// Whether `len` elements of A·Bᵀ are so few rows that packing B would take longer than reading it where it is, for each of
-/// them. With eight partial sums that is true of more rows.
+/// Whether `len` elements of A·Bᵀ are few rows: reading B in place for each of them costs less than packing
+/// it. With eight accumulators more rows are few.
 #[inline(always)]
 pub(super) fn is_gemv(form: Form, [_, _, k]: [usize; 3], [_, _, ldc]: [usize; 3], len: usize) -> bool {
     let few = if k >= LONG { 8 } else { 3 };
     matches!(form, Form::Nt) && k > 1 && len > 0 && len <= few * ldc
 }
 
-/// How many elements of a buffer `rows` rows of a product pack into; 0 if both operands are read where they are.
+/// The elements that `rows` rows of a product pack into; 0 if both operands are read in place.
 #[inline]
 pub(super) fn buffer_len(form: Form, sizes: [usize; 3], strides: [usize; 3], rows: usize) -> usize {
     let ([_, n, k], [_, _, ldc]) = (sizes, strides);
-    if rows * n * k == 0
+    if rows == 0
+        || n == 0
+        || k == 0
         || is_ger(form, sizes, strides)
         || is_gemv(form, sizes, strides, rows * ldc)
         || is_gevm(form, sizes, strides, rows)
@@ -183,26 +187,26 @@ pub(super) fn buffer_len(form: Form, sizes: [usize; 3], strides: [usize; 3], row
     (blocks.columns + TALLEST) * blocks.terms + WIDEST
 }
 
-/// Whether `rows` rows of C are too few for B to be read a second time: packing it would cost more than the product.
+/// Whether `rows` rows of A·B are computed one by one: packing B would cost more than the product.
 #[inline(always)]
 pub(super) fn is_gevm(form: Form, [m, _, _]: [usize; 3], [lda, _, _]: [usize; 3], rows: usize) -> bool {
     rows <= 3 && matches!((form, m, lda), (Form::Nn, _, _) | (Form::Tn, 1, 1))
 }
 
-/// Whether C is a column times a row that lies contiguous.
+/// Whether C is a column times a contiguous row.
 #[inline(always)]
 pub(super) fn is_ger(form: Form, [_, _, k]: [usize; 3], [_, ldb, _]: [usize; 3]) -> bool {
     k == 1 && !matches!((form, ldb), (Form::Nt, 2..))
 }
 
-/// The blocks of B: so many columns and terms of it are packed at once.
+/// The size of a packed block of B.
 pub(super) struct Blocks {
     pub(super) columns: usize,
     pub(super) terms: usize,
 }
 
 impl Blocks {
-    /// For fewer terms, a packed block has more columns, and for fewer columns, more terms.
+    /// With fewer terms a block has more columns, and with fewer columns more terms.
     #[inline(always)]
     pub(super) fn of(form: Form, [_, n, k]: [usize; 3]) -> Self {
         let kc = form.block();

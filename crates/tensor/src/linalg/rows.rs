@@ -4,7 +4,8 @@ use crate::kernels::softmax::{Rule, forward_strided};
 use crate::linalg::mat::{MatMut, MatRef};
 use crate::scalar::Scalar;
 
-/// db ← β db + Σᵢ xᵢ over the rows xᵢ of a matrix in a slice, as [`Tensor::add_sum_of_rows`](crate::Tensor::add_sum_of_rows). With β = 0, db is only written.
+/// db ← β db + Σᵢ xᵢ over the rows xᵢ of a matrix in a slice, as
+/// [`Tensor::add_sum_of_rows`](crate::Tensor::add_sum_of_rows). With β = 0, db is only written.
 ///
 /// ```
 /// use backrule_tensor::linalg::{MatRef, sum_of_rows};

@@ -4,8 +4,8 @@ use crate::linalg::product::{Form, Initial, Product};
 use crate::scalar::Scalar;
 use crate::simd::{Kernel, Simd};
 
-/// A product that is computed element by element. A kernel of its own, for it is compiled to little code: entering that of
-/// the tiles takes longer than such a product.
+/// A product that is computed element by element. It is a kernel of its own, because entering the tiled
+/// kernel costs more than the product.
 pub(super) struct Small<'a, 'b, T>(pub(super) &'a mut Product<'b, T>);
 
 impl<T: Scalar> Kernel for Small<'_, '_, T> {
@@ -25,7 +25,7 @@ impl<T: Scalar> Kernel for Small<'_, '_, T> {
             for p in 0..k {
                 sum = S::mul_add(a[i + p * a_term], b[j * b_column + p * b_term], sum);
             }
-            // Sums begin at 0 everywhere: −0 becomes 0.
+            // All kernels begin their sums at 0, so −0 becomes 0.
             sum = T::ZERO + sum;
             *c = match initial {
                 Initial::Zero => sum,

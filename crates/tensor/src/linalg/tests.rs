@@ -12,7 +12,7 @@ mod kernels {
 
     const FORMS: [Form; 3] = [Form::Nn, Form::Nt, Form::Tn];
 
-    /// Numbers of all signs and sizes, so that no two orders of summation agree by chance.
+    /// Numbers of all signs and sizes: no two orders of summation agree by chance.
     fn numbers<T: Scalar>(len: usize, salt: usize) -> Vec<T> {
         let mixed = |i: usize| (i * 31 + salt * 17 + 3) * 2_654_435_761 % 1_000_003;
         (0..len).map(|i| T::from_f64((mixed(i) as f64 / 5e5 - 1.0).powi(3))).collect()
@@ -187,7 +187,7 @@ mod kernels {
         }
     }
 
-    /// Both have FMA, so that only the order of the sums could make a difference.
+    /// Both have FMA, so only the order of the sums could make a difference.
     #[test]
     fn the_width_of_registers_changes_no_bit() {
         same_bits_with_any_registers::<f32>();
@@ -237,7 +237,7 @@ mod kernels {
         }
     }
 
-    /// A sum begins at 0, so that what is too small for a float is 0 rather than −0, whoever computes it.
+    /// A sum begins at 0, so a result that underflows is 0 rather than −0 in every kernel.
     #[test]
     fn what_vanishes_has_no_sign() {
         for m in [1, 2, 20] {
@@ -325,7 +325,7 @@ mod tensors {
         .unwrap()
     }
 
-    /// Small whole numbers, so that every product is exact in both types and any order of summation.
+    /// Small whole numbers: every product is exact in both types and any order of summation.
     fn whole<T: Scalar>(rows: usize, columns: usize, salt: usize) -> Tensor<T> {
         Tensor::from_fn([rows, columns], |at| {
             let mixed = (at[0] * 31 + at[1] * 17 + salt * 7 + 3) * 2_654_435_761 % 1_000_003;

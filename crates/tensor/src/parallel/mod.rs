@@ -1,7 +1,7 @@
 //! Independent tasks on several threads, for work that is split in a fixed way.
 //!
-//! **The same bits on any number of threads** are the caller's part of the contract, and easy to keep: split the work by its
-//! size, never by [`threads`], and let no task add to what another one writes.
+//! **The same bits on any number of threads** are the caller's part of the contract. Split the work by its
+//! size, never by [`threads`], and let no task add to another one's result.
 //!
 //! ```
 //! use backrule_tensor::parallel;
@@ -16,12 +16,12 @@
 //! assert_eq!(y, [3.0; 8]);
 //! ```
 //!
-//! The caller works, too: on the first task, and on those that follow while there are any; workers begin with the last. The
-//! caller waits only for tasks that a worker has begun. Nothing is allocated once the workers have started. Without the
-//! feature `threads` everything here runs on the caller's thread.
+//! The caller works on the first task and goes on from there; workers begin with the last. The caller waits
+//! only for tasks that a worker has begun. Once the workers have started, nothing is allocated. Without the
+//! feature `threads` all tasks run on the caller's thread.
 //!
-//! Handing out two tasks costs about a microsecond while a worker is awake, which it stays for a moment after its last task,
-//! and some ten when it must be woken (`cargo bench --bench tensor -- parallel`). A task should take longer than that.
+//! Handing out two tasks costs about a microsecond while a worker spins, and some ten when it must be woken
+//! (`cargo bench --bench tensor -- parallel`). A task should take longer than that.
 
 mod panics;
 #[cfg(feature = "threads")]
@@ -32,12 +32,12 @@ use std::sync::Mutex;
 
 use crate::parallel::panics::{Panics, lock};
 
-/// Calls f(0), …, f(tasks − 1), each once, on this thread and the pool's workers, and returns when all are done. f(0) is
-/// called on this thread, which goes on from there, while workers begin with the last: when the same work is handed out
-/// again, each finds in its cache what it had then.
+/// Calls f(0), …, f(tasks − 1), each once, on this thread and the pool's workers, and returns when all are
+/// done. f(0) is called on this thread, which goes on from there, while workers begin with the last: when the
+/// same work is handed out again, each thread's share is still in its cache.
 ///
-/// They run on this thread only if [`threads`] is 1, if this is called from within a task, or while another thread is
-/// using the pool.
+/// They run on this thread only if [`threads`] is 1, if this is called from within a task, or while another
+/// thread is using the pool.
 ///
 /// # Panics
 /// When a task does, with the panic of the first such task, after all others have run.
@@ -56,7 +56,7 @@ pub fn run(tasks: usize, f: impl Fn(usize) + Sync) {
     panics.resume();
 }
 
-/// Calls `f` for every item, as [`run`] does for every number. What is to be changed is split by the iterator: chunks of a
+/// Calls `f` for every item, as [`run`] does for every number. The iterator splits the data: chunks of a
 /// slice, several slices zipped, parts of a structure. Workers take items from its end.
 ///
 /// # Panics
@@ -88,9 +88,9 @@ where
     });
 }
 
-/// How many threads [`run`] uses at most, the caller's included: what [`set_threads`] said last, else the environment
-/// variable `BACKRULE_THREADS` if it is a number above 0, else as many as the system says are available. 1 without the
-/// feature `threads`.
+/// How many threads [`run`] uses at most, the caller's included: what [`set_threads`] said last, else the
+/// environment variable `BACKRULE_THREADS` if it is a number above 0, else as many as the system says are
+/// available. 1 without the feature `threads`.
 pub fn threads() -> NonZeroUsize {
     #[cfg(feature = "threads")]
     return pool::threads();
@@ -98,8 +98,9 @@ pub fn threads() -> NonZeroUsize {
     NonZeroUsize::MIN
 }
 
-/// Changes the number of threads, for the whole process, from the next call of [`run`] on. Workers start when they are
-/// first needed, and never end; those too many sleep. Without the feature `threads` this does nothing.
+/// Changes the number of threads, for the whole process, from the next call of [`run`] on. Workers start when
+/// they are first needed, and never end; those too many sleep. Without the feature `threads` this does
+/// nothing.
 pub fn set_threads(threads: NonZeroUsize) {
     #[cfg(feature = "threads")]
     pool::set_threads(threads);

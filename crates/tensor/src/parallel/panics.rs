@@ -8,7 +8,7 @@ impl Panics {
 
     /// Runs a task, and keeps its panic if it is the first by number.
     pub(super) fn catch(&mut self, task: usize, f: &dyn Fn(usize)) {
-        // What a task left half done its caller sees only after the panic has gone on.
+        // The caller sees half-done work only after the panic has gone on.
         if let Err(panic) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| f(task))) {
             self.keep(task, panic);
         }
@@ -27,7 +27,7 @@ impl Panics {
     }
 }
 
-/// What these locks guard is whole at every point where a panic is possible.
+/// The guarded values are consistent wherever a panic is possible.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -9,15 +9,15 @@ use std::time::{Duration, Instant};
 
 use crate::parallel::panics::{Panics, lock};
 
-/// How long a worker looks for another job, and a caller for the end of the last task, before they sleep. Longer than
-/// what lies between the parts of a small training step, shorter than anybody else would notice.
+/// How long a worker spins for another job, and a caller for the end of the last task, before they sleep:
+/// longer than the pauses within a small training step.
 const SPIN: Duration = Duration::from_micros(100);
 
 /// 0: not determined yet.
 static THREADS: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
-    /// Whether this thread is working on a task: what a task hands out runs on its own thread.
+    /// Whether this thread is working on a task: a nested job runs on the task's own thread.
     static WITHIN_TASK: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -27,7 +27,7 @@ pub(super) fn threads() -> NonZeroUsize {
         let wanted = std::env::var("BACKRULE_THREADS").ok().and_then(|text| text.trim().parse().ok());
         let default =
             wanted.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
-        // Somebody may have set it in between.
+        // Another thread may have set it in between.
         match THREADS.compare_exchange(0, default.get(), Relaxed, Relaxed) {
             Ok(_) => default,
             Err(set) => known(set).unwrap_or(default),
@@ -44,9 +44,9 @@ struct Pool {
     /// A thread is using the pool.
     taken: AtomicBool,
     state: Mutex<State>,
-    /// Counts jobs, so that a worker sees without the lock that there is a new one.
+    /// Counts jobs: a worker sees a new one without the lock.
     jobs: AtomicUsize,
-    /// Tasks of the job that somebody has begun, and those of them that workers have.
+    /// The job's tasks that have begun, and those of them that workers have begun.
     begun: AtomicUsize,
     by_workers: AtomicUsize,
     /// Workers in the job: written under the lock, read without it.
@@ -72,7 +72,7 @@ struct State {
 
 #[derive(Clone, Copy)]
 struct Job {
-    /// Not static in truth: see [`run`].
+    /// Not really static: see [`run`].
     f: &'static (dyn Fn(usize) + Sync),
     tasks: usize,
 }
@@ -104,13 +104,13 @@ pub(super) fn run(tasks: usize, f: &(dyn Fn(usize) + Sync)) -> bool {
     }
     let taken = Taken;
     POOL.start(threads - 1);
-    // SAFETY: `f` is called after this function has returned by nobody. A worker calls it only between joining the job
-    // and leaving it (`Pool::join`, `Seat`). It can join only while `state.job` is set, and it is counted in `working`
-    // under the lock that it took the job under. `Open` sets `state.job` to None under the same lock and then waits
-    // until `working` is 0, and it does so when it is dropped: also when this function unwinds. `f` is `Sync`, so
-    // that all may call it at once.
-    // What it pays: threads that last. Scoped threads would need no lifetime to be erased, but starting one for each
-    // call takes ten times as long as handing a task to a worker: `cargo bench --bench tensor -- parallel`.
+    // SAFETY: `f` is called after this function has returned by nobody. A worker calls it only between
+    // joining the job and leaving it (`Pool::join`, `Seat`). It can join only while `state.job` is set, and
+    // it is counted in `working` under the lock that it took the job under. `Open` sets `state.job` to None
+    // under the same lock and then waits until `working` is 0, and it does so when it is dropped: also when
+    // this function unwinds. `f` is `Sync`, so that all may call it at once. What it pays: threads that last.
+    // Scoped threads would need no lifetime to be erased, but starting one for each call takes ten times as
+    // long as handing a task to a worker: `cargo bench --bench tensor -- parallel`.
     #[expect(unsafe_code, reason = "the compiler can't know that no worker keeps the reference")]
     let f = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(f) };
     let job = Job { f, tasks };
@@ -140,8 +140,7 @@ impl Pool {
 
     fn open(&self, job: Job, seats: usize) -> Open {
         let mut state = lock(&self.state);
-        // The first task is the caller's: what a thread keeps from task to task, such as memory, the caller has after
-        // its first job, however quick the workers were.
+        // The first task is the caller's, so the caller has its thread's buffers after the first job.
         self.begun.store(1, Relaxed);
         self.by_workers.store(0, Relaxed);
         self.jobs.store(self.jobs.load(Relaxed).wrapping_add(1), Release);
@@ -247,7 +246,7 @@ struct Seat;
 impl Drop for Seat {
     fn drop(&mut self) {
         let state = lock(&POOL.state);
-        // What this worker's tasks have written is seen by whoever sees that it has left.
+        // Release: a thread that sees this worker leave also sees its tasks' writes.
         let last = POOL.working.fetch_sub(1, Release) == 1;
         let asleep = state.caller_asleep;
         drop(state);
@@ -289,7 +288,7 @@ fn spin_until(condition: impl Fn() -> bool) -> bool {
     }
     let start = Instant::now();
     while start.elapsed() < SPIN {
-        // On a busy machine the thread that is waited for may want this very core.
+        // On a busy machine the other thread may need this core.
         std::thread::yield_now();
         if condition() {
             return true;

@@ -1,8 +1,8 @@
-//! Numeric loops, compiled for the vector instructions that the processor turns out to have.
+//! Numeric loops, compiled once for each instruction set; the processor is asked when the program runs.
 //!
-//! A program is compiled for the oldest processor that it should run on. On x86-64 that one has neither FMA nor vectors of
-//! more than four floats, and code for it leaves most of a newer processor idle. So a loop that matters is written as a
-//! [`Kernel`], and [`run`] has it compiled once for each instruction set and chooses when the program runs:
+//! A program is compiled for the oldest processor that it should run on. On x86-64 that has no FMA and
+//! vectors of four floats, so most of a newer processor idles. A loop that matters is therefore a [`Kernel`]:
+//! it is compiled once for each instruction set, and [`run`] chooses:
 //!
 //! ```
 //! use backrule_tensor::simd::{self, Kernel, Simd};
@@ -26,8 +26,8 @@
 //! assert_eq!(y, [31.0, 42.0]);
 //! ```
 //!
-//! To see what each instruction set is worth, compile with `RUSTFLAGS='--cfg backrule_simd="avx2"'` or `"baseline"`: no
-//! more than that is used then.
+//! `RUSTFLAGS='--cfg backrule_simd="avx2"'` or `"baseline"` limits a program to that instruction set, for
+//! measurements.
 
 mod portable;
 pub(crate) mod vector;
@@ -91,7 +91,8 @@ pub fn run<K: Kernel>(kernel: K) -> K::Output {
     run_within(64, kernel)
 }
 
-/// The same with registers of no more than so many bytes. A loop that waits for memory can be faster with 32 than with 64.
+/// The same with registers of no more than so many bytes. A loop that waits for memory can be faster with 32
+/// than with 64.
 ///
 /// ```
 /// use backrule_tensor::simd::{self, Kernel, Simd};
@@ -114,9 +115,9 @@ pub fn run<K: Kernel>(kernel: K) -> K::Output {
 pub fn run_within<K: Kernel>(bytes: usize, kernel: K) -> K::Output {
     #[cfg(target_arch = "x86_64")]
     {
-        // SAFETY: both functions are safe but for one condition: the processor must have the instructions that they were
-        // compiled for. Each is called only where the processor has said that it has exactly these. What that pays:
-        // `cargo bench --bench tensor` takes two to seven times as long with `--cfg backrule_simd="baseline"`.
+        // SAFETY: the processor must have the instructions that a function was compiled for. Each is called
+        // only after the processor has said that it has them. Price without: `cargo bench --bench tensor`
+        // takes two to seven times as long with `--cfg backrule_simd="baseline"`.
         #[expect(unsafe_code, reason = "the compiler can't know what the processor was asked")]
         unsafe {
             match level::get() {
@@ -218,8 +219,8 @@ fn avx2<K: Kernel>(kernel: K) -> K::Output {
     kernel.run::<Avx2>()
 }
 
-/// Runs a kernel as [`run`] would on a processor that has nothing newer than `level`, if this one has that: for tests
-/// that compare instruction sets.
+/// Runs a kernel as [`run`] would on a processor that has nothing newer than `level`, if this one has that:
+/// for tests that compare instruction sets.
 #[cfg(test)]
 pub(crate) fn run_at<K: Kernel>(level: &str, kernel: K) -> Option<K::Output> {
     match level {

@@ -35,7 +35,7 @@ impl<T: Element, Q: Quad<T>> Quads<T, Q> for Pair<Q> {
     }
 }
 
-/// Without instructions to rely on, the compiler is trusted to find some.
+/// An array that the compiler turns into vector instructions, if there are any.
 #[derive(Clone, Copy)]
 pub(crate) struct Plain<T, const N: usize>([T; N]);
 
@@ -60,7 +60,7 @@ impl<T: Element, const N: usize> Vector<T> for Plain<T, N> {
         register.copy_from_slice(&x[..N]);
         Self(register)
     }
-    // Ends of rows: written out wherever there may be one, they make a program 3 KB larger.
+    // Not inlined: ends of rows are rare, and inlined they make a program 3 KB larger.
     #[inline(never)]
     fn load_part(x: &[T]) -> Self {
         let mut register = [T::default(); N];

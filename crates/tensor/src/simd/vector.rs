@@ -1,6 +1,5 @@
-//! Vector registers as values, for the matrix product: what it keeps in registers must not be left to chance.
-//!
-//! Elsewhere the compiler makes vector instructions of plain loops.
+//! Vector registers as values, for matrix products, whose accumulators must stay in registers. Elsewhere the
+//! compiler makes vector instructions of plain loops.
 
 use std::ops::{Add, AddAssign, Mul, MulAssign};
 

@@ -1,12 +1,12 @@
 //! Vectors of AVX2 and AVX-512.
 
 #![expect(unsafe_code, reason = "vector instructions are unsafe functions")]
-// SAFETY of every block below. First, the processor must have the instruction: these types are reached through `Avx2`
-// and `Avx512` alone, which only code inside `simd::run` gets to see, once the processor has said that it has these
-// instructions. Second, loads and stores touch LEN elements, of a slice that was just cut
-// to that length; those of a part touch as many as the slice has, and no more than LEN.
-// What that pays, against arrays that the compiler turns into registers: `cargo bench --bench tensor -- matmul` takes
-// up to 1.5 times as long without, and the crate four times as long to compile.
+// SAFETY of every block below. First, the processor must have the instruction: these types are reached
+// through `Avx2` and `Avx512` alone, which only code inside `simd::run` sees, after the processor has said
+// that it has them. Second, loads and stores touch LEN elements of a slice of that length; those of a part
+// touch as many as the slice has, at most LEN. Price of arrays instead:
+// `cargo bench --bench tensor -- matmul` takes up to 1.5 times as long, and the crate four times as long to
+// compile.
 
 use std::arch::x86_64::*;
 

@@ -33,8 +33,8 @@ impl<T: Scalar> Tensor<T> {
         Ok(Self::from_parts(shape, values))
     }
 
-    /// Becomes the samples of `source` at `indices`, in that order: a shuffled mini-batch, without allocation once
-    /// there was a batch of this size.
+    /// Becomes the samples of `source` at `indices`, in that order: a shuffled mini-batch, without allocation
+    /// once there was a batch of this size.
     ///
     /// ```
     /// use backrule_tensor::Tensor;
@@ -47,7 +47,8 @@ impl<T: Scalar> Tensor<T> {
     /// ```
     ///
     /// # Errors
-    /// When an index is not on the first axis of `source`, or there is no memory; this tensor is unchanged then.
+    /// When an index is not on the first axis of `source`, or there is no memory; this tensor is unchanged
+    /// then.
     pub fn gather(&mut self, source: &Self, indices: &[usize]) -> Result<(), TensorError> {
         let (samples, size) = source.samples("gather")?;
         if let Some((position, &index)) = (indices.iter().enumerate()).find(|&(_, &index)| index >= samples) {

@@ -10,8 +10,8 @@ impl<T: Scalar> Tensor<T> {
     /// All zeros.
     ///
     /// # Errors
-    /// Those of [`Shape::new`], as for every function here that takes a shape; and when there is no memory for the elements,
-    /// as for every function that makes or enlarges a tensor.
+    /// Those of [`Shape::new`], as for every function here that takes a shape; and when there is no memory
+    /// for the elements, as for every function that makes or enlarges a tensor.
     pub fn zeros(shape: impl IntoShape) -> Result<Self, TensorError> {
         Self::full(shape, T::ZERO)
     }

@@ -9,8 +9,8 @@ const LONGEST: usize = 12;
 const EDGE: usize = 4;
 const DECIMALS: usize = 4;
 
-/// Nested brackets, one matrix row per line, columns aligned; long axes show their first and last entries. Precision as
-/// for numbers: `{x:.2}`.
+/// Nested brackets, one matrix row per line, columns aligned; long axes show their first and last entries.
+/// Precision as for numbers: `{x:.2}`.
 ///
 /// ```
 /// use backrule_tensor::Tensor;
@@ -41,7 +41,8 @@ struct Style {
 }
 
 impl Style {
-    /// Fixed notation for numbers of ordinary size; scientific when one is too large or all are too small for it.
+    /// Fixed notation for numbers of ordinary size; scientific when one is too large or all are too small for
+    /// it.
     fn of<T: Scalar>(tensor: &Tensor<T>, precision: Option<usize>) -> Self {
         let (mut low, mut high, mut odd) = (T::ZERO, T::ZERO, T::ZERO);
         for &x in tensor.as_slice() {

@@ -17,14 +17,14 @@ use crate::shape::{IntoShape, Shape};
 
 /// A dense array of numbers: any number of axes up to [`MAX_RANK`](crate::MAX_RANK), row-major, contiguous.
 ///
-/// The storage is one nalgebra vector. By convention the first axis counts samples and the last one features, so that
+/// The storage is one nalgebra vector. By convention the first axis counts samples and the last one features:
 /// each row is one sample. The bytes equal those of a NumPy array in C order.
 ///
-/// Most functions read a tensor as a matrix whose rows are all axes but the last: `[batch, time, features]` has
-/// `batch × time` rows.
+/// Most functions read a tensor as a matrix whose rows are all axes but the last: `[batch, time, features]`
+/// has `batch × time` rows.
 ///
-/// The type parameter defaults to `f32` where a type is written (`let x: Tensor = …`); where nothing says otherwise,
-/// Rust reads plain literals as `f64`.
+/// The type parameter defaults to `f32` where a type is written (`let x: Tensor = …`); where nothing says
+/// otherwise, Rust reads plain literals as `f64`.
 ///
 /// ```
 /// use backrule_tensor::Tensor;
@@ -53,7 +53,7 @@ impl<T: Scalar> Tensor<T> {
         self.shape
     }
 
-    /// The shape where it is: not copied to be compared.
+    /// The shape by reference: comparing it needs no copy.
     #[inline]
     pub(crate) fn axes(&self) -> &Shape {
         &self.shape
@@ -131,7 +131,8 @@ impl<T: Scalar> Tensor<T> {
     /// ```
     ///
     /// # Errors
-    /// When the number of elements would change. [`set_shape`](Self::set_shape) keeps the tensor in that case.
+    /// When the number of elements would change. [`set_shape`](Self::set_shape) keeps the tensor in that
+    /// case.
     pub fn reshape(mut self, shape: impl IntoShape) -> Result<Self, ShapeError> {
         self.set_shape(shape)?;
         Ok(self)
@@ -151,10 +152,10 @@ impl<T: Scalar> Tensor<T> {
         Ok(())
     }
 
-    /// Gives this tensor another shape, for results that are about to be written: what elements it holds afterwards is
-    /// unspecified (old ones and zeros).
+    /// Gives this tensor another shape, for a result that is about to be written. Its elements are
+    /// unspecified then (old ones and zeros).
     ///
-    /// Memory is kept, so that a buffer that was once large enough never allocates again, whatever the batch.
+    /// Memory is kept: a buffer that was once large enough never allocates again.
     ///
     /// # Errors
     /// When the tensor must grow and there is no memory; it is unchanged then.
@@ -200,7 +201,7 @@ impl<T: Scalar> Tensor<T> {
         Ok(Tensor::from_parts(self.shape, values))
     }
 
-    /// The whole tensor as nalgebra storage; `convert` gives it its matrix shape.
+    /// The elements as nalgebra's storage.
     pub(crate) fn storage(&self) -> &DVector<T> {
         &self.storage
     }

@@ -1,4 +1,5 @@
-//! To and from nalgebra. nalgebra is column-major, a tensor row-major: the same bytes are read with the axes swapped.
+//! To and from nalgebra. nalgebra is column-major, a tensor row-major: the same bytes are read with the axes
+//! swapped.
 
 use ::nalgebra::{DMatrix, DMatrixView, DVector};
 
@@ -7,7 +8,7 @@ use crate::shape::Shape;
 use crate::tensor::Tensor;
 
 impl<T: Scalar + ::nalgebra::Scalar> Tensor<T> {
-    /// The very same bytes as nalgebra's matrix of features × samples: column j is row j of this tensor, so that
+    /// The very same bytes as nalgebra's matrix of features × samples: column j is row j of this tensor, and
     /// `m[(i, j)]` is the tensor's element `[j, i]`. On this view a dense layer is literally Y = W X + b.
     ///
     /// ```
@@ -24,7 +25,8 @@ impl<T: Scalar + ::nalgebra::Scalar> Tensor<T> {
     }
 }
 
-/// The inverse of [`Tensor::as_matrix`]: each column of `matrix` becomes a row of the tensor, and no byte moves.
+/// The inverse of [`Tensor::as_matrix`]: each column of `matrix` becomes a row of the tensor, and no byte
+/// moves.
 ///
 /// To keep rows as rows instead, convert `matrix.transpose()`.
 ///

@@ -18,8 +18,8 @@ impl<T: Scalar> Tensor<T> {
         sum(self.as_slice())
     }
 
-    /// Adds the sum of the rows of `x` to this row: db ← db + Σᵢ dyᵢ, the gradient of a bias. In f32 the error doesn't
-    /// grow with the number of rows: from 33 on it is at most 4 ε Σ|x| of each column.
+    /// Adds the sum of the rows of `x` to this row: db ← db + Σᵢ dyᵢ, the gradient of a bias. In f32 the
+    /// error doesn't grow with the number of rows: from 33 on it is at most 4 ε Σ|x| of each column.
     ///
     /// # Errors
     /// When this tensor isn't as long as a row of `x`; it is unchanged then.
@@ -33,8 +33,8 @@ impl<T: Scalar> Tensor<T> {
         Ok(())
     }
 
-    /// The position of the largest element of each row: the predicted classes. Of equal ones the first counts; NaN
-    /// counts as largest, as in NumPy and PyTorch, so that it shows.
+    /// The position of the largest element of each row: the predicted classes. Of equal ones the first
+    /// counts; NaN counts as largest, as in NumPy and PyTorch, so it shows.
     ///
     /// ```
     /// use backrule_tensor::Tensor;

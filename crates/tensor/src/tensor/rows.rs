@@ -42,7 +42,7 @@ impl<T: Scalar> Tensor<T> {
 
     /// All rows in order, to be changed.
     pub fn rows_mut(&mut self) -> impl Iterator<Item = &mut [T]> {
-        // There are no rows to be had of rows without elements: chunks of 1 over nothing are none.
+        // With zero columns there are no elements, so chunks of 1 yield nothing.
         let columns = self.shape().columns().max(1);
         self.as_mut_slice().chunks_exact_mut(columns)
     }

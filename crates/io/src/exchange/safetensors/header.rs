@@ -41,10 +41,7 @@ pub(super) fn encode(entries: &[Entry<'_>]) -> Result<Vec<u8>, SaveError> {
                 _ => json.push(char),
             }
         }
-        let dtype = match entry.dtype {
-            DType::F32 => "F32",
-            DType::F64 => "F64",
-        };
+        let dtype = entry.dtype.to_string().to_uppercase();
         let sizes: Vec<_> = entry.shape.iter().map(usize::to_string).collect();
         let end = begin.saturating_add(entry.size());
         let _ = write!(
