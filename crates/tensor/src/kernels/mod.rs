@@ -2,6 +2,7 @@
 //! in any version.
 
 pub mod bias;
+pub mod erf;
 pub(crate) mod exp;
 pub mod row;
 pub mod softmax;
