@@ -5,6 +5,7 @@ pub(crate) mod pointwise;
 
 pub(crate) mod activation {
     //! Functions of each element or row.
+    mod gelu;
     mod leaky_relu;
     mod log_softmax;
     mod relu;
@@ -12,8 +13,8 @@ pub(crate) mod activation {
     mod softmax;
     mod tanh;
     pub use {
-        leaky_relu::LeakyRelu, log_softmax::LogSoftmax, relu::Relu, sigmoid::Sigmoid, softmax::Softmax,
-        tanh::Tanh,
+        gelu::Gelu, leaky_relu::LeakyRelu, log_softmax::LogSoftmax, relu::Relu, sigmoid::Sigmoid,
+        softmax::Softmax, tanh::Tanh,
     };
 }
 pub(crate) mod dense {
@@ -34,7 +35,16 @@ pub use dense::*;
 pub use pointwise::{Of, Pointwise};
 pub use regular::*;
 
+// A line for a letter.
 crate::builtin::layer_table! {
-    Add, Concat, Dropout, Frozen<T>, Graph<T>, LeakyRelu, Linear<T>, LogSoftmax, Mul, Relu, Residual<T>, Sequential<T>, Sigmoid,
-    Softmax, Tanh,
+    Add,
+    Concat,
+    Dropout,
+    Frozen<T>,
+    Gelu, Graph<T>,
+    LeakyRelu, Linear<T>, LogSoftmax,
+    Mul,
+    Relu, Residual<T>,
+    Sequential<T>, Sigmoid, Softmax,
+    Tanh,
 }
