@@ -12,6 +12,7 @@ pub fn add_to_rows<T: Scalar>(b: &[T], y: &mut [T]) {
 
 /// db ← db + Σᵢ xᵢ over all rows xᵢ as long as db, each of which begins `stride` elements after the one
 /// before it. The last one may end where its columns do.
+#[inline]
 pub fn add_sum_of_rows<T: Scalar>(x: &[T], stride: usize, db: &mut [T]) {
     simd::run(AddSumOfRows { x, stride, db });
 }
@@ -36,7 +37,7 @@ impl<T: Scalar> Kernel for AddToRows<'_, T> {
 /// sums are added in f64.
 struct AddSumOfRows<'a, T> {
     x: &'a [T],
-    /// From the start of one row to the start of the next. The last row ends where its columns do.
+    /// From the start of one row to the start of the next. The last row may end where its columns do.
     stride: usize,
     db: &'a mut [T],
 }
@@ -50,10 +51,18 @@ impl<T: Scalar> AddSumOfRows<'_, T> {
     #[inline(always)]
     fn blocks_of_few<const N: usize>(&mut self, at: usize) -> usize {
         let Self { x, stride, db } = self;
+        // With gaps between rows, there is none behind the last.
+        let gaps = *stride > db.len() && !x.is_empty();
+        let (x, last) = x.split_at(x.len() - if gaps { db.len() } else { 0 });
         let (blocks, _) = db[at..].as_chunks_mut::<N>();
         for (i, db) in blocks.iter_mut().enumerate() {
             let mut sums = *db;
-            add_rows(x, *stride, at, i, &mut sums);
+            for x in x.chunks_exact(*stride) {
+                add_block(x, at, i, &mut sums);
+            }
+            if gaps {
+                add_block(last, at, i, &mut sums);
+            }
             *db = sums;
         }
         at + N * blocks.len()
@@ -68,7 +77,15 @@ impl<T: Scalar> AddSumOfRows<'_, T> {
             let mut totals = db.map(T::to_f64);
             for run in x.chunks(RUN * *stride) {
                 let mut sums = [T::ZERO; N];
-                add_rows(run, *stride, at, i, &mut sums);
+                let rows = run.chunks_exact(*stride);
+                let last = rows.remainder();
+                for x in rows {
+                    add_block(x, at, i, &mut sums);
+                }
+                // With gaps between rows, there is none behind the last.
+                if !last.is_empty() {
+                    add_block(last, at, i, &mut sums);
+                }
                 totals.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum.to_f64());
             }
             *db = totals.map(T::from_f64);
@@ -77,23 +94,12 @@ impl<T: Scalar> AddSumOfRows<'_, T> {
     }
 }
 
-/// Adds block `i` of the columns from `at` on, of all rows.
+/// Adds block `i` of a row's columns from `at` on.
 #[inline(always)]
-fn add_rows<T: Scalar, const N: usize>(x: &[T], stride: usize, at: usize, i: usize, sums: &mut [T; N]) {
-    let rows = x.chunks_exact(stride);
-    let last = rows.remainder();
-    for x in rows {
-        let (x, _) = x[at..].as_chunks::<N>();
-        for (sum, &x) in sums.iter_mut().zip(&x[i]) {
-            *sum += x;
-        }
-    }
-    // With gaps between rows, there is none behind the last.
-    if !last.is_empty() {
-        let (x, _) = last[at..].as_chunks::<N>();
-        for (sum, &x) in sums.iter_mut().zip(&x[i]) {
-            *sum += x;
-        }
+fn add_block<T: Scalar, const N: usize>(row: &[T], at: usize, i: usize, sums: &mut [T; N]) {
+    let (blocks, _) = row[at..].as_chunks::<N>();
+    for (sum, &x) in sums.iter_mut().zip(&blocks[i]) {
+        *sum += x;
     }
 }
 
@@ -110,8 +116,11 @@ impl<T: Scalar> Kernel for AddSumOfRows<'_, T> {
             *db = T::from_f64(db.to_f64() + sum);
         } else if self.x.len() <= FEW * self.stride {
             // The sums of a block stay in registers while all rows pass.
-            let at = self.blocks_of_few::<{ 4 * CHUNK }>(0);
-            let at = self.blocks_of_few::<CHUNK>(at);
+            let mut at = self.blocks_of_few::<{ 4 * CHUNK }>(0);
+            if at == columns {
+                return;
+            }
+            at = self.blocks_of_few::<CHUNK>(at);
             let Self { x, stride, db } = self;
             let left = columns - at;
             if left > 0 {

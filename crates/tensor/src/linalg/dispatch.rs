@@ -39,7 +39,15 @@ gemm_element!(f64);
 /// computed.
 #[inline(always)]
 pub(super) fn compute<T: Scalar>(product: &mut Product<'_, T>) -> Result<(), MemoryError> {
-    T::work::<Compute<'_, '_>>(product)
+    // Whether there was memory: an error as the output would be written and read in each small product.
+    if T::work::<Compute<'_, '_>>(product) { Ok(()) } else { Err(refused(product)) }
+}
+
+#[cold]
+fn refused<T: Scalar>(product: &Product<'_, T>) -> MemoryError {
+    let (tasks, rows) = tasks(product.sizes);
+    let len = tasks * buffer_len(product.form, product.sizes, product.strides, rows);
+    MemoryError::new(product.form.operation(), len.saturating_mul(size_of::<T>()))
 }
 
 /// Makes sure that this thread has the buffer for a product of matrices without gaps.
@@ -51,11 +59,11 @@ struct Compute<'a, 'b>(PhantomData<&'a mut &'b ()>);
 
 impl<'a, 'b> Work for Compute<'a, 'b> {
     type On<T: 'static> = &'a mut Product<'b, T>;
-    type Output = Result<(), MemoryError>;
-    fn f32(product: &'a mut Product<'b, f32>) -> Result<(), MemoryError> {
+    type Output = bool;
+    fn f32(product: &'a mut Product<'b, f32>) -> bool {
         compute_typed(product)
     }
-    fn f64(product: &'a mut Product<'b, f64>) -> Result<(), MemoryError> {
+    fn f64(product: &'a mut Product<'b, f64>) -> bool {
         compute_typed(product)
     }
 }
@@ -77,28 +85,40 @@ impl Work for Prepare {
 const WORTH_A_THREAD: usize = 1 << 20;
 
 #[inline(always)]
-fn compute_typed<T: GemmElement>(product: &mut Product<'_, T>) -> Result<(), MemoryError> {
+fn compute_typed<T: GemmElement>(product: &mut Product<'_, T>) -> bool {
     if multiplications(product.sizes) >= 2 * WORTH_A_THREAD && parallel::threads().get() > 1 {
-        return shared(product);
+        return shared(product).is_ok();
     }
-    if product.is_small() || product.is_gemv() {
-        run(product, &mut []);
-        return Ok(());
+    if run_in_place(product) {
+        return true;
     }
-    with_buffer(product.form.operation(), product.buffer_len(), |buffer| simd::run(Gemm { product, buffer }))
+    let (operation, len) = (product.form.operation(), product.buffer_len());
+    with_buffer(operation, len, |buffer| simd::run(Gemm { product, buffer })).is_ok()
 }
 
 /// Computes a product on this thread, with a buffer that is long enough.
-#[inline(always)]
 fn run<T: GemmElement>(product: &mut Product<'_, T>, buffer: &mut [T]) {
-    match product.is_small() {
-        true if product.is_exact() => Small(product).run::<simd::Baseline>(),
-        // Neither gains by more than 32 bytes: a kernel that isn't compiled for AVX-512 makes programs
-        // smaller.
-        true => simd::run_within(32, Small(product)),
-        false if product.is_gemv() => simd::run_within(32, Gemv(product)),
-        false => simd::run(Gemm { product, buffer }),
+    if !run_in_place(product) {
+        simd::run(Gemm { product, buffer });
     }
+}
+
+/// Computes a small product, or one with few rows, which need no buffer. Returns whether it was one.
+#[inline(always)]
+fn run_in_place<T: GemmElement>(product: &mut Product<'_, T>) -> bool {
+    if product.is_small() {
+        match product.is_exact() {
+            true => Small(product).run::<simd::Baseline>(),
+            // Neither gains by more than 32 bytes: a kernel that isn't compiled for AVX-512 makes programs smaller.
+            false => simd::run_within(32, Small(product)),
+        }
+        return true;
+    }
+    if product.is_gemv() {
+        simd::run_within(32, Gemv(product));
+        return true;
+    }
+    false
 }
 
 fn prepare_typed<T: GemmElement>(form: Form, sizes: [usize; 3]) -> Result<(), MemoryError> {

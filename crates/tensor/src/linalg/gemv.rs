@@ -51,10 +51,11 @@ fn long_rows<T: Scalar, S: Simd, G: Quads<T, T::Quad<S>>, const L: usize>(
     for j in range_by(0, n, 8) {
         // With fewer than eight rows left, the last one is computed again, and dropped.
         let (mut next, mut row) = (b[j * ldb..].chunks(ldb), &b[..0]);
-        let rows: [&[T]; 8] = std::array::from_fn(|_| {
+        let mut rows = [row; 8];
+        for place in &mut rows {
             row = next.next().unwrap_or(row);
-            &row[..terms]
-        });
+            *place = &row[..terms];
+        }
         for (i, c) in c.chunks_mut(ldc).enumerate() {
             let c = &mut c[j..n.min(j + 8)];
             let [first, last] = dots::<T, S, G, L>(&a[i * lda..][..terms], rows);
