@@ -26,6 +26,8 @@ pub(crate) mod regular {
     //! Layers against overfitting, and layers that only change the shape.
     mod dropout;
     pub use dropout::Dropout;
+    mod flatten;
+    pub use flatten::Flatten;
 }
 pub(crate) mod container;
 
@@ -40,7 +42,7 @@ crate::builtin::layer_table! {
     Add,
     Concat,
     Dropout,
-    Frozen<T>,
+    Flatten, Frozen<T>,
     Gelu, Graph<T>,
     LeakyRelu, Linear<T>, LogSoftmax,
     Mul,
