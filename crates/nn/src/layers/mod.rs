@@ -29,12 +29,18 @@ pub(crate) mod regular {
     mod flatten;
     pub use flatten::Flatten;
 }
+pub(crate) mod pool {
+    //! What stands for each window of an image.
+    mod max_pool2d;
+    pub use max_pool2d::{MaxPool2d, MaxPool2dConfig};
+}
 pub(crate) mod container;
 
 pub use activation::*;
 pub use container::*;
 pub use dense::*;
 pub use pointwise::{Of, Pointwise};
+pub use pool::*;
 pub use regular::*;
 
 // A line for a letter.
@@ -45,7 +51,7 @@ crate::builtin::layer_table! {
     Flatten, Frozen<T>,
     Gelu, Graph<T>,
     LeakyRelu, Linear<T>, LogSoftmax,
-    Mul,
+    MaxPool2d, Mul,
     Relu, Residual<T>,
     Sequential<T>, Sigmoid, Softmax,
     Tanh,
