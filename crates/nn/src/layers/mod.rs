@@ -34,10 +34,16 @@ pub(crate) mod pool {
     mod max_pool2d;
     pub use max_pool2d::{MaxPool2d, MaxPool2dConfig};
 }
+pub(crate) mod conv {
+    //! A kernel that moves over images.
+    mod conv2d;
+    pub use conv2d::{Conv2d, Conv2dConfig};
+}
 pub(crate) mod container;
 
 pub use activation::*;
 pub use container::*;
+pub use conv::*;
 pub use dense::*;
 pub use pointwise::{Of, Pointwise};
 pub use pool::*;
@@ -46,7 +52,7 @@ pub use regular::*;
 // A line for a letter.
 crate::builtin::layer_table! {
     Add,
-    Concat,
+    Concat, Conv2d<T>,
     Dropout,
     Flatten, Frozen<T>,
     Gelu, Graph<T>,
