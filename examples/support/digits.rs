@@ -10,7 +10,8 @@ pub const PIXELS: usize = SIDE * SIDE;
 /// Classes: the digits 0 to 9.
 pub const CLASSES: usize = 10;
 
-const SIDE: usize = 8;
+/// Pixels of a side of an image.
+pub const SIDE: usize = 8;
 const INK: u8 = 16;
 const TRAIN: usize = 1437;
 const CSV: &str = include_str!("../data/digits.csv");
