@@ -39,12 +39,18 @@ pub(crate) mod conv {
     mod conv2d;
     pub use conv2d::{Conv2d, Conv2dConfig};
 }
+pub(crate) mod norm {
+    //! Layers that give their inputs the mean 0 and the variance 1.
+    mod layer_norm;
+    pub use layer_norm::{LayerNorm, LayerNormConfig};
+}
 pub(crate) mod container;
 
 pub use activation::*;
 pub use container::*;
 pub use conv::*;
 pub use dense::*;
+pub use norm::*;
 pub use pointwise::{Of, Pointwise};
 pub use pool::*;
 pub use regular::*;
@@ -56,7 +62,7 @@ crate::builtin::layer_table! {
     Dropout,
     Flatten, Frozen<T>,
     Gelu, Graph<T>,
-    LeakyRelu, Linear<T>, LogSoftmax,
+    LayerNorm<T>, LeakyRelu, Linear<T>, LogSoftmax,
     MaxPool2d, Mul,
     Relu, Residual<T>,
     Sequential<T>, Sigmoid, Softmax,
