@@ -43,6 +43,8 @@ pub(crate) mod norm {
     //! Layers that give their inputs the mean 0 and the variance 1.
     mod layer_norm;
     pub use layer_norm::{LayerNorm, LayerNormConfig};
+    mod batch_norm;
+    pub use batch_norm::{BatchNorm, BatchNormConfig};
 }
 pub(crate) mod container;
 
@@ -58,6 +60,7 @@ pub use regular::*;
 // A line for a letter.
 crate::builtin::layer_table! {
     Add,
+    BatchNorm<T>,
     Concat, Conv2d<T>,
     Dropout,
     Flatten, Frozen<T>,
