@@ -3,6 +3,7 @@
 mod batch;
 mod create;
 mod display;
+mod indices;
 mod nalgebra;
 pub(crate) mod pointwise;
 mod reduce;

@@ -1,0 +1,88 @@
+//! Whole numbers as elements.
+
+use crate::error::{ShapeError, TensorError};
+use crate::scalar::Scalar;
+use crate::shape::{IntoShape, Shape};
+use crate::tensor::Tensor;
+
+impl<T: Scalar> Tensor<T> {
+    /// Whole numbers in row-major order: indices, labels, lengths. f32 has all of them up to 2²⁴ =
+    /// 16,777,216, and f64 all that there are.
+    ///
+    /// ```
+    /// use backrule_tensor::Tensor;
+    ///
+    /// let x: Tensor = Tensor::from_indices([2, 2], &[3, 0, 1, 2])?;
+    /// assert_eq!(x, Tensor::from([[3.0, 0.0], [1.0, 2.0]]));
+    ///
+    /// let error = Tensor::<f32>::from_indices([2], &[0, 16_777_217]).unwrap_err();
+    /// let text = "tensor from indices: expected numbers up to 16777216, got 16777217 at position 1";
+    /// assert_eq!(error.to_string(), text);
+    /// # Ok::<(), backrule_tensor::TensorError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When there aren't as many numbers as the shape has elements, a number is too large, or there is no
+    /// memory.
+    pub fn from_indices(shape: impl IntoShape, indices: &[u32]) -> Result<Self, TensorError> {
+        let mut tensor = Self::default();
+        tensor.set_indices(shape, indices)?;
+        Ok(tensor)
+    }
+
+    /// Becomes these whole numbers, as by [`from_indices`](Self::from_indices), within the memory it has if
+    /// that suffices: the next batch of a loop.
+    ///
+    /// # Errors
+    /// As [`from_indices`](Self::from_indices); this tensor is unchanged then.
+    pub fn set_indices(&mut self, shape: impl IntoShape, indices: &[u32]) -> Result<(), TensorError> {
+        const OPERATION: &str = "tensor from indices";
+        let shape: Shape = shape.into_shape()?;
+        if shape.elements() != indices.len() {
+            let expected = format_args!("{} numbers for {shape}", shape.elements());
+            return Err(ShapeError::new(OPERATION, expected, indices.len()).into());
+        }
+        // One more digit than ε has places.
+        let most = 2.0 / T::EPSILON.to_f64();
+        if let Some((at, index)) = indices.iter().enumerate().find(|&(_, &index)| f64::from(index) > most) {
+            let expected = format_args!("numbers up to {most}");
+            return Err(ShapeError::new(OPERATION, expected, format_args!("{index} at position {at}")).into());
+        }
+        self.resize_for(OPERATION, shape)?;
+        for (x, &index) in self.as_mut_slice().iter_mut().zip(indices) {
+            *x = T::from_f64(f64::from(index));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_numbers_are_exact_or_refused() {
+        let largest = [16_777_216, 16_777_215, 0];
+        let x = Tensor::<f32>::from_indices([3], &largest).unwrap();
+        assert!(x.as_slice().iter().zip(largest).all(|(x, index)| f64::from(*x) == f64::from(index)));
+        let x = Tensor::<f64>::from_indices([1], &[u32::MAX]).unwrap();
+        assert_eq!(x.as_slice(), [4_294_967_295.0]);
+        assert_eq!(Tensor::<f32>::from_indices([0, 2], &[]).unwrap().shape(), [0, 2]);
+        assert!(Tensor::<f32>::from_indices([1], &[u32::MAX]).is_err());
+    }
+
+    #[test]
+    fn an_error_changes_nothing_and_a_warm_buffer_allocates_nothing() {
+        let mut x: Tensor = Tensor::from([1.0, 2.0, 3.0]);
+        let error = x.set_indices([2, 2], &[1, 2, 3]).unwrap_err().to_string();
+        assert_eq!(error, "tensor from indices: expected 4 numbers for [2, 2], got 3");
+        assert!(x.set_indices([2], &[1, u32::MAX]).is_err());
+        assert_eq!(x, Tensor::from([1.0, 2.0, 3.0]));
+        let allocations = allocation_counter::measure(|| {
+            x.set_indices([1, 2], &[7, 8]).unwrap();
+            x.set_indices([3], &[4, 5, 6]).unwrap();
+        });
+        assert_eq!(allocations.count_total, 0);
+        assert_eq!(x, Tensor::from([4.0, 5.0, 6.0]));
+    }
+}
