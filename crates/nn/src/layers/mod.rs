@@ -21,6 +21,8 @@ pub(crate) mod dense {
     //! Layers with a weight for every pair of features.
     mod linear;
     pub use linear::{Linear, LinearConfig};
+    mod embedding;
+    pub use embedding::{Embedding, EmbeddingConfig};
 }
 pub(crate) mod regular {
     //! Layers against overfitting, and layers that only change the shape.
@@ -63,6 +65,7 @@ crate::builtin::layer_table! {
     BatchNorm<T>,
     Concat, Conv2d<T>,
     Dropout,
+    Embedding<T>,
     Flatten, Frozen<T>,
     Gelu, Graph<T>,
     LayerNorm<T>, LeakyRelu, Linear<T>, LogSoftmax,
