@@ -48,6 +48,11 @@ pub(crate) mod norm {
     mod batch_norm;
     pub use batch_norm::{BatchNorm, BatchNormConfig};
 }
+pub(crate) mod recurrent {
+    //! Layers that go along sequences.
+    mod lstm;
+    pub use lstm::{Lstm, LstmConfig};
+}
 pub(crate) mod container;
 
 pub use activation::*;
@@ -57,6 +62,7 @@ pub use dense::*;
 pub use norm::*;
 pub use pointwise::{Of, Pointwise};
 pub use pool::*;
+pub use recurrent::*;
 pub use regular::*;
 
 // A line for a letter.
@@ -68,7 +74,7 @@ crate::builtin::layer_table! {
     Embedding<T>,
     Flatten, Frozen<T>,
     Gelu, Graph<T>,
-    LayerNorm<T>, LeakyRelu, Linear<T>, LogSoftmax,
+    LayerNorm<T>, LeakyRelu, Linear<T>, LogSoftmax, Lstm<T>,
     MaxPool2d, Mul,
     Relu, Residual<T>,
     Sequential<T>, Sigmoid, Softmax,

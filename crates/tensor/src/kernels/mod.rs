@@ -5,6 +5,7 @@ pub mod bias;
 pub mod erf;
 pub(crate) mod exp;
 pub mod im2col;
+pub mod lstm;
 pub mod norm;
 pub mod row;
 pub mod softmax;
