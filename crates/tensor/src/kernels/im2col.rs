@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use crate::Scalar;
 use crate::kernels::sum::{Pairwise, Sum};
+use crate::scalar::Scalar;
 use crate::simd::{self, Kernel, Simd};
 
 /// A window along one axis. Position o of the window has tap t at element o · stride + t · dilation − padding
