@@ -65,12 +65,16 @@ impl<'a, T: Scalar> Normal<&'a [T]> {
 }
 
 impl<T: Scalar> Normal<T> {
+    /// x̂
+    #[inline(always)]
+    fn of_one(self, x: T) -> T {
+        (x - self.mean - self.rest) * self.scale
+    }
+
     /// x̂ of a chunk.
     #[inline(always)]
     fn apply(self, mut x: [T; CHUNK]) -> [T; CHUNK] {
-        for x in &mut x {
-            *x = (*x - self.mean - self.rest) * self.scale;
-        }
+        x.iter_mut().for_each(|x| *x = self.of_one(*x));
         x
     }
 }
@@ -90,6 +94,15 @@ impl<T: Scalar> Normal<[T; CHUNK]> {
 trait Terms<T, const K: usize> {
     /// Those of sixteen places from `at` on; 0 from the place `left` of these on.
     fn chunk(&self, at: usize, left: usize) -> [[T; CHUNK]; K];
+
+    /// The sums of [`RUN`] chunks from `at` on: their ends are looked for once.
+    fn run(&self, at: usize) -> [[T; CHUNK]; K];
+}
+
+/// [`RUN`] chunks from `at` on. The caller has seen that they are there.
+#[inline(always)]
+fn chunks_of_run<T>(x: &[T], at: usize) -> &[[T; CHUNK]] {
+    x[at..at + RUN * CHUNK].as_chunks().0
 }
 
 /// Σ of all terms at `n` places.
@@ -109,17 +122,16 @@ fn sums<T: Scalar, const K: usize>(n: usize, terms: &impl Terms<T, K>) -> [f64; 
 #[inline(always)]
 fn block_sums<T: Scalar, const K: usize>(start: usize, n: usize, terms: &impl Terms<T, K>) -> [f64; K] {
     let mut totals = [[0.0; CHUNK]; K];
-    let whole = n / CHUNK;
-    for first in (0..whole).step_by(RUN) {
-        let mut run = [[T::ZERO; CHUNK]; K];
-        for i in first..whole.min(first + RUN) {
-            add(&mut run, terms.chunk(start + i * CHUNK, usize::MAX));
-        }
-        add_to_totals(&mut totals, &run);
+    let (whole, end) = (start + n / (RUN * CHUNK) * (RUN * CHUNK), start + n);
+    for at in (start..whole).step_by(RUN * CHUNK) {
+        add_to_totals(&mut totals, &terms.run(at));
     }
-    if whole * CHUNK < n {
-        add_to_totals(&mut totals, &terms.chunk(start + whole * CHUNK, n % CHUNK));
+    let mut run = [[T::ZERO; CHUNK]; K];
+    for at in (whole..end).step_by(CHUNK) {
+        let left = if at + CHUNK <= end { usize::MAX } else { end - at };
+        add(&mut run, terms.chunk(at, left));
     }
+    add_to_totals(&mut totals, &run);
     totals.map(row::sum)
 }
 
@@ -139,8 +151,14 @@ fn add_to_totals<T: Scalar, const K: usize>(totals: &mut [[f64; CHUNK]; K], sums
 
 /// The terms of K sums over the rows of a matrix.
 trait ColumnTerms<T, const K: usize> {
-    /// Those of a row at sixteen columns from `at` on. What stands past the last column counts for nothing.
-    fn chunk(&self, row: usize, at: usize) -> [[T; CHUNK]; K];
+    /// What belongs to sixteen columns, and is the same for all rows.
+    type Of;
+
+    /// That of the columns from `at` on.
+    fn of(&self, at: usize) -> Self::Of;
+
+    /// The terms of a row at these columns. What stands past the last column counts for nothing.
+    fn chunk(&self, of: &Self::Of, row: usize, at: usize) -> [[T; CHUNK]; K];
 }
 
 /// Σ over `rows` rows, for `columns` columns from `first` on. `done` gets the sums of sixteen columns, and
@@ -158,9 +176,9 @@ fn column_sums<T: Scalar, const K: usize>(
         let places = (strip..columns).step_by(CHUNK);
         for start in (0..rows).step_by(RUN) {
             for (totals, at) in totals.iter_mut().zip(places.clone()) {
-                let mut run = [[T::ZERO; CHUNK]; K];
+                let (mut run, of) = ([[T::ZERO; CHUNK]; K], terms.of(first + at));
                 for row in start..rows.min(start + RUN) {
-                    add(&mut run, terms.chunk(row, first + at));
+                    add(&mut run, terms.chunk(&of, row, first + at));
                 }
                 add_to_totals(totals, &run);
             }
@@ -179,6 +197,15 @@ impl<T: Scalar> Terms<T, 1> for Values<'_, T> {
     fn chunk(&self, at: usize, left: usize) -> [[T; CHUNK]; 1] {
         [row::load(&self.0[at..], left, T::ZERO)]
     }
+
+    #[inline(always)]
+    fn run(&self, at: usize) -> [[T; CHUNK]; 1] {
+        let mut run = [[T::ZERO; CHUNK]];
+        for x in chunks_of_run(self.0, at) {
+            add(&mut run, [*x]);
+        }
+        run
+    }
 }
 
 /// d = x − mean, and d².
@@ -187,9 +214,24 @@ struct Deviations<'a, T>(&'a [T], T);
 impl<T: Scalar> Terms<T, 2> for Deviations<'_, T> {
     #[inline(always)]
     fn chunk(&self, at: usize, left: usize) -> [[T; CHUNK]; 2] {
-        let mut d = row::load(&self.0[at..], left, self.1);
-        d.iter_mut().for_each(|d| *d -= self.1);
-        [d, square(d)]
+        self.of(row::load(&self.0[at..], left, self.1))
+    }
+
+    #[inline(always)]
+    fn run(&self, at: usize) -> [[T; CHUNK]; 2] {
+        let mut run = [[T::ZERO; CHUNK]; 2];
+        for x in chunks_of_run(self.0, at) {
+            add(&mut run, self.of(*x));
+        }
+        run
+    }
+}
+
+impl<T: Scalar> Deviations<'_, T> {
+    #[inline(always)]
+    fn of(&self, mut x: [T; CHUNK]) -> [[T; CHUNK]; 2] {
+        x.iter_mut().for_each(|d| *d -= self.1);
+        [x, square(x)]
     }
 }
 
@@ -276,15 +318,26 @@ impl<T: Scalar> Kernel for LayerForward<'_, T> {
             let mean = T::from_f64(sum / n as f64);
             let own = Moments::new(n, mean, sums(n, &Deviations(x, mean))).normal(epsilon);
             (normal.mean[i], normal.rest[i], normal.scale[i]) = (own.mean, own.rest, own.scale);
-            for (at, _) in row::chunks(n) {
-                let mut chunk = own.apply(row::read(&x[at..], T::ZERO));
-                if !weight.is_empty() {
-                    let (w, b) = (chunk_of(weight, at, T::ONE), chunk_of(bias, at, T::ZERO));
-                    chunk.iter_mut().zip(w).zip(b).for_each(|((y, w), b)| *y = *y * w + b);
-                }
-                row::store(chunk, &mut y[at..]);
-            }
+            let (x, y) = (&x[..n], &mut y[..n]);
+            normalize(own, x, y);
+            scale_and_shift(weight, bias, y);
         }
+    }
+}
+
+/// x̂ of a group.
+#[inline(always)]
+fn normalize<T: Scalar>(own: Normal<T>, x: &[T], y: &mut [T]) {
+    for (y, &x) in y.iter_mut().zip(x) {
+        *y = own.of_one(x);
+    }
+}
+
+/// y ← w y + b, if there are weights. What has just been written is still near.
+#[inline(always)]
+fn scale_and_shift<T: Scalar>(weight: &[T], bias: &[T], y: &mut [T]) {
+    for ((y, &w), &b) in y.iter_mut().zip(weight).zip(bias) {
+        *y = *y * w + b;
     }
 }
 
@@ -315,32 +368,27 @@ struct LayerBackward<'a, T> {
     dx: &'a mut [T],
 }
 
-/// g = w ∂l/∂y of a row, and g x̂.
-struct Weighted<'a, T> {
+/// g and g x̂ of a group.
+struct Products<'a, T> {
     x: &'a [T],
-    dy: &'a [T],
-    weight: &'a [T],
+    g: &'a [T],
     normal: Normal<T>,
 }
 
-impl<T: Scalar> Weighted<'_, T> {
-    /// g and x̂.
-    #[inline(always)]
-    fn of(&self, at: usize, left: usize) -> [[T; CHUNK]; 2] {
-        let mut g = row::load(&self.dy[at..], left, T::ZERO);
-        if !self.weight.is_empty() {
-            g = times(g, row::read(&self.weight[at..], T::ONE));
-        }
-        // The mean of places that don't count, so that 0 · ∞ is none of them.
-        [g, self.normal.apply(row::load(&self.x[at..], left, self.normal.mean))]
-    }
-}
-
-impl<T: Scalar> Terms<T, 2> for Weighted<'_, T> {
+impl<T: Scalar> Terms<T, 2> for Products<'_, T> {
     #[inline(always)]
     fn chunk(&self, at: usize, left: usize) -> [[T; CHUNK]; 2] {
-        let [g, x] = self.of(at, left);
-        [g, times(g, x)]
+        let g = row::load(&self.g[at..], left, T::ZERO);
+        [g, times(g, self.normal.apply(row::load(&self.x[at..], left, self.normal.mean)))]
+    }
+
+    #[inline(always)]
+    fn run(&self, at: usize) -> [[T; CHUNK]; 2] {
+        let mut run = [[T::ZERO; CHUNK]; 2];
+        for (x, g) in chunks_of_run(self.x, at).iter().zip(chunks_of_run(self.g, at)) {
+            add(&mut run, [*g, times(*g, self.normal.apply(*x))]);
+        }
+        run
     }
 }
 
@@ -350,15 +398,23 @@ impl<T: Scalar> Kernel for LayerBackward<'_, T> {
     fn run<S: Simd>(self) {
         let Self { x, dy, columns: n, weight, normal, dx } = self;
         for (i, start) in (0..x.len() / n * n).step_by(n).enumerate() {
-            let (x, dy, dx) = (&x[start..], &dy[start..], &mut dx[start..]);
-            let terms = Weighted { x, dy, weight, normal: normal.of(i) };
-            let [a, c] = sums(n, &terms).map(|sum| T::from_f64(sum / n as f64));
-            for (at, _) in row::chunks(n) {
-                let [mut g, x] = terms.of(at, usize::MAX);
-                g.iter_mut().zip(x).for_each(|(g, x)| *g = (*g - a - x * c) * terms.normal.scale);
-                row::store(g, &mut dx[at..]);
-            }
+            let (x, dy, dx) = (&x[start..][..n], &dy[start..][..n], &mut dx[start..][..n]);
+            dx.copy_from_slice(dy);
+            dx.iter_mut().zip(weight).for_each(|(g, &w)| *g *= w);
+            let own = normal.of(i);
+            let terms = Products { x, g: dx, normal: own };
+            let means = sums(n, &terms).map(|sum| T::from_f64(sum / n as f64));
+            without_means(own, x, means, dx);
+            dx.iter_mut().for_each(|dx| *dx *= own.scale);
         }
+    }
+}
+
+/// g ← g − mean of g − x̂ · mean of g x̂
+#[inline(always)]
+fn without_means<T: Scalar>(own: Normal<T>, x: &[T], [a, c]: [T; 2], g: &mut [T]) {
+    for (g, &x) in g.iter_mut().zip(x) {
+        *g = *g - a - own.of_one(x) * c;
     }
 }
 
@@ -392,8 +448,13 @@ struct OfRows<'a, T> {
 }
 
 impl<T: Scalar> ColumnTerms<T, 2> for OfRows<'_, T> {
+    type Of = ();
+
     #[inline(always)]
-    fn chunk(&self, row: usize, at: usize) -> [[T; CHUNK]; 2] {
+    fn of(&self, _: usize) {}
+
+    #[inline(always)]
+    fn chunk(&self, (): &(), row: usize, at: usize) -> [[T; CHUNK]; 2] {
         let at = row * self.columns + at;
         let dy = row::read(&self.dy[at..], T::ZERO);
         [dy, times(dy, self.normal.of(row).apply(row::read(&self.x[at..], T::ZERO)))]
@@ -409,11 +470,18 @@ struct OfColumns<'a, T> {
 }
 
 impl<T: Scalar> ColumnTerms<T, 2> for OfColumns<'_, T> {
+    type Of = Normal<[T; CHUNK]>;
+
     #[inline(always)]
-    fn chunk(&self, row: usize, at: usize) -> [[T; CHUNK]; 2] {
+    fn of(&self, at: usize) -> Self::Of {
+        self.normal.chunk(at)
+    }
+
+    #[inline(always)]
+    fn chunk(&self, of: &Self::Of, row: usize, at: usize) -> [[T; CHUNK]; 2] {
         let place = row * self.columns + at;
         let dy = row::read(&self.dy[place..], T::ZERO);
-        [dy, times(dy, self.normal.chunk(at).apply(row::read(&self.x[place..], T::ZERO)))]
+        [dy, times(dy, of.apply(row::read(&self.x[place..], T::ZERO)))]
     }
 }
 
@@ -544,18 +612,29 @@ struct ColumnDeviations<'a, T> {
 }
 
 impl<T: Scalar> ColumnTerms<T, 1> for ColumnValues<'_, T> {
+    type Of = ();
+
     #[inline(always)]
-    fn chunk(&self, row: usize, at: usize) -> [[T; CHUNK]; 1] {
+    fn of(&self, _: usize) {}
+
+    #[inline(always)]
+    fn chunk(&self, (): &(), row: usize, at: usize) -> [[T; CHUNK]; 1] {
         [row::read(&self.0[row * self.1 + at..], T::ZERO)]
     }
 }
 
 impl<T: Scalar> ColumnTerms<T, 2> for ColumnDeviations<'_, T> {
+    type Of = [T; CHUNK];
+
     #[inline(always)]
-    fn chunk(&self, row: usize, at: usize) -> [[T; CHUNK]; 2] {
+    fn of(&self, at: usize) -> [T; CHUNK] {
+        row::read(&self.mean[at - self.first..], T::ZERO)
+    }
+
+    #[inline(always)]
+    fn chunk(&self, mean: &[T; CHUNK], row: usize, at: usize) -> [[T; CHUNK]; 2] {
         let mut d = row::read(&self.x[row * self.columns + at..], T::ZERO);
-        let mean = row::read(&self.mean[at - self.first..], T::ZERO);
-        d.iter_mut().zip(mean).for_each(|(d, mean)| *d -= mean);
+        d.iter_mut().zip(mean).for_each(|(d, &mean)| *d -= mean);
         [d, square(d)]
     }
 }
@@ -622,10 +701,11 @@ fn of<T: Scalar>(values: &[T], j: usize, default: T) -> T {
     if values.is_empty() { default } else { values[j] }
 }
 
-/// Sixteen of them from `at` on.
+/// x̂ of a row, each element with its own group.
 #[inline(always)]
-fn chunk_of<T: Scalar>(values: &[T], at: usize, default: T) -> [T; CHUNK] {
-    if values.is_empty() { [default; CHUNK] } else { row::read(&values[at..], default) }
+fn normals<T: Scalar>(normal: Normal<&[T]>, x: &[T]) -> impl Iterator<Item = T> {
+    let own = normal.mean.iter().zip(normal.rest).zip(normal.scale);
+    x.iter().zip(own).map(|(&x, ((&mean, &rest), &scale))| Normal { mean, rest, scale }.of_one(x))
 }
 
 impl<T: Scalar> Kernel for ChannelForward<'_, T> {
@@ -636,23 +716,17 @@ impl<T: Scalar> Kernel for ChannelForward<'_, T> {
         let samples = x.len() / (channels * plane).max(1);
         if plane == 1 {
             for i in 0..samples {
-                let (x, y) = (&x[i * channels..], &mut y[i * channels..]);
-                for (at, _) in row::chunks(channels) {
-                    let mut chunk = normal.chunk(at).apply(row::read(&x[at..], T::ZERO));
-                    let (w, b) = (chunk_of(weight, at, T::ONE), chunk_of(bias, at, T::ZERO));
-                    chunk.iter_mut().zip(w).zip(b).for_each(|((y, w), b)| *y = *y * w + b);
-                    row::store(chunk, &mut y[at..]);
-                }
+                let (x, y) = (&x[i * channels..][..channels], &mut y[i * channels..][..channels]);
+                y.iter_mut().zip(normals(normal, x)).for_each(|(y, x)| *y = x);
+                scale_and_shift(weight, bias, y);
             }
             return;
         }
         for i in 0..samples * channels {
-            let (j, x, y) = (i % channels, &x[i * plane..], &mut y[i * plane..]);
+            let (j, x, y) = (i % channels, &x[i * plane..][..plane], &mut y[i * plane..][..plane]);
             let (own, w, b) = (normal.of(j), of(weight, j, T::ONE), of(bias, j, T::ZERO));
-            for (at, _) in row::chunks(plane) {
-                let mut chunk = own.apply(row::read(&x[at..], T::ZERO));
-                chunk.iter_mut().for_each(|y| *y = *y * w + b);
-                row::store(chunk, &mut y[at..]);
+            for (y, &x) in y.iter_mut().zip(x) {
+                *y = own.of_one(x) * w + b;
             }
         }
     }
@@ -684,7 +758,7 @@ impl<T: Scalar> Kernel for ChannelSums<'_, T> {
         for (j, (dw, db)) in dw.iter_mut().zip(db).enumerate() {
             let terms = |i| {
                 let start = sizes.start(i, first + j);
-                Weighted { x: &x[start..], dy: &dy[start..], weight: &[], normal: normal.of(first + j) }
+                Products { x: &x[start..], g: &dy[start..], normal: normal.of(first + j) }
             };
             [*db, *dw] = plane_sums(sizes, terms).map(T::from_f64);
         }
@@ -711,37 +785,31 @@ impl<T: Scalar> Kernel for ChannelBackward<'_, T> {
         let samples = x.len() / (channels * plane).max(1);
         if plane == 1 {
             for i in 0..samples {
-                let (x, dy, dx) = (&x[i * channels..], &dy[i * channels..], &mut dx[i * channels..]);
-                for (at, _) in row::chunks(channels) {
-                    let own = normal.chunk(at);
-                    let scale = times(own.scale, chunk_of(weight, at, T::ONE));
-                    let mut g = row::read(&dy[at..], T::ZERO);
-                    if let Some([dw, db]) = sums {
-                        let (c, a) = (row::read(&dw[at..], T::ZERO), row::read(&db[at..], T::ZERO));
-                        let x = own.apply(row::read(&x[at..], T::ZERO));
-                        for (j, g) in g.iter_mut().enumerate() {
-                            *g = *g - a[j] / m - x[j] * (c[j] / m);
-                        }
+                let row = i * channels..(i + 1) * channels;
+                let (x, dx) = (&x[row.clone()], &mut dx[row.clone()]);
+                dx.copy_from_slice(&dy[row]);
+                if let Some([dw, db]) = sums {
+                    for (((g, x), &c), &a) in dx.iter_mut().zip(normals(normal, x)).zip(dw).zip(db) {
+                        *g = *g - a / m - x * (c / m);
                     }
-                    row::store(times(g, scale), &mut dx[at..]);
                 }
+                dx.iter_mut().zip(normal.scale).for_each(|(dx, &scale)| *dx *= scale);
+                dx.iter_mut().zip(weight).for_each(|(dx, &w)| *dx *= w);
             }
             return;
         }
         for i in 0..samples * channels {
             let (j, start) = (i % channels, i * plane);
-            let (x, dy, dx) = (&x[start..], &dy[start..], &mut dx[start..]);
-            let own = normal.of(j);
+            let (x, dy) = (&x[start..][..plane], &dy[start..][..plane]);
+            let (dx, own) = (&mut dx[start..][..plane], normal.of(j));
             let scale = own.scale * of(weight, j, T::ONE);
-            let means = sums.map(|[dw, db]| [dw[j] / m, db[j] / m]);
-            for (at, _) in row::chunks(plane) {
-                let mut g = row::read(&dy[at..], T::ZERO);
-                if let Some([c, a]) = means {
-                    let x = own.apply(row::read(&x[at..], T::ZERO));
-                    g.iter_mut().zip(x).for_each(|(g, x)| *g = *g - a - x * c);
+            match sums.map(|[dw, db]| [db[j] / m, dw[j] / m]) {
+                Some([a, c]) => {
+                    for ((dx, &dy), &x) in dx.iter_mut().zip(dy).zip(x) {
+                        *dx = (dy - a - own.of_one(x) * c) * scale;
+                    }
                 }
-                g.iter_mut().for_each(|g| *g *= scale);
-                row::store(g, &mut dx[at..]);
+                None => dx.iter_mut().zip(dy).for_each(|(dx, &dy)| *dx = dy * scale),
             }
         }
     }
