@@ -17,6 +17,11 @@ pub(crate) mod activation {
         softmax::Softmax, tanh::Tanh,
     };
 }
+pub(crate) mod attention {
+    //! Layers that weigh values by how well queries and keys fit.
+    mod multi_head_attention;
+    pub use multi_head_attention::{MultiHeadAttention, MultiHeadAttentionConfig};
+}
 pub(crate) mod dense {
     //! Layers with a weight for every pair of features.
     mod linear;
@@ -56,6 +61,7 @@ pub(crate) mod recurrent {
 pub(crate) mod container;
 
 pub use activation::*;
+pub use attention::*;
 pub use container::*;
 pub use conv::*;
 pub use dense::*;
@@ -75,7 +81,7 @@ crate::builtin::layer_table! {
     Flatten, Frozen<T>,
     Gelu, Graph<T>,
     LayerNorm<T>, LeakyRelu, Linear<T>, LogSoftmax, Lstm<T>,
-    MaxPool2d, Mul,
+    MaxPool2d, Mul, MultiHeadAttention<T>,
     Relu, Residual<T>,
     Sequential<T>, Sigmoid, Softmax,
     Tanh,
