@@ -57,7 +57,7 @@ mod own {
     use super::*;
 
     #[derive(Clone)]
-    pub struct Relu;
+    pub(crate) struct Relu;
 
     impl<T: Scalar> NamedTensors<T> for Relu {}
     impl Pointwise for Relu {
