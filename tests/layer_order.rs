@@ -169,7 +169,7 @@ impl Paths<'_> {
         let items = modules.items.entry(self.module.clone()).or_default();
         if public {
             items.insert(name.to_string(), Some(path));
-        } else if path.first().is_some() {
+        } else if !path.is_empty() {
             self.found.push(path);
         }
     }
@@ -215,7 +215,7 @@ impl Modules {
                 syn::Item::Mod(item) if is_test(&item.attrs) => continue,
                 syn::Item::Mod(item) => {
                     let name = item.ident.to_string();
-                    let inner = [&module[..], &[name.clone()]].concat();
+                    let inner = [&module[..], std::slice::from_ref(&name)].concat();
                     match &item.content {
                         Some((_, items)) => {
                             self.within.insert(inner.clone(), module.clone());

@@ -171,12 +171,15 @@ impl<T: Scalar> Build<T> {
     }
 }
 
+/// Builds a layer of its settings.
+pub(crate) type Constructor<T> = fn(&mut Build<T>) -> Result<Box<dyn Layer<T>>, ArchitectureError>;
+
 /// A row of the table of layers.
 pub struct Entry<T: Scalar> {
     /// Its name in files.
     pub kind: &'static str,
     pub(crate) of_type: TypeId,
-    pub(crate) build: fn(&mut Build<T>) -> Result<Box<dyn Layer<T>>, ArchitectureError>,
+    pub(crate) build: Constructor<T>,
     /// Instances with inputs.
     #[cfg(feature = "testing")]
     pub samples: fn() -> Vec<Sample<T>>,

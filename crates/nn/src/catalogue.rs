@@ -6,12 +6,10 @@ use std::fmt;
 use backrule_tensor::Scalar;
 
 use crate::architecture::{Architecture, ArchitectureError, LayerSpec, Settings, unfinished};
-use crate::builtin::{Build, Entry};
+use crate::builtin::{Build, Constructor, Entry};
 use crate::layer::Layer;
 use crate::layer::sealed::Sealed;
 use crate::layers::table;
-
-type Constructor<T> = fn(&mut Build<T>) -> Result<Box<dyn Layer<T>>, ArchitectureError>;
 
 /// Layers of your own, by their names in files. A file chooses among these and the built-in ones, and among no others.
 ///

@@ -115,7 +115,7 @@ impl<T: Scalar> Tape<T> {
     pub fn only(mut self, parts: Range<usize>, samples: usize) -> Result<Self, ConfigError> {
         let size = parts.len().next_power_of_two();
         let whole = parts.len() == size || parts.end == self.split.count;
-        if parts.is_empty() || parts.end > self.split.count || !whole || parts.start % size != 0 {
+        if parts.is_empty() || parts.end > self.split.count || !whole || !parts.start.is_multiple_of(size) {
             let expected = "a power of two of parts from a multiple of it on";
             let got = format_args!("{parts:?} of {}", self.split.count).to_string();
             return Err(ConfigError::new("Tape", "only", expected, got));

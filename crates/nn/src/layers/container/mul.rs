@@ -64,7 +64,7 @@ impl Join for Mul {
 
 /// y ← y x
 fn multiply<T: Scalar>(y: &mut Tensor<T>, x: &Tensor<T>) {
-    y.as_mut_slice().iter_mut().zip(x.as_slice()).for_each(|(y, &x)| *y = *y * x);
+    y.as_mut_slice().iter_mut().zip(x.as_slice()).for_each(|(y, &x)| *y *= x);
 }
 
 join!(Mul);

@@ -288,7 +288,7 @@ fn poison<T: Scalar>(own: &mut [Tensor<T>], y: &Tensor<T>) -> Result<(), LayerEr
         && let Some(own) = own.first_mut()
     {
         zeros_like(own, y)?;
-        own.fill(T::ZERO / T::ZERO);
+        own.fill(T::from_f64(f64::NAN));
     }
     Ok(())
 }
