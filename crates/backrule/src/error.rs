@@ -21,7 +21,7 @@ use backrule_tensor::{ClipError, ConfigError, MemoryError, ShapeError, TensorErr
 /// }
 ///
 /// let error = train().unwrap_err();
-/// assert_eq!(format!("{error:?}"), "fc: linear forward: expected [_, 3], got [1, 4]");
+/// assert_eq!(format!("{error:?}"), "fc: linear forward: expected [.., 3], got [1, 4]");
 /// ```
 #[derive(thiserror::Error)]
 #[non_exhaustive]

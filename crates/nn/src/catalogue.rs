@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use backrule_tensor::Scalar;
+use backrule_tensor::{ConfigError, Place, Scalar};
 
 use crate::architecture::{Architecture, ArchitectureError, LayerSpec, Settings, unfinished};
 use crate::builtin::{Build, Constructor, Entry};
@@ -51,7 +51,9 @@ impl<T: Scalar> Registry<T> {
         Self { kinds: BTreeMap::new() }
     }
 
-    /// Adds a layer: its [`custom_kind`](Layer::custom_kind), and a function that builds it of its settings.
+    /// Adds a layer: its [`custom_kind`](Layer::custom_kind), and a function that builds it of its settings. The function
+    /// captures nothing, reads every setting that [`Layer::options`] gives, and takes its tensors from
+    /// [`Build::zeros`].
     #[must_use]
     pub fn with(mut self, kind: &'static str, build: Constructor<T>) -> Self {
         self.kinds.insert(kind, build);
@@ -115,11 +117,20 @@ fn describe_into<T: Scalar>(
     specs: &mut Vec<LayerSpec>,
 ) -> Result<(), ArchitectureError> {
     let of_type = layer.of_type(Sealed);
-    let own = || layer.custom_kind().filter(|kind| kind.contains('/'));
     let kind = match table.iter().find(|entry| entry.of_type == of_type) {
         Some(entry) => entry.kind,
-        None => own()
-            .ok_or_else(|| ArchitectureError::Custom { place: Default::default(), layer: describe(layer) })?,
+        None => match layer.custom_kind() {
+            Some(kind) if kind.contains('/') => kind,
+            Some(kind) => {
+                let error =
+                    ConfigError::new(layer.type_name(Sealed), "custom_kind", "the form `crate/Name`", kind);
+                return Err(error.into());
+            }
+            None => {
+                let (place, layer) = (Place::default(), describe(layer));
+                return Err(ArchitectureError::Custom { place, layer });
+            }
+        },
     };
     let at = specs.len();
     let (name, kind, options) = (name.to_string(), kind.to_string(), layer.options());
@@ -171,10 +182,8 @@ impl<T: Scalar> Builder<'_, T> {
     ) -> Result<Box<dyn Layer<T>>, ArchitectureError> {
         let builtin = self.table.iter().find(|entry| entry.kind == spec.kind).map(|entry| entry.build);
         let build = builtin.or_else(|| self.registry.kinds.get(spec.kind.as_str()).copied());
-        let build = build.ok_or_else(|| ArchitectureError::Unknown {
-            place: Default::default(),
-            kind: spec.kind.clone(),
-        })?;
+        let build = build
+            .ok_or_else(|| ArchitectureError::Unknown { place: Place::default(), kind: spec.kind.clone() })?;
         // The list has been checked: there are as many layers as the containers say.
         let children = (0..spec.children).map(|_| self.next(specs)).collect::<Result<Vec<_>, _>>()?;
         let mut from = Build {
@@ -192,9 +201,14 @@ impl<T: Scalar> Builder<'_, T> {
         self.left = from.left;
         let unread = from.options.finish().and(match from.children.len() {
             0 => Ok(()),
-            left => Err(backrule_tensor::ConfigError::new("", "children", "fewer layers", left)),
+            left => Err(ConfigError::new("", "children", "fewer layers", left)),
         });
         unread.map_err(|error| error.of(spec.kind.clone()))?;
+        if spec.kind.contains('/') && layer.custom_kind() != Some(&spec.kind) {
+            let got = layer.custom_kind().unwrap_or_else(|| layer.type_name(Sealed));
+            let expected = "a layer of this kind from the registry's function";
+            return Err(ConfigError::new(spec.kind.clone(), "custom_kind", expected, got).into());
+        }
         Ok(layer)
     }
 }

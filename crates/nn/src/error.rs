@@ -94,7 +94,7 @@ mod tests {
         let value = LayerError::value("embedding forward", "an index below 5", "7 in row 2");
         assert_eq!(
             shape.within("fc").within("net").to_string(),
-            "net.fc: linear forward: expected [_, 2], got [1, 3]"
+            "net.fc: linear forward: expected [.., 2], got [1, 3]"
         );
         assert_eq!(value.clone().to_string(), "embedding forward: expected an index below 5, got 7 in row 2");
         assert_eq!(

@@ -257,6 +257,13 @@ pub trait Layer<T: Scalar>: NamedTensors<T> + BoxedClone<T> + Send + Sync + 'sta
         Ok(false)
     }
 
+    /// Freezes or thaws the layer at `path`, and says whether there is one to be.
+    #[doc(hidden)]
+    fn set_frozen(&mut self, _: Sealed, path: &str, frozen: bool) -> bool {
+        let _ = (path, frozen);
+        false
+    }
+
     /// This layer as the end of the one in front. Element-wise layers whose derivative needs y alone have one.
     #[doc(hidden)]
     fn epilogue(&self, _: Sealed) -> Option<&dyn Epilogue<T>> {
@@ -346,6 +353,10 @@ impl<T: Scalar> NamedTensors<T> for Box<dyn Layer<T>> {
 macro_rules! hand_on {
     ($(fn $name:ident(&self $(, $arg:ident: $ty:ty)* $(,)?) $(-> $out:ty)?;)*) => {
         impl<T: Scalar> Layer<T> for Box<dyn Layer<T>> {
+            fn set_frozen(&mut self, key: Sealed, path: &str, frozen: bool) -> bool {
+                (**self).set_frozen(key, path, frozen)
+            }
+
             $(fn $name(&self $(, $arg: $ty)*) $(-> $out)? { (**self).$name($($arg),*) })*
         }
     };

@@ -310,10 +310,10 @@ mod tests {
     #[test]
     fn names_operation_place_and_both_shapes() {
         let error = ShapeError::new("linear forward", "[_, 784]", "[32, 100]");
-        assert_eq!(error.to_string(), "linear forward: expected [_, 784], got [32, 100]");
+        assert_eq!(error.to_string(), "linear forward: expected [.., 784], got [32, 100]");
         let error = error.within("fc2").within("").within("encoder");
         assert_eq!(error.place, "encoder.fc2");
-        assert_eq!(error.to_string(), "encoder.fc2: linear forward: expected [_, 784], got [32, 100]");
+        assert_eq!(error.to_string(), "encoder.fc2: linear forward: expected [.., 784], got [32, 100]");
     }
 
     #[test]

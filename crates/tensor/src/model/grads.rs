@@ -88,7 +88,8 @@ impl<T: Scalar> Grads<T> {
     /// The sum is taken in double precision and in a fixed order, so it has the same bits on any number of
     /// threads.
     pub fn norm(&self) -> f64 {
-        self.parameters().map(|(_, values)| sum_of_squares(values)).sum::<f64>().sqrt()
+        // From 0: the sum of no numbers is −0.
+        self.parameters().map(|(_, values)| sum_of_squares(values)).fold(0.0, |sum, x| sum + x).sqrt()
     }
 
     /// Scales the gradients of all parameters by most / (norm + 10⁻⁶) where that is below 1, as PyTorch's
@@ -409,6 +410,7 @@ mod tests {
     #[test]
     fn norm_scale_and_clipping_see_wanted_parameters_only() {
         let (_, mut grads) = roles();
+        assert!(grads.norm().is_sign_positive(), "nothing has been added yet");
         assert_eq!(grads.iter().map(Grad::is_wanted).collect::<Vec<_>>(), [true, true, false]);
         grads[0] = Tensor::from([3.0, 4.0]).into();
         grads[1].increment(|delta| delta.add(&Tensor::from([f64::NAN, 100.0]))).unwrap();

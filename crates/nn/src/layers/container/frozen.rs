@@ -1,6 +1,6 @@
 use std::ops::RangeInclusive;
 
-use backrule_tensor::{Grad, NamedTensors, Options, Path, Role, Scalar, Shape, Tensor};
+use backrule_tensor::{ConfigError, Grad, NamedTensors, Options, Path, Role, Scalar, Shape, Tensor};
 
 use crate::architecture::ArchitectureError;
 use crate::builtin::{Build, Builtin};
@@ -10,6 +10,7 @@ use crate::cache::Cache;
 use crate::error::LayerError;
 use crate::layer::sealed::{Sealed, Walk};
 use crate::layer::{At, AtMany, Layer};
+use crate::layers::container::set_frozen;
 use crate::mode::Mode;
 
 /// A layer that is not trained: y = f(x), where nothing of f changes.
@@ -18,8 +19,8 @@ use crate::mode::Mode;
 /// [`Mode::Eval`]**, also while the network around it trains: its dropout is off, and its running statistics are used and stay
 /// as they are. ∂l/∂x passes through it; ∂l/∂θ of f is not computed.
 ///
-/// [`thaw`](Self::thaw) makes it an ordinary layer again, without building the network anew. The optimizer is made anew
-/// then, because it has no state for what was frozen.
+/// [`thaw`](Self::thaw) makes it an ordinary layer again, and [`freeze()`] and [`thaw()`] do so for a layer anywhere in a
+/// network, which isn't built anew. Gradients and optimizer are made anew then: they have none for what was frozen.
 ///
 /// ```
 /// use backrule_nn::tensor::{NamedTensors, Path, Role, Tensor};
@@ -43,6 +44,48 @@ use crate::mode::Mode;
 pub struct Frozen<T: Scalar = f32> {
     f: Box<dyn Layer<T>>,
     frozen: bool,
+}
+
+/// Freezes the layer at `path` of a network, such as `"encoder.conv"`: it is a [`Frozen`] one from now on, and its tensors
+/// keep their paths. Gradients and optimizer are to be made anew.
+///
+/// ```
+/// use backrule_nn::tensor::random;
+/// use backrule_nn::{Grads, Linear, Relu, Sequential, freeze, thaw};
+///
+/// let rng = &mut random::rng(1);
+/// let mut net: Sequential = Sequential::builder()
+///     .layer("front", Linear::new(3, 4, rng)?)
+///     .layer("relu", Relu)
+///     .layer("head", Linear::new(4, 2, rng)?)
+///     .build()?;
+/// freeze(&mut net, "front")?;
+/// let wanted = Grads::new(&net)?.iter().map(|grad| grad.is_wanted()).collect::<Vec<_>>();
+/// assert_eq!(wanted, [false, false, true, true]);
+/// thaw(&mut net, "front")?;
+/// assert!(Grads::new(&net)?.iter().all(|grad| grad.is_wanted()));
+/// assert!(freeze(&mut net, "back").is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// When there is no layer of this path.
+pub fn freeze<T: Scalar>(net: &mut dyn Layer<T>, path: &str) -> Result<(), ConfigError> {
+    match net.set_frozen(Sealed, path, true) {
+        true => Ok(()),
+        false => Err(ConfigError::new("freeze", "path", "the path of a layer in this network", path)),
+    }
+}
+
+/// Thaws the frozen layer at `path`: it is trained from now on. Gradients and optimizer are to be made anew.
+///
+/// # Errors
+/// When there is no [`Frozen`] layer of this path.
+pub fn thaw<T: Scalar>(net: &mut dyn Layer<T>, path: &str) -> Result<(), ConfigError> {
+    match net.set_frozen(Sealed, path, false) {
+        true => Ok(()),
+        false => Err(ConfigError::new("thaw", "path", "the path of a frozen layer in this network", path)),
+    }
 }
 
 impl<T: Scalar> Frozen<T> {
@@ -155,6 +198,14 @@ impl<T: Scalar> Layer<T> for Frozen<T> {
         grads: &mut [Grad<T>],
     ) -> Result<(), LayerError> {
         self.f.backward_many(AtMany { mode: self.mode(at.mode), ..at }, dy, dx, grads)
+    }
+
+    fn set_frozen(&mut self, _: Sealed, path: &str, frozen: bool) -> bool {
+        if path.is_empty() {
+            self.frozen = frozen;
+            return true;
+        }
+        set_frozen(&mut self.f, path, frozen)
     }
 
     fn walk(&self, _: Sealed, x: &[Shape], visit: &mut Walk<'_, T>) -> Result<bool, LayerError> {

@@ -14,6 +14,7 @@ use crate::error::LayerError;
 use crate::layer::sealed::{Sealed, Walk};
 use crate::layer::{At, AtMany, Layer, MAX_INPUTS, MAX_OUTPUTS, zeros_like};
 use crate::layers::container::sequential::check_names;
+use crate::layers::container::{set_frozen, split_path};
 use crate::mode::Mode;
 
 /// Layers with several inputs and outputs, wired as you like: encoder and decoder, two heads, a weight that is used twice.
@@ -29,11 +30,11 @@ use crate::mode::Mode;
 /// let mut rng = random::rng(1);
 /// let mut g = Graph::builder();
 /// let [image, scalars] = g.inputs(["image", "scalars"]);
-/// let features = g.layer("features", Linear::new(16, 8, &mut rng)?, [image]).output(0);
-/// let features = g.layer("relu", Relu, [features]).output(0);
-/// let both = g.layer("both", Concat::new(1)?, [features, scalars]).output(0);
-/// let class = g.layer("class", Linear::new(8 + 3, 5, &mut rng)?, [both]).output(0);
-/// let value = g.layer("value", Linear::new(8 + 3, 1, &mut rng)?, [both]).output(0);
+/// let features = g.layer("features", Linear::new(16, 8, &mut rng)?, [image]);
+/// let features = g.layer("relu", Relu, [features]).output(0); // a node's first output, as `features` alone above
+/// let both = g.layer("both", Concat::new(1)?, [features, scalars]);
+/// let class = g.layer("class", Linear::new(8 + 3, 5, &mut rng)?, [both]);
+/// let value = g.layer("value", Linear::new(8 + 3, 1, &mut rng)?, [both]);
 /// let net: Graph = g.build([class, value])?;
 ///
 /// let (image, scalars) = (Tensor::full([4, 16], 0.1)?, Tensor::full([4, 3], 1.0)?);
@@ -104,6 +105,13 @@ impl Node {
     }
 }
 
+/// A node's first output.
+impl From<Node> for Value {
+    fn from(node: Node) -> Self {
+        node.output(0)
+    }
+}
+
 /// Collects the inputs and layers of a [`Graph`].
 #[must_use]
 pub struct GraphBuilder<T: Scalar = f32> {
@@ -152,14 +160,14 @@ impl<T: Scalar> GraphBuilder<T> {
         &mut self,
         name: impl Into<String>,
         layer: impl Layer<T>,
-        from: impl IntoIterator<Item = Value>,
+        from: impl IntoIterator<Item: Into<Value>>,
     ) -> Node {
         self.layers.push((name.into(), Box::new(layer)));
         self.node(self.layers.len() - 1, from)
     }
 
     /// Uses the layer of `node` once more, on other values: the same weights, whose gradients add up.
-    pub fn again(&mut self, node: Node, from: impl IntoIterator<Item = Value>) -> Node {
+    pub fn again(&mut self, node: Node, from: impl IntoIterator<Item: Into<Value>>) -> Node {
         if node.builder != self.id {
             self.fail(refuse("node", "one of this builder's", "another builder's"));
             return Node { builder: self.id, layer: 0, first: usize::MAX, count: 0 };
@@ -167,8 +175,8 @@ impl<T: Scalar> GraphBuilder<T> {
         self.node(node.layer, from)
     }
 
-    fn node(&mut self, layer: usize, from: impl IntoIterator<Item = Value>) -> Node {
-        let from: Vec<_> = from.into_iter().map(|value| self.index(value)).collect();
+    fn node(&mut self, layer: usize, from: impl IntoIterator<Item: Into<Value>>) -> Node {
+        let from: Vec<_> = from.into_iter().map(|value| self.index(value.into())).collect();
         self.wire(layer, from)
     }
 
@@ -214,8 +222,8 @@ impl<T: Scalar> GraphBuilder<T> {
     /// # Errors
     /// When a name is empty, holds a dot, or stands twice; a value is another builder's or isn't there; a layer doesn't
     /// take so many inputs; a node's outputs are all unused; or there are more than 16 inputs or outputs.
-    pub fn build(mut self, outputs: impl IntoIterator<Item = Value>) -> Result<Graph<T>, ConfigError> {
-        let outputs: Vec<_> = outputs.into_iter().map(|value| self.index(value)).collect();
+    pub fn build(mut self, outputs: impl IntoIterator<Item: Into<Value>>) -> Result<Graph<T>, ConfigError> {
+        let outputs: Vec<_> = outputs.into_iter().map(|value| self.index(value.into())).collect();
         self.finish(outputs)
     }
 
@@ -505,6 +513,12 @@ impl<T: Scalar> Layer<T> for Graph<T> {
         });
         *at.cache.indices() = marks;
         result
+    }
+
+    fn set_frozen(&mut self, _: Sealed, path: &str, frozen: bool) -> bool {
+        let (name, rest) = split_path(path);
+        let child = self.layers.iter_mut().find(|child| child.name == name);
+        child.is_some_and(|child| set_frozen(&mut child.layer, rest, frozen))
     }
 
     fn walk(&self, _: Sealed, x: &[Shape], visit: &mut Walk<'_, T>) -> Result<bool, LayerError> {

@@ -11,7 +11,7 @@ mod sequential;
 
 pub use add::Add;
 pub use concat::Concat;
-pub use frozen::Frozen;
+pub use frozen::{Frozen, freeze, thaw};
 pub use graph::{Graph, GraphBuilder, Node, Value};
 pub use mul::Mul;
 pub use residual::Residual;
@@ -21,6 +21,7 @@ use backrule_tensor::{Grad, Scalar};
 
 use crate::error::LayerError;
 use crate::layer::Layer;
+use crate::layer::sealed::Sealed;
 
 /// Takes the gradients of the last child off the end of `grads`.
 fn split_grads<'g, T: Scalar>(
@@ -33,4 +34,21 @@ fn split_grads<'g, T: Scalar>(
     let (others, own) = std::mem::take(grads).split_at_mut(rest);
     *grads = others;
     Ok(own)
+}
+
+/// Freezes or thaws what is at `path` in a child: a [`Frozen`] layer there is switched, any other is put into one.
+fn set_frozen<T: Scalar>(child: &mut Box<dyn Layer<T>>, path: &str, frozen: bool) -> bool {
+    if (**child).set_frozen(Sealed, path, frozen) {
+        return true;
+    }
+    let wrap = path.is_empty() && frozen;
+    if wrap {
+        *child = Box::new(Frozen::new(child.clone()));
+    }
+    wrap
+}
+
+/// The child's name in front of a path, and what is behind it.
+fn split_path(path: &str) -> (&str, &str) {
+    path.split_once('.').unwrap_or((path, ""))
 }

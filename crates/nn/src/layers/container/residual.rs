@@ -8,6 +8,7 @@ use crate::cache::Cache;
 use crate::error::LayerError;
 use crate::layer::sealed::{Sealed, Walk};
 use crate::layer::{At, Layer};
+use crate::layers::container::set_frozen;
 use crate::mode::Mode;
 
 /// A way past a layer: y = x + f(x), where f keeps the shape (K. He et al., 2015).
@@ -96,6 +97,11 @@ impl<T: Scalar> Layer<T> for Residual<T> {
 
     fn children(&self, visit: &mut dyn FnMut(&str, &dyn Layer<T>)) {
         visit("", &*self.f);
+    }
+
+    fn set_frozen(&mut self, _: Sealed, path: &str, frozen: bool) -> bool {
+        // f has no name: its paths are this layer's, and the layer as a whole is its container's to freeze.
+        !path.is_empty() && set_frozen(&mut self.f, path, frozen)
     }
 
     fn walk(&self, _: Sealed, x: &[Shape], visit: &mut Walk<'_, T>) -> Result<bool, LayerError> {

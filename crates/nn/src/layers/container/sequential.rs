@@ -11,7 +11,7 @@ use crate::cache::Cache;
 use crate::error::LayerError;
 use crate::layer::sealed::{Affine, Epilogue, Sealed, Walk};
 use crate::layer::{At, Layer, zeros_like};
-use crate::layers::container::split_grads;
+use crate::layers::container::{set_frozen, split_grads, split_path};
 use crate::mode::Mode;
 
 /// Layers one after the other, each with a name: y = fₙ(… f₂(f₁(x))).
@@ -272,6 +272,12 @@ impl<T: Scalar> Layer<T> for Sequential<T> {
         }
     }
 
+    fn set_frozen(&mut self, _: Sealed, path: &str, frozen: bool) -> bool {
+        let (name, rest) = split_path(path);
+        let child = self.children.iter_mut().find(|child| child.name == name);
+        child.is_some_and(|child| set_frozen(&mut child.layer, rest, frozen))
+    }
+
     fn walk(&self, _: Sealed, x: &[Shape], visit: &mut Walk<'_, T>) -> Result<bool, LayerError> {
         let mut shape = x.first().copied().unwrap_or(Shape::EMPTY);
         for child in &self.children {
@@ -373,7 +379,7 @@ mod tests {
         let paths: Vec<_> = net.tensors().into_iter().map(|(path, _)| path).collect();
         let expected = ["encoder.fc1.weight", "encoder.fc1.bias", "fc2.weight", "fc2.bias"];
         assert_eq!(paths, expected);
-        let text = "encoder.fc1: linear forward: expected [_, 5], got [2, 6]";
+        let text = "encoder.fc1: linear forward: expected [.., 5], got [2, 6]";
         let x = Tensor::zeros([2, 6]).unwrap();
         assert_eq!(predict(&net, &x).unwrap_err().to_string(), text);
         assert_eq!(summary(&net, [2, 6]).unwrap_err().to_string(), text);

@@ -122,7 +122,7 @@ impl<T: Scalar> Layer<T> for Linear<T> {
     fn output_shape(&self, input: Shape) -> Result<Shape, LayerError> {
         let [out_features, in_features] = matrix(self.weight.shape())?;
         if input.rank() == 0 || input.columns() != in_features {
-            let expected = format_args!("[_, {in_features}]");
+            let expected = format_args!("[.., {in_features}]");
             return Err(ShapeError::new("linear forward", expected, input).into());
         }
         Ok(input.with_columns(out_features)?)
@@ -322,7 +322,7 @@ mod tests {
     fn shapes_that_do_not_fit_are_refused() {
         let layer = Linear::<f32>::new(3, 2, &mut random::rng(1)).unwrap();
         let error = predict(&layer, &Tensor::zeros([4, 5]).unwrap()).unwrap_err();
-        assert_eq!(error.to_string(), "linear forward: expected [_, 3], got [4, 5]");
+        assert_eq!(error.to_string(), "linear forward: expected [.., 3], got [4, 5]");
         assert!(predict(&layer, &Tensor::scalar(1.0)).is_err());
         let weight = || Tensor::<f32>::zeros([2, 3]).unwrap();
         let error = Linear::from_tensors(weight(), Some(weight())).unwrap_err();
