@@ -41,6 +41,9 @@ pub struct Build<T: Scalar> {
     pub(crate) left: usize,
     /// Values that the whole network may have.
     pub(crate) most: usize,
+    /// How many layers run when each child does, and when this layer does.
+    pub(crate) runs_of_children: Vec<usize>,
+    pub(crate) runs: usize,
 }
 
 impl<T: Scalar> Build<T> {
@@ -138,6 +141,21 @@ impl<T: Scalar> Build<T> {
         match self.child()? {
             (name, layer) if name.is_empty() => Ok(layer),
             (name, _) => Err(ConfigError::new("", "name of the child", "no name", name)),
+        }
+    }
+
+    /// Says how often each child runs in a pass, where that isn't once: a file of some kilobytes must not describe a pass
+    /// without end.
+    ///
+    /// # Errors
+    /// When the layers of the network would run more than 65,536 times in all.
+    pub(crate) fn children_run(&mut self, children: impl Iterator<Item = usize>) -> Result<(), ConfigError> {
+        const MOST: usize = 1 << 16;
+        let runs = children.filter_map(|child| self.runs_of_children.get(child));
+        self.runs = runs.fold(1, |sum, &runs| sum.saturating_add(runs));
+        match self.runs {
+            ..=MOST => Ok(()),
+            runs => Err(ConfigError::new("", "nodes", "at most 65536 runs of layers in a pass", runs)),
         }
     }
 

@@ -86,8 +86,8 @@ impl Architecture {
     }
 
     /// A network of the built-in layers with all parameters 0, if it has `most` at most. Where it comes from a file, that
-    /// is the number of values which the file holds for it: then no claim takes more memory than they do, beside at most
-    /// 512 bytes for each layer.
+    /// is the number of values which the file holds for it: then no claim takes more memory than they do, beside some hundred
+    /// bytes for each layer and each node of a graph.
     ///
     /// # Errors
     /// When there are more, or a layer has settings or a name that it can't have, or isn't built in.
@@ -105,7 +105,7 @@ impl Architecture {
         registry: &Registry<T>,
     ) -> Result<Box<dyn Layer<T>>, ArchitectureError> {
         let mut builder = Builder { table: table(), registry, left: most, most };
-        builder.next(&mut self.layers()).map(|(_, layer)| layer)
+        builder.next(&mut self.layers()).map(|(_, layer, _)| layer)
     }
 }
 
@@ -120,7 +120,7 @@ fn describe_into<T: Scalar>(
     let kind = match table.iter().find(|entry| entry.of_type == of_type) {
         Some(entry) => entry.kind,
         None => match layer.custom_kind() {
-            Some(kind) if kind.contains('/') => kind,
+            Some(kind) if is_custom(kind) => kind,
             Some(kind) => {
                 let error =
                     ConfigError::new(layer.type_name(Sealed), "custom_kind", "the form `crate/Name`", kind);
@@ -146,6 +146,11 @@ fn describe_into<T: Scalar>(
     result
 }
 
+/// Whether this is `crate/Name`.
+fn is_custom(kind: &str) -> bool {
+    matches!(kind.split_once('/'), Some((package, name)) if !package.is_empty() && !name.is_empty() && !name.contains('/'))
+}
+
 /// What a summary calls this layer, with its settings: `Linear(64 → 32, bias)`.
 pub fn describe<T: Scalar>(layer: &dyn Layer<T>) -> String {
     Settings { kind: &kind(layer), options: &layer.options() }.to_string()
@@ -158,6 +163,9 @@ pub(crate) fn kind<T: Scalar>(layer: &dyn Layer<T>) -> String {
     builtin.or_else(|| layer.custom_kind()).unwrap_or_else(|| layer.type_name(Sealed)).to_string()
 }
 
+/// A layer with its name, and how many layers run when it does.
+type Built<T> = (String, Box<dyn Layer<T>>, usize);
+
 struct Builder<'a, T: Scalar> {
     table: Vec<Entry<T>>,
     registry: &'a Registry<T>,
@@ -167,11 +175,11 @@ struct Builder<'a, T: Scalar> {
 
 impl<T: Scalar> Builder<'_, T> {
     /// Builds the first layer, with what is in it. How deep that goes has been checked.
-    fn next(&mut self, specs: &mut &[LayerSpec]) -> Result<(String, Box<dyn Layer<T>>), ArchitectureError> {
+    fn next(&mut self, specs: &mut &[LayerSpec]) -> Result<Built<T>, ArchitectureError> {
         let (spec, rest) = specs.split_first().ok_or_else(unfinished)?;
         *specs = rest;
         self.layer(spec, specs)
-            .map(|layer| (spec.name.clone(), layer))
+            .map(|(layer, runs)| (spec.name.clone(), layer, runs))
             .map_err(|error| error.within(&spec.name))
     }
 
@@ -179,18 +187,22 @@ impl<T: Scalar> Builder<'_, T> {
         &mut self,
         spec: &LayerSpec,
         specs: &mut &[LayerSpec],
-    ) -> Result<Box<dyn Layer<T>>, ArchitectureError> {
+    ) -> Result<(Box<dyn Layer<T>>, usize), ArchitectureError> {
         let builtin = self.table.iter().find(|entry| entry.kind == spec.kind).map(|entry| entry.build);
         let build = builtin.or_else(|| self.registry.kinds.get(spec.kind.as_str()).copied());
         let build = build
             .ok_or_else(|| ArchitectureError::Unknown { place: Place::default(), kind: spec.kind.clone() })?;
         // The list has been checked: there are as many layers as the containers say.
         let children = (0..spec.children).map(|_| self.next(specs)).collect::<Result<Vec<_>, _>>()?;
+        let runs_of_children: Vec<_> = children.iter().map(|&(_, _, runs)| runs).collect();
+        let children: Vec<_> = children.into_iter().map(|(name, layer, _)| (name, layer)).collect();
         let mut from = Build {
             options: spec.options.clone(),
             children: children.into_iter(),
             left: self.left,
             most: self.most,
+            runs: runs_of_children.iter().fold(1, |sum, &runs| sum.saturating_add(runs)),
+            runs_of_children,
         };
         let layer = build(&mut from).map_err(|error| match error {
             ArchitectureError::Config { place, error } => {
@@ -204,11 +216,11 @@ impl<T: Scalar> Builder<'_, T> {
             left => Err(ConfigError::new("", "children", "fewer layers", left)),
         });
         unread.map_err(|error| error.of(spec.kind.clone()))?;
-        if spec.kind.contains('/') && layer.custom_kind() != Some(&spec.kind) {
+        if is_custom(&spec.kind) && layer.custom_kind() != Some(&spec.kind) {
             let got = layer.custom_kind().unwrap_or_else(|| layer.type_name(Sealed));
             let expected = "a layer of this kind from the registry's function";
             return Err(ConfigError::new(spec.kind.clone(), "custom_kind", expected, got).into());
         }
-        Ok(layer)
+        Ok((layer, from.runs))
     }
 }

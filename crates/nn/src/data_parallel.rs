@@ -107,6 +107,23 @@ impl<T: Scalar> Call<'_, T> {
         }
     }
 
+    /// Outputs of inputs without samples, of the shapes that the network says.
+    pub(crate) fn empty(self, y: &mut Vec<Tensor<T>>) -> Result<(), LayerError> {
+        let mut shapes = [Shape::EMPTY; MAX_OUTPUTS];
+        let shapes = &mut shapes[..self.outputs()?];
+        let mut x = [Shape::EMPTY; MAX_INPUTS];
+        x.iter_mut().zip(self.x).for_each(|(shape, x)| *shape = x.shape());
+        match (&mut shapes[..], self.many) {
+            ([shape], false) => *shape = self.net.output_shape(x[0])?,
+            (shapes, _) => self.net.output_shapes(&x[..self.x.len()], shapes)?,
+        }
+        y.resize_with(shapes.len(), Tensor::default);
+        for (y, &shape) in y.iter_mut().zip(&*shapes) {
+            y.resize(shape)?;
+        }
+        Ok(())
+    }
+
     pub(crate) fn backward(
         self,
         y: &[Tensor<T>],
@@ -160,7 +177,14 @@ pub(crate) fn forward<T: Scalar>(
     for (k, y) in y.iter_mut().enumerate() {
         let mut first = None;
         for part in parts.iter().filter(|part| part.samples > 0) {
-            let shape = part.y[k].shape();
+            let Some(part_y) = part.y.get(k) else {
+                return Err(LayerError::count(
+                    "forward in parts: outputs",
+                    "as many as before",
+                    part.y.len(),
+                ));
+            };
+            let shape = part_y.shape();
             let first = *first.get_or_insert(shape);
             if shape.first() != Some(&part.samples) || shape.get(1..) != first.get(1..) {
                 let expected = format_args!("one output for each of {} samples", part.samples);
@@ -227,7 +251,7 @@ pub(crate) fn backward<T: Scalar>(
         dx.resize(x.shape())?;
         gather(busy().map(|part| &part.dx[i]), dx);
     }
-    add(parts, call.net, split.samples(rows), grads);
+    add(parts, call.net, split, split.samples(rows), grads);
     Ok(())
 }
 
@@ -245,7 +269,13 @@ fn run<T: Scalar>(
 
 /// Adds the parts' gradients to those of the batch, as a tree over the parts: ((p₀ + p₁) + (p₂ + p₃)) + …. The tree depends on
 /// the number of parts alone, so it doesn't matter who was ready first, and a node of it can run in another process.
-fn add<T: Scalar>(parts: &[Part<T>], net: &dyn Layer<T>, samples: usize, grads: &mut Grads<T>) {
+fn add<T: Scalar>(
+    parts: &[Part<T>],
+    net: &dyn Layer<T>,
+    split: &Split,
+    samples: usize,
+    grads: &mut Grads<T>,
+) {
     let mut grads = grads.iter_mut().enumerate();
     net.visit(Path::ROOT, &mut |_, role, _| {
         let Some((k, grad)) = grads.next() else { return };
@@ -271,7 +301,12 @@ fn add<T: Scalar>(parts: &[Part<T>], net: &dyn Layer<T>, samples: usize, grads: 
         };
         let Ok(()) = match role {
             Role::Parameter | Role::Constant => grad.accumulate(sum),
-            Role::Buffer => grad.increment(|buffer| sum(T::ONE, buffer)),
+            // As many as in a pass over the whole batch. Of several processes, the one with the first part counts them.
+            Role::Buffer => {
+                let counts = parts.iter().filter_map(|part| part.grads.get(k)).map(Grad::count);
+                let count = if split.here.start == 0 { counts.max().unwrap_or(0) } else { 0 };
+                grad.increment_by(count, |buffer| sum(T::ONE, buffer))
+            }
         };
     });
 }

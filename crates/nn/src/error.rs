@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn every_kind_is_placed_by_the_same_rule() {
-        let shape = LayerError::from(ShapeError::new("linear forward", "[_, 2]", "[1, 3]"));
+        let shape = LayerError::from(ShapeError::new("linear forward", "[.., 2]", "[1, 3]"));
         let value = LayerError::value("embedding forward", "an index below 5", "7 in row 2");
         assert_eq!(
             shape.within("fc").within("net").to_string(),

@@ -226,12 +226,14 @@ impl Gradcheck {
         report.elements += 1;
         let bound = self.absolute + self.relative * element.numeric.abs();
         let error = (element.analytic - element.numeric).abs();
-        let error = if error.is_nan() { f64::INFINITY } else { error };
-        if error > bound {
+        // A difference that is NaN or infinite proves nothing, so it is no success.
+        let decided = error.is_finite() && bound.is_finite();
+        let error = if decided { error } else { f64::INFINITY };
+        if !decided || error > bound {
             // Left and right of a kink the slopes differ by far more than a smooth function's curvature explains, and
             // a right rule gives something between them.
             let jump = (slopes[0] - slopes[1]).abs();
-            if jump > 1e-2 * (1.0 + element.numeric.abs()) && error <= jump {
+            if decided && jump > 1e-2 * (1.0 + element.numeric.abs()) && error <= jump {
                 report.kinks += 1;
                 return;
             }
@@ -321,7 +323,10 @@ impl Probe<'_> {
         let mut rise = 0.0;
         for ((y, here), dy) in self.y.iter().zip(&self.here).zip(self.dy) {
             for ((y, here), dy) in y.as_slice().iter().zip(here.as_slice()).zip(dy.as_slice()) {
-                rise += (y - here) * dy;
+                // An output that stays what it is adds nothing, also where it is infinite.
+                if y.to_bits() != here.to_bits() {
+                    rise += (y - here) * dy;
+                }
             }
         }
         Ok(rise)

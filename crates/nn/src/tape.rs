@@ -113,9 +113,10 @@ impl<T: Scalar> Tape<T> {
     /// When the parts aren't a node of the tree: as many as a power of two, or up to the last one, from a multiple of that
     /// power on.
     pub fn only(mut self, parts: Range<usize>, samples: usize) -> Result<Self, ConfigError> {
-        let size = parts.len().next_power_of_two();
+        let within = parts.end <= self.split.count && !parts.is_empty();
+        let size = if within { parts.len().next_power_of_two() } else { 1 };
         let whole = parts.len() == size || parts.end == self.split.count;
-        if parts.is_empty() || parts.end > self.split.count || !whole || !parts.start.is_multiple_of(size) {
+        if !within || !whole || !parts.start.is_multiple_of(size) {
             let expected = "a power of two of parts from a multiple of it on";
             let got = format_args!("{parts:?} of {}", self.split.count).to_string();
             return Err(ConfigError::new("Tape", "only", expected, got));
@@ -228,12 +229,15 @@ impl<'a, T: Scalar> Pass<'a, T> {
         let rows = x[0].shape().first().copied().unwrap_or(1);
         // A batch without samples has no parts.
         *is_split = !parts.is_empty() && !one_sample && rows > 0;
+        if split.samples.is_some() && (one_sample || split.expected(rows) != rows) {
+            let expected = format_args!("the {} rows of parts {:?}", split.expected(rows), split.here);
+            return Err(ShapeError::new("forward in parts", expected, x[0].shape()).into());
+        }
         if *is_split {
-            if split.expected(rows) != rows {
-                let expected = format_args!("the {} rows of parts {:?}", split.expected(rows), split.here);
-                return Err(ShapeError::new("forward in parts", expected, x[0].shape()).into());
-            }
             data_parallel::forward(parts, split, call, y)?;
+        } else if split.samples.is_some() {
+            // Rightly none of the batch's samples are here.
+            call.empty(y)?;
         } else {
             call.forward(y, cache, mode)?;
         }

@@ -137,6 +137,34 @@ fn the_rule_is_the_derivative_behind_a_dense_layer() {
     });
 }
 
+/// An output that nobody uses counts as one with a gradient of zeros, whichever others are used.
+#[test]
+fn an_unused_output_counts_as_zeros() {
+    every_small::<f64>(|name, sample| {
+        let (x, layer) = (sample.tensors(3).unwrap(), &*sample.layer);
+        let (x, outputs) = (refs(&x), layer.outputs());
+        if outputs < 2 {
+            return;
+        }
+        for used in 0..1_usize << outputs {
+            let is_used = |k: usize| used >> k & 1 == 1;
+            let run = |zeros: bool| {
+                let (mut tape, mut grads) = (Tape::new(), grads_of(sample));
+                let run = tape.forward_many(layer, &x, TRAIN).unwrap();
+                let mut dy = upstream(run.outputs());
+                (0..outputs).filter(|&k| !is_used(k)).for_each(|k| dy[k].fill(0.0));
+                let dy: Vec<_> = (0..outputs).map(|k| (zeros || is_used(k)).then_some(&dy[k])).collect();
+                let mut dx = vec![Tensor::default(); x.len()];
+                let mut wanted: Vec<_> = dx.iter_mut().map(Some).collect();
+                run.backward_many_to_inputs(&dy, &mut grads, &mut wanted).unwrap();
+                let grads: Vec<_> = grads.iter().map(|grad| grad.to_tensor().unwrap()).collect();
+                (dx, grads)
+            };
+            assert_eq!(run(false), run(true), "{name}, outputs {used:b}");
+        }
+    });
+}
+
 /// Whatever their tensors hold: the next pass gives the bits that it gives where zeros have been written.
 #[test]
 fn gradients_that_are_clear_count_for_nothing() {

@@ -148,6 +148,34 @@ fn the_report_names_the_element_and_both_numbers() {
     assert!(error.starts_with(begins), "{error}");
 }
 
+/// y = ln x, whose derivative at a negative x is NaN; and y = ∞ where x > 0.
+#[derive(Clone)]
+struct NoNumbers {
+    infinite: bool,
+}
+
+impl<T: Scalar> backrule_tensor::NamedTensors<T> for NoNumbers {}
+impl backrule_nn::Pointwise for NoNumbers {
+    const DF_OF: backrule_nn::Of = backrule_nn::Of::X;
+    fn f<T: Scalar>(&self, x: T) -> T {
+        match self.infinite {
+            true if x > T::ZERO => T::ONE / T::ZERO,
+            true => x,
+            false => x.ln(),
+        }
+    }
+    fn df<T: Scalar>(&self, _: T) -> T {
+        T::from_f64(12345.0)
+    }
+}
+
+#[test]
+fn a_difference_that_is_no_number_is_no_success() {
+    for infinite in [false, true] {
+        assert!(gradcheck(&mut NoNumbers { infinite }, [4, 4], 1).is_err(), "infinite: {infinite}");
+    }
+}
+
 #[test]
 fn the_layer_is_left_as_it_was() {
     let mut layer = Linear::<f64>::new(4, 3, &mut random::rng(1)).unwrap();

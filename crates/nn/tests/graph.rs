@@ -315,6 +315,91 @@ fn processes_that_share_the_parts_give_the_bits_of_one() {
     }
 }
 
+/// A batch norm that is used twice: its buffers move by the mean of both uses' increments, with parts and without, in one
+/// process and in several.
+#[test]
+fn buffers_move_alike_with_parts_and_processes() {
+    let mut g = Graph::<f64>::builder();
+    let [a, b] = g.inputs(["a", "b"]);
+    let norm = g.layer("norm", BatchNorm::new(2).unwrap(), [a]);
+    let again = g.again(norm, [b]);
+    let sum = g.layer("sum", Add, [norm, again]);
+    let net = g.build([sum]).unwrap();
+    // Equal halves, so a part's mean is the batch's.
+    let half = [normal(&[4, 2], 1), normal(&[4, 2], 2)];
+    let twice = |x: &Tensor<f64>| Tensor::from_vec([8, 2], [x.as_slice(), x.as_slice()].concat()).unwrap();
+    let (x, dy) = ([twice(&half[0]), twice(&half[1])], normal(&[8, 2], 3));
+    let increments = |grads: &Grads<f64>| {
+        ["norm.running_mean", "norm.num_batches_tracked"].map(|path| {
+            let grad = grads.of(&net, path).unwrap();
+            let values = grad.to_tensor().unwrap();
+            values.as_slice().iter().map(|x| x / grad.count() as f64).collect::<Vec<_>>()
+        })
+    };
+    let run = |mut tape: Tape<f64>, rows: std::ops::Range<usize>, grads: &mut Grads<f64>| {
+        let own: Vec<_> = x.iter().map(|x| x.slice(rows.clone()).unwrap()).collect();
+        let dy = dy.slice(rows).unwrap();
+        let inputs: Vec<_> = own.iter().collect();
+        tape.forward_many(&net, &inputs, TRAIN).unwrap().backward_many(&[Some(&dy)], grads).unwrap();
+    };
+    let fresh = || Grads::new(&net).unwrap();
+    let [mut whole, mut parts, mut processes, mut second] = [fresh(), fresh(), fresh(), fresh()];
+    let two = || Tape::new().parts(2).unwrap();
+    run(Tape::new(), 0..8, &mut whole);
+    run(two(), 0..8, &mut parts);
+    run(two().only(0..1, 8).unwrap(), 0..4, &mut processes);
+    run(two().only(1..2, 8).unwrap(), 4..8, &mut second);
+    processes.add(&second).unwrap();
+    for other in [&parts, &processes] {
+        for (whole, other) in increments(&whole).iter().flatten().zip(increments(other).iter().flatten()) {
+            assert!((whole - other).abs() < 1e-14, "{whole} {other}");
+        }
+    }
+    assert_eq!(increments(&whole)[1], [1.0]);
+    assert_eq!(values(&processes), values(&parts));
+}
+
+/// What `only` runs is checked, also where there are no rows.
+#[test]
+fn a_share_of_the_wrong_size_is_refused() {
+    let net = Linear::<f64>::new(2, 3, &mut random::rng(1)).unwrap();
+    let tape = || Tape::new().parts(2).unwrap().only(0..1, 10).unwrap();
+    for shape in [&[0, 2][..], &[4, 2], &[2]] {
+        let error = tape().forward(&net, &Tensor::zeros(shape).unwrap(), TRAIN).map(drop).unwrap_err();
+        assert!(error.to_string().contains("the 5 rows of parts 0..1"), "{error}");
+    }
+    assert!(Tape::<f64>::new().parts(6).unwrap().only(0..usize::MAX, 7).is_err());
+    // Rightly without rows: two samples have no parts 2 and 3.
+    let mut tape = Tape::new().parts(4).unwrap().only(2..4, 2).unwrap();
+    let (x, mut grads) = (Tensor::zeros([0, 2]).unwrap(), Grads::new(&net).unwrap());
+    let pass = tape.forward(&net, &x, TRAIN).unwrap();
+    assert_eq!(pass.output().shape(), [0, 3]);
+    pass.backward(&Tensor::zeros([0, 3]).unwrap(), &mut grads).unwrap();
+    assert!(grads.iter().all(backrule_tensor::Grad::is_zero));
+}
+
+/// Graphs in graphs, each of which uses its child twice: a file of a kilobyte would describe a pass of 2³⁰ layers.
+#[test]
+fn a_pass_without_end_is_refused() {
+    let graph = |children| {
+        let options = backrule_tensor::Options::new()
+            .with("inputs", vec!["a".to_string()])
+            .with("nodes", vec![0_usize, 0])
+            .with("arity", vec![1_usize, 1])
+            .with("from", vec![0_usize, 1])
+            .with("outputs", vec![2_usize]);
+        backrule_nn::LayerSpec { name: "x".to_string(), kind: "Graph".to_string(), options, children }
+    };
+    let mut specs = vec![graph(1); 30];
+    specs.push(backrule_nn::LayerSpec {
+        name: "x".to_string(),
+        kind: "Relu".to_string(),
+        ..backrule_nn::LayerSpec::default()
+    });
+    let error = Architecture::try_from(specs).unwrap().build::<f32>(0).err().unwrap();
+    assert!(error.to_string().contains("at most 65536 runs of layers in a pass"), "{error}");
+}
+
 /// Frozen: constants, evaluation inside, no derivative computed; thawed without building anything anew.
 #[test]
 fn frozen_layers_stay_and_let_gradients_through() {

@@ -309,7 +309,7 @@ mod tests {
 
     #[test]
     fn names_operation_place_and_both_shapes() {
-        let error = ShapeError::new("linear forward", "[_, 784]", "[32, 100]");
+        let error = ShapeError::new("linear forward", "[.., 784]", "[32, 100]");
         assert_eq!(error.to_string(), "linear forward: expected [.., 784], got [32, 100]");
         let error = error.within("fc2").within("").within("encoder");
         assert_eq!(error.place, "encoder.fc2");

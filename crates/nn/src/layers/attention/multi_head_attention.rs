@@ -17,12 +17,11 @@ use crate::cache::Cache;
 use crate::error::LayerError;
 use crate::init::Init;
 use crate::layer::{At, AtMany, Layer, zeros_like};
-use crate::layers::dense::Linear;
 use crate::mode::Mode;
 
 const FORWARD: &str = "multi-head attention forward";
 const BACKWARD: &str = "multi-head attention backward";
-/// Queries of a causal layer that are multiplied at once. Keys that only some of them see follow query by query.
+/// Queries of a causal layer that are multiplied at once. Keys that only some see follow query by query.
 const BLOCK: usize = 16;
 
 /// Multi-head attention (A. Vaswani et al., 2017): every query takes a mean of values, weighted by how well
@@ -118,10 +117,18 @@ pub struct MultiHeadAttention<T: Scalar = f32> {
     config: MultiHeadAttentionConfig,
     in_proj_weight: Tensor<T>,
     in_proj_bias: Option<Tensor<T>>,
-    out_proj: Linear<T>,
+    out_proj: OutProj<T>,
+}
+
+/// W_o and b_o, whose names are `out_proj.weight` and `out_proj.bias`.
+#[derive(Clone, Debug, PartialEq)]
+struct OutProj<T: Scalar> {
+    weight: Tensor<T>,
+    bias: Option<Tensor<T>>,
 }
 
 named_tensors!(MultiHeadAttention { in_proj_weight, in_proj_bias, out_proj });
+named_tensors!(OutProj { weight, bias });
 
 impl<T: Scalar> MultiHeadAttention<T> {
     /// Self-attention that sees everything. [`MultiHeadAttentionConfig`] has the other choices.
@@ -289,7 +296,8 @@ impl<T: Scalar> MultiHeadAttention<T> {
         for head in self.heads_of(inputs) {
             head.forward(q, kv, scores.as_mut_slice(), p.as_mut_slice(), z_of_heads)?;
         }
-        Ok(affine_activation_into(z, self.out_proj.weight(), self.out_proj.bias(), None, y)?)
+        let OutProj { weight, bias } = &self.out_proj;
+        Ok(affine_activation_into(z, weight, bias.as_ref(), None, y)?)
     }
 }
 
@@ -588,9 +596,8 @@ impl<T: Scalar> MultiHeadAttention<T> {
         for (dy, expected) in dy.into_iter().zip([x.shape(), of_p]) {
             dy.map_or(Ok(()), |dy| expect(expected, dy.shape()))?;
         }
-        let (w, b) = (&self.in_proj_weight, &self.in_proj_bias);
-        let out = &self.out_proj;
-        let tensors = [Some(w), b.as_ref(), Some(out.weight()), out.bias()].into_iter().flatten();
+        let Self { in_proj_weight: w, in_proj_bias: b, out_proj: OutProj { weight, bias }, .. } = self;
+        let tensors = [Some(w), b.as_ref(), Some(weight), bias.as_ref()].into_iter().flatten();
         let count = tensors.clone().count();
         if grads.len() != count {
             return Err(LayerError::count("multi-head attention gradients", count, grads.len()));
@@ -712,7 +719,7 @@ impl<T: Scalar> Layer<T> for MultiHeadAttention<T> {
         da.resize(dp.shape())?;
         dz.resize(x.shape())?;
         match dy {
-            Some(dy) => matmul_into(dy, self.out_proj.weight(), T::ZERO, dz)?,
+            Some(dy) => matmul_into(dy, &self.out_proj.weight, T::ZERO, dz)?,
             None => dz.fill(T::ZERO),
         }
         for head in self.heads_of(inputs) {
@@ -977,7 +984,7 @@ impl MultiHeadAttentionConfig {
         let in_proj_bias = if self.bias { Some(tensor("in_proj_bias", of_bias)?) } else { None };
         let weight = tensor("out_proj.weight", Shape::new(&[features; 2])?)?;
         let bias = if self.bias { Some(tensor("out_proj.bias", Shape::new(&[features])?)?) } else { None };
-        let out_proj = Linear::from_tensors(weight, bias)?;
+        let out_proj = OutProj { weight, bias };
         Ok(MultiHeadAttention { config: self, in_proj_weight, in_proj_bias, out_proj })
     }
 }
@@ -1138,7 +1145,7 @@ mod tests {
             for sample in [0, 2] {
                 let rows = sample..sample + 1;
                 for y in y[0].slice(rows.clone()).unwrap().rows() {
-                    assert_eq!(y, layer.out_proj.bias().unwrap().as_slice());
+                    assert_eq!(y, layer.tensor("out_proj.bias").unwrap().as_slice());
                 }
                 for zeros in y[1..].iter().chain(&dx) {
                     let zeros = zeros.slice(rows.clone()).unwrap();
@@ -1162,7 +1169,7 @@ mod tests {
         }
         let (x, nothing) = (normal(&[2, 3, 4], 3), Tensor::zeros([2, 0, 4]).unwrap());
         let (y, dx, _) = pass(&cross, &[&x, &nothing], &[true]);
-        assert!(y[0].rows().all(|y| y == cross.out_proj.bias().unwrap().as_slice()));
+        assert!(y[0].rows().all(|y| y == cross.tensor("out_proj.bias").unwrap().as_slice()));
         assert!(dx[0].as_slice().iter().all(|&dx| dx == 0.0));
         assert_eq!(pass(&cross, &[&nothing, &x], &[true]).1[1], Tensor::zeros([2, 3, 4]).unwrap());
     }

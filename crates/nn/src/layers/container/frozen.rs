@@ -224,8 +224,16 @@ impl<T: Scalar> Builtin<T> for Frozen<T> {
     fn samples() -> Vec<Sample<T>> {
         use backrule_tensor::random;
 
-        use crate::layers::Linear;
+        use crate::layers::{BatchNorm, Dropout, Linear, Sequential};
 
+        // Both behave otherwise in training.
+        let of_modes = || {
+            let f = Sequential::builder()
+                .layer("norm", BatchNorm::new(5).ok()?)
+                .layer("drop", Dropout::new(0.5).ok()?)
+                .build();
+            Some(Sample::new("modes", Self::new(f.ok()?), [Input::normal(&[4, 5])]))
+        };
         let of = |name, shape: &[usize], frozen| {
             let n = shape.last().copied().unwrap_or_default();
             let f = Box::new(Linear::new(n, n + 1, &mut random::rng(1)).ok()?);
@@ -235,6 +243,7 @@ impl<T: Scalar> Builtin<T> for Frozen<T> {
             of("one", &[1, 1], true),
             of("small", &[4, 5], true),
             of("thawed", &[4, 5], false),
+            of_modes(),
             of("tall", &[300, 5], true),
             of("64x64", &[64, 64], true).map(Sample::bench),
         ];

@@ -196,7 +196,7 @@ impl<T: Scalar> GraphBuilder<T> {
             let got = format_args!("{count} of `{name}`").to_string();
             self.fail(refuse("outputs of a layer", "1 to 16", got));
         }
-        self.values += count;
+        self.values = self.values.saturating_add(count);
         self.nodes.push(Wire { layer, from, first, count });
         Node { builder: self.id, layer, first, count }
     }
@@ -232,14 +232,25 @@ impl<T: Scalar> GraphBuilder<T> {
         if let Some(error) = error {
             return Err(error);
         }
-        check_names("Graph", inputs.iter().map(String::as_str))?;
-        check_names("Graph", layers.iter().map(|(name, _)| name.as_str()))?;
+        let names = inputs.iter().chain(layers.iter().map(|(name, _)| name));
+        check_names("Graph", names.map(String::as_str))?;
+        if let Some(idle) = (0..layers.len()).find(|&layer| nodes.iter().all(|node| node.layer != layer)) {
+            return Err(refuse(
+                "layers",
+                "layers that are used",
+                format_args!("`{}`, unused", layers[idle].0),
+            ));
+        }
         for (what, count) in [("inputs", inputs.len()), ("outputs", outputs.len())] {
             if !(1..=MAX_INPUTS.min(MAX_OUTPUTS)).contains(&count) {
                 return Err(refuse(what, "1 to 16", count));
             }
         }
-        let used = |value| outputs.contains(&value) || nodes.iter().any(|node| node.from.contains(&value));
+        let mut is_used = vec![false; values];
+        for &value in outputs.iter().chain(nodes.iter().flat_map(|node| &node.from)) {
+            is_used[value] = true;
+        }
+        let used = |value: usize| is_used[value];
         if let Some(input) = (0..inputs.len()).find(|&input| !used(input)) {
             return Err(refuse(
                 "inputs",
@@ -660,6 +671,7 @@ impl<T: Scalar> Builtin<T> for Graph<T> {
         builder.values = builder.inputs.len();
         let (nodes, arity) = (from.sizes("nodes")?, from.sizes("arity")?);
         let (values, outputs) = (from.sizes("from")?, from.sizes("outputs")?);
+        from.children_run(nodes.iter().copied())?;
         while from.children() > 0 {
             let (name, layer) = from.child()?;
             builder.layers.push((name, layer));

@@ -167,6 +167,14 @@ impl<T: Scalar> Conv2d<T> {
             Err(LayerError::from(ShapeError::new("conv2d forward", expected, x)))
         };
         let ([outputs, of_group], [down, across]) = (self.channels(), self.window);
+        // Whoever borrows a tensor mutably can change its shape.
+        let expected = Shape::new(&[outputs, of_group, down.kernel, across.kernel])?;
+        if self.weight.shape() != expected {
+            return Err(ShapeError::new("conv2d weight", expected, self.weight.shape()).into());
+        }
+        if let Some(bias) = self.bias.as_ref().filter(|bias| bias.shape() != [outputs]) {
+            return Err(ShapeError::new("conv2d bias", format_args!("[{outputs}]"), bias.shape()).into());
+        }
         let channels = of_group * self.groups;
         let &[samples, _, height, width] = &x[..] else {
             return refuse(&format_args!("[_, {channels}, _, _]"));
