@@ -13,7 +13,6 @@ const SECTIONS: [&str; 5] = ["## Context", "## Decision", "## Cost", "## Evidenc
 /// Texts from before these rules. Take out a line when its text is mended; the list must not grow.
 const YET: &[&str] = &[
     "crates/loss/README.md",
-    "crates/nn/README.md",
     "crates/nn/src/grads.rs",
     "crates/nn/tests/frame.rs",
     "crates/optim/Cargo.toml",
