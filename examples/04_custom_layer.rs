@@ -121,12 +121,14 @@ impl<T: Scalar> Layer<T> for Prelu<T> {
 /// What a file may name beside the built-in layers. Each function reads what `options` of its layer gives; the
 /// values of tensors follow.
 fn registry<T: Scalar>() -> Registry<T> {
-    Registry::new()
-        .with("examples/Swish", |from| Ok(Box::new(Swish { beta: from.number("beta")? })))
-        .with("examples/Prelu", |from| {
-            let features = from.size("features")?;
-            Ok(Box::new(Prelu { a: from.zeros([features])? }))
-        })
+    let registry = Registry::new().with("examples/Swish", |from| {
+        let beta = from.number("beta")?;
+        Ok(Box::new(Swish { beta }))
+    });
+    registry.with("examples/Prelu", |from| {
+        let features = from.size("features")?;
+        Ok(Box::new(Prelu { a: from.zeros([features])? }))
+    })
 }
 
 fn main() -> Result<(), Error> {
