@@ -9,10 +9,7 @@
 
 use std::error::Error;
 
-use backrule_loss::{Mse, Reduction};
-use backrule_nn::{Grads, Key, Layer, Linear, Mode, Relu, Sequential, Tape, summary};
-use backrule_optim::{Optimizer, Sgd};
-use backrule_tensor::{NamedTensors, Tensor};
+use backrule::prelude::*;
 
 fn main() -> Result<(), Box<dyn Error>> {
     one_layer()?;
@@ -86,7 +83,7 @@ fn two_layers() -> Result<(), Box<dyn Error>> {
 }
 
 fn forward(net: &dyn Layer<f64>, x: &Tensor<f64>) -> Result<Tensor<f64>, Box<dyn Error>> {
-    Ok(backrule_nn::predict(net, x)?)
+    Ok(predict(net, x)?)
 }
 
 /// l = ½ Σ (y − ŷ)², the textbooks' form: half of the sum of squares, with half of its gradient.

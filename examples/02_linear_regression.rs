@@ -6,10 +6,7 @@
 
 use std::error::Error;
 
-use backrule_loss::Mse;
-use backrule_nn::{Grads, Key, Linear, Mode, Tape};
-use backrule_optim::{Optimizer, Sgd};
-use backrule_tensor::{Tensor, random};
+use backrule::prelude::*;
 
 const POINTS: usize = 200;
 const NOISE: f64 = 0.1;

@@ -6,22 +6,18 @@
 
 use std::error::Error;
 
-use backrule_io::Checkpoint;
-use backrule_loss::CrossEntropy;
-use backrule_nn::{Dropout, Grads, Key, Linear, Mode, Relu, Sequential, Tape};
-use backrule_optim::{Optimizer, Sgd};
-use backrule_tensor::{NamedTensors, Tensor, random};
+use backrule::prelude::*;
 
 const SEED: u64 = 42;
 const STEPS: u64 = 200;
 
 /// All that changes during training.
-struct Run {
+struct Training {
     net: Sequential,
     optimizer: Optimizer<Sgd>,
 }
 
-impl Run {
+impl Training {
     fn new() -> Result<Self, Box<dyn Error>> {
         let mut rng = random::rng(SEED);
         let net = Sequential::builder()
@@ -59,11 +55,11 @@ fn batch(key: Key) -> Result<(Tensor, Vec<usize>), Box<dyn Error>> {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let mut whole = Run::new()?;
+    let mut whole = Training::new()?;
     let l = whole.train(0..2 * STEPS)?;
     println!("{} steps in one go:      loss {l}", 2 * STEPS);
 
-    let mut first = Run::new()?;
+    let mut first = Training::new()?;
     let l = first.train(0..STEPS)?;
     println!("{STEPS} steps, then saved:    loss {l}");
     let folder = std::env::temp_dir().join(format!("backrule-{}", std::process::id()));
@@ -71,7 +67,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let file = folder.join("half.brk");
     Checkpoint::of(&first.net)
         .optimizer(&first.optimizer)
-        .run(&backrule_io::Run { step: STEPS, seed: Some(SEED), ..backrule_io::Run::default() })
+        .run(&Run { step: STEPS, seed: Some(SEED), ..Run::default() })
         .metadata(&"points in a circle".to_string())?
         .save(&file)?;
 
@@ -80,7 +76,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for tensor in checkpoint.tensors() {
         println!("  {tensor}");
     }
-    let mut second = Run::new()?;
+    let mut second = Training::new()?;
     checkpoint.restore_with_optimizer(&mut second.net, &mut second.optimizer)?;
     let l = second.train(checkpoint.run().step..2 * STEPS)?;
     println!("\nresumed, {STEPS} steps more: loss {l}");

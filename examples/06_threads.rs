@@ -7,8 +7,7 @@
 use std::error::Error;
 use std::time::Instant;
 
-use backrule_nn::{LayerError, Linear, Mode, Relu, Sequential, Softmax, Tape, predict};
-use backrule_tensor::{NamedTensors, Tensor, random};
+use backrule::prelude::*;
 
 const REQUESTS: usize = 400;
 const BATCH: usize = 32;

@@ -1,5 +1,5 @@
 //! Fine-tuning: the body of a trained network, under another name, below a new head. With little data it is
-//! ahead at once.
+//! ahead at once. A frozen body stays as it was, and the head alone learns.
 //!
 //! ```console
 //! $ cargo run --release --example 07_fine_tuning
@@ -7,15 +7,11 @@
 
 use std::error::Error;
 
+use backrule::prelude::*;
 use backrule_examples::{
     digits::{CLASSES, Digits, PIXELS},
     table::Table,
 };
-use backrule_io::Checkpoint;
-use backrule_loss::CrossEntropy;
-use backrule_nn::{Grads, Key, Layer, Linear, Mode, Relu, Sequential, Tape, predict};
-use backrule_optim::{Optimizer, Sgd};
-use backrule_tensor::{Tensor, random};
 
 const UNITS: usize = 32;
 /// The first network learns the digits below this one, the second one all ten.
@@ -45,35 +41,48 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("digits below {FIRST_NEW}: test accuracy {:.4}\n", accuracy(&old, &known_test)?);
     let checkpoint = Checkpoint::from_bytes(&Checkpoint::of(&old).to_bytes()?)?;
 
-    let (mut fresh, mut tuned) = (with_new_head()?, with_new_head()?);
-    let report = checkpoint.restoring().rename("fc1", "body.fc1").partial().restore_into(&mut tuned)?;
-    println!("{report}\n");
+    let (mut fresh, mut tuned, mut frozen) =
+        (with_new_head(false)?, with_new_head(false)?, with_new_head(true)?);
+    let body = || checkpoint.restoring().rename("fc1", "body.fc1").partial();
+    println!("{}\n", body().restore_into(&mut tuned)?);
+    body().restore_into(&mut frozen)?;
 
     let few = choose(&train_set, CLASSES, EXAMPLES)?;
     let test = choose(&test_set, CLASSES, usize::MAX)?;
     println!("all digits, from {} images; test accuracy on {}:\n", few.1.len(), test.1.len());
-    let mut table = Table::new(["epoch", "from scratch", "fine-tuned"]);
+    let mut table = Table::new(["epoch", "from scratch", "fine-tuned", "body frozen"]);
     for epoch in 0..=EPOCHS {
         if epoch > 0 {
-            train(&mut fresh, &few, epoch)?;
-            train(&mut tuned, &few, epoch)?;
+            for net in [&mut fresh, &mut tuned, &mut frozen] {
+                train(net, &few, epoch)?;
+            }
         }
         if epoch % 5 == 0 {
-            let [fresh, tuned] = [accuracy(&fresh, &test)?, accuracy(&tuned, &test)?];
-            table.row([epoch.to_string(), format!("{fresh:.4}"), format!("{tuned:.4}")]);
+            let mut row = vec![epoch.to_string()];
+            for net in [&fresh, &tuned, &frozen] {
+                row.push(format!("{:.4}", accuracy(net, &test)?));
+            }
+            table.row(row);
         }
     }
     println!("{table}");
+    if frozen.tensor("body.fc1.weight") != old.tensor("fc1.weight") {
+        return Err("the frozen body has changed".into());
+    }
+    println!("\nThe frozen body has the bits of the file.");
     Ok(())
 }
 
-/// The same body, for which this network has another name, and a head for all digits.
-fn with_new_head() -> Result<Sequential, Box<dyn Error>> {
+/// The same body, for which this network has another name, and a head for all digits. A frozen body has the
+/// same paths, so the same file fits it.
+fn with_new_head(frozen: bool) -> Result<Sequential, Box<dyn Error>> {
     let mut rng = random::rng(2);
     let fc1 = Linear::new(PIXELS, UNITS, &mut rng)?;
     let body = Sequential::builder().layer("fc1", fc1).layer("relu", Relu).build()?;
     let head = Linear::new(UNITS, CLASSES, &mut rng)?;
-    Ok(Sequential::builder().layer("body", body).layer("head", head).build()?)
+    let net = Sequential::builder();
+    let net = if frozen { net.layer("body", Frozen::new(body)) } else { net.layer("body", body) };
+    Ok(net.layer("head", head).build()?)
 }
 
 /// The first `most` images of each digit below `end`.

@@ -7,14 +7,9 @@
 
 use std::error::Error;
 
+use backrule::prelude::*;
+use backrule::tensor::rand::Rng;
 use backrule_examples::digits::{CLASSES, Digits, SIDE};
-use backrule_loss::CrossEntropy;
-use backrule_nn::{
-    Conv2dConfig, Flatten, Grads, Layer, Linear, MaxPool2d, Mode, Relu, Sequential, Tape, predict, summary,
-};
-use backrule_optim::{Optimizer, Sgd};
-use backrule_tensor::rand::Rng;
-use backrule_tensor::{Shape, Tensor, random};
 
 const SEEDS: u64 = 10;
 const EPOCHS: usize = 15;

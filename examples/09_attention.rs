@@ -12,14 +12,9 @@
 use std::error::Error;
 use std::ops::RangeInclusive;
 
-use backrule_loss::CrossEntropy;
-use backrule_nn::{
-    Add, At, AtMany, Cache, Gradcheck, Grads, Graph, Layer, LayerError, Linear, Mode, MultiHeadAttention,
-    MultiHeadAttentionConfig, Relu, Tape, predict_many,
-};
-use backrule_optim::{Optimizer, Sgd};
-use backrule_tensor::rand::Rng;
-use backrule_tensor::{Grad, NamedTensors, Scalar, Shape, ShapeError, Tensor, random};
+use backrule::prelude::*;
+use backrule::tensor::rand::Rng;
+use backrule::tensor::{Grad, ShapeError};
 
 const KINDS: usize = 6;
 /// The kind, whether it closes, whether it is marked.

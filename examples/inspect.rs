@@ -9,10 +9,7 @@
 use std::error::Error;
 use std::process::ExitCode;
 
-use backrule_io::{Checkpoint, Run};
-use backrule_nn::{Linear, Relu, Sequential};
-use backrule_optim::{Optimizer, Sgd};
-use backrule_tensor::random;
+use backrule::prelude::*;
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
     let Some(file) = std::env::args_os().nth(1) else {

@@ -56,7 +56,7 @@ pub(crate) fn normal(shape: [usize; 2], seed: u64) -> Tensor {
     Tensor::normal(shape, 0.0, 1.0, &mut random::rng(seed)).unwrap()
 }
 
-/// Gradients that a step has used up are there again, as if a backward pass had written them.
+/// Gradients that a step has cleared are there again, as if a backward pass had written them.
 pub(crate) fn renew(grads: &mut [Grad]) {
     grads.iter_mut().for_each(|grad| grad.accumulate(|_, _| Ok::<_, TensorError>(())).unwrap());
 }

@@ -13,12 +13,8 @@ use std::error::Error;
 use std::path::Path;
 use std::time::Instant;
 
+use backrule::{io, prelude::*};
 use backrule_examples::digits::{self, Digits};
-use backrule_io::{self as io, Checkpoint};
-use backrule_loss::CrossEntropy;
-use backrule_nn::{Grads, Key, Linear, Mode, Relu, Sequential, Tape, predict, summary};
-use backrule_optim::{Optimizer, Sgd};
-use backrule_tensor::{Tensor, TrainingState, random};
 use options::Options;
 use run::{Epoch, Run, Score};
 use show::Progress;
@@ -111,7 +107,7 @@ fn fit(
             labels.clear();
             labels.extend(batch.iter().map(|&i| train.labels[i]));
 
-            let pass = tape.forward(&*net, &x, Mode::train_with(key.child(step as u64)))?;
+            let pass = tape.forward(net, &x, Mode::train_with(key.child(step as u64)))?;
             let l = CrossEntropy::new().value_and_grad(pass.output(), &labels, &mut dy)?;
             score.loss += f64::from(l) * labels.len() as f64;
             score.accuracy += right(pass.output(), &labels);
@@ -121,7 +117,7 @@ fn fit(
         let n = train.labels.len() as f64;
         let train = Score { loss: score.loss / n, accuracy: score.accuracy / n };
 
-        let y = tape.forward(&*net, &test.x, Mode::Eval)?.into_output();
+        let y = tape.forward(net, &test.x, Mode::Eval)?.into_output();
         let accuracy = right(y, &test.labels) / test.labels.len() as f64;
         let test = Score { loss: f64::from(CrossEntropy::new().value(y, &test.labels)?), accuracy };
         progress.epoch(test);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process;
 use std::str::FromStr;
 
-use backrule_io::Checkpoint;
+use backrule::io::Checkpoint;
 use lexopt::{Arg, Parser, ValueExt};
 
 use crate::run::Run;

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
+use backrule::tensor::Tensor;
 use backrule_examples::chart::{Chart, Panel};
 use backrule_examples::confusion::Confusion;
 use backrule_examples::digits;
 use backrule_examples::table::Table;
-use backrule_tensor::Tensor;
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 
 use crate::run::{Epoch, Run, Score};

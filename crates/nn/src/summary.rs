@@ -34,7 +34,22 @@ pub fn summary<T: Scalar>(net: &dyn Layer<T>, input: impl IntoShape) -> Result<S
     summary_many(net, &[input.into_shape()?])
 }
 
-/// The same for a network of several inputs.
+/// The same for a network of several inputs, with a shape for each.
+///
+/// ```
+/// use backrule_nn::tensor::{Shape, random};
+/// use backrule_nn::{Concat, Graph, Linear, summary_many};
+///
+/// let mut g = Graph::builder();
+/// let [image, scalars] = g.inputs(["image", "scalars"]);
+/// let both = g.layer("both", Concat::new(1)?, [image, scalars]).output(0);
+/// let class = g.layer("class", Linear::new(16 + 3, 5, &mut random::rng(1))?, [both]).output(0);
+/// let net: Graph = g.build([class])?;
+///
+/// let summary = summary_many(&net, &[Shape::new(&[4, 16])?, Shape::new(&[4, 3])?])?;
+/// assert_eq!(summary.parameters(), (16 + 3) * 5 + 5);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Errors
 /// As [`summary`].

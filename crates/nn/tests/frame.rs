@@ -60,7 +60,7 @@ impl<T: Scalar> Layer<T> for Center<T> {
                 }
             }
         }
-        // The increment of the running mean travels with the gradients; the optimiser's step adds it.
+        // The increment of the running mean travels with the gradients; the optimizer's step adds it.
         if let Mode::Train(_) = at.mode {
             let [mean] = at.cache.tensors();
             let pairs = mean.as_slice().iter().zip(self.running_mean.as_slice());

@@ -17,7 +17,7 @@ enum Fault {
     ScaledByTheBatch,
     BiasOfOneSample,
     OverwritesGradients,
-    AddsToUsedUp,
+    AddsToCleared,
     AddsToInputGradient,
     NanInOneElement,
     WrongShape,
@@ -72,11 +72,11 @@ impl Layer<f64> for Faulty<f64> {
             Fault::WrongSign => step.scale(-1.0),
             Fault::ScaledByTheBatch => step.scale(1.0 / batch),
             Fault::OverwritesGradients => dw.clear(),
-            // β left out: what is used up still counts.
-            Fault::AddsToUsedUp => dw.accumulate(|_, dw| dw.add(&step))?,
+            // β left out: what has been cleared still counts.
+            Fault::AddsToCleared => dw.accumulate(|_, dw| dw.add(&step))?,
             _ => {}
         }
-        if self.fault != Fault::AddsToUsedUp {
+        if self.fault != Fault::AddsToCleared {
             dw.add_to(|dw| dw.add(&step))?;
         }
         match self.fault {
@@ -127,7 +127,7 @@ fn every_fault_is_found_where_it_is() {
         (Fault::ScaledByTheBatch, "w", 9),
         (Fault::BiasOfOneSample, "b", 3),
         (Fault::OverwritesGradients, "w", 9),
-        (Fault::AddsToUsedUp, "w", 9),
+        (Fault::AddsToCleared, "w", 9),
         (Fault::AddsToInputGradient, "input", 12), // which NaN was in
         (Fault::NanInOneElement, "input", 1),
     ] {

@@ -95,9 +95,9 @@ impl<T: Scalar> Layer<T> for Idle<T> {
     }
 }
 
-/// A rule that leaves a gradient alone leaves it used up, in parts, too.
+/// A rule that leaves a gradient alone leaves it zero, in parts, too.
 #[test]
-fn what_no_part_adds_to_stays_used_up() {
+fn what_no_part_adds_to_stays_zero() {
     let layer = Idle { unused: Tensor::from([1.0_f64, 2.0]) };
     let mut grads = Grads::new(&layer).unwrap();
     for parts in [1, 2] {

@@ -12,7 +12,8 @@ use crate::layer::{At, Layer};
 use crate::mode::Mode;
 
 /// The axes from a first one on become one: `[batch, channels, height, width]` is `[batch, channels · height
-/// · width]` behind it.
+/// · width]` behind it. `Flatten::default()` begins at axis 1: it stands between a convolution and a dense
+/// layer.
 ///
 /// Elements stay in their order. Its rule: ∂l/∂x is ∂l/∂y in x's shape.
 ///
@@ -37,7 +38,7 @@ pub struct Flatten {
     start_axis: usize,
 }
 
-/// From axis 1 on: what a dense layer behind a convolution takes.
+/// From axis 1 on, the one behind the batch.
 impl Default for Flatten {
     fn default() -> Self {
         Self { start_axis: 1 }
