@@ -128,6 +128,15 @@ fn pass_of(layer: Box<dyn Layer<f32>>, shape: [usize; 2], outputs: usize) -> imp
     }
 }
 
+fn layers(c: &mut Criterion) {
+    // `layer/*`: a layer of the catalogue alone, forward and backward with all gradients; its kind and sample
+    let mut group = c.benchmark_group("layer");
+    for (name, sample) in common::of_catalogue() {
+        bench(&mut group, name, || common::pass_of_sample(&sample));
+    }
+    group.finish();
+}
+
 fn activations(c: &mut Criterion) {
     // `activation/*`: a layer without parameters alone, forward and backward; rows × columns
     let mut group = c.benchmark_group("activation");
@@ -158,5 +167,5 @@ fn dense(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, train_step, digits, predict, activations, dense);
+criterion_group!(benches, train_step, digits, predict, layers, activations, dense);
 criterion_main!(benches);

@@ -6,8 +6,10 @@
 )]
 
 use backrule_loss::CrossEntropy;
+use backrule_nn::testing::{Sample, table};
 use backrule_nn::{
-    Dropout, Grads, Key, Layer, Linear, LogSoftmax, Mode, Relu, Sequential, Sigmoid, Softmax, Tanh, Tape,
+    Dropout, Grads, Key, Layer, Linear, LogSoftmax, MAX_INPUTS, MAX_OUTPUTS, Mode, Relu, Sequential, Sigmoid,
+    Softmax, Tanh, Tape,
 };
 use backrule_optim::{Optimizer, Sgd};
 use backrule_tensor::{Grad, Tensor, TensorError, random};
@@ -92,6 +94,35 @@ pub(crate) fn training(sizes: &[usize], batch: usize, mut tape: Tape) -> impl Fn
         pass.backward(&dy, &mut grads).unwrap();
         optimizer.step(&mut net, &mut grads).unwrap();
         l
+    }
+}
+
+/// A pass over the samples of benchmark size of every layer in the catalogue: forward, and backward with all gradients, in
+/// training. Each has its kind and name.
+pub(crate) fn of_catalogue() -> Vec<(String, Sample<f32>)> {
+    let entries = table::<f32>().into_iter().flat_map(|entry| {
+        let samples = (entry.samples)().into_iter().filter(|sample| sample.bench);
+        samples.map(move |sample| (format!("{}/{}", entry.kind, sample.name.replace(' ', "_")), sample))
+    });
+    entries.collect()
+}
+
+/// One such pass, to be called again and again.
+pub(crate) fn pass_of_sample(sample: &Sample<f32>) -> impl FnMut() + use<> {
+    let (layer, x) = (sample.layer.clone(), sample.tensors(1).unwrap());
+    let (mut tape, mut grads) = (Tape::new(), Grads::new(&*layer).unwrap());
+    let mode = Mode::train_with(Key::new(1));
+    let dy = tape.forward_many(&*layer, &x.iter().collect::<Vec<_>>(), mode).unwrap().outputs().to_vec();
+    let mut dx = vec![Tensor::default(); x.len()];
+    move || {
+        let mut inputs = [&x[0]; MAX_INPUTS];
+        inputs.iter_mut().zip(&x).for_each(|(input, x)| *input = x);
+        let mut wanted = dx.iter_mut().map(Some);
+        let mut wanted: [_; MAX_INPUTS] = std::array::from_fn(|_| wanted.next().flatten());
+        let mut upstream = dy.iter().map(Some);
+        let upstream: [_; MAX_OUTPUTS] = std::array::from_fn(|_| upstream.next().flatten());
+        let pass = tape.forward_many(&*layer, &inputs[..x.len()], mode).unwrap();
+        pass.backward_many_to_inputs(&upstream[..dy.len()], &mut grads, &mut wanted[..x.len()]).unwrap();
     }
 }
 

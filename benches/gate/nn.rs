@@ -2,7 +2,7 @@ use backrule_nn::{Grads, Key, Mode, Tape};
 use backrule_tensor::Tensor;
 
 use crate::Gate;
-use crate::common::{activations, mlp, name, normal, training};
+use crate::common::{activations, mlp, name, normal, of_catalogue, pass_of_sample, training};
 
 pub(crate) fn workloads(gate: &mut Gate) {
     // `nn/train_step/*`: forward, loss, backward and update
@@ -28,6 +28,10 @@ pub(crate) fn workloads(gate: &mut Gate) {
         let mut step = training(&[64, 32, 10], 32, Tape::new().parts(2).unwrap());
         move || _ = step()
     });
+    // `nn/layer/*`: a layer of the catalogue alone, forward and backward with all gradients; its kind and sample
+    for (name, sample) in of_catalogue() {
+        gate.workload(&format!("layer/{name}"), 1, || pass_of_sample(&sample));
+    }
     // `nn/activation/*`: a layer without parameters alone, forward and backward; rows × columns
     for (name, layer) in activations() {
         gate.workload(&format!("activation/{name}/32x128"), 5, || {
