@@ -111,10 +111,11 @@ impl Gradcheck {
         let Analytic { y: here, dy, gradients } = self.analytic(layer, &x, differentiable, many)?;
         let (mode, y, cache) = (self.mode, Vec::new(), Cache::default());
         let mut probe = Probe { layer, x, dy: &dy, mode, many, here, y, cache };
-        for (number, Gradient { variable, path, values }) in gradients.into_iter().enumerate() {
+        for (number, Gradient { variable, path, values, once }) in gradients.into_iter().enumerate() {
             report.of += values.len();
             let mut rng = Key::new(self.seed).child(2).child(number as u64).rng();
             let drawn = values.len() > self.most;
+            let (wrong, elements, mut right_once) = (report.wrong, report.elements, 0);
             for place in 0..values.len().min(self.most) {
                 let i = match drawn {
                     true => (random::uniform(&mut rng) * values.len() as f64) as usize,
@@ -127,8 +128,19 @@ impl Gradcheck {
                     analytic: values.as_slice()[i],
                     numeric: (slopes[0] + slopes[1]) / 2.0,
                 };
+                let (numeric, before) = (element.numeric, report.wrong);
                 self.judge(element, slopes, &mut report);
+                let once = once.as_ref().map_or(f64::NAN, |once| once.as_slice()[i]);
+                let bound = self.absolute + self.relative * numeric.abs();
+                right_once += usize::from(report.wrong > before && (once - numeric).abs() <= bound);
             }
+            let (wrong, of) = (report.wrong - wrong, report.elements - elements);
+            report.tensors.push(Counted {
+                path,
+                right: of - wrong,
+                of,
+                must_add: wrong > 0 && right_once == wrong,
+            });
         }
         // A rule that is tested at kinks only isn't tested.
         if report.wrong > 0 || report.kinks > 0 && report.kinks * 10 >= report.elements {
@@ -155,7 +167,7 @@ impl Gradcheck {
             })?;
             grad.clear();
         }
-        let (mut dy, mut dx) = (Vec::new(), Vec::new());
+        let (mut dy, mut dx, mut first) = (Vec::new(), Vec::new(), Vec::new());
         // Rules must overwrite ∂l/∂x and what is clear, and then add to the gradients.
         for _ in 0..2 {
             call.forward(&mut y, &mut cache, self.mode)?;
@@ -176,6 +188,9 @@ impl Gradcheck {
                 expect("gradcheck: ∂l/∂x", x.shape(), dx.shape())?;
             }
             grads.expect(layer)?;
+            if first.is_empty() {
+                first = grads.iter().map(|grad| grad.get().cloned()).collect();
+            }
         }
         grads.scale(0.5);
 
@@ -183,7 +198,7 @@ impl Gradcheck {
         let count = dx.len();
         for (i, values) in dx.into_iter().enumerate().filter(|&(i, _)| differentiable[i]) {
             let path = if count == 1 { "input".to_string() } else { format!("input {i}") };
-            gradients.push(Gradient { variable: Variable::Input(i), path, values });
+            gradients.push(Gradient { variable: Variable::Input(i), path, values, once: None });
         }
         let (mut k, mut result) = (0, Ok(()));
         layer.visit(Path::ROOT, &mut |path, role, tensor| {
@@ -196,7 +211,8 @@ impl Gradcheck {
                 match values {
                     Ok(values) => {
                         let (variable, path) = (Variable::Parameter(k), path.to_string());
-                        gradients.push(Gradient { variable, path, values });
+                        let once = first.get(k).and_then(Clone::clone);
+                        gradients.push(Gradient { variable, path, values, once });
                     }
                     Err(error) => result = Err(error),
                 }
@@ -258,6 +274,8 @@ struct Gradient {
     variable: Variable,
     path: String,
     values: Tensor<f64>,
+    /// A parameter's after the first of two runs, which must add.
+    once: Option<Tensor<f64>>,
 }
 
 /// What a derivative is taken by.
@@ -359,7 +377,30 @@ pub struct GradcheckReport {
     pub kinks: usize,
     /// The element whose difference is largest in relation to its bound.
     pub worst: Option<Element>,
+    /// The same by tensors: inputs first, then the parameters in visit order.
+    pub tensors: Vec<Counted>,
     worst_ratio: f64,
+}
+
+/// The derivatives of one tensor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counted {
+    /// `input`, or the parameter's path.
+    pub path: String,
+    /// How many are right, or undecided at a kink.
+    pub right: usize,
+    /// How many were compared.
+    pub of: usize,
+    /// Whether all that are wrong were right after the first of two passes: the rule overwrites where it must add.
+    pub must_add: bool,
+}
+
+impl fmt::Display for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { path, right, of, must_add } = self;
+        write!(f, "{path}: {right} of {of}")?;
+        if *must_add { f.write_str(" (right once, wrong when run twice: it must add)") } else { Ok(()) }
+    }
 }
 
 /// One derivative, both ways.
@@ -387,6 +428,10 @@ impl fmt::Display for GradcheckReport {
                 f,
                 "; worst: ∂l/∂{path}{index:?}: the rule says {analytic:e}, finite differences say {numeric:e}"
             )?;
+        }
+        if *wrong > 0 {
+            let counts: Vec<_> = self.tensors.iter().map(Counted::to_string).collect();
+            write!(f, "; right: {}", counts.join(", "))?;
         }
         Ok(())
     }

@@ -19,7 +19,7 @@ pub use builtin::Build;
 pub use cache::Cache;
 pub use catalogue::{Registry, describe};
 pub use error::LayerError;
-pub use gradcheck::{Element, Gradcheck, GradcheckError, GradcheckReport, gradcheck};
+pub use gradcheck::{Counted, Element, Gradcheck, GradcheckError, GradcheckReport, gradcheck};
 pub use init::Init;
 pub use layer::{At, AtMany, BoxedClone, Layer, MAX_INPUTS, MAX_OUTPUTS};
 pub use layers::*;

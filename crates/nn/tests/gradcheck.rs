@@ -148,6 +148,15 @@ fn the_report_names_the_element_and_both_numbers() {
     assert!(error.starts_with(begins), "{error}");
 }
 
+#[test]
+fn the_report_counts_by_tensor_and_tells_what_overwrites() {
+    let error = check(Fault::BiasOfOneSample, 4).unwrap_err().to_string();
+    assert!(error.contains("b: 0 of 3") && error.contains("w: 9 of 9"), "{error}");
+    assert!(!error.contains("must add"), "{error}");
+    let error = check(Fault::OverwritesGradients, 4).unwrap_err().to_string();
+    assert!(error.contains("(right once, wrong when run twice: it must add)"), "{error}");
+}
+
 /// y = ln x, whose derivative at a negative x is NaN; and y = ∞ where x > 0.
 #[derive(Clone)]
 struct NoNumbers {
