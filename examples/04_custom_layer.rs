@@ -6,7 +6,6 @@
 //! ```
 
 use backrule::prelude::*;
-use backrule::tensor::{Grad, ShapeError, TensorError};
 
 /// A function of each element, with one setting (P. Ramachandran et al., 2017):
 ///

@@ -41,11 +41,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("digits below {FIRST_NEW}: test accuracy {:.4}\n", accuracy(&old, &known_test)?);
     let checkpoint = Checkpoint::from_bytes(&Checkpoint::of(&old).to_bytes()?)?;
 
-    let (mut fresh, mut tuned, mut frozen) =
-        (with_new_head(false)?, with_new_head(false)?, with_new_head(true)?);
-    let body = || checkpoint.restoring().rename("fc1", "body.fc1").partial();
-    println!("{}\n", body().restore_into(&mut tuned)?);
-    body().restore_into(&mut frozen)?;
+    let (mut fresh, mut tuned) = (with_new_head()?, with_new_head()?);
+    let report = checkpoint.restoring().rename("fc1", "body.fc1").partial().restore_into(&mut tuned)?;
+    println!("{report}\n");
+    // The body is in a `Frozen` now: same paths, but no gradients, and `thaw` takes that back.
+    let mut frozen = tuned.clone();
+    freeze(&mut frozen, "body")?;
 
     let few = choose(&train_set, CLASSES, EXAMPLES)?;
     let test = choose(&test_set, CLASSES, usize::MAX)?;
@@ -73,16 +74,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The same body, for which this network has another name, and a head for all digits. A frozen body has the
-/// same paths, so the same file fits it.
-fn with_new_head(frozen: bool) -> Result<Sequential, Box<dyn Error>> {
+/// The same body, for which this network has another name, and a head for all digits.
+fn with_new_head() -> Result<Sequential, Box<dyn Error>> {
     let mut rng = random::rng(2);
     let fc1 = Linear::new(PIXELS, UNITS, &mut rng)?;
     let body = Sequential::builder().layer("fc1", fc1).layer("relu", Relu).build()?;
     let head = Linear::new(UNITS, CLASSES, &mut rng)?;
-    let net = Sequential::builder();
-    let net = if frozen { net.layer("body", Frozen::new(body)) } else { net.layer("body", body) };
-    Ok(net.layer("head", head).build()?)
+    Ok(Sequential::builder().layer("body", body).layer("head", head).build()?)
 }
 
 /// The first `most` images of each digit below `end`.

@@ -14,7 +14,6 @@ use std::ops::RangeInclusive;
 
 use backrule::prelude::*;
 use backrule::tensor::rand::Rng;
-use backrule::tensor::{Grad, ShapeError};
 
 const KINDS: usize = 6;
 /// The kind, whether it closes, whether it is marked.
@@ -166,9 +165,9 @@ fn network(attention: bool, rng: &mut impl Rng) -> Result<Graph, Box<dyn Error>>
         x = g.layer("sum", Add, [x, attended.output(0)]).output(0);
         outputs.push(attended.output(1));
     }
-    let hidden = g.layer("hidden", Linear::new(FEATURES, FEATURES, rng)?, [x]).output(0);
+    let hidden = g.layer("hidden", Linear::new(FEATURES, FEATURES, rng)?, [x]);
     let hidden = g.layer("relu", Relu, [hidden]).output(0);
-    let mean = g.layer("mean", MeanOverLengths, [hidden, lengths]).output(0);
+    let mean = g.layer("mean", MeanOverLengths, [hidden, lengths]);
     let scores = g.layer("scores", Linear::new(FEATURES, 2, rng)?, [mean]).output(0);
     outputs.insert(0, scores);
     Ok(g.build(outputs)?)

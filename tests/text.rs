@@ -98,6 +98,18 @@ fn one_spelling() {
 }
 
 #[test]
+fn nothing_is_left_of_a_merge() {
+    // As above: in two pieces.
+    let marks = [concat!("<<<<", "<<< "), concat!(">>>>", ">>> ")];
+    let lines = |text: &str| {
+        let lines = text.lines().enumerate();
+        let lines = lines.filter(|(_, line)| marks.iter().any(|mark| line.starts_with(mark)));
+        lines.map(|(i, _)| i + 1).collect()
+    };
+    assert_eq!(complaints(all(), lines), [""; 0], "marks of a merge");
+}
+
+#[test]
 fn links_between_files_lead_somewhere() {
     let mut found = Vec::new();
     for (path, page) in pages() {

@@ -42,8 +42,8 @@ pub fn summary<T: Scalar>(net: &dyn Layer<T>, input: impl IntoShape) -> Result<S
 ///
 /// let mut g = Graph::builder();
 /// let [image, scalars] = g.inputs(["image", "scalars"]);
-/// let both = g.layer("both", Concat::new(1)?, [image, scalars]).output(0);
-/// let class = g.layer("class", Linear::new(16 + 3, 5, &mut random::rng(1))?, [both]).output(0);
+/// let both = g.layer("both", Concat::new(1)?, [image, scalars]);
+/// let class = g.layer("class", Linear::new(16 + 3, 5, &mut random::rng(1))?, [both]);
 /// let net: Graph = g.build([class])?;
 ///
 /// let summary = summary_many(&net, &[Shape::new(&[4, 16])?, Shape::new(&[4, 3])?])?;
