@@ -144,7 +144,7 @@ impl Gradcheck {
         }
         // A rule that is tested at kinks only isn't tested.
         if report.wrong > 0 || report.kinks > 0 && report.kinks * 10 >= report.elements {
-            return Err(GradcheckError::Mismatch(report));
+            return Err(GradcheckError::Mismatch(Box::new(report)));
         }
         Ok(report)
     }
@@ -443,7 +443,7 @@ impl fmt::Display for GradcheckReport {
 pub enum GradcheckError {
     /// The rule is not the formula's derivative (or so many elements lie at kinks that it can't be told).
     #[error("{0}")]
-    Mismatch(GradcheckReport),
+    Mismatch(Box<GradcheckReport>),
     /// The layer refused to work.
     #[error(transparent)]
     Layer(#[from] LayerError),
