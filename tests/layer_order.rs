@@ -466,7 +466,7 @@ fn a_layer_is_named_in_its_own_file_and_in_the_list_only() {
             .enumerate()
             .flat_map(|(i, c)| (c.is_uppercase() && i > 0).then_some('_').into_iter().chain(c.to_lowercase()))
             .collect();
-        // A folder's list of files names what it re-exports.
+        // Lists of files name what they re-export.
         let own = |file: &Path| {
             file.file_stem().is_some_and(|stem| stem == snake.as_str())
                 || file.file_name().is_some_and(|name| name == "mod.rs")

@@ -305,7 +305,8 @@ fn add<T: Scalar>(
             Role::Buffer => {
                 let counts = parts.iter().filter_map(|part| part.grads.get(k)).map(Grad::count);
                 let count = if split.here.start == 0 { counts.max().unwrap_or(0) } else { 0 };
-                grad.increment_by(count, |buffer| sum(T::ONE, buffer))
+                let Ok(()) = grad.accumulate(sum);
+                grad.increment_by(count, |_| Ok::<_, Infallible>(()))
             }
         };
     });

@@ -5,7 +5,8 @@ use std::num::NonZeroUsize;
 
 use backrule_nn::{
     Add, Architecture, BatchNorm, Concat, Conv2dConfig, Embedding, Flatten, Frozen, Gradcheck, Grads, Graph,
-    Key, LayerNorm, Linear, Lstm, Mode, Mul, Relu, Sequential, Tanh, Tape, predict_many, summary_many,
+    Key, LayerNorm, Linear, Lstm, Mode, Mul, MultiHeadAttentionConfig, Relu, Sequential, Tanh, Tape,
+    predict_many, summary_many,
 };
 use backrule_tensor::{NamedTensors, Path, Role, Shape, Tensor, parallel, random, share};
 
@@ -32,7 +33,11 @@ fn encoder_decoder() -> Case {
     let encoder = g.layer("encoder", Lstm::new(4, 5, rng).unwrap(), [words, lengths]);
     let (hn, cn) = (encoder.output(1), encoder.output(2));
     let decoder = g.layer("decoder", Lstm::new(3, 5, rng).unwrap(), [target, hn, cn]);
-    let norm = g.layer("norm", LayerNorm::new([5]).unwrap(), [decoder.output(0)]).output(0);
+    // The decoder looks back at what the encoder has said, as far as each source goes.
+    let attention = MultiHeadAttentionConfig::new(5, 1).cross(true).lengths(true).build(rng).unwrap();
+    let seen = g.layer("attention", attention, [decoder.output(0), encoder.output(0), lengths]).output(0);
+    let both = g.layer("both", Add, [decoder.output(0), seen]).output(0);
+    let norm = g.layer("norm", LayerNorm::new([5]).unwrap(), [both]).output(0);
     let y = g.layer("logits", Linear::new(5, 2, rng).unwrap(), [norm]).output(0);
     let source = Tensor::from_fn([6, 4], |at| ((at[0] * 5 + at[1] * 3) % 9) as f64).unwrap();
     let lengths = Tensor::from([4.0, 1.0, 3.0, 0.0, 2.0, 4.0]);
