@@ -7,7 +7,7 @@ use backrule_tensor::{ConfigError, Grads, Scalar, ShapeError, Tensor};
 use crate::cache::Cache;
 use crate::data_parallel::{self, Call, Part, Split};
 use crate::error::LayerError;
-use crate::layer::{Layer, MAX_INPUTS};
+use crate::layer::{At, Layer, MAX_INPUTS};
 use crate::mode::Mode;
 
 /// The memory of forward passes: outputs and notes of every layer. Make one, and reuse it for every step: after the first
@@ -150,8 +150,15 @@ impl<T: Scalar> Tape<T> {
         x: &'a Tensor<T>,
         mode: Mode,
     ) -> Result<Pass<'a, T>, LayerError> {
+        let plain = self.parts.is_empty() && self.split.samples.is_none();
+        if plain {
+            // The usual pass takes no detour: a small prediction is a thousand instructions.
+            self.is_split = false;
+            self.y.resize_with(1, Tensor::default);
+            net.forward(x, &mut self.y[0], &mut self.cache, mode)?;
+        }
         let pass = Pass { net, x: [x; MAX_INPUTS], inputs: 1, tape: self, mode, many: false };
-        pass.run_forward()
+        if plain { Ok(pass) } else { pass.run_forward() }
     }
 
     /// The same for a network of several inputs or outputs. The first input's first axis is the batch; with
@@ -333,6 +340,11 @@ impl<'a, T: Scalar> Pass<'a, T> {
             }
         }
         grads.expect(net)?;
+        if let (false, false, None, [y], &[Some(dy)], [dx]) =
+            (many, *is_split, split.samples, &y[..], dy, &mut *dx)
+        {
+            return net.backward(At { x: x[0], y, cache, mode }, dy, dx.as_deref_mut(), grads);
+        }
         let call = Call { net, x: &x[..inputs], mode, many };
         if !*is_split && split.samples.is_some() && x[0].is_empty() {
             // None of the batch's samples are here: what is absent adds nothing, not even 0.
