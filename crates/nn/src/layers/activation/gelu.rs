@@ -19,11 +19,12 @@ use crate::layers::pointwise::{Of, Pointwise};
 /// use backrule_nn::tensor::Tensor;
 /// use backrule_nn::{Gelu, Grads, Mode, Tape};
 ///
+/// let gelu = Gelu::new();
 /// let x = Tensor::from([[0.0_f64, 1.0, -1.0]]); // Φ(1) = 0.841345, φ(1) = 0.241971
 /// let (mut tape, mut dx) = (Tape::new(), Tensor::default());
-/// let pass = tape.forward(&Gelu::new(), &x, Mode::Eval)?;
+/// let pass = tape.forward(&gelu, &x, Mode::Eval)?;
 /// assert_eq!(format!("{:.6}", pass.output()), "[[ 0.000000,  0.841345, -0.158655]]");
-/// pass.backward_to_input(&Tensor::from([[1.0; 3]]), &mut Grads::new(&Gelu::new())?, &mut dx)?;
+/// pass.backward_to_input(&Tensor::from([[1.0; 3]]), &mut Grads::new(&gelu)?, &mut dx)?;
 /// assert_eq!(format!("{dx:.6}"), "[[ 0.500000,  1.083315, -0.083315]]"); // Φ(1) + φ(1), Φ(−1) − φ(1)
 /// # Ok::<(), backrule_nn::LayerError>(())
 /// ```
