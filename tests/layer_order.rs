@@ -175,7 +175,26 @@ impl Paths<'_> {
     }
 }
 
+/// All paths of a `use`.
+fn flatten(tree: &syn::UseTree, before: &[String], paths: &mut Vec<Vec<String>>) {
+    let join = |name: &syn::Ident| [before, &[name.to_string()]].concat();
+    match tree {
+        syn::UseTree::Path(path) => flatten(&path.tree, &join(&path.ident), paths),
+        syn::UseTree::Group(group) => group.items.iter().for_each(|item| flatten(item, before, paths)),
+        syn::UseTree::Name(name) => paths.push(join(&name.ident)),
+        syn::UseTree::Rename(name) => paths.push(join(&name.ident)),
+        syn::UseTree::Glob(_) => paths.push(before.to_vec()),
+    }
+}
+
 impl<'ast> Visit<'ast> for Paths<'_> {
+    /// Within a function.
+    fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
+        let mut paths = Vec::new();
+        flatten(&item.tree, &[], &mut paths);
+        self.found.extend(paths.iter().filter_map(|path| self.absolute(path)).collect::<Vec<_>>());
+    }
+
     fn visit_path(&mut self, path: &'ast syn::Path) {
         let names: Vec<_> = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
         // `self` alone is a value.
