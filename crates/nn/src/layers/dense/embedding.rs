@@ -412,6 +412,24 @@ mod tests {
         assert_eq!(error.unwrap_err().to_string(), "embedding weight: expected [3, 2], got [1, 2]");
     }
 
+    /// Also where a list is longer than the runs in which gradients are added.
+    #[test]
+    fn a_row_that_occurs_often_gets_the_mean_if_it_is_scaled_by_its_count() {
+        for times in [1, 7, 400, 1031] {
+            let config = EmbeddingConfig::new(3, 2).scale_by_count(true);
+            let layer = config.build::<f64>(&mut random::rng(1)).unwrap();
+            let x = Tensor::full([1, times], 1.0).unwrap();
+            let (mut tape, mut grads) = (Tape::new(), Grads::new(&layer).unwrap());
+            let pass = tape.forward(&layer, &x, Mode::train()).unwrap();
+            let dy = Tensor::full([1, times, 2], 3.0).unwrap();
+            pass.backward(&dy, &mut grads).unwrap();
+            let dw = grads[0].to_tensor().unwrap();
+            for (got, expected) in dw.as_slice().iter().zip([0.0, 0.0, 3.0, 3.0, 0.0, 0.0]) {
+                assert!((got - expected).abs() < 1e-12, "{times} times: {dw}");
+            }
+        }
+    }
+
     #[test]
     fn what_is_no_index_is_refused_with_its_place() {
         let layer = Embedding::<f32>::new(5, 2, &mut random::rng(1)).unwrap();
