@@ -393,6 +393,47 @@ fn flags_are_true() {
     }
 }
 
+/// Whether l = Σ dy ⊙ y jumps in slope along the line from one random x to another: a second difference over twice the step is twice as
+/// large at a kink, and four times as large where the function is smooth.
+fn jumps(sample: &Sample<f64>) -> bool {
+    const POINTS: usize = 800;
+    let [from, to] = [3, 4].map(|seed| sample.tensors(seed).unwrap());
+    let mut tape = Tape::new();
+    let l: Vec<f64> = (0..=POINTS)
+        .map(|i| {
+            let t = i as f64 / POINTS as f64;
+            let mut x = from.clone();
+            for ((x, to), input) in x.iter_mut().zip(&to).zip(&sample.inputs) {
+                if input.is_differentiable() {
+                    x.as_mut_slice().iter_mut().zip(to.as_slice()).for_each(|(x, &to)| *x += t * (to - *x));
+                }
+            }
+            let y = tape.forward_many(&*sample.layer, &refs(&x), Mode::Eval).unwrap().outputs().to_vec();
+            let dy = upstream(&y);
+            let products = y.iter().zip(&dy).flat_map(|(y, dy)| y.as_slice().iter().zip(dy.as_slice()));
+            products.map(|(y, dy)| y * dy).sum()
+        })
+        .collect();
+    let second = |step: usize| {
+        let at = |i: usize| (l[i + step] - 2.0 * l[i] + l[i - step]).abs();
+        (step..l.len() - step).map(at).fold(0.0, f64::max)
+    };
+    let (one, two) = (second(4), second(8));
+    one > 1e-9 && one / two > 0.35
+}
+
+/// What is said to have kinks has one, and what isn't hasn't.
+#[test]
+fn kinks_are_where_they_are_said_to_be() {
+    for Entry { kind, samples, .. } in table::<f64>() {
+        let samples = samples();
+        let small = || samples.iter().filter(|sample| !sample.bench);
+        let claims = small().any(|sample| sample.kinks);
+        let shows = small().filter(|sample| sample.kinks == claims).any(jumps);
+        assert_eq!(shows, claims, "{kind}");
+    }
+}
+
 /// A tape that splits the batch gives what one gives that doesn't; sums over the batch are taken in another order.
 #[test]
 fn the_parts_of_a_batch_are_the_batch() {
