@@ -55,8 +55,10 @@ pub fn summary<T: Scalar>(net: &dyn Layer<T>, input: impl IntoShape) -> Result<S
 /// As [`summary`].
 pub fn summary_many<T: Scalar>(net: &dyn Layer<T>, inputs: &[Shape]) -> Result<Summary, LayerError> {
     let mut rows = Vec::new();
-    let outputs = add_rows(net, Path::ROOT, inputs, &mut rows)?;
-    Ok(Summary { inputs: inputs.to_vec(), rows, outputs, parameters: parameters(net) })
+    let trained = trained(net);
+    let outputs = add_rows(net, Path::ROOT, inputs, &trained, &mut rows)?;
+    let parameters = below(&trained, "");
+    Ok(Summary { inputs: inputs.to_vec(), rows, outputs, parameters })
 }
 
 /// A row for every layer: of a container, its own before its children's. The outermost one is the table itself.
@@ -64,6 +66,7 @@ fn add_rows<T: Scalar>(
     layer: &dyn Layer<T>,
     path: Path<'_>,
     inputs: &[Shape],
+    trained: &[(String, usize)],
     rows: &mut Vec<Row>,
 ) -> Result<Vec<Shape>, LayerError> {
     let mut outputs = [Shape::EMPTY; MAX_OUTPUTS];
@@ -74,11 +77,11 @@ fn add_rows<T: Scalar>(
     let outputs = outputs.to_vec();
     let before = rows.len();
     let shown = layer.walk(Sealed, inputs, &mut |name, child, inputs| {
-        add_rows(child, path.join(name), inputs, rows).map(drop).map_err(|error| error.within(name))
+        add_rows(child, path.join(name), inputs, trained, rows).map(drop).map_err(|error| error.within(name))
     })?;
     let path = path.to_string();
     if !shown {
-        let (layer, parameters) = (describe(layer), parameters(layer));
+        let (layer, parameters) = (describe(layer), below(trained, &path));
         rows.push(Row { path, layer, outputs: outputs.clone(), parameters });
     } else if !path.is_empty() {
         // The settings of a container are how its children are put together: the table shows that.
@@ -88,15 +91,25 @@ fn add_rows<T: Scalar>(
     Ok(outputs)
 }
 
-/// Values that are trained.
-fn parameters<T: Scalar>(layer: &dyn Layer<T>) -> usize {
-    let mut parameters = 0;
-    layer.visit(Path::ROOT, &mut |_, role, tensor| {
+/// Values that are trained, by the paths of their tensors. The outermost layer says what is: one that is frozen holds layers
+/// that know nothing of it.
+fn trained<T: Scalar>(net: &dyn Layer<T>) -> Vec<(String, usize)> {
+    let mut trained = Vec::new();
+    net.visit(Path::ROOT, &mut |path, role, tensor| {
         if role == Role::Parameter {
-            parameters += tensor.len();
+            trained.push((path.to_string(), tensor.len()));
         }
     });
-    parameters
+    trained
+}
+
+/// The values among them that are at or below `path`.
+fn below(trained: &[(String, usize)], path: &str) -> usize {
+    let is_below = |tensor: &str| match tensor.strip_prefix(path) {
+        Some(rest) => path.is_empty() || rest.is_empty() || rest.starts_with('.'),
+        None => false,
+    };
+    trained.iter().filter(|(tensor, _)| is_below(tensor)).map(|(_, len)| len).sum()
 }
 
 impl Summary {
@@ -163,7 +176,23 @@ fn thousands(n: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use backrule_tensor::random;
+
     use super::*;
+    use crate::layers::{Frozen, Linear, Sequential};
+
+    #[test]
+    fn the_column_adds_up_with_a_frozen_layer_too() {
+        let rng = &mut random::rng(1);
+        let net: Sequential = Sequential::builder()
+            .layer("front", Frozen::new(Linear::new(3, 4, rng).unwrap()))
+            .layer("head", Linear::new(4, 2, rng).unwrap())
+            .build()
+            .unwrap();
+        let table = summary(&net, [1, 3]).unwrap();
+        assert_eq!(table.parameters(), 4 * 2 + 2);
+        assert_eq!(table.rows.iter().map(|row| row.parameters).sum::<usize>(), 4 * 2 + 2);
+    }
 
     #[test]
     fn numbers_are_grouped() {
