@@ -4,8 +4,8 @@
 use backrule_loss::CrossEntropy;
 use backrule_nn::{Dropout, Key, Linear, Mode, Relu, Sequential, Tape};
 use backrule_optim::{Optimizer, Sgd};
-use backrule_tensor::{Tensor, parallel, random};
-use backrule_testkit::Trainer;
+use backrule_tensor::{Tensor, random};
+use backrule_testkit::{Trainer, with_threads};
 
 fn allocations_of_a_warm_epoch(sizes: [usize; 3], batch: usize, parts: usize) -> u64 {
     let mut rng = random::rng(1);
@@ -36,9 +36,10 @@ fn allocations_of_a_warm_epoch(sizes: [usize; 3], batch: usize, parts: usize) ->
     };
     // Alone, this thread meets every size; with two, it starts the worker.
     for threads in [1, 2] {
-        parallel::set_threads(threads.try_into().unwrap());
+        let _one = with_threads(threads);
         epoch(Key::new(0));
     }
+    let _one = with_threads(2);
     allocation_counter::measure(|| epoch(Key::new(1))).count_total
 }
 
@@ -68,8 +69,12 @@ fn the_second_prediction_allocates_nothing() {
         let mut tape = Tape::new().parts(parts).unwrap();
         let mut predict = |x| tape.forward(&net, x, Mode::Eval).unwrap().into_output().as_slice()[0];
         // A single sample isn't split, and has memory of its own.
-        predict(&large);
-        predict(&one);
+        for threads in [1, 2] {
+            let _one = with_threads(threads);
+            predict(&large);
+            predict(&one);
+        }
+        let _one = with_threads(2);
         let allocations = allocation_counter::measure(|| {
             for x in [&large, &small, &one, &large] {
                 predict(x);

@@ -16,8 +16,8 @@ pub use serde_json::Value;
 pub use crate::bits::{Bits, bits};
 pub use crate::compare::{assert_close, assert_near};
 pub use crate::oracle::{number, numbers, tensor};
-pub use crate::process::Scratch;
 #[cfg(target_os = "linux")]
 pub use crate::process::peak;
+pub use crate::process::{Scratch, with_threads};
 #[cfg(feature = "training")]
 pub use crate::training::Trainer;

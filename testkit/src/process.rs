@@ -1,6 +1,19 @@
 use std::fs;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use backrule_tensor::parallel;
+
+/// This many threads, while the guard lives. Their number belongs to the process: who sets it, or counts
+/// allocations that depend on it, does so alone.
+pub fn with_threads(count: usize) -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    let guard = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    parallel::set_threads(NonZeroUsize::new(count).expect("at least one thread"));
+    guard
+}
 
 /// The most memory that this process has had so far, in bytes.
 #[cfg(target_os = "linux")]

@@ -3,13 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::num::NonZeroUsize;
 
 use backrule_nn::testing::{Entry, Input, Sample, table};
 use backrule_nn::{
     Architecture, Cache, Gradcheck, Grads, Key, Layer, Linear, Mode, Sequential, Tape, predict_many,
 };
-use backrule_tensor::{Grad, NamedTensors, Path, Role, Scalar, Tensor, parallel, random};
+use backrule_tensor::{Grad, NamedTensors, Path, Role, Scalar, Tensor, random};
+use backrule_testkit::with_threads;
 
 const TRAIN: Mode = Mode::train_with(Key::new(1));
 
@@ -460,7 +460,7 @@ fn the_parts_of_a_batch_are_the_batch() {
 fn the_number_of_threads_changes_no_bit() {
     every::<f32>(|name, sample| {
         let run = |threads| {
-            parallel::set_threads(NonZeroUsize::new(threads).unwrap());
+            let _one = with_threads(threads);
             let (mut grads, mut tape) = (grads_of(sample), Tape::new().parts(3).unwrap());
             let x = sample.tensors(3).unwrap();
             let of_parts = pass(&mut tape, &*sample.layer, &x, TRAIN, &mut grads);
@@ -569,7 +569,7 @@ fn a_reused_tape_forgets() {
 #[test]
 fn the_second_step_allocates_nothing() {
     // Other tests use the pool at the same time, so its workers might start only when this one counts.
-    parallel::set_threads(NonZeroUsize::MIN);
+    let _one = with_threads(1);
     every_small::<f32>(|name, sample| {
         let x = sample.tensors(8).unwrap();
         let x = refs(&x);

@@ -1,14 +1,13 @@
 //! Networks of several inputs and outputs, made of the layers that people make them of.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use std::num::NonZeroUsize;
-
 use backrule_nn::{
     Add, Architecture, BatchNorm, Concat, Conv2dConfig, Embedding, Flatten, Frozen, Gradcheck, Grads, Graph,
     Key, LayerNorm, Linear, Lstm, Mode, Mul, MultiHeadAttentionConfig, Relu, Sequential, Tanh, Tape,
     predict_many, summary_many,
 };
-use backrule_tensor::{NamedTensors, Path, Role, Shape, Tensor, parallel, random, share};
+use backrule_tensor::{NamedTensors, Path, Role, Shape, Tensor, random, share};
+use backrule_testkit::with_threads;
 
 const TRAIN: Mode = Mode::train_with(Key::new(1));
 
@@ -144,7 +143,7 @@ fn a_warm_step_allocates_nothing_and_threads_change_no_bit() {
         for parts in [1, 3] {
             let mut expected = None;
             for threads in [1, 2, 3, 7] {
-                parallel::set_threads(NonZeroUsize::new(threads).unwrap());
+                let _one = with_threads(threads);
                 let mut grads = Grads::new(&case.net).unwrap();
                 let outputs = pass(&mut Tape::new().parts(parts).unwrap(), &case, &mut grads);
                 let result = (outputs, values(&grads));
@@ -153,7 +152,7 @@ fn a_warm_step_allocates_nothing_and_threads_change_no_bit() {
             }
         }
     }
-    parallel::set_threads(NonZeroUsize::MIN);
+    let _one = with_threads(1);
     for case in cases() {
         let (mut tape, mut grads) = (Tape::new(), Grads::new(&case.net).unwrap());
         let x: Vec<_> = case.x.iter().collect();

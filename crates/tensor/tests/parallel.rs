@@ -8,6 +8,7 @@ use std::sync::{Barrier, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use backrule_tensor::parallel::{for_each, run, set_threads, threads};
+use backrule_tensor::{Tensor, matmul_into, matmul_nt_into, matmul_tn_into};
 
 /// The pool and the number of threads belong to the process: one test at a time.
 fn with_threads(count: usize) -> MutexGuard<'static, ()> {
@@ -229,4 +230,25 @@ fn nothing_is_allocated_once_the_workers_run() {
         }
     });
     assert_eq!(allocations.count_total, 0);
+}
+
+#[test]
+fn the_second_product_allocates_nothing() {
+    for [m, n, k] in [[1, 10, 64], [4, 9, 8], [32, 32, 64], [300, 100, 257], [7, 600, 300], [20, 10, 700]] {
+        let full = |rows, columns| Tensor::<f32>::full([rows, columns], 1.0).unwrap();
+        let (mut c, operands) = (full(m, n), [full(m, k), full(k, n), full(k, m), full(n, k)]);
+        let [a, b, at, bt] = &operands;
+        let mut products = || {
+            matmul_into(a, b, 1.0, &mut c).unwrap();
+            matmul_nt_into(a, bt, 1.0, &mut c).unwrap();
+            matmul_tn_into(at, b, 1.0, &mut c).unwrap();
+        };
+        // Alone, this thread packs every operand; with two, it starts the worker.
+        for count in [1, 2] {
+            let _one = with_threads(count);
+            products();
+            let allocations = allocation_counter::measure(&mut products);
+            assert_eq!(allocations.count_total, 0, "{m} {n} {k}, {count} threads");
+        }
+    }
 }

@@ -6,9 +6,10 @@ mod refusals;
 
 use backrule_optim::tensor::{
     ConfigError, Grad, Grads, NamedTensors, OptionValue, Options, Path, Role, Scalar, ShapeError, Tensor,
-    TrainingState, named_tensors, parallel, random,
+    TrainingState, named_tensors, random,
 };
 use backrule_optim::{Momentum, Optimizer, Rule, Sgd, StepError};
+use backrule_testkit::with_threads;
 
 use crate::common::{AnyRule, Net, bits, each_rule, grads, optimizer, step, table};
 
@@ -71,7 +72,7 @@ fn large_parameters_get_the_same_bits_on_any_number_of_threads() {
             whole.update(step, x.as_mut_slice(), normal(1 + step).as_slice(), &mut slots);
         }
         for threads in [1, 2, 3] {
-            parallel::set_threads(threads.try_into().unwrap());
+            let _one = with_threads(threads);
             let mut net = normal(1);
             let mut optimizer = Optimizer::new(table::<T>().swap_remove(rule).1, &net).unwrap();
             for step in 1..4 {
