@@ -3,12 +3,12 @@
 mod error;
 mod optimizer;
 mod rule;
-mod sgd;
+mod rules;
 
 pub use error::StepError;
 pub use optimizer::Optimizer;
 pub use rule::Rule;
-pub use sgd::{Momentum, Sgd};
+pub use rules::*;
 
 // Part of this crate's interface: optimizers change its tensors.
 pub use backrule_tensor as tensor;

@@ -1,32 +1,14 @@
-//! The table of all rules, and a network for them.
+//! An optimizer for each sample of the rules, and a network for them.
 
 use backrule_optim::tensor::{Grad, Grads, NamedTensors, Path, Role, Scalar, Tensor, random};
-use backrule_optim::{Momentum, Optimizer, Rule, Sgd};
+use backrule_optim::{Optimizer, Rule, samples};
 
 pub(crate) type AnyRule<T> = Box<dyn Rule<T>>;
 pub(crate) type AnyOptimizer<T> = Optimizer<AnyRule<T>, T>;
 
-/// Every rule, with each of the options that change what it does.
-pub(crate) fn table<T: Scalar>() -> Vec<(&'static str, AnyRule<T>)> {
-    let mut rules: Vec<(_, AnyRule<T>)> = Vec::new();
-    for weight_decay in [0.0, 0.01] {
-        for momentum in [
-            Momentum::None,
-            Momentum::Classic { factor: 0.0, dampening: 0.5 },
-            0.9.into(),
-            Momentum::Classic { factor: 0.9, dampening: 0.3 },
-            Momentum::Nesterov { factor: 0.9 },
-        ] {
-            let sgd = Sgd::new(0.1).unwrap().momentum(momentum).unwrap();
-            rules.push(("Sgd", Box::new(sgd.weight_decay(weight_decay).unwrap())));
-        }
-    }
-    rules
-}
-
 /// The same rule again, for a second optimizer.
 pub(crate) fn optimizer<T: Scalar>(rule: usize, net: &Net<T>) -> AnyOptimizer<T> {
-    Optimizer::new(table().swap_remove(rule).1, net).unwrap()
+    Optimizer::new(samples().swap_remove(rule), net).unwrap()
 }
 
 /// Two layers and a buffer between them.
@@ -101,6 +83,6 @@ pub(crate) fn bits_of_grads<T: Scalar>(grads: &[Grad<T>]) -> Vec<(bool, Option<B
 }
 
 pub(crate) fn each_rule(contract32: fn(usize), contract64: fn(usize)) {
-    (0..table::<f32>().len()).for_each(contract32);
-    (0..table::<f64>().len()).for_each(contract64);
+    (0..samples::<f32>().len()).for_each(contract32);
+    (0..samples::<f64>().len()).for_each(contract64);
 }

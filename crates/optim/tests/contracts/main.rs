@@ -1,4 +1,4 @@
-//! What an optimizer promises with each rule of one table.
+//! What an optimizer promises with each rule.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod common;
@@ -8,10 +8,10 @@ use backrule_optim::tensor::{
     ConfigError, Grad, Grads, NamedTensors, OptionValue, Options, Path, Role, Scalar, ShapeError, Tensor,
     TrainingState, named_tensors, random,
 };
-use backrule_optim::{Momentum, Optimizer, Rule, Sgd, StepError};
+use backrule_optim::{Momentum, Optimizer, Rule, Sgd, StepError, samples};
 use backrule_testkit::with_threads;
 
-use crate::common::{AnyRule, Net, bits, each_rule, grads, optimizer, step, table};
+use crate::common::{AnyRule, Net, bits, each_rule, grads, optimizer, step};
 
 #[test]
 fn a_step_allocates_nothing_and_clears_the_gradients() {
@@ -64,7 +64,7 @@ const LARGE: usize = 40_001;
 fn large_parameters_get_the_same_bits_on_any_number_of_threads() {
     fn contract<T: Scalar>(rule: usize) {
         let normal = |seed| Tensor::<T>::normal([LARGE], 0.0, 1.0, &mut random::rng(seed)).unwrap();
-        let whole = &table::<T>()[rule].1;
+        let whole = &samples::<T>()[rule];
         let mut x = normal(1);
         let mut slots: Vec<_> = whole.slots().iter().map(|_| vec![T::ZERO; LARGE]).collect();
         for step in 1..4 {
@@ -74,7 +74,7 @@ fn large_parameters_get_the_same_bits_on_any_number_of_threads() {
         for threads in [1, 2, 3] {
             let _one = with_threads(threads);
             let mut net = normal(1);
-            let mut optimizer = Optimizer::new(table::<T>().swap_remove(rule).1, &net).unwrap();
+            let mut optimizer = Optimizer::new(samples::<T>().swap_remove(rule), &net).unwrap();
             for step in 1..4 {
                 let mut grads = grads(&net, [normal(1 + step)]);
                 let allocations =
@@ -376,7 +376,7 @@ fn an_element_is_updated_alike_in_a_tensor_of_any_size() {
         const N: usize = 37;
         let values = |seed| Tensor::<T>::uniform([N], -1.0, 1.0, &mut random::rng(seed)).unwrap();
         let mut whole = values(9);
-        let mut of_whole = Optimizer::new(table().swap_remove(rule).1, &whole).unwrap();
+        let mut of_whole = Optimizer::new(samples().swap_remove(rule), &whole).unwrap();
         for seed in 0..3 {
             let mut grads = grads(&whole, [values(seed)]);
             of_whole.step(&mut whole, &mut grads).unwrap();
@@ -384,7 +384,7 @@ fn an_element_is_updated_alike_in_a_tensor_of_any_size() {
         for i in 0..N {
             let element = |x: &Tensor<T>| x.slice(i..i + 1).unwrap();
             let mut one = element(&values(9));
-            let mut of_one = Optimizer::new(table().swap_remove(rule).1, &one).unwrap();
+            let mut of_one = Optimizer::new(samples().swap_remove(rule), &one).unwrap();
             for seed in 0..3 {
                 let mut grads = grads(&one, [element(&values(seed))]);
                 of_one.step(&mut one, &mut grads).unwrap();
@@ -507,40 +507,4 @@ fn options_do_not_change_what_state_there_is() {
             .to_string()
             .contains("dampening: expected 0 with Nesterov momentum, got 0.5")
     );
-}
-
-#[test]
-fn no_rule_is_missing_from_the_table() {
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
-    let mut found = Vec::new();
-    rules_in(source.as_ref(), &mut found);
-    found.sort();
-    let mut listed: Vec<_> = table::<f64>().iter().map(|(name, _)| *name).collect();
-    // All of them are in a box, and so its rule is in the table too.
-    listed.push("Box");
-    listed.sort();
-    listed.dedup();
-    assert_eq!(found, listed);
-}
-
-/// The types that implement `Rule`, in all files below `folder`.
-fn rules_in(folder: &std::path::Path, found: &mut Vec<String>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            rules_in(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let text = std::fs::read_to_string(path).unwrap();
-            let code: Vec<_> = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
-            // From `impl` to the brace, on one line or several.
-            for header in code.join(" ").split("impl").skip(1).filter_map(|rest| rest.split('{').next()) {
-                if let Some((of, name)) = header.rsplit_once(" for ")
-                    && of.rsplit([' ', ':']).next().is_some_and(|of| of.starts_with("Rule<"))
-                {
-                    let end = name.find(|c: char| !c.is_alphanumeric()).unwrap_or(name.len());
-                    found.push(name[..end].to_string());
-                }
-            }
-        }
-    }
 }

@@ -1,9 +1,9 @@
 //! What a step refuses, and that nothing has changed then.
 
 use backrule_optim::tensor::{Grad, Grads, NamedTensors, Path, Role, Scalar, Tensor, TrainingState};
-use backrule_optim::{Optimizer, Sgd, StepError};
+use backrule_optim::{Optimizer, Sgd, StepError, samples};
 
-use crate::common::{AnyOptimizer, Net, bits, bits_of_grads, each_rule, grads, optimizer, step, table};
+use crate::common::{AnyOptimizer, Net, bits, bits_of_grads, each_rule, grads, optimizer, step};
 
 /// Makes one step that must be refused after one that wasn't, and checks that it changed nothing.
 fn refused<T: Scalar>(
@@ -110,7 +110,7 @@ fn gradients_that_do_not_fit_are_refused_whole() {
 #[test]
 fn state_that_does_not_fit_is_refused_whole() {
     fn contract<T: Scalar>(rule: usize) {
-        if table::<T>()[rule].1.slots().is_empty() {
+        if samples::<T>()[rule].slots().is_empty() {
             return;
         }
         let error = refused::<T>(rule, |_, _, optimizer| {
@@ -120,7 +120,7 @@ fn state_that_does_not_fit_is_refused_whole() {
                 }
             });
         });
-        let name = table::<T>()[rule].1.slots()[0];
+        let name = samples::<T>()[rule].slots()[0];
         assert_eq!(error.to_string(), format!("fc2.bias.{name}: optimizer state: expected [2], got [1]"));
     }
     each_rule(contract::<f32>, contract::<f64>);

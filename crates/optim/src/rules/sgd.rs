@@ -141,6 +141,20 @@ impl Sgd {
         Ok(sgd)
     }
 
+    #[cfg(feature = "testing")]
+    #[expect(clippy::unwrap_used, reason = "only tests have samples")]
+    pub(super) fn samples() -> Vec<Self> {
+        let momenta = [
+            Momentum::None,
+            Momentum::Classic { factor: 0.0, dampening: 0.5 },
+            0.9.into(),
+            Momentum::Classic { factor: 0.9, dampening: 0.3 },
+            Momentum::Nesterov { factor: 0.9 },
+        ];
+        let sgd = |decay| Self::new(0.1).unwrap().weight_decay(decay).unwrap();
+        [0.0, 0.01].map(sgd).iter().flat_map(|sgd| momenta.map(|m| sgd.momentum(m).unwrap())).collect()
+    }
+
     /// μ, which is 0 without momentum.
     fn factor(&self) -> f64 {
         match self.momentum {
