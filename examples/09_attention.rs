@@ -62,6 +62,8 @@ impl MeanOverLengths {
 impl<T: Scalar> NamedTensors<T> for MeanOverLengths {}
 
 impl<T: Scalar> Layer<T> for MeanOverLengths {
+    backrule::nn::through_many!(T);
+
     fn inputs(&self) -> RangeInclusive<usize> {
         2..=2
     }
@@ -130,21 +132,6 @@ impl<T: Scalar> Layer<T> for MeanOverLengths {
             }
         }
         Ok(())
-    }
-
-    // The form of one input and one output: there is none.
-    fn forward(&self, _: &Tensor<T>, _: &mut Tensor<T>, _: &mut Cache<T>, _: Mode) -> Result<(), LayerError> {
-        Err(not_two(1))
-    }
-
-    fn backward(
-        &self,
-        _: At<'_, T>,
-        _: &Tensor<T>,
-        _: Option<&mut Tensor<T>>,
-        _: &mut [Grad<T>],
-    ) -> Result<(), LayerError> {
-        Err(not_two(1))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::any::TypeId;
 
-use backrule_tensor::{ConfigError, IntoShape, OptionValue, Options, Scalar, Shape, Tensor};
+use backrule_tensor::{ConfigError, IntoShape, OptionValue, Options, Scalar, Shape, ShapeError, Tensor};
 
 use crate::architecture::ArchitectureError;
 use crate::layer::Layer;
@@ -32,6 +32,33 @@ pub trait Builtin<T: Scalar>: Layer<T> + Sized {
         None
     }
 }
+
+/// A layer that `assemble` makes of these tensors, which it asks for by name and shape: neither fewer nor more.
+///
+/// # Errors
+/// When a shape or the number of tensors is another one, and those of `assemble`.
+pub(crate) fn of_tensors<T: Scalar, L>(
+    operation: &'static str,
+    tensors: impl IntoIterator<Item = Tensor<T>>,
+    assemble: impl FnOnce(&mut Ask<'_, T>) -> Result<L, ArchitectureError>,
+) -> Result<L, ArchitectureError> {
+    let (mut tensors, mut count) = (tensors.into_iter(), 0);
+    let layer = assemble(&mut |name, shape| {
+        count += 1;
+        match tensors.next() {
+            Some(tensor) if tensor.shape() == shape => Ok(tensor),
+            Some(tensor) => Err(ShapeError::new(operation, shape, tensor.shape()).within(name).into()),
+            None => Err(ShapeError::new(operation, shape, "none").within(name).into()),
+        }
+    })?;
+    match tensors.next() {
+        None => Ok(layer),
+        Some(_) => Err(ShapeError::new(operation, count, "more").into()),
+    }
+}
+
+/// Gives the tensor of this name and shape.
+pub(crate) type Ask<'a, T> = dyn FnMut(&str, Shape) -> Result<Tensor<T>, ArchitectureError> + 'a;
 
 /// What a layer is built of: settings, children, and the number of values that it may allocate.
 pub struct Build<T: Scalar> {

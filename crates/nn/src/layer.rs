@@ -120,8 +120,9 @@ use sealed::{Affine, Epilogue, Sealed, Walk};
 /// ```
 ///
 /// A layer with **several inputs or outputs** (states, lengths, a memory to attend to) says how many in
-/// [`inputs`](Self::inputs) and [`outputs`](Self::outputs), and implements the functions in `_many`. It runs in a
-/// [`Graph`](crate::Graph), or by [`Tape::forward_many`](crate::Tape::forward_many).
+/// [`inputs`](Self::inputs) and [`outputs`](Self::outputs), and implements the functions in `_many`;
+/// [`through_many!`](crate::through_many) gives it the two others. It runs in a [`Graph`](crate::Graph), or by
+/// [`Tape::forward_many`](crate::Tape::forward_many).
 pub trait Layer<T: Scalar>: NamedTensors<T> + BoxedClone<T> + Send + Sync + 'static {
     /// y = f(x; θ): gives `y` its shape and overwrites it, and notes in `cache` what the derivative needs and neither x
     /// nor y has. Allocates nothing when the buffers have been as large before.
@@ -275,6 +276,34 @@ pub trait Layer<T: Scalar>: NamedTensors<T> + BoxedClone<T> + Send + Sync + 'sta
     fn affine(&self, _: Sealed) -> Option<&dyn Affine<T>> {
         None
     }
+}
+
+/// [`Layer::forward`] and [`Layer::backward`] of a layer with several inputs or outputs, for its `impl Layer<T>`: by its
+/// functions in `_many`, which may refuse a single input.
+#[macro_export]
+macro_rules! through_many {
+    ($T:ty) => {
+        fn forward(
+            &self,
+            x: &$crate::tensor::Tensor<$T>,
+            y: &mut $crate::tensor::Tensor<$T>,
+            cache: &mut $crate::Cache<$T>,
+            mode: $crate::Mode,
+        ) -> ::std::result::Result<(), $crate::LayerError> {
+            $crate::Layer::<$T>::forward_many(self, &[x], ::std::slice::from_mut(y), cache, mode)
+        }
+
+        fn backward(
+            &self,
+            at: $crate::At<'_, $T>,
+            dy: &$crate::tensor::Tensor<$T>,
+            dx: ::std::option::Option<&mut $crate::tensor::Tensor<$T>>,
+            grads: &mut [$crate::tensor::Grad<$T>],
+        ) -> ::std::result::Result<(), $crate::LayerError> {
+            let at = $crate::AtMany { x: &[at.x], y: &[at.y], cache: at.cache, mode: at.mode };
+            $crate::Layer::<$T>::backward_many(self, at, &[::std::option::Option::Some(dy)], &mut [dx], grads)
+        }
+    };
 }
 
 /// A layer of one input and one output was handed others.

@@ -10,7 +10,7 @@ use backrule_tensor::{
 };
 
 use crate::architecture::ArchitectureError;
-use crate::builtin::{Build, Builtin};
+use crate::builtin::{Build, Builtin, of_tensors};
 #[cfg(feature = "testing")]
 use crate::builtin::{Case, Input, Oracle, Sample};
 use crate::cache::Cache;
@@ -152,20 +152,7 @@ impl<T: Scalar> MultiHeadAttention<T> {
         config: MultiHeadAttentionConfig,
         tensors: impl IntoIterator<Item = Tensor<T>>,
     ) -> Result<Self, ArchitectureError> {
-        const OPERATION: &str = "multi-head attention tensors";
-        let (mut tensors, mut count) = (tensors.into_iter(), 0);
-        let layer = config.assemble(|name, shape| {
-            count += 1;
-            match tensors.next() {
-                Some(tensor) if tensor.shape() == shape => Ok(tensor),
-                Some(tensor) => Err(ShapeError::new(OPERATION, shape, tensor.shape()).within(name).into()),
-                None => Err(ShapeError::new(OPERATION, shape, "none").within(name).into()),
-            }
-        })?;
-        match tensors.next() {
-            None => Ok(layer),
-            Some(_) => Err(ShapeError::new(OPERATION, count, "more").into()),
-        }
+        of_tensors("multi-head attention tensors", tensors, |tensor| config.assemble(tensor))
     }
 
     /// The features of x, m and y.

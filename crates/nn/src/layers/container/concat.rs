@@ -8,7 +8,7 @@ use crate::builtin::{Build, Builtin};
 use crate::builtin::{Input, Sample};
 use crate::cache::Cache;
 use crate::error::LayerError;
-use crate::layer::{At, AtMany, Layer, MAX_INPUTS, zeros_like};
+use crate::layer::{AtMany, Layer, MAX_INPUTS, zeros_like};
 use crate::layers::container::join::{Join, join, only, shapes};
 use crate::mode::Mode;
 

@@ -12,7 +12,7 @@ use crate::builtin::{Input, Sample};
 use crate::cache::Cache;
 use crate::error::LayerError;
 use crate::layer::sealed::{Sealed, Walk};
-use crate::layer::{At, AtMany, Layer, MAX_INPUTS, MAX_OUTPUTS, zeros_like};
+use crate::layer::{AtMany, Layer, MAX_INPUTS, MAX_OUTPUTS, zeros_like};
 use crate::layers::container::sequential::check_names;
 use crate::layers::container::{set_frozen, split_path};
 use crate::mode::Mode;
@@ -396,26 +396,7 @@ impl<T: Scalar> Graph<T> {
 }
 
 impl<T: Scalar> Layer<T> for Graph<T> {
-    fn forward(
-        &self,
-        x: &Tensor<T>,
-        y: &mut Tensor<T>,
-        cache: &mut Cache<T>,
-        mode: Mode,
-    ) -> Result<(), LayerError> {
-        self.forward_many(&[x], std::slice::from_mut(y), cache, mode)
-    }
-
-    fn backward(
-        &self,
-        at: At<'_, T>,
-        dy: &Tensor<T>,
-        dx: Option<&mut Tensor<T>>,
-        grads: &mut [Grad<T>],
-    ) -> Result<(), LayerError> {
-        let at = AtMany { x: &[at.x], y: &[at.y], cache: at.cache, mode: at.mode };
-        self.backward_many(at, &[Some(dy)], &mut [dx], grads)
-    }
+    crate::through_many!(T);
 
     fn output_shape(&self, x: Shape) -> Result<Shape, LayerError> {
         let mut y = [Shape::EMPTY];

@@ -66,26 +66,7 @@ macro_rules! join {
         impl<T: Scalar> NamedTensors<T> for $layer {}
 
         impl<T: Scalar> Layer<T> for $layer {
-            fn forward(
-                &self,
-                x: &Tensor<T>,
-                y: &mut Tensor<T>,
-                cache: &mut Cache<T>,
-                mode: Mode,
-            ) -> Result<(), LayerError> {
-                self.forward_many(&[x], std::slice::from_mut(y), cache, mode)
-            }
-
-            fn backward(
-                &self,
-                at: At<'_, T>,
-                dy: &Tensor<T>,
-                dx: Option<&mut Tensor<T>>,
-                grads: &mut [Grad<T>],
-            ) -> Result<(), LayerError> {
-                let at = AtMany { x: &[at.x], y: &[at.y], cache: at.cache, mode: at.mode };
-                self.backward_many(at, &[Some(dy)], &mut [dx], grads)
-            }
+            crate::through_many!(T);
 
             fn output_shape(&self, x: Shape) -> Result<Shape, LayerError> {
                 self.joined(FORWARD, &[x])

@@ -8,7 +8,7 @@ use crate::builtin::Sample;
 use crate::builtin::{Build, Builtin};
 use crate::cache::Cache;
 use crate::error::LayerError;
-use crate::layer::{At, AtMany, Layer, MAX_INPUTS, zeros_like};
+use crate::layer::{AtMany, Layer, MAX_INPUTS, zeros_like};
 #[cfg(feature = "testing")]
 use crate::layers::container::join::samples_of_one_shape;
 use crate::layers::container::join::{Join, join, only, same, shapes};

@@ -9,7 +9,7 @@ use backrule_tensor::{
 };
 
 use crate::architecture::ArchitectureError;
-use crate::builtin::{Build, Builtin};
+use crate::builtin::{Build, Builtin, of_tensors};
 #[cfg(feature = "testing")]
 use crate::builtin::{Case, Input, Oracle, Sample};
 use crate::cache::Cache;
@@ -162,20 +162,7 @@ impl<T: Scalar> Lstm<T> {
         config: LstmConfig,
         tensors: impl IntoIterator<Item = Tensor<T>>,
     ) -> Result<Self, ArchitectureError> {
-        const OPERATION: &str = "lstm tensors";
-        let (mut tensors, mut count) = (tensors.into_iter(), 0);
-        let layer = config.assemble(|name, shape| {
-            count += 1;
-            match tensors.next() {
-                Some(tensor) if tensor.shape() == shape => Ok(tensor),
-                Some(tensor) => Err(ShapeError::new(OPERATION, shape, tensor.shape()).within(name).into()),
-                None => Err(ShapeError::new(OPERATION, shape, "none").within(name).into()),
-            }
-        })?;
-        match tensors.next() {
-            None => Ok(layer),
-            Some(_) => Err(ShapeError::new(OPERATION, count, "more").into()),
-        }
+        of_tensors("lstm tensors", tensors, |tensor| config.assemble(tensor))
     }
 
     /// The features of x.
