@@ -3,12 +3,7 @@
 use crate::kernels::row::{self, CHUNK};
 use crate::kernels::sum::{RUN, Sum, sum_of_column};
 use crate::scalar::Scalar;
-use crate::simd::{self, Kernel, Simd};
-
-/// yᵢ ← yᵢ + b for all rows yᵢ as long as b, one after the other.
-pub fn add_to_rows<T: Scalar>(b: &[T], y: &mut [T]) {
-    simd::run(AddToRows(b, y));
-}
+use crate::simd::{self, Kernel, Simd, kernel};
 
 /// db ← db + Σᵢ xᵢ over all rows xᵢ as long as db, each of which begins `stride` elements after the one
 /// before it. The last one may end where its columns do.
@@ -17,21 +12,16 @@ pub fn add_sum_of_rows<T: Scalar>(x: &[T], stride: usize, db: &mut [T]) {
     simd::run(AddSumOfRows { x, stride, db });
 }
 
-/// yᵢ ← yᵢ + b for all rows yᵢ as long as b.
-struct AddToRows<'a, T>(&'a [T], &'a mut [T]);
-
-impl<T: Scalar> Kernel for AddToRows<'_, T> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self) {
-        let Self(b, y) = self;
+kernel!(
+    /// yᵢ ← yᵢ + b for all rows yᵢ as long as b, one after the other.
+    pub fn add_to_rows<T: Scalar>(b: &[T], y: &mut [T]) {
         for y in y.chunks_exact_mut(b.len().max(1)) {
             for (y, &b) in y.iter_mut().zip(b) {
                 *y += b;
             }
         }
     }
-}
+);
 
 /// db ← db + Σᵢ xᵢ over all rows xᵢ as long as db. A few rows are added in their order, many in runs whose
 /// sums are added in f64.

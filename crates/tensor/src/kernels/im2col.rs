@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::kernels::sum::{Pairwise, Sum};
 use crate::scalar::Scalar;
-use crate::simd::{self, Kernel, Simd};
+use crate::simd::{self, kernel};
 
 /// A window along one axis. Position o of the window has tap t at element o · stride + t · dilation − padding
 /// of the axis.
@@ -148,32 +148,19 @@ pub fn im2col<T: Scalar>(windows: &Windows, x: &[T], columns: &mut [T]) {
     }
 }
 
-/// Adds what stands in the matrix of [`im2col`] to where it came from: the transpose of that map.
-///
-/// ```
-/// use backrule_tensor::kernels::im2col::{Window, Windows, add_col2im};
-///
-/// let pair = Window { kernel: 2, stride: 1, padding: 0, dilation: 1 };
-/// let windows = Windows { window: [pair; 2], size: [2, 3], positions: [1, 2] };
-/// let mut dx = [0.0_f32; 6];
-/// add_col2im(&windows, &[1.0; 8], &mut dx);
-/// assert_eq!(dx, [1.0, 2.0, 1.0, 1.0, 2.0, 1.0]); // in how many windows each element is
-/// ```
-pub fn add_col2im<T: Scalar>(windows: &Windows, columns: &[T], dx: &mut [T]) {
-    simd::run(Col2im { windows, columns, dx });
-}
-
-struct Col2im<'a, T> {
-    windows: &'a Windows,
-    columns: &'a [T],
-    dx: &'a mut [T],
-}
-
-impl<T: Scalar> Kernel for Col2im<'_, T> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self) {
-        let Self { windows, columns, dx } = self;
+kernel!(
+    /// Adds what stands in the matrix of [`im2col`] to where it came from: the transpose of that map.
+    ///
+    /// ```
+    /// use backrule_tensor::kernels::im2col::{Window, Windows, add_col2im};
+    ///
+    /// let pair = Window { kernel: 2, stride: 1, padding: 0, dilation: 1 };
+    /// let windows = Windows { window: [pair; 2], size: [2, 3], positions: [1, 2] };
+    /// let mut dx = [0.0_f32; 6];
+    /// add_col2im(&windows, &[1.0; 8], &mut dx);
+    /// assert_eq!(dx, [1.0, 2.0, 1.0, 1.0, 2.0, 1.0]); // in how many windows each element is
+    /// ```
+    pub fn add_col2im<T: Scalar>(windows: &Windows, columns: &[T], dx: &mut [T]) {
         let [plane, part] = windows.sizes();
         let stride = windows.window[1].stride;
         for (dx, columns) in dx.chunks_exact_mut(plane.max(1)).zip(columns.chunks_exact(part.max(1))) {
@@ -188,7 +175,7 @@ impl<T: Scalar> Kernel for Col2im<'_, T> {
             });
         }
     }
-}
+);
 
 /// Adds to db the sums of planes of `plane` elements, of images whose planes are as many as db is long: the
 /// gradient of a bias of each channel.

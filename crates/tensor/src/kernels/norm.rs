@@ -22,7 +22,7 @@ use crate::kernels::row::{self, CHUNK};
 use crate::kernels::sum::{Pairwise, RUN};
 use crate::parallel;
 use crate::scalar::Scalar;
-use crate::simd::{self, Kernel, Simd};
+use crate::simd::kernel;
 
 /// Places of a row that are added up in f64 before the next such block begins.
 const BLOCK: usize = 4096;
@@ -293,25 +293,20 @@ pub fn layer_forward<T: Scalar>(
     let parts = x.chunks(rows * n).zip(y.chunks_mut(rows * n)).zip(normal);
     parallel::for_each(parts, |((x, y), ((mean, rest), scale))| {
         let normal = Normal { mean, rest, scale };
-        simd::run(LayerForward { x, columns: n, epsilon, weight, bias, normal, y });
+        layer_forward_rows(x, n, epsilon, weight, bias, normal, y);
     });
 }
 
-struct LayerForward<'a, T> {
-    x: &'a [T],
-    columns: usize,
-    epsilon: f64,
-    weight: &'a [T],
-    bias: &'a [T],
-    normal: Normal<&'a mut [T]>,
-    y: &'a mut [T],
-}
-
-impl<T: Scalar> Kernel for LayerForward<'_, T> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self) {
-        let Self { x, columns: n, epsilon, weight, bias, normal, y } = self;
+kernel!(
+    fn layer_forward_rows<T: Scalar>(
+        x: &[T],
+        n: usize,
+        epsilon: f64,
+        weight: &[T],
+        bias: &[T],
+        normal: Normal<&mut [T]>,
+        y: &mut [T],
+    ) {
         for (i, start) in (0..x.len() / n * n).step_by(n).enumerate() {
             let (x, y) = (&x[start..], &mut y[start..]);
             let [sum] = sums(n, &Values(x));
@@ -323,7 +318,7 @@ impl<T: Scalar> Kernel for LayerForward<'_, T> {
             scale_and_shift(weight, bias, y);
         }
     }
-}
+);
 
 /// x̂ of a group.
 #[inline(always)]
@@ -355,17 +350,8 @@ pub fn layer_backward<T: Scalar>(
     let parts = x.chunks(rows * n).zip(dy.chunks(rows * n)).zip(dx.chunks_mut(rows * n)).enumerate();
     parallel::for_each(parts, |(i, ((x, dy), dx))| {
         let normal = normal.groups(i * rows, x.len() / n);
-        simd::run(LayerBackward { x, dy, columns: n, weight, normal, dx });
+        layer_backward_rows(x, dy, n, weight, normal, dx);
     });
-}
-
-struct LayerBackward<'a, T> {
-    x: &'a [T],
-    dy: &'a [T],
-    columns: usize,
-    weight: &'a [T],
-    normal: Normal<&'a [T]>,
-    dx: &'a mut [T],
 }
 
 /// g and g x̂ of a group.
@@ -392,11 +378,15 @@ impl<T: Scalar> Terms<T, 2> for Products<'_, T> {
     }
 }
 
-impl<T: Scalar> Kernel for LayerBackward<'_, T> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self) {
-        let Self { x, dy, columns: n, weight, normal, dx } = self;
+kernel!(
+    fn layer_backward_rows<T: Scalar>(
+        x: &[T],
+        dy: &[T],
+        n: usize,
+        weight: &[T],
+        normal: Normal<&[T]>,
+        dx: &mut [T],
+    ) {
         for (i, start) in (0..x.len() / n * n).step_by(n).enumerate() {
             let (x, dy, dx) = (&x[start..][..n], &dy[start..][..n], &mut dx[start..][..n]);
             dx.copy_from_slice(dy);
@@ -408,7 +398,7 @@ impl<T: Scalar> Kernel for LayerBackward<'_, T> {
             dx.iter_mut().for_each(|dx| *dx *= own.scale);
         }
     }
-}
+);
 
 /// g ← g − mean of g − x̂ · mean of g x̂
 #[inline(always)]
@@ -430,7 +420,7 @@ pub fn add_layer_sums<T: Scalar>(
     let (n, len) = (columns.max(1), columns_of_task(columns, x.len()));
     let terms = OfRows { x, dy, columns: n, normal };
     parallel::for_each(dw.chunks_mut(len).zip(db.chunks_mut(len)).enumerate(), |(i, (dw, db))| {
-        simd::run(AddSums { rows: x.len() / n, first: i * len, terms: &terms, dw, db });
+        add_column_sums(x.len() / n, i * len, &terms, dw, db);
     });
 }
 
@@ -485,19 +475,14 @@ impl<T: Scalar> ColumnTerms<T, 2> for OfColumns<'_, T> {
     }
 }
 
-struct AddSums<'a, T, C> {
-    rows: usize,
-    first: usize,
-    terms: &'a C,
-    dw: &'a mut [T],
-    db: &'a mut [T],
-}
-
-impl<T: Scalar, C: ColumnTerms<T, 2>> Kernel for AddSums<'_, T, C> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self) {
-        let Self { rows, first, terms, dw, db } = self;
+kernel!(
+    fn add_column_sums<T: Scalar, C: ColumnTerms<T, 2>>(
+        rows: usize,
+        first: usize,
+        terms: &C,
+        dw: &mut [T],
+        db: &mut [T],
+    ) {
         column_sums(rows, first, dw.len(), terms, |at, [sums, products]| {
             // Added before it is rounded.
             let add = |to: &mut [T], sums: &[f64; CHUNK]| {
@@ -507,7 +492,7 @@ impl<T: Scalar, C: ColumnTerms<T, 2>> Kernel for AddSums<'_, T, C> {
             add(&mut dw[at..], products);
         });
     }
-}
+);
 
 /// The sizes of a batch norm: x is `[samples, channels, plane]`. All slices of channels have `channels`
 /// elements; weights and biases may be empty.
@@ -555,7 +540,7 @@ impl Channels {
         let parts = normal.zip(variance.chunks_mut(len)).enumerate();
         parallel::for_each(parts, |(i, (((mean, rest), scale), variance))| {
             let normal = Normal { mean, rest, scale };
-            simd::run(ChannelMoments { sizes: self, first: i * len, x, epsilon, normal, variance });
+            channel_moments(self, i * len, x, epsilon, normal, variance);
         });
     }
 
@@ -563,7 +548,7 @@ impl Channels {
     pub fn forward<T: Scalar>(self, x: &[T], normal: Normal<&[T]>, [weight, bias]: [&[T]; 2], y: &mut [T]) {
         let len = self.elements_of_task();
         parallel::for_each(x.chunks(len).zip(y.chunks_mut(len)), |(x, y)| {
-            simd::run(ChannelForward { sizes: self, x, normal, weight, bias, y });
+            channel_forward(self, x, normal, weight, bias, y);
         });
     }
 
@@ -572,7 +557,7 @@ impl Channels {
         let len = self.of_task();
         let parts = dw.chunks_mut(len).zip(db.chunks_mut(len)).enumerate();
         parallel::for_each(parts, |(i, (dw, db))| {
-            simd::run(ChannelSums { sizes: self, first: i * len, x, dy, normal, dw, db });
+            channel_sums(self, i * len, x, dy, normal, dw, db);
         });
     }
 
@@ -588,18 +573,9 @@ impl Channels {
     ) {
         let len = self.elements_of_task();
         parallel::for_each(x.chunks(len).zip(dy.chunks(len)).zip(dx.chunks_mut(len)), |((x, dy), dx)| {
-            simd::run(ChannelBackward { sizes: self, x, dy, normal, weight, sums, dx });
+            channel_backward(self, x, dy, normal, weight, sums, dx);
         });
     }
-}
-
-struct ChannelMoments<'a, T> {
-    sizes: Channels,
-    first: usize,
-    x: &'a [T],
-    epsilon: f64,
-    normal: Normal<&'a mut [T]>,
-    variance: &'a mut [T],
 }
 
 /// x, or d and d² from the mean of each column.
@@ -639,11 +615,16 @@ impl<T: Scalar> ColumnTerms<T, 2> for ColumnDeviations<'_, T> {
     }
 }
 
-impl<T: Scalar> Kernel for ChannelMoments<'_, T> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self) {
-        let Self { sizes, first, x, epsilon, normal: Normal { mean, rest, scale }, variance } = self;
+kernel!(
+    fn channel_moments<T: Scalar>(
+        sizes: Channels,
+        first: usize,
+        x: &[T],
+        epsilon: f64,
+        normal: Normal<&mut [T]>,
+        variance: &mut [T],
+    ) {
+        let Normal { mean, rest, scale } = normal;
         let m = sizes.group();
         let mut write = |j: usize, mean: T, sums| {
             let moments = Moments::new(m, mean, sums);
@@ -670,7 +651,7 @@ impl<T: Scalar> Kernel for ChannelMoments<'_, T> {
             write(j, *mean, plane_sums(sizes, |i| Deviations(planes(i), *mean)));
         }
     }
-}
+);
 
 /// Σ over the planes of all samples.
 #[inline(always)]
@@ -686,15 +667,6 @@ fn plane_sums<T: Scalar, P: Terms<T, K>, const K: usize>(
     totals.map(|total| total.total())
 }
 
-struct ChannelForward<'a, T> {
-    sizes: Channels,
-    x: &'a [T],
-    normal: Normal<&'a [T]>,
-    weight: &'a [T],
-    bias: &'a [T],
-    y: &'a mut [T],
-}
-
 /// Element j, or what is meant where there are none.
 #[inline(always)]
 fn of<T: Scalar>(values: &[T], j: usize, default: T) -> T {
@@ -708,11 +680,16 @@ fn normals<T: Scalar>(normal: Normal<&[T]>, x: &[T]) -> impl Iterator<Item = T> 
     x.iter().zip(own).map(|(&x, ((&mean, &rest), &scale))| Normal { mean, rest, scale }.of_one(x))
 }
 
-impl<T: Scalar> Kernel for ChannelForward<'_, T> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self) {
-        let Self { sizes: Channels { channels, plane, .. }, x, normal, weight, bias, y } = self;
+kernel!(
+    fn channel_forward<T: Scalar>(
+        sizes: Channels,
+        x: &[T],
+        normal: Normal<&[T]>,
+        weight: &[T],
+        bias: &[T],
+        y: &mut [T],
+    ) {
+        let Channels { channels, plane, .. } = sizes;
         let samples = x.len() / (channels * plane).max(1);
         if plane == 1 {
             for i in 0..samples {
@@ -730,23 +707,18 @@ impl<T: Scalar> Kernel for ChannelForward<'_, T> {
             }
         }
     }
-}
+);
 
-struct ChannelSums<'a, T> {
-    sizes: Channels,
-    first: usize,
-    x: &'a [T],
-    dy: &'a [T],
-    normal: Normal<&'a [T]>,
-    dw: &'a mut [T],
-    db: &'a mut [T],
-}
-
-impl<T: Scalar> Kernel for ChannelSums<'_, T> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self) {
-        let Self { sizes, first, x, dy, normal, dw, db } = self;
+kernel!(
+    fn channel_sums<T: Scalar>(
+        sizes: Channels,
+        first: usize,
+        x: &[T],
+        dy: &[T],
+        normal: Normal<&[T]>,
+        dw: &mut [T],
+        db: &mut [T],
+    ) {
         if sizes.plane == 1 {
             let terms = OfColumns { x, dy, columns: sizes.channels, normal };
             column_sums(sizes.samples, first, dw.len(), &terms, |at, [sums, products]| {
@@ -763,23 +735,18 @@ impl<T: Scalar> Kernel for ChannelSums<'_, T> {
             [*db, *dw] = plane_sums(sizes, terms).map(T::from_f64);
         }
     }
-}
+);
 
-struct ChannelBackward<'a, T> {
-    sizes: Channels,
-    x: &'a [T],
-    dy: &'a [T],
-    normal: Normal<&'a [T]>,
-    weight: &'a [T],
-    sums: Option<[&'a [T]; 2]>,
-    dx: &'a mut [T],
-}
-
-impl<T: Scalar> Kernel for ChannelBackward<'_, T> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self) {
-        let Self { sizes, x, dy, normal, weight, sums, dx } = self;
+kernel!(
+    fn channel_backward<T: Scalar>(
+        sizes: Channels,
+        x: &[T],
+        dy: &[T],
+        normal: Normal<&[T]>,
+        weight: &[T],
+        sums: Option<[&[T]; 2]>,
+        dx: &mut [T],
+    ) {
         let Channels { channels, plane, .. } = sizes;
         let m = T::from_f64(sizes.group() as f64);
         let samples = x.len() / (channels * plane).max(1);
@@ -813,12 +780,12 @@ impl<T: Scalar> Kernel for ChannelBackward<'_, T> {
             }
         }
     }
-}
+);
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simd::run_at;
+    use crate::simd::at_level;
 
     const EPSILON: f64 = 1e-5;
 
@@ -963,9 +930,7 @@ mod tests {
             let mut y = vec![0.0; x.len()];
             let normal = Normal { mean: &mut mean[..], rest: &mut rest[..], scale: &mut scale[..] };
             let (weight, bias) = (&[][..], &[][..]);
-            let kernel =
-                LayerForward { x: &x, columns: 37, epsilon: EPSILON, weight, bias, normal, y: &mut y };
-            run_at(level, kernel).map(|()| y)
+            at_level(level, || layer_forward_rows(&x, 37, EPSILON, weight, bias, normal, &mut y)).map(|()| y)
         };
         let expected = run("baseline");
         for level in ["avx2", "avx512"] {

@@ -10,7 +10,7 @@
 use crate::kernels::exp;
 use crate::kernels::row::{self, CHUNK, GROUP, Transposed};
 use crate::scalar::Scalar;
-use crate::simd::{self, Kernel, Simd};
+use crate::simd::{self, Kernel, Simd, kernel};
 
 /// Which of the two functions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,8 +107,8 @@ pub fn backward<T: Scalar>(y: &[T], dy: &[T], dx: &mut [T], columns: usize, rule
     let len = y.len().min(dy.len()).min(dx.len()) / columns.max(1) * columns;
     let (y, dy, dx) = (&y[..len], &dy[..len], &mut dx[..len]);
     match rule {
-        Rule::Softmax => simd::run(Backward { columns, y, dy, dx, rule: OfSoftmax }),
-        Rule::LogSoftmax => simd::run(Backward { columns, y, dy, dx, rule: OfLogSoftmax }),
+        Rule::Softmax => backward_rows(columns, y, dy, dx, OfSoftmax),
+        Rule::LogSoftmax => backward_rows(columns, y, dy, dx, OfLogSoftmax),
     }
 }
 
@@ -408,19 +408,8 @@ impl RowRule for OfLogSoftmax {
     }
 }
 
-struct Backward<'a, T, R> {
-    columns: usize,
-    y: &'a [T],
-    dy: &'a [T],
-    dx: &'a mut [T],
-    rule: R,
-}
-
-impl<T: Scalar, R: RowRule> Kernel for Backward<'_, T, R> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self) {
-        let Self { columns, y, dy, dx, rule } = self;
+kernel!(
+    fn backward_rows<T: Scalar, R: RowRule>(columns: usize, y: &[T], dy: &[T], dx: &mut [T], rule: R) {
         for start in (0..y.len()).step_by(columns.max(1)) {
             let (y, dy, dx) = (&y[start..], &dy[start..], &mut dx[start..]);
             let mut sums = [T::ZERO; CHUNK];
@@ -438,7 +427,7 @@ impl<T: Scalar, R: RowRule> Kernel for Backward<'_, T, R> {
             }
         }
     }
-}
+);
 
 #[cfg(test)]
 mod tests {

@@ -8,7 +8,7 @@
 
 use crate::kernels::row::{self, CHUNK};
 use crate::scalar::Scalar;
-use crate::simd::{self, Kernel, Simd};
+use crate::simd::{self, Kernel, Simd, kernel};
 
 /// Terms that are added in the element's type.
 pub const RUN: usize = 8;
@@ -25,17 +25,6 @@ const BLOCK: usize = 4096;
 /// ```
 pub fn sum<T: Scalar>(x: &[T]) -> T {
     T::from_f64(simd::run(Sum(x)))
-}
-
-/// Σ xᵢ², in f64: what a norm is the root of.
-///
-/// ```
-/// use backrule_tensor::kernels::sum::sum_of_squares;
-///
-/// assert_eq!(sum_of_squares(&[3.0_f32, 4.0]), 25.0);
-/// ```
-pub fn sum_of_squares<T: Scalar>(x: &[T]) -> f64 {
-    simd::run(SumOfSquares(x))
 }
 
 /// Sums of parts, which are added as a balanced tree: ((a + b) + (c + d)) + e.
@@ -123,14 +112,16 @@ fn add_run<T: Scalar>(rows: &[[T; CHUNK]], totals: &mut [f64; CHUNK]) {
     totals.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum.to_f64());
 }
 
-/// Σ xᵢ² in f64.
-struct SumOfSquares<'a, T>(&'a [T]);
-
-impl<T: Scalar> Kernel for SumOfSquares<'_, T> {
-    type Output = f64;
-    #[inline(always)]
-    fn run<S: Simd>(self) -> f64 {
-        in_blocks(self.0, |x| {
+kernel!(
+    /// Σ xᵢ², in f64: what a norm is the root of.
+    ///
+    /// ```
+    /// use backrule_tensor::kernels::sum::sum_of_squares;
+    ///
+    /// assert_eq!(sum_of_squares(&[3.0_f32, 4.0]), 25.0);
+    /// ```
+    pub fn sum_of_squares<T: Scalar>(x: &[T]) -> f64 {
+        in_blocks(x, |x| {
             let mut totals = [0.0; CHUNK];
             let (rows, rest) = x.as_chunks::<CHUNK>();
             for row in rows {
@@ -140,7 +131,7 @@ impl<T: Scalar> Kernel for SumOfSquares<'_, T> {
             totals
         })
     }
-}
+);
 
 #[inline(always)]
 fn in_blocks<T: Scalar>(x: &[T], totals: impl Fn(&[T]) -> [f64; CHUNK]) -> f64 {
@@ -158,7 +149,7 @@ fn in_blocks<T: Scalar>(x: &[T], totals: impl Fn(&[T]) -> [f64; CHUNK]) -> f64 {
 mod tests {
     use super::*;
     use crate::Tensor;
-    use crate::simd::run_at;
+    use crate::simd::at_level;
 
     const TERMS: usize = 20_000_000;
 
@@ -224,10 +215,11 @@ mod tests {
     #[test]
     fn instruction_sets_agree() {
         let x: Vec<f32> = (0..10_007).map(|i| ((i * 7919) % 997) as f32 * 0.02 - 7.0).collect();
-        let expected = (run_at("baseline", Sum(&x)), run_at("baseline", SumOfSquares(&x)));
+        let sums = || (simd::run(Sum(&x)), sum_of_squares(&x));
+        let expected = at_level("baseline", sums);
         for level in ["avx2", "avx512"] {
-            let got = (run_at(level, Sum(&x)), run_at(level, SumOfSquares(&x)));
-            assert!(got.0.is_none() || got == expected, "{level}");
+            let got = at_level(level, sums);
+            assert!(got.is_none() || got == expected, "{level}");
         }
     }
 

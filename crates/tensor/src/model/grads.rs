@@ -2,13 +2,14 @@ use std::fmt::{self, Debug, Formatter};
 use std::ops::{Deref, DerefMut};
 
 use crate::error::{ConfigError, Place, ShapeError, TensorError};
+use crate::kernels::sum::sum_of_squares;
 use crate::model::grad::Grad;
 use crate::model::layout::Layout;
 use crate::model::path::Path;
 use crate::model::role::Role;
 use crate::model::visit::NamedTensors;
 use crate::scalar::Scalar;
-use crate::simd::{self, Kernel, Simd};
+use crate::simd::kernel;
 use crate::{parallel, readable};
 
 /// The gradients of a network: one [`Grad`] for every tensor, in visit order.
@@ -89,7 +90,7 @@ impl<T: Scalar> Grads<T> {
     /// threads.
     pub fn norm(&self) -> f64 {
         // From 0: the sum of no numbers is −0.
-        self.parameters().map(|(_, values)| sum_of_squares(values)).fold(0.0, |sum, x| sum + x).sqrt()
+        self.parameters().map(|(_, values)| squares(values)).fold(0.0, |sum, x| sum + x).sqrt()
     }
 
     /// Scales the gradients of all parameters by most / (norm + 10⁻⁶) where that is below 1, as PyTorch's
@@ -139,7 +140,7 @@ impl<T: Scalar> Grads<T> {
         let most = T::from_f64(most);
         for values in self.parameters_mut().filter_map(Grad::get_mut) {
             let chunks = values.as_mut_slice().chunks_mut(BLOCK);
-            parallel::for_each(chunks, |chunk| simd::run(Clamp(chunk, most)));
+            parallel::for_each(chunks, |chunk| clamp(chunk, most));
         }
         Ok(())
     }
@@ -217,54 +218,23 @@ fn check_limit(what: &'static str, most: f64) -> Result<f64, ConfigError> {
 const BLOCK: usize = 1 << 14;
 /// Blocks that threads may share.
 const BLOCKS: usize = 64;
-/// Partial sums of a block: as many as fill two registers of AVX-512.
-const SUMS: usize = 16;
 
-/// In blocks, whose sums are added in their order.
-fn sum_of_squares<T: Scalar>(values: &[T]) -> f64 {
+/// Σ x², in blocks whose sums are added in their order.
+fn squares<T: Scalar>(values: &[T]) -> f64 {
     let mut total = 0.0;
     for blocks in values.chunks(BLOCK * BLOCKS) {
         let mut sums = [0.0; BLOCKS];
         parallel::for_each(blocks.chunks(BLOCK).zip(&mut sums), |(block, sum)| {
-            *sum = simd::run(Squares(block));
+            *sum = sum_of_squares(block);
         });
         total += sums.iter().take(blocks.len().div_ceil(BLOCK)).sum::<f64>();
     }
     total
 }
 
-/// Σ x².
-struct Squares<'a, T>(&'a [T]);
-
-impl<T: Scalar> Kernel for Squares<'_, T> {
-    type Output = f64;
-
-    #[inline(always)]
-    fn run<S: Simd>(self) -> f64 {
-        let (chunks, rest) = self.0.as_chunks::<SUMS>();
-        let mut sums = [0.0; SUMS];
-        for chunk in chunks {
-            for (sum, x) in sums.iter_mut().zip(chunk) {
-                let x = x.to_f64();
-                *sum += x * x;
-            }
-        }
-        for (sum, x) in sums.iter_mut().zip(rest) {
-            *sum += x.to_f64() * x.to_f64();
-        }
-        sums.iter().sum()
-    }
-}
-
-/// Moves every x into −most ..= most.
-struct Clamp<'a, T>(&'a mut [T], T);
-
-impl<T: Scalar> Kernel for Clamp<'_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self) {
-        let Self(values, most) = self;
+kernel!(
+    /// Moves every x into −most ..= most.
+    fn clamp<T: Scalar>(values: &mut [T], most: T) {
         for x in values {
             *x = if *x > most {
                 most
@@ -275,7 +245,7 @@ impl<T: Scalar> Kernel for Clamp<'_, T> {
             };
         }
     }
-}
+);
 
 /// Why gradients were not clipped. They are as they were.
 #[derive(Clone, PartialEq, thiserror::Error)]

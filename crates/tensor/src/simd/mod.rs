@@ -36,6 +36,35 @@ mod x86_64;
 
 use crate::simd::vector::{Element, Registers};
 
+/// A function whose body is compiled once for each instruction set: a [`Kernel`] of its arguments, and the call of [`run`].
+/// In the body, `S` is the instruction set.
+macro_rules! kernel {
+    (
+        $(#[$attribute:meta])*
+        $visibility:vis fn $name:ident<$($G:ident: $bound:path),+>($($x:ident: $t:ty),+ $(,)?) $(-> $output:ty)?
+        $body:block
+    ) => {
+        $(#[$attribute])*
+        $visibility fn $name<$($G: $bound),+>($($x: $t),+) $(-> $output)? {
+            struct Arguments<A>(A);
+
+            impl<$($G: $bound),+> $crate::simd::Kernel for Arguments<($($t,)+)> {
+                type Output = kernel!(@output $($output)?);
+                #[inline(always)]
+                fn run<S: $crate::simd::Simd>(self) -> Self::Output {
+                    let ($($x,)+) = self.0;
+                    $body
+                }
+            }
+
+            $crate::simd::run(Arguments(($($x,)+)))
+        }
+    };
+    (@output) => { () };
+    (@output $output:ty) => { $output };
+}
+pub(crate) use kernel;
+
 /// A computation that is compiled once for each instruction set.
 pub trait Kernel {
     /// What it gives.
@@ -141,7 +170,7 @@ pub fn level() -> &'static str {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Level {
     Baseline,
     Avx2,
@@ -158,8 +187,23 @@ mod level {
     const UNKNOWN: u8 = 0;
     static LEVEL: AtomicU8 = AtomicU8::new(UNKNOWN);
 
+    #[cfg(test)]
+    thread_local! {
+        /// What a test asks for.
+        pub(super) static HERE: std::cell::Cell<Option<Level>> = const { std::cell::Cell::new(None) };
+    }
+
     #[inline]
     pub(super) fn get() -> Level {
+        #[cfg(test)]
+        if let Some(level) = HERE.get() {
+            return level;
+        }
+        of_machine()
+    }
+
+    #[inline]
+    pub(super) fn of_machine() -> Level {
         match LEVEL.load(Relaxed) {
             1 => Level::Baseline,
             2 => Level::Avx2,
@@ -219,20 +263,25 @@ fn avx2<K: Kernel>(kernel: K) -> K::Output {
     kernel.run::<Avx2>()
 }
 
-/// Runs a kernel as [`run`] would on a processor that has nothing newer than `level`, if this one has that:
-/// for tests that compare instruction sets.
+/// The same for a kernel.
 #[cfg(test)]
 pub(crate) fn run_at<K: Kernel>(level: &str, kernel: K) -> Option<K::Output> {
-    match level {
-        "baseline" => Some(kernel.run::<Baseline>()),
-        #[cfg(target_arch = "x86_64")]
-        #[expect(unsafe_code, reason = "as in `run`")]
-        // SAFETY: as in `run`.
-        "avx2" if level::get() != Level::Baseline => Some(unsafe { avx2(kernel) }),
-        #[cfg(target_arch = "x86_64")]
-        #[expect(unsafe_code, reason = "as in `run`")]
-        // SAFETY: as in `run`.
-        "avx512" if level::get() == Level::Avx512 => Some(unsafe { avx512(kernel) }),
-        _ => None,
-    }
+    at_level(level, || run(kernel))
+}
+
+/// Runs kernels as on a processor that has nothing newer than `level`, if this one has that: for tests that compare
+/// instruction sets. Other threads keep theirs.
+#[cfg(test)]
+pub(crate) fn at_level<R>(level: &str, f: impl FnOnce() -> R) -> Option<R> {
+    let level = match level {
+        "baseline" => Level::Baseline,
+        "avx2" => Level::Avx2,
+        _ => Level::Avx512,
+    };
+    level::of_machine().ge(&level).then(|| {
+        level::HERE.set(Some(level));
+        let result = f();
+        level::HERE.set(None);
+        result
+    })
 }

@@ -2,64 +2,44 @@
 
 use crate::error::{ShapeError, TensorError};
 use crate::scalar::Scalar;
-use crate::simd::{self, Kernel, Simd};
+use crate::simd::kernel;
 use crate::tensor::Tensor;
 
-/// xᵢ ← f(xᵢ)
-struct Apply<'a, T, F>(&'a mut [T], F);
-
-impl<T: Scalar, F: Fn(T) -> T> Kernel for Apply<'_, T, F> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self) {
-        let Self(x, f) = self;
+kernel!(
+    /// xᵢ ← f(xᵢ)
+    fn apply_to<T: Scalar, F: Fn(T) -> T>(x: &mut [T], f: F) {
         for x in x {
             *x = f(*x);
         }
     }
-}
+);
 
-/// yᵢ = f(xᵢ)
-struct Map<'a, T, F>(&'a [T], &'a mut [T], F);
-
-impl<T: Scalar, F: Fn(T) -> T> Kernel for Map<'_, T, F> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self) {
-        let Self(x, y, f) = self;
+kernel!(
+    /// yᵢ = f(xᵢ)
+    fn map<T: Scalar, F: Fn(T) -> T>(x: &[T], y: &mut [T], f: F) {
         for (y, &x) in y.iter_mut().zip(x) {
             *y = f(x);
         }
     }
-}
+);
 
-/// yᵢ = f(aᵢ, bᵢ)
-struct Zip<'a, T, F>(&'a [T], &'a [T], &'a mut [T], F);
-
-impl<T: Scalar, F: Fn(T, T) -> T> Kernel for Zip<'_, T, F> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self) {
-        let Self(a, b, y, f) = self;
+kernel!(
+    /// yᵢ = f(aᵢ, bᵢ)
+    fn zip<T: Scalar, F: Fn(T, T) -> T>(a: &[T], b: &[T], y: &mut [T], f: F) {
         for ((y, &a), &b) in y.iter_mut().zip(a).zip(b) {
             *y = f(a, b);
         }
     }
-}
+);
 
-/// yᵢ ← yᵢ + xᵢ
-struct Add<'a, T>(&'a [T], &'a mut [T]);
-
-impl<T: Scalar> Kernel for Add<'_, T> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self) {
-        let Self(x, y) = self;
+kernel!(
+    /// yᵢ ← yᵢ + xᵢ
+    fn add<T: Scalar>(x: &[T], y: &mut [T]) {
         for (y, &x) in y.iter_mut().zip(x) {
             *y += x;
         }
     }
-}
+);
 
 /// xᵢ ← f(xᵢ)
 ///
@@ -69,7 +49,7 @@ impl<T: Scalar> Kernel for Add<'_, T> {
 /// assert_eq!(x, [1.0, 4.0]);
 /// ```
 pub fn apply<T: Scalar>(x: &mut [T], f: impl Fn(T) -> T) {
-    simd::run(Apply(x, f));
+    apply_to(x, f);
 }
 
 impl<T: Scalar> Tensor<T> {
@@ -99,7 +79,7 @@ impl<T: Scalar> Tensor<T> {
     /// When there is no memory for y, which is unchanged then.
     pub fn map_from(&mut self, x: &Self, f: impl Fn(T) -> T) -> Result<(), TensorError> {
         self.resize_for("element-wise operation", x.shape())?;
-        simd::run(Map(x.as_slice(), self.as_mut_slice(), f));
+        map(x.as_slice(), self.as_mut_slice(), f);
         Ok(())
     }
 
@@ -120,7 +100,7 @@ impl<T: Scalar> Tensor<T> {
     pub fn zip_from(&mut self, a: &Self, b: &Self, f: impl Fn(T, T) -> T) -> Result<(), TensorError> {
         a.expect_shape_of(b, "element-wise operation")?;
         self.resize_for("element-wise operation", a.shape())?;
-        simd::run(Zip(a.as_slice(), b.as_slice(), self.as_mut_slice(), f));
+        zip(a.as_slice(), b.as_slice(), self.as_mut_slice(), f);
         Ok(())
     }
 
@@ -130,7 +110,7 @@ impl<T: Scalar> Tensor<T> {
     /// When the shapes differ; y is unchanged then.
     pub fn add(&mut self, x: &Self) -> Result<(), ShapeError> {
         x.expect_shape_of(self, "addition")?;
-        simd::run(Add(x.as_slice(), self.as_mut_slice()));
+        add(x.as_slice(), self.as_mut_slice());
         Ok(())
     }
 
