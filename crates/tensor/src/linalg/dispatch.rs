@@ -152,7 +152,8 @@ fn shared<T: GemmElement>(whole: &mut Product<'_, T>) -> Result<(), MemoryError>
         let parts = c.chunks_mut((rows * ldc).max(1)).zip(buffer.chunks_mut(len)).enumerate();
         parallel::for_each(parts, |(task, (c, buffer))| {
             let first = task * rows;
-            run(&mut Product { form, sizes, strides, first, a, b, initial, epilogue, c }, buffer);
+            let rows = rows.min(sizes[0] - first);
+            run(&mut Product { form, sizes, strides, first, rows, a, b, initial, epilogue, c }, buffer);
         });
     })
 }

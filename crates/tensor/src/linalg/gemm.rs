@@ -34,7 +34,7 @@ use crate::linalg::ger::ger;
 use crate::linalg::microkernel::{Strided, Tiles, write_elements};
 use crate::linalg::pack::{pack, pack_transposed};
 use crate::linalg::product::{
-    Blocks, EPILOGUE, FEW_COLUMNS, Form, Initial, LOW, Product, WIDEST, is_ger, is_gevm, range_by,
+    Blocks, EPILOGUE, FEW_COLUMNS, Form, Initial, LOW, Product, WIDEST, is_ger, is_gevm, range_by, rows_mut,
 };
 use crate::scalar::Scalar;
 use crate::simd::{Kernel, Simd};
@@ -88,24 +88,23 @@ impl<T: Scalar> Product<'_, T> {
         if self.c.is_empty() {
             return;
         }
-        let rows = self.rows();
-        let &mut Self { form, sizes, strides, first, a, b, initial, epilogue, ref mut c } = self;
+        let &mut Self { form, sizes, strides, first, rows, a, b, initial, epilogue, ref mut c } = self;
         let ([_, n, k], [lda, ldb, ldc]) = (sizes, strides);
         if k == 0 {
-            for c in c.chunks_mut(ldc) {
+            for c in rows_mut(c, n, ldc) {
                 for j in 0..n {
                     write_elements::<T, S>(&[T::ZERO], initial, &mut c[j..=j], j);
                 }
             }
         } else if is_ger(form, sizes, strides) {
             let step = if let Form::Tn = form { 1 } else { lda };
-            for (i, c) in c.chunks_mut(ldc).enumerate() {
-                ger::<T, S>(a[(first + i) * step], &b[..n], initial, &mut c[..n]);
+            for (i, c) in (first..).zip(rows_mut(c, n, ldc)) {
+                ger::<T, S>(a[i * step], &b[..n], initial, c);
             }
         } else if is_gevm(form, sizes, strides, rows) {
             let kc = form.block();
-            for (i, c) in c.chunks_mut(ldc).enumerate() {
-                let (a, c) = (&a[(first + i) * lda..][..k], &mut c[..n]);
+            for (i, c) in (first..).zip(rows_mut(c, n, ldc)) {
+                let a = &a[i * lda..][..k];
                 for p in range_by(0, k, kc) {
                     let initial = if p == 0 { initial } else { Initial::Beta(T::ONE) };
                     gevm::<T, S>(&a[p..][..kc.min(k - p)], &b[p * ldb..], ldb, initial, c);
@@ -123,11 +122,11 @@ impl<T: Scalar> Product<'_, T> {
     /// The loops of the picture above.
     #[inline(always)]
     fn blocks<S: Simd, const MR: usize, const AW: usize, const NR: usize>(&mut self, buffer: &mut [T]) {
-        let rows = self.rows();
-        let &mut Self { form, sizes: [m, n, k], strides, first, a, b, initial, epilogue, ref mut c } = self;
+        let &mut Self { form, sizes, strides, first, rows, a, b, initial, epilogue, ref mut c } = self;
+        let [m, n, k] = sizes;
         let [lda, ldb, ldc] = strides;
         let kc = form.block();
-        let Blocks { columns: nc, terms: depth } = Blocks::of(form, [m, n, k]);
+        let Blocks { columns: nc, terms: depth } = Blocks::of(form, sizes);
         let skip = buffer.as_ptr().align_offset(64).min(WIDEST);
         let b_len = nc * depth;
         let (panels, columns) = buffer[skip..].split_at_mut(b_len);
@@ -156,10 +155,11 @@ impl<T: Scalar> Product<'_, T> {
                 }
                 // Tiles of about the same height: 13 rows are 5, 4 and 4 rather than 6, 6 and 1.
                 let tiles = rows.div_ceil(MR);
-                let row = |tile: usize| tile * rows / tiles;
-                let (last, count, mut finished) = (p + depth == k, rows, 0);
-                for tile in 0..tiles {
-                    let (i, height) = (row(tile), row(tile + 1) - row(tile));
+                let (last, count, mut finished, mut end) = (p + depth == k, rows, 0, 0);
+                for tile in 1..=tiles {
+                    let i = end;
+                    end = if tile == tiles { count } else { tile * count / tiles };
+                    let height = end - i;
                     let (rows, row, term) = match form {
                         Form::Nn | Form::Nt => (&a[(first + i) * lda + p..], lda, 1),
                         Form::Tn => (&a[p * lda + first + i..], 1, lda),
@@ -188,7 +188,6 @@ impl<T: Scalar> Product<'_, T> {
                     let tiles = Tiles::<'_, T, NR> { a, depth, panels, initial, n, ldc, j, nc };
                     tiles.compute::<S, MR, AW>(height, &mut c[i * ldc..], &mut edge);
                     // These rows are still in the first-level cache.
-                    let end = i + height;
                     if let Some(epilogue) = epilogue
                         && last
                         && ((end - finished) * nc >= EPILOGUE || end == count)

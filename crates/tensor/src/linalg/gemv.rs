@@ -13,8 +13,8 @@ impl<T: Scalar> Kernel for Gemv<'_, '_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self) {
-        let &mut Product { form, sizes: [_, n, k], strides, first, a, b, initial, epilogue, ref mut c } =
-            self.0;
+        let &mut Product { form, sizes, strides, first, a, b, initial, epilogue, ref mut c, .. } = self.0;
+        let [_, n, k] = sizes;
         let [lda, ldb, ldc] = strides;
         let (a, kc) = (&a[first * lda..], form.block());
         for p in range_by(0, k, kc) {

@@ -261,7 +261,18 @@ fn product_of_mats<T: Scalar>(
     }
     let strides = [a.row_stride(), b.row_stride(), c.row_stride()];
     let (a, b, c) = (a.elements(), b.elements(), c.into_elements());
-    Ok(compute(&mut Product { form, sizes: [m, n, k], strides, first: 0, a, b, initial, epilogue, c })?)
+    Ok(compute(&mut Product {
+        form,
+        sizes: [m, n, k],
+        strides,
+        first: 0,
+        rows: m,
+        a,
+        b,
+        initial,
+        epilogue,
+        c,
+    })?)
 }
 
 impl<T: Scalar> Tensor<T> {
@@ -384,7 +395,7 @@ fn product<T: Scalar>(
     };
     let (a, b, c) = (a.as_slice(), b.as_slice(), c.as_mut_slice());
     let strides = form.strides(sizes);
-    Ok(compute(&mut Product { form, sizes, strides, first: 0, a, b, initial, epilogue, c })?)
+    Ok(compute(&mut Product { form, sizes, strides, first: 0, rows: sizes[0], a, b, initial, epilogue, c })?)
 }
 
 fn new_product<T: Scalar>(form: Form, a: &Tensor<T>, b: &Tensor<T>) -> Result<Tensor<T>, TensorError> {

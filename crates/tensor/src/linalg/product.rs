@@ -110,7 +110,7 @@ pub(super) const BLOCK: usize = 1 << 17;
 /// Elements of C for one call of the epilogue: they fit the first-level cache, and outweigh the call.
 pub(super) const EPILOGUE: usize = 2048;
 
-/// Rows of C = A·B + initial, from row `first` on: as many as `c` has. The whole product is m × n and sums
+/// `rows` rows of C = A·B + initial, from row `first` on. The whole product is m × n and sums
 /// over k terms. All buffers are row-major, and the caller has checked their lengths.
 pub(super) struct Product<'a, T> {
     pub(super) form: Form,
@@ -118,6 +118,7 @@ pub(super) struct Product<'a, T> {
     /// Elements from the start of a stored row to the next: of A, B and C (BLAS's lda, ldb, ldc).
     pub(super) strides: [usize; 3],
     pub(super) first: usize,
+    pub(super) rows: usize,
     pub(super) a: &'a [T],
     pub(super) b: &'a [T],
     pub(super) initial: Initial<'a, T>,
@@ -144,14 +145,7 @@ impl<T: Scalar> Product<'_, T> {
     /// How many elements of a buffer the product packs into.
     #[inline]
     pub(super) fn buffer_len(&self) -> usize {
-        if self.c.is_empty() { 0 } else { buffer_len(self.form, self.sizes, self.strides, self.rows()) }
-    }
-
-    /// The rows of `c`, which isn't empty. The last one may end where its columns do.
-    #[inline(always)]
-    pub(super) fn rows(&self) -> usize {
-        let ldc = self.strides[2];
-        (self.c.len() + (ldc - self.sizes[1])) / ldc
+        buffer_len(self.form, self.sizes, self.strides, self.rows)
     }
 
     /// Whether each element is one rounded multiplication: then all instruction sets give the same bits.
@@ -210,9 +204,23 @@ impl Blocks {
     #[inline(always)]
     pub(super) fn of(form: Form, [_, n, k]: [usize; 3]) -> Self {
         let kc = form.block();
-        let columns = (BLOCK / k.min(KC)).min(n).next_multiple_of(WIDEST);
-        Self { columns, terms: k.min((BLOCK / columns / kc).max(1) * kc) }
+        // Most products take no division: in a small one, three of them are a hundredth of its time.
+        let all = n.saturating_mul(k.min(KC)) <= BLOCK;
+        let columns = if all { n } else { BLOCK / k.min(KC) }.next_multiple_of(WIDEST);
+        let terms = if k <= kc { k } else { k.min((BLOCK / columns / kc).max(1) * kc) };
+        Self { columns, terms }
     }
+}
+
+/// The rows of `c`, of `n` elements, each `ldc` behind the one before. The last one may end where its columns do.
+#[inline(always)]
+pub(super) fn rows_mut<T>(c: &mut [T], n: usize, ldc: usize) -> impl Iterator<Item = &mut [T]> {
+    let mut rest = c;
+    std::iter::from_fn(move || {
+        let (row, others) = std::mem::take(&mut rest).split_at_mut_checked(n)?;
+        rest = others.get_mut(ldc - n..).unwrap_or_default();
+        Some(row)
+    })
 }
 
 /// `from`, `from` + `step`, … below `until`: `step_by` begins with a division.

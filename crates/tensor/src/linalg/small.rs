@@ -12,7 +12,7 @@ impl<T: Scalar> Kernel for Small<'_, '_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self) {
-        let &mut Product { form, sizes, strides, first, a, b, initial, epilogue, ref mut c } = self.0;
+        let &mut Product { form, sizes, strides, first, a, b, initial, epilogue, ref mut c, .. } = self.0;
         let ([_, n, k], [lda, ldb, _]) = (sizes, strides);
         let (a_row, a_term, b_column, b_term) = match form {
             Form::Nn => (lda, 1, 1, ldb),

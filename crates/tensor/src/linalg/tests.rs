@@ -31,7 +31,19 @@ mod kernels {
         c: &mut [T],
     ) {
         let strides = form.strides(sizes);
-        compute(&mut Product { form, sizes, strides, first: 0, a, b, initial, epilogue: None, c }).unwrap();
+        compute(&mut Product {
+            form,
+            sizes,
+            strides,
+            first: 0,
+            rows: sizes[0],
+            a,
+            b,
+            initial,
+            epilogue: None,
+            c,
+        })
+        .unwrap();
     }
 
     /// C for A and B that are given row-major and untransposed.
@@ -113,6 +125,7 @@ mod kernels {
                             sizes,
                             strides: form.strides(sizes),
                             first: 0,
+                            rows: m,
                             a: &a,
                             b: &b,
                             initial,
@@ -171,6 +184,7 @@ mod kernels {
                             sizes: [m, n, k],
                             strides: form.strides([m, n, k]),
                             first: 0,
+                            rows: m,
                             a: &a,
                             b: &b,
                             initial,
@@ -202,11 +216,21 @@ mod kernels {
             let (mut whole, mut parts) = (vec![0.0; m * n], vec![0.0; m * n]);
             gemm(form, [m, n, k], &a, &b, Initial::Zero, &mut whole);
             for (part, c) in parts.chunks_mut(5 * n).enumerate() {
-                let (first, initial) = (5 * part, Initial::Zero);
+                let (first, rows, initial) = (5 * part, c.len() / n, Initial::Zero);
                 let sizes = [m, n, k];
                 let strides = form.strides(sizes);
-                let product =
-                    &mut Product { form, sizes, strides, first, a: &a, b: &b, initial, epilogue: None, c };
+                let product = &mut Product {
+                    form,
+                    sizes,
+                    strides,
+                    first,
+                    rows,
+                    a: &a,
+                    b: &b,
+                    initial,
+                    epilogue: None,
+                    c,
+                };
                 let buffer = &mut vec![0.0; product.buffer_len()];
                 simd::run(Gemm { product, buffer });
             }
@@ -273,6 +297,7 @@ mod kernels {
                     sizes,
                     strides: form.strides(sizes),
                     first: 0,
+                    rows: m,
                     a: &a,
                     b: &b,
                     initial: Initial::Zero,

@@ -115,7 +115,7 @@ impl Simd for Baseline {
 }
 
 /// Runs `kernel` with the best instructions that this processor has.
-#[inline]
+#[inline(always)]
 pub fn run<K: Kernel>(kernel: K) -> K::Output {
     run_within(64, kernel)
 }
@@ -140,7 +140,7 @@ pub fn run<K: Kernel>(kernel: K) -> K::Output {
 /// assert!(simd::run_within(32, Bytes) <= 32);
 /// assert_eq!(simd::run_within(64, Bytes), simd::run(Bytes));
 /// ```
-#[inline]
+#[inline(always)]
 pub fn run_within<K: Kernel>(bytes: usize, kernel: K) -> K::Output {
     #[cfg(target_arch = "x86_64")]
     {

@@ -75,7 +75,10 @@ impl<T: Scalar> SumExp<T> for Sum<'_, T> {
         let Losses { loss, first, z, classes: n, target, ref mut dz, scale } = self.of;
         let (start, first) = (group.first * n, first + group.first);
         let (z, dz) = (&z[start..], dz.as_deref_mut().map(|dz| &mut dz[start..]));
-        let rows = short::Group { loss, z, dz, n, group, ln_sum: group.sum.map(softmax::ln), scale };
+        // Not `map`: of an array this long, it is a call of a function for the oldest processor.
+        let mut ln_sum = *group.sum;
+        ln_sum.iter_mut().for_each(|sum| *sum = softmax::ln(*sum));
+        let rows = short::Group { loss, z, dz, n, group, ln_sum, scale };
         self.l += match target {
             Target::Classes(labels) if loss.label_smoothing == 0.0 => {
                 rows.loss_to_labels::<S>(&labels[first..][..group.rows])
