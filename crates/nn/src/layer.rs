@@ -22,8 +22,24 @@ pub(crate) mod sealed {
     use crate::error::LayerError;
     use crate::layer::Layer;
 
-    /// What a walk over a container's children shows: name, child, the shapes of its inputs.
-    pub(crate) type Walk<'a, T> = dyn FnMut(&str, &dyn Layer<T>, &[Shape]) -> Result<(), LayerError> + 'a;
+    /// What a walk over a container's children shows of each.
+    pub struct Step<'a, T: Scalar> {
+        pub(crate) name: &'a str,
+        pub(crate) layer: &'a dyn Layer<T>,
+        /// The shapes of its inputs.
+        pub(crate) inputs: &'a [Shape],
+        /// The names of its inputs, where they aren't the child in front.
+        pub(crate) from: Option<&'a dyn Fn() -> String>,
+    }
+
+    impl<'a, T: Scalar> Step<'a, T> {
+        /// The child behind the one before, or the only one.
+        pub(crate) fn next(name: &'a str, layer: &'a dyn Layer<T>, inputs: &'a [Shape]) -> Self {
+            Self { name, layer, inputs, from: None }
+        }
+    }
+
+    pub(crate) type Walk<'a, T> = dyn FnMut(Step<'_, T>) -> Result<(), LayerError> + 'a;
 
     /// The key to the sealed methods.
     #[derive(Clone, Copy, Debug)]
@@ -251,7 +267,7 @@ pub trait Layer<T: Scalar>: NamedTensors<T> + BoxedClone<T> + Send + Sync + 'sta
         name.rsplit("::").next().unwrap_or(name)
     }
 
-    /// Shows every child with its name and the shapes that it gets for inputs of shapes `x`. `false`: it has none to show.
+    /// Shows every child, for inputs of shapes `x`. `false`: it has none to show.
     #[doc(hidden)]
     fn walk(&self, _: Sealed, x: &[Shape], visit: &mut Walk<'_, T>) -> Result<bool, LayerError> {
         let _ = (x, visit);

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use backrule_tensor::{IntoShape, Path, Role, Scalar, Shape};
+use backrule_tensor::{IntoShape, OptionValue, Path, Role, Scalar, Shape};
 
 use crate::catalogue::{describe, kind};
 use crate::error::LayerError;
@@ -12,7 +12,8 @@ use crate::layer::{Layer, MAX_OUTPUTS};
 /// A network as a table: every layer's place, kind, output shape and number of parameters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
-    inputs: Vec<Shape>,
+    /// The shape of each, and the name where the network gives it one.
+    inputs: Vec<(String, Shape)>,
     rows: Vec<Row>,
     outputs: Vec<Shape>,
     parameters: usize,
@@ -48,6 +49,7 @@ pub fn summary<T: Scalar>(net: &dyn Layer<T>, input: impl IntoShape) -> Result<S
 ///
 /// let summary = summary_many(&net, &[Shape::new(&[4, 16])?, Shape::new(&[4, 3])?])?;
 /// assert_eq!(summary.parameters(), (16 + 3) * 5 + 5);
+/// assert!(summary.to_string().contains("Concat(axis 1) ← image, scalars"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
@@ -58,7 +60,16 @@ pub fn summary_many<T: Scalar>(net: &dyn Layer<T>, inputs: &[Shape]) -> Result<S
     let trained = trained(net);
     let outputs = add_rows(net, Path::ROOT, inputs, &trained, &mut rows)?;
     let parameters = below(&trained, "");
-    Ok(Summary { inputs: inputs.to_vec(), rows, outputs, parameters })
+    let inputs = inputs.iter().enumerate().map(|(i, &shape)| (input_name(net, i), shape)).collect();
+    Ok(Summary { inputs, rows, outputs, parameters })
+}
+
+/// What a network whose settings list its inputs calls the `i`th one.
+fn input_name<T: Scalar>(net: &dyn Layer<T>, i: usize) -> String {
+    match net.options().list("inputs").unwrap_or_default().into_iter().nth(i) {
+        Some(OptionValue::Word(name)) => name,
+        _ => String::new(),
+    }
 }
 
 /// A row for every layer: of a container, its own before its children's. The outermost one is the table itself.
@@ -76,8 +87,14 @@ fn add_rows<T: Scalar>(
     layer.output_shapes(inputs, outputs)?;
     let outputs = outputs.to_vec();
     let before = rows.len();
-    let shown = layer.walk(Sealed, inputs, &mut |name, child, inputs| {
-        add_rows(child, path.join(name), inputs, trained, rows).map(drop).map_err(|error| error.within(name))
+    let shown = layer.walk(Sealed, inputs, &mut |step| {
+        let (name, own) = (step.name, rows.len());
+        let added = add_rows(step.layer, path.join(name), step.inputs, trained, rows);
+        added.map_err(|error| error.within(name))?;
+        if let (Some(from), Some(row)) = (step.from, rows.get_mut(own)) {
+            row.layer = format!("{} ← {}", row.layer, from());
+        }
+        Ok(())
     })?;
     let path = path.to_string();
     if !shown {
@@ -132,8 +149,8 @@ fn list(shapes: &[Shape]) -> String {
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut lines = vec![["name", "layer", "output", "parameters"].map(String::from)];
-        for input in &self.inputs {
-            lines.push(["".into(), "input".into(), input.to_string(), "".into()]);
+        for (name, shape) in &self.inputs {
+            lines.push([name.clone(), "input".into(), shape.to_string(), "".into()]);
         }
         lines.extend(self.rows.iter().map(|row| {
             let parameters = match row.parameters {

@@ -327,7 +327,11 @@ impl<'a, T: Scalar> Pass<'a, T> {
         let Self { net, x, inputs, mode, many, tape } = self;
         let Tape { y, cache, parts, split, is_split } = tape;
         if dy.len() != y.len() {
-            return Err(LayerError::count("backward: ∂l/∂y", y.len(), dy.len()));
+            let expected = match dy.len() {
+                1 => format!("{}, by `backward_many`", y.len()),
+                _ => y.len().to_string(),
+            };
+            return Err(LayerError::count("backward: ∂l/∂y", expected, dy.len()));
         }
         if dx.len() != inputs {
             return Err(LayerError::count("backward: ∂l/∂x", inputs, dx.len()));

@@ -220,7 +220,7 @@ fn the_summary_shows_every_node() {
     let table = summary_many(&case.net, &shapes).unwrap();
     assert_eq!(table.outputs(), [Shape::new(&[6, 2]).unwrap()]);
     let text = table.to_string();
-    for row in ["[6, 2, 4, 5]", "conv ", "[6, 3, 4, 5]", "both ", "[6, 63]", "fc "] {
+    for row in ["[6, 2, 4, 5]", "conv ", "[6, 3, 4, 5]", "both ", "[6, 63]", "fc ", " ← conv"] {
         assert!(text.contains(row), "{row}: {text}");
     }
 }
@@ -254,7 +254,7 @@ fn what_can_not_be_wired_is_refused_by_name() {
         let [x] = g.inputs(["x"]);
         vec![g.layer("relu", Relu, [x, x]).output(0)]
     });
-    assert_eq!(message, "Graph: inputs of a layer: expected 1 values, got 2 for `relu`");
+    assert_eq!(message, "Graph: inputs of a layer: expected 1 value, got 2 for `relu`");
     let message = refusal(&|g| {
         let [x] = g.inputs(["x"]);
         let y = g.layer("a", Relu, [x]).output(0);
@@ -275,7 +275,7 @@ fn wrong_shapes_name_the_node() {
     let error = predict_many(&case.net, &[&case.x[0], &normal(&[6, 4], 1)]).unwrap_err();
     assert!(error.to_string().starts_with("fc: linear forward: expected [.., 63]"), "{error}");
     let error = predict_many(&case.net, &[&case.x[0]]).unwrap_err();
-    assert_eq!(error.to_string(), "graph: inputs: expected 2, got 1");
+    assert_eq!(error.to_string(), "graph: inputs: expected 2, by `forward_many` or `predict_many`, got 1");
     // In parts all inputs have the first one's first axis.
     let mut tape = Tape::new().parts(2).unwrap();
     let error = tape.forward_many(&case.net, &[&case.x[0], &normal(&[5, 3], 1)], TRAIN).err().unwrap();

@@ -1,4 +1,5 @@
-//! Every layer against PyTorch's values, by the mapping in the layer's own file: 1e-12 forward and 1e-10 backward in f64.
+//! Every layer against PyTorch's values, by the mapping in the layer's own file: 1e-12 forward and 1e-10 backward in f64,
+//! and 2e-6 in f32.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::cell::RefCell;
@@ -21,22 +22,9 @@ const F64: Bounds = Bounds { forward: 1e-12, backward: 1e-10 };
 /// square of 1/σ. A variance of squares instead of differences would be off by 1e-4.
 const F64_FAR_FROM_ZERO: Bounds = Bounds { forward: 1e-8, backward: 1e-8 };
 
-/// In f32 a value of size 1 carries a rounding error of 6e-8; the longest sum of these layers has 33 terms, and the cases
-/// themselves are rounded on the way in, which makes 33 · 6e-8 = 2e-6 the honest bound of both directions.
+/// In f32 a value of size 1 carries a rounding error of 6e-8, and the cases themselves are rounded on the way in: some 33 of
+/// these errors.
 const F32: Bounds = Bounds { forward: 2e-6, backward: 2e-6 };
-const SHORT_SUMS: [&str; 11] = [
-    "embedding",
-    "flatten",
-    "gelu",
-    "leaky_relu",
-    "linear",
-    "log_softmax",
-    "max_pool2d",
-    "relu",
-    "sigmoid",
-    "softmax",
-    "tanh",
-];
 
 /// The layer that a case is an example of. A mapping says of every option what it means.
 fn subject<T: Scalar>(case: &Case) -> Option<Oracle<T>> {
@@ -192,7 +180,9 @@ fn layers_agree() {
         let Some(double) = subject::<f64>(case) else { return false };
         let far = case.flag("far_from_zero") == Some(true);
         check(case, &double, if far { &F64_FAR_FROM_ZERO } else { &F64 });
-        if SHORT_SUMS.contains(&case.op()) {
+        // The cases are rounded on the way in, too. Around 10⁶ that alone is 0.06.
+        let inputs = double.inputs.iter().filter_map(|name| case.tensor::<f64>(name));
+        if inputs.flat_map(|x| x.as_slice().to_vec()).all(|x| x.abs() < 1e3) {
             check(case, &subject::<f32>(case).unwrap(), &F32);
         }
         true

@@ -64,7 +64,7 @@ impl<T: Scalar> AddSumOfRows<'_, T> {
         let Self { x, stride, db } = self;
         let (blocks, _) = db[at..].as_chunks_mut::<N>();
         for (i, db) in blocks.iter_mut().enumerate() {
-            let mut totals = db.map(T::to_f64);
+            let mut totals = row::to_f64(*db);
             for run in x.chunks(RUN * *stride) {
                 let mut sums = [T::ZERO; N];
                 let rows = run.chunks_exact(*stride);
@@ -78,7 +78,7 @@ impl<T: Scalar> AddSumOfRows<'_, T> {
                 }
                 totals.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum.to_f64());
             }
-            *db = totals.map(T::from_f64);
+            *db = row::from_f64(totals);
         }
         at + N * blocks.len()
     }
@@ -130,7 +130,7 @@ impl<T: Scalar> Kernel for AddSumOfRows<'_, T> {
             let Self { x, stride, db } = self;
             let left = columns - at;
             if left > 0 {
-                let mut totals = row::load(&db[at..], left, T::ZERO).map(T::to_f64);
+                let mut totals = row::to_f64(row::load(&db[at..], left, T::ZERO));
                 let rows = x.len().div_ceil(stride);
                 for run in (0..rows).step_by(RUN) {
                     let mut sums = [T::ZERO; CHUNK];
@@ -142,7 +142,7 @@ impl<T: Scalar> Kernel for AddSumOfRows<'_, T> {
                     }
                     totals.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum.to_f64());
                 }
-                row::store(totals.map(T::from_f64), &mut db[at..]);
+                row::store(row::from_f64(totals), &mut db[at..]);
             }
         }
     }

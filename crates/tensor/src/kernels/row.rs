@@ -103,6 +103,23 @@ fn copy<T: Scalar>(from: &[T], to: &mut [T]) {
     }
 }
 
+/// Each element in f64. Not `map`, here and wherever an array is long: of more than eight elements the compiler leaves that
+/// as a call, of a function for the oldest processor.
+#[inline(always)]
+pub fn to_f64<T: Scalar, const N: usize>(x: [T; N]) -> [f64; N] {
+    let mut y = [0.0; N];
+    y.iter_mut().zip(x).for_each(|(y, x)| *y = x.to_f64());
+    y
+}
+
+/// Each element as the nearest one of its type.
+#[inline(always)]
+pub fn from_f64<T: Scalar, const N: usize>(x: [f64; N]) -> [T; N] {
+    let mut y = [T::ZERO; N];
+    y.iter_mut().zip(x).for_each(|(y, x)| *y = T::from_f64(x));
+    y
+}
+
 /// The sum of a chunk, in a fixed order: the second half is added to the first, until one element is left.
 // Not inlined: this tree would make the compiler add up the chunks before it in vectors of two elements. A cross-entropy of
 // 1000 classes takes 1.6 times as long then.

@@ -11,7 +11,7 @@ use crate::builtin::{Build, Builtin};
 use crate::builtin::{Input, Sample};
 use crate::cache::Cache;
 use crate::error::LayerError;
-use crate::layer::sealed::{Sealed, Walk};
+use crate::layer::sealed::{Sealed, Step, Walk};
 use crate::layer::{AtMany, Layer, MAX_INPUTS, MAX_OUTPUTS, zeros_like};
 use crate::layers::container::sequential::check_names;
 use crate::layers::container::{set_frozen, split_path};
@@ -187,6 +187,7 @@ impl<T: Scalar> GraphBuilder<T> {
         let most = if from.len() > MAX_INPUTS { MAX_INPUTS } else { *inputs.end() };
         if !inputs.contains(&from.len()) || from.len() > MAX_INPUTS {
             let expected = match (*inputs.start(), most) {
+                (1, 1) => "1 value".to_string(),
                 (least, most) if least == most => format!("{least} values"),
                 (least, most) => format!("{least} to {most} values"),
             };
@@ -335,7 +336,11 @@ impl<T: Scalar> Graph<T> {
 
     fn check(&self, inputs: usize, outputs: usize) -> Result<(), LayerError> {
         if inputs != self.inputs.len() {
-            return Err(LayerError::count("graph: inputs", self.inputs.len(), inputs));
+            let expected = match inputs {
+                1 => format!("{}, by `forward_many` or `predict_many`", self.inputs.len()),
+                _ => self.inputs.len().to_string(),
+            };
+            return Err(LayerError::count("graph: inputs", expected, inputs));
         }
         if outputs != self.outputs.len() {
             return Err(LayerError::count("graph: outputs", self.outputs.len(), outputs));
@@ -430,7 +435,7 @@ impl<T: Scalar> Layer<T> for Graph<T> {
 
     fn output_shapes(&self, x: &[Shape], y: &mut [Shape]) -> Result<(), LayerError> {
         self.check(x.len(), y.len())?;
-        let shapes = self.shapes(x, &mut |_, _, _| Ok(()))?;
+        let shapes = self.shapes(x, &mut |_| Ok(()))?;
         for (y, &value) in y.iter_mut().zip(&self.outputs) {
             *y = shapes[value];
         }
@@ -629,12 +634,26 @@ impl<T: Scalar> Graph<T> {
     }
 
     /// The shapes of all values for inputs of shapes `x`; `visit` sees every node on the way.
+    /// A value's name: the input's, or the layer's, with the output's number if it has several.
+    fn name(&self, value: usize) -> String {
+        if let Some(input) = self.inputs.get(value) {
+            return input.clone();
+        }
+        let node = self.nodes.iter().find(|node| (node.first..node.first + node.count).contains(&value));
+        let Some(node) = node else { return String::new() };
+        match &self.layers[node.layer].name {
+            name if node.count == 1 => name.clone(),
+            name => format!("{name}/{}", value - node.first),
+        }
+    }
+
     fn shapes(&self, x: &[Shape], visit: &mut Walk<'_, T>) -> Result<Vec<Shape>, LayerError> {
         let mut shapes = x.to_vec();
         for node in &self.nodes {
             let Child { name, layer, .. } = &self.layers[node.layer];
             let from: Vec<_> = node.from.iter().map(|&value| shapes[value]).collect();
-            visit(name, &**layer, &from)?;
+            let names = || node.from.iter().map(|&value| self.name(value)).collect::<Vec<_>>().join(", ");
+            visit(Step { name, layer: &**layer, inputs: &from, from: Some(&names) })?;
             shapes.resize(node.first + node.count, Shape::EMPTY);
             let own = &mut shapes[node.first..];
             layer.output_shapes(&from, own).map_err(|error| error.within(name))?;

@@ -6,7 +6,7 @@ use crate::builtin::{Build, Builtin};
 use crate::builtin::{Input, Sample};
 use crate::cache::Cache;
 use crate::error::LayerError;
-use crate::layer::sealed::{Sealed, Walk};
+use crate::layer::sealed::{Sealed, Step, Walk};
 use crate::layer::{At, Layer};
 use crate::layers::container::set_frozen;
 use crate::mode::Mode;
@@ -105,7 +105,7 @@ impl<T: Scalar> Layer<T> for Residual<T> {
     }
 
     fn walk(&self, _: Sealed, x: &[Shape], visit: &mut Walk<'_, T>) -> Result<bool, LayerError> {
-        visit("", &*self.f, x).map(|()| true)
+        visit(Step::next("", &*self.f, x)).map(|()| true)
     }
 }
 

@@ -9,7 +9,7 @@ use crate::builtin::{Build, Builtin};
 use crate::builtin::{Input, Sample};
 use crate::cache::Cache;
 use crate::error::LayerError;
-use crate::layer::sealed::{Affine, Epilogue, Sealed, Walk};
+use crate::layer::sealed::{Affine, Epilogue, Sealed, Step, Walk};
 use crate::layer::{At, Layer, zeros_like};
 use crate::layers::container::{set_frozen, split_grads, split_path};
 use crate::mode::Mode;
@@ -281,7 +281,7 @@ impl<T: Scalar> Layer<T> for Sequential<T> {
     fn walk(&self, _: Sealed, x: &[Shape], visit: &mut Walk<'_, T>) -> Result<bool, LayerError> {
         let mut shape = x.first().copied().unwrap_or(Shape::EMPTY);
         for child in &self.children {
-            visit(&child.name, &*child.layer, &[shape])?;
+            visit(Step::next(&child.name, &*child.layer, &[shape]))?;
             shape = child.layer.output_shape(shape).map_err(|error| error.within(&child.name))?;
         }
         Ok(true)
