@@ -35,8 +35,8 @@ pub(crate) fn exp(x: f32) -> f32 {
     exp_r * power(n >> 1) * power(n.wrapping_add(1) >> 1)
 }
 
-/// eˣ for x ≤ 0, and 0 where that is below the normal numbers: what softmax needs, in two thirds of the
-/// operations.
+/// eˣ for x ≤ 0, and 0 where that is below the normal numbers: what a sum needs in which another term is 1,
+/// in two thirds of the operations.
 #[inline(always)]
 pub(crate) fn exp_of_negative(x: f32) -> f32 {
     let whole = WHOLE + 127.0;

@@ -135,25 +135,25 @@ pub fn backward_strided<T: Scalar>(
 
 /// What is computed from max x and Σ exp(x − max x) of each row.
 pub trait SumExp<T: Scalar> {
-    /// The type in which exponentials are added up.
-    type Sum: Scalar;
-
-    /// An exponential, or the sum of four, as a term of the sum.
-    fn term(e: T) -> Self::Sum;
+    /// eᵈ for a d ≤ 0. The default gives 0 where that is below the normal numbers, as no sum that begins at 1 sees them.
+    #[inline(always)]
+    fn exp(d: T) -> T {
+        d.exp_of_negative()
+    }
 
     /// Where the exponentials of a long row go, if anybody wants them. They are written as by [`row::store`].
     fn exponentials(&mut self, row: usize) -> Option<&mut [T]>;
 
     /// Goes on with a row of more than [`CHUNK`] elements.
-    fn long_row(&mut self, row: usize, max: T, sum: Self::Sum);
+    fn long_row(&mut self, row: usize, max: T, sum: f64);
 
     /// Goes on with up to [`GROUP`] rows of at most [`CHUNK`] elements.
-    fn short_rows<S: Simd>(&mut self, rows: ShortRows<'_, T, Self::Sum>);
+    fn short_rows<S: Simd>(&mut self, rows: ShortRows<'_, T>);
 }
 
 /// A group of rows of at most [`CHUNK`] elements.
 #[derive(Clone, Copy)]
-pub struct ShortRows<'a, T, U> {
+pub struct ShortRows<'a, T> {
     /// The number of the first one.
     pub first: usize,
     /// How many there are, at most [`GROUP`].
@@ -161,12 +161,13 @@ pub struct ShortRows<'a, T, U> {
     /// max x of each row.
     pub max: &'a [T; GROUP],
     /// Σ exp(x − max x) of each row.
-    pub sum: &'a [U; GROUP],
+    pub sum: &'a [f64; GROUP],
     /// exp(x − max x), transposed.
     pub e: &'a Transposed<T>,
 }
 
-/// Computes max x and Σ exp(x − max x) of all rows of `columns` elements, in their order, and hands them to `kernel`.
+/// Computes max x and Σ exp(x − max x) of all rows of `columns` elements, in their order, and hands them to `kernel`. The sum
+/// runs in f64, or its error would grow with the row.
 ///
 /// NaN is never the maximum, but makes the sum NaN.
 #[inline(always)]
@@ -177,7 +178,7 @@ pub fn sum_exp<T: Scalar, S: Simd, K: SumExp<T>>(x: &[T], columns: usize, kernel
         for i in 0..count {
             let x = &x[i * n..];
             let max = row::max(x, n);
-            let sum = exp_sum(x, n, max, kernel.exponentials(i), K::term);
+            let sum = exp_sum(x, n, max, kernel.exponentials(i), K::exp);
             kernel.long_row(i, max, sum);
         }
         return;
@@ -188,33 +189,27 @@ pub fn sum_exp<T: Scalar, S: Simd, K: SumExp<T>>(x: &[T], columns: usize, kernel
         let rows = (count - first).min(GROUP);
         row::transpose::<T, S>(&x[first * n..], n, rows, &mut transposed);
         let max = row::max_each(&transposed[..n]);
-        let sum = exp_sum_each(&transposed[..n], &max, &mut e, K::term);
+        let sum = exp_sum_each(&transposed[..n], &max, &mut e, K::exp);
         kernel.short_rows::<S>(ShortRows { first, rows, max: &max, sum: &sum, e: &e });
         first += rows;
     }
 }
 
-/// Σ exp(x − max) over the `n` elements of a row. `to` converts each term: an exponential, or the sum of four in long rows.
+/// Σ exp(x − max) over the `n` elements of a row. In long rows each term is the sum of four.
 /// The exponentials are written to `e` if there is one, as by [`row::store`].
 #[inline(always)]
-fn exp_sum<T: Scalar, U: Scalar>(
-    x: &[T],
-    n: usize,
-    max: T,
-    mut e: Option<&mut [T]>,
-    to: impl Fn(T) -> U,
-) -> U {
+fn exp_sum<T: Scalar>(x: &[T], n: usize, max: T, mut e: Option<&mut [T]>, exp: impl Fn(T) -> T) -> f64 {
     const FOUR: usize = 4 * CHUNK;
-    let mut sums = [U::ZERO; CHUNK];
+    let mut sums = [0.0; CHUNK];
     let (blocks, _) = x[..n].as_chunks::<FOUR>();
     for (i, x) in blocks.iter().enumerate() {
         let mut block = *x;
         for x in &mut block {
-            *x = (*x - max).exp_of_negative();
+            *x = exp(*x - max);
         }
         for (j, sum) in sums.iter_mut().enumerate() {
             let four = (block[j] + block[j + CHUNK]) + (block[j + 2 * CHUNK] + block[j + 3 * CHUNK]);
-            *sum += to(four);
+            *sum += four.to_f64();
         }
         if let Some(e) = &mut e {
             e[i * FOUR..][..FOUR].copy_from_slice(&block);
@@ -222,9 +217,9 @@ fn exp_sum<T: Scalar, U: Scalar>(
     }
     let done = blocks.len() * FOUR;
     for (at, left) in row::chunks(n - done) {
-        let chunk = exp(&x[done + at..], left, max);
+        let chunk = exp_of_chunk(&x[done + at..], left, max, &exp);
         for (sum, &e) in sums.iter_mut().zip(&chunk) {
-            *sum += to(e);
+            *sum += e.to_f64();
         }
         if let Some(e) = &mut e {
             row::store(chunk, &mut e[done + at..]);
@@ -235,29 +230,29 @@ fn exp_sum<T: Scalar, U: Scalar>(
 
 /// exp(x − max) for the first sixteen elements of `x`; 0 from position `left` on.
 #[inline(always)]
-fn exp<T: Scalar>(x: &[T], left: usize, max: T) -> [T; CHUNK] {
+fn exp_of_chunk<T: Scalar>(x: &[T], left: usize, max: T, exp: impl Fn(T) -> T) -> [T; CHUNK] {
     let mut e = row::read(x, max);
     let left = left.min(CHUNK) as u32;
     for (j, e) in (0..).zip(&mut e) {
-        let exp = (*e - max).exp_of_negative();
+        let exp = exp(*e - max);
         *e = if j < left { exp } else { T::ZERO };
     }
     e
 }
 
-/// exp(x − max) of all elements, and their sum for each row. `to` converts each term.
+/// exp(x − max) of all elements, and their sum for each row.
 #[inline(always)]
-fn exp_sum_each<T: Scalar, U: Scalar>(
+fn exp_sum_each<T: Scalar>(
     x: &[[T; GROUP]],
     max: &[T; GROUP],
     e: &mut Transposed<T>,
-    to: impl Fn(T) -> U,
-) -> [U; GROUP] {
-    let mut sum = [U::ZERO; GROUP];
+    exp: impl Fn(T) -> T,
+) -> [f64; GROUP] {
+    let mut sum = [0.0; GROUP];
     for (x, e) in x.iter().zip(e) {
         for i in 0..GROUP {
-            e[i] = (x[i] - max[i]).exp_of_negative();
-            sum[i] += to(e[i]);
+            e[i] = exp(x[i] - max[i]);
+            sum[i] += e[i].to_f64();
         }
     }
     sum
@@ -278,11 +273,10 @@ impl<T: Scalar> Kernel for Softmax<'_, T> {
 }
 
 impl<T: Scalar> SumExp<T> for Softmax<'_, T> {
-    type Sum = T;
-
+    /// A probability may be below the normal numbers.
     #[inline(always)]
-    fn term(e: T) -> T {
-        e
+    fn exp(d: T) -> T {
+        d.exp()
     }
 
     #[inline(always)]
@@ -291,8 +285,8 @@ impl<T: Scalar> SumExp<T> for Softmax<'_, T> {
     }
 
     #[inline(always)]
-    fn long_row(&mut self, row: usize, _: T, sum: T) {
-        let (p, scale) = (&mut self.p[row * self.columns..], T::ONE / sum);
+    fn long_row(&mut self, row: usize, _: T, sum: f64) {
+        let (p, scale) = (&mut self.p[row * self.columns..], T::from_f64(1.0 / sum));
         for (at, _) in row::chunks(self.columns) {
             let mut e = row::read(&p[at..], T::ZERO);
             e.iter_mut().for_each(|e| *e *= scale);
@@ -301,9 +295,9 @@ impl<T: Scalar> SumExp<T> for Softmax<'_, T> {
     }
 
     #[inline(always)]
-    fn short_rows<S: Simd>(&mut self, group: ShortRows<'_, T, T>) {
-        let mut scale = *group.sum;
-        scale.iter_mut().for_each(|scale| *scale = T::ONE / *scale);
+    fn short_rows<S: Simd>(&mut self, group: ShortRows<'_, T>) {
+        let mut scale = [T::ZERO; GROUP];
+        scale.iter_mut().zip(group.sum).for_each(|(scale, sum)| *scale = T::from_f64(1.0 / sum));
         let p = &mut self.p[group.first * self.columns..];
         row::transpose_back::<T, S>(group.e, &scale, self.columns, group.rows, p);
     }
@@ -324,22 +318,15 @@ impl<T: Scalar> Kernel for LogSoftmax<'_, T> {
 }
 
 impl<T: Scalar> SumExp<T> for LogSoftmax<'_, T> {
-    type Sum = T;
-
-    #[inline(always)]
-    fn term(e: T) -> T {
-        e
-    }
-
     #[inline(always)]
     fn exponentials(&mut self, _: usize) -> Option<&mut [T]> {
         None
     }
 
     #[inline(always)]
-    fn long_row(&mut self, row: usize, max: T, sum: T) {
+    fn long_row(&mut self, row: usize, max: T, sum: f64) {
         let start = row * self.columns;
-        let (x, y, ln_sum) = (&self.x[start..], &mut self.y[start..], ln(sum));
+        let (x, y, ln_sum) = (&self.x[start..], &mut self.y[start..], T::from_f64(ln(sum)));
         for (at, _) in row::chunks(self.columns) {
             let mut x = row::read(&x[at..], T::ZERO);
             x.iter_mut().for_each(|x| *x = (*x - max) - ln_sum);
@@ -348,9 +335,9 @@ impl<T: Scalar> SumExp<T> for LogSoftmax<'_, T> {
     }
 
     #[inline(always)]
-    fn short_rows<S: Simd>(&mut self, group: ShortRows<'_, T, T>) {
-        let mut ln_sum = *group.sum;
-        ln_sum.iter_mut().for_each(|ln_sum| *ln_sum = ln(*ln_sum));
+    fn short_rows<S: Simd>(&mut self, group: ShortRows<'_, T>) {
+        let mut ln_sum = [T::ZERO; GROUP];
+        ln_sum.iter_mut().zip(group.sum).for_each(|(ln_sum, &sum)| *ln_sum = T::from_f64(ln(sum)));
         let mut start = group.first * self.columns;
         for (max, ln_sum) in group.max.iter().zip(&ln_sum).take(group.rows) {
             let mut x = row::read(&self.x[start..], T::ZERO);
@@ -364,8 +351,8 @@ impl<T: Scalar> SumExp<T> for LogSoftmax<'_, T> {
 /// The logarithm of a sum of exponentials: a positive normal number, or NaN. The same bits on every machine, and within one
 /// unit in the last place of the exact result in double precision.
 #[inline(always)]
-pub fn ln<T: Scalar>(sum: T) -> T {
-    T::from_f64(exp::ln(sum.to_f64()))
+pub fn ln(sum: f64) -> f64 {
+    exp::ln(sum)
 }
 
 /// A rule of two steps: a sum over the row, then an element of ∂l/∂x from it.
@@ -412,12 +399,12 @@ kernel!(
     fn backward_rows<T: Scalar, R: RowRule>(columns: usize, y: &[T], dy: &[T], dx: &mut [T], rule: R) {
         for start in (0..y.len()).step_by(columns.max(1)) {
             let (y, dy, dx) = (&y[start..], &dy[start..], &mut dx[start..]);
-            let mut sums = [T::ZERO; CHUNK];
+            let mut sums = [0.0; CHUNK];
             for (at, left) in row::chunks(columns) {
                 let terms = rule.terms(&y[at..], &dy[at..], left);
-                sums.iter_mut().zip(terms).for_each(|(sum, term)| *sum += term);
+                sums.iter_mut().zip(terms).for_each(|(sum, term)| *sum += term.to_f64());
             }
-            let sum = row::sum(sums);
+            let sum = T::from_f64(row::sum(sums));
             for (at, _) in row::chunks(columns) {
                 let (y, mut chunk) = (row::read(&y[at..], T::ZERO), row::read(&dy[at..], T::ZERO));
                 for (dx, y) in chunk.iter_mut().zip(y) {
@@ -440,7 +427,7 @@ mod tests {
             let mut x = [after; CHUNK];
             x[..n].fill(1.0);
             for x in [&x[..], &x[..n]] {
-                let e = exp(x, n, 2.0);
+                let e = exp_of_chunk(x, n, 2.0, exp::exp_of_negative);
                 assert_eq!(e[..n], [exp::exp_of_negative(-1.0); CHUNK][..n]);
                 assert_eq!(e[n..], [0.0; CHUNK][n..]);
             }
@@ -450,7 +437,7 @@ mod tests {
     fn exponentials_of_transposed_rows_and_their_sums() {
         let x: [[f64; GROUP]; 3] = std::array::from_fn(|j| std::array::from_fn(|i| (i * (j + 2) % 7) as f64));
         let (max, mut e) = (row::max_each(&x), [[0.0; GROUP]; CHUNK]);
-        let sum = exp_sum_each(&x, &max, &mut e, |e| e);
+        let sum = exp_sum_each(&x, &max, &mut e, f64::exp);
         for i in 0..GROUP {
             let row = x.map(|column| column[i]);
             assert_eq!(max[i], row.into_iter().fold(f64::NEG_INFINITY, f64::max));
@@ -465,14 +452,55 @@ mod tests {
             // What follows the row would make the sum infinite.
             let x: Vec<f64> = (0..n + 20).map(|j| if j < n { -((j % 5) as f64) } else { 1e4 }).collect();
             let mut e = vec![-1.0; n + 20];
-            let sum = exp_sum(&x, n, 0.0, Some(&mut e), |e| e);
+            let sum = exp_sum(&x, n, 0.0, Some(&mut e), f64::exp);
             let expected: f64 = x[..n].iter().map(|x| x.exp()).sum();
             assert!((sum - expected).abs() < 1e-13 * expected, "{n}: {sum}, {expected}");
             assert!(e[..n].iter().zip(&x).all(|(e, x)| *e == x.exp()), "{n}");
             assert!(e[n.next_multiple_of(CHUNK)..].iter().all(|&e| e == -1.0), "{n}");
-            assert_eq!(exp_sum(&x, n, 0.0, None, |e| e), sum);
+            assert_eq!(exp_sum(&x, n, 0.0, None, f64::exp), sum);
         }
     }
+    /// e⁻¹⁰⁰ is below the normal numbers, and the first two terms of a sum must not hide it.
+    #[test]
+    fn probabilities_go_through_the_subnormal_numbers() {
+        for n in [2, 16, 17, 70] {
+            let (mut x, mut p) = (vec![-1000.0_f32; n], vec![1.0; n]);
+            (x[0], x[1]) = (0.0, -100.0);
+            softmax(&x, &mut p);
+            assert_eq!(p[..2], [1.0, (-100.0_f64).exp() as f32], "{n}");
+            assert!(p[2..].iter().all(|&p| p == 0.0), "{n}");
+        }
+    }
+
+    /// In one accumulator a lane, these sums were off by the square root of the row's length.
+    #[test]
+    fn sums_of_long_rows_do_not_lose_terms() {
+        const EPSILON: f64 = f32::EPSILON as f64;
+        let n = 3_000_001;
+        let x: Vec<f32> = (0..n).map(|j| -((j * 7919 % 1009) as f32) / 4096.0).collect();
+        let dy: Vec<f32> = (0..n).map(|j| 0.1 + (j % 3) as f32).collect();
+        let wide = |x: &[f32]| x.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
+        for rule in RULES {
+            let (mut y, mut exact) = (vec![0.0_f32; n], vec![0.0; n]);
+            forward(&x, &mut y, n, rule);
+            forward(&wide(&x), &mut exact, n, rule);
+            for (y, exact) in y.iter().zip(&exact) {
+                assert!(
+                    (f64::from(*y) - exact).abs() <= 3.0 * EPSILON * exact.abs(),
+                    "{rule:?}: {y:e}, {exact:e}"
+                );
+            }
+            // The rule's two terms are of the size of dy, times y in a softmax.
+            let (mut dx, mut exact) = (vec![0.0_f32; n], vec![0.0; n]);
+            backward(&y, &dy, &mut dx, n, rule);
+            backward(&wide(&y), &wide(&dy), &mut exact, n, rule);
+            for ((dx, exact), y) in dx.iter().zip(&exact).zip(&y) {
+                let size = if rule == Rule::Softmax { 4.0 * f64::from(*y) } else { 4.0 };
+                assert!((f64::from(*dx) - exact).abs() <= EPSILON * size, "{rule:?}: {dx:e}, {exact:e}");
+            }
+        }
+    }
+
     #[test]
     fn softmax_and_its_logarithm_at_the_edges() {
         let (ln2, mut p, mut y) = (2_f64.ln(), [0.0_f64; 3], [0.0_f64; 3]);

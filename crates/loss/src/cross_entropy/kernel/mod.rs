@@ -48,13 +48,6 @@ struct Sum<'a, T: Scalar> {
 }
 
 impl<T: Scalar> SumExp<T> for Sum<'_, T> {
-    type Sum = f64;
-
-    #[inline(always)]
-    fn term(e: T) -> f64 {
-        e.to_f64()
-    }
-
     #[inline(always)]
     fn exponentials(&mut self, row: usize) -> Option<&mut [T]> {
         let start = row * self.of.classes;
@@ -71,7 +64,7 @@ impl<T: Scalar> SumExp<T> for Sum<'_, T> {
     }
 
     #[inline(always)]
-    fn short_rows<S: Simd>(&mut self, group: ShortRows<'_, T, f64>) {
+    fn short_rows<S: Simd>(&mut self, group: ShortRows<'_, T>) {
         let Losses { loss, first, z, classes: n, target, ref mut dz, scale } = self.of;
         let (start, first) = (group.first * n, first + group.first);
         let (z, dz) = (&z[start..], dz.as_deref_mut().map(|dz| &mut dz[start..]));

@@ -15,7 +15,7 @@ pub(super) struct Group<'a, T> {
     pub(super) z: &'a [T],
     pub(super) dz: Option<&'a mut [T]>,
     pub(super) n: usize,
-    pub(super) group: ShortRows<'a, T, f64>,
+    pub(super) group: ShortRows<'a, T>,
     pub(super) ln_sum: [f64; GROUP],
     pub(super) scale: f64,
 }
