@@ -64,7 +64,10 @@ impl fmt::Display for Report {
     }
 }
 
-/// All tensors that don't fit, one per line in the message.
+/// Tensors that a message lists at most. It says how many more there are.
+const LISTED: usize = 20;
+
+/// All tensors that don't fit. The message has a line for each of the first twenty.
 #[derive(Clone, Default, PartialEq, Eq, thiserror::Error)]
 pub struct Mismatch {
     /// What should be restored and is not in the checkpoint.
@@ -77,17 +80,24 @@ pub struct Mismatch {
 
 impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { missing, unexpected, misshapen } = self;
         f.write_str("nothing restored, because the checkpoint doesn't fit:")?;
-        for info in &self.missing {
+        let mut left = LISTED;
+        for info in missing.iter().take(left) {
             write!(f, "\n  missing in the checkpoint: {info}")?;
         }
-        for info in &self.unexpected {
+        left = left.saturating_sub(missing.len());
+        for info in unexpected.iter().take(left) {
             write!(f, "\n  only in the checkpoint: {info}")?;
         }
-        for misshapen in &self.misshapen {
-            write!(f, "\n  {misshapen}")?;
+        left = left.saturating_sub(unexpected.len());
+        for pair in misshapen.iter().take(left) {
+            write!(f, "\n  {pair}")?;
         }
-        Ok(())
+        match (missing.len() + unexpected.len() + misshapen.len()).saturating_sub(LISTED) {
+            0 => Ok(()),
+            more => write!(f, "\n  and {more} more"),
+        }
     }
 }
 

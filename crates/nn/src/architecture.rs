@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use backrule_tensor::{ConfigError, MemoryError, Options, Place, ShapeError, TensorError, readable};
+use backrule_tensor::{ConfigError, MemoryError, Options, Path, Place, ShapeError, TensorError, readable};
 
 /// The structure of a network as plain data: which layers, with which settings, in which containers.
 ///
@@ -158,8 +158,8 @@ impl Architecture {
     pub const MAX_LAYERS: usize = 8_192;
     /// How deep they may be nested.
     pub const MAX_DEPTH: usize = 32;
-    /// Bytes of a name or a kind.
-    pub const MAX_NAME: usize = 512;
+    /// Bytes of a layer's path, or of a kind.
+    pub const MAX_NAME: usize = Path::MAX;
 
     /// All layers, each container before what is in it.
     pub fn layers(&self) -> &[LayerSpec] {
@@ -186,20 +186,23 @@ impl TryFrom<Vec<LayerSpec>> for Architecture {
         if layers.len() > Self::MAX_LAYERS {
             return Err(too_many(layers.len()));
         }
-        // Where layers are still to come: how many, and in how many containers they are.
-        let mut open = vec![(1, 0)];
+        // Where layers are still to come: how many, in how many containers they are, and the bytes of their path so far.
+        let mut open = vec![(1, 0, 0)];
         for (i, LayerSpec { name, kind, children, .. }) in layers.iter().enumerate() {
-            let Some((left, depth)) = open.pop() else {
+            let Some((left, depth, before)) = open.pop() else {
                 return refuse(format!("layer {i} is in no container"));
             };
             if depth > Self::MAX_DEPTH {
                 return refuse(format!("layer {i} is nested deeper than {}", Self::MAX_DEPTH));
             }
-            if name.len().max(kind.len()) > Self::MAX_NAME {
-                return refuse(format!("layer {i} has a name of more than {} bytes", Self::MAX_NAME));
+            let path = before + usize::from(before > 0 && !name.is_empty()) + name.len();
+            for (what, bytes) in [("path", path), ("kind", kind.len())] {
+                if bytes > Self::MAX_NAME {
+                    return refuse(format!("layer {i} has a {what} of more than {} bytes", Self::MAX_NAME));
+                }
             }
-            let places = [(left - 1, depth), (*children, depth + 1)];
-            open.extend(places.into_iter().filter(|(left, _)| *left > 0));
+            let places = [(left - 1, depth, before), (*children, depth + 1, path)];
+            open.extend(places.into_iter().filter(|(left, ..)| *left > 0));
         }
         if open.is_empty() { Ok(Self { layers }) } else { Err(unfinished()) }
     }
@@ -333,8 +336,13 @@ mod tests {
         wide[0].children += 1;
         wide.push(spec(0));
         assert_eq!(refusal(wide), "no architecture: 8193 layers, and the limit is 8192");
-        let long = LayerSpec { name: "a".repeat(513), ..spec(0) };
-        assert_eq!(refusal(vec![long]), "no architecture: layer 0 has a name of more than 512 bytes");
+        // The path counts, of all layers around it: 2 · 255 and two dots, or one letter more.
+        let named = |n, children| LayerSpec { name: "a".repeat(n), ..spec(children) };
+        let path = |last| vec![spec(1), named(255, 2), named(255, 1), named(last, 0), named(256, 0)];
+        assert!(Architecture::try_from(path(0)).is_ok());
+        assert_eq!(refusal(path(1)), "no architecture: layer 3 has a path of more than 512 bytes");
+        let long = LayerSpec { kind: "a".repeat(513), ..spec(0) };
+        assert_eq!(refusal(vec![long]), "no architecture: layer 0 has a kind of more than 512 bytes");
     }
 
     #[test]

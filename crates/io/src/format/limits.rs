@@ -1,12 +1,12 @@
 //! What a checkpoint may hold. The same limits apply to writing and to reading, so what was saved can be
 //! loaded. The rank of a tensor is limited by [`MAX_RANK`](backrule_tensor::MAX_RANK).
 
-use backrule_tensor::Options;
+use backrule_tensor::{Options, Path};
 
 /// Tensors of the network, and as many again of the optimizer.
 pub const MAX_TENSORS: usize = 65_536;
 /// Bytes of a tensor's path in UTF-8.
-pub const MAX_PATH: usize = 512;
+pub const MAX_PATH: usize = Path::MAX;
 /// Bytes of the header: all paths, shapes and sections.
 pub const MAX_HEADER: usize = 16 << 20;
 /// Bytes of each [`Section`](crate::Section).

@@ -61,6 +61,28 @@ fn all_that_does_not_fit_is_listed_and_nothing_changes() {
 }
 
 #[test]
+fn a_long_list_ends_with_how_many_more() {
+    let named = |prefix: &str, n: usize, shape: usize| -> Vec<(String, Tensor<f32>)> {
+        (0..n).map(|i| (format!("{prefix}{i}"), Tensor::zeros([shape]).unwrap())).collect()
+    };
+    let joined = |mut a: Vec<_>, b: Vec<_>| {
+        a.extend(b);
+        Checkpoint::from_bytes(&Checkpoint::of(&a).to_bytes().unwrap()).unwrap()
+    };
+    let checkpoint = joined(named("both", 15, 2), named("old", 9, 1));
+    for (missing, more) in [(0, 4), (3, 7), (19, 23), (20, 24), (4000, 4004)] {
+        let mut net = named("both", 15, 3);
+        net.extend(named("new", missing, 1));
+        let text = checkpoint.restore(&mut net).unwrap_err().to_string();
+        assert_eq!(text.lines().count(), 22, "{text}");
+        assert!(text.ends_with(&format!("\n  and {more} more")), "{text}");
+    }
+    let text =
+        joined(named("both", 15, 2), named("old", 5, 1)).restore(&mut named("both", 15, 3)).unwrap_err();
+    assert!(text.to_string().ends_with("expected f32 [3]"), "{text}");
+}
+
+#[test]
 fn one_wrong_optimizer_tensor_keeps_the_network_as_it_is() {
     let checkpoint = saved(&network(), Some(&optimizer()));
     let (mut net, mut optim) = (network::<f32>(), optimizer::<f32>());

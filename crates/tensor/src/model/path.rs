@@ -21,12 +21,28 @@ impl<'a> Path<'a> {
     /// The outermost place, without a name.
     pub const ROOT: Path<'static> = Path { parent: None, name: "" };
 
+    /// Bytes that a path has at most, where networks are built, read and saved. Without a limit, what lists the tensors of
+    /// a network is as long as their number times the depth of the network times the length of a name.
+    pub const MAX: usize = 512;
+
     /// The place called `name` within this one.
     pub fn join<'b>(&'b self, name: &'b str) -> Path<'b>
     where
         'a: 'b,
     {
         Path { parent: Some(self), name }
+    }
+
+    /// The bytes of its text.
+    ///
+    /// ```
+    /// use backrule_tensor::Path;
+    ///
+    /// assert_eq!(Path::ROOT.join("encoder").join("").join("weight").bytes(), "encoder.weight".len());
+    /// ```
+    pub fn bytes(&self) -> usize {
+        let before = self.parent.map_or(0, Path::bytes);
+        before + usize::from(before > 0 && !self.name.is_empty()) + self.name.len()
     }
 
     /// Whether this is `text`, without building a string.

@@ -13,7 +13,7 @@ use crate::cache::Cache;
 use crate::error::LayerError;
 use crate::layer::sealed::{Sealed, Step, Walk};
 use crate::layer::{AtMany, Layer, MAX_INPUTS, MAX_OUTPUTS, zeros_like};
-use crate::layers::container::sequential::check_names;
+use crate::layers::container::sequential::{check_names, check_paths};
 use crate::layers::container::{set_frozen, split_path};
 use crate::mode::Mode;
 
@@ -235,6 +235,7 @@ impl<T: Scalar> GraphBuilder<T> {
         }
         let names = inputs.iter().chain(layers.iter().map(|(name, _)| name));
         check_names("Graph", names.map(String::as_str))?;
+        check_paths("Graph", layers.iter().map(|(name, layer)| (name.as_str(), &**layer)))?;
         if let Some(idle) = (0..layers.len()).find(|&layer| nodes.iter().all(|node| node.layer != layer)) {
             return Err(refuse(
                 "layers",

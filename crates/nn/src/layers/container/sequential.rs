@@ -3,7 +3,7 @@ use std::fmt;
 
 use backrule_tensor::{ConfigError, Grad, NamedTensors, Path, Role, Scalar, Shape, Tensor};
 
-use crate::architecture::{Architecture, ArchitectureError, Settings};
+use crate::architecture::{ArchitectureError, Settings};
 use crate::builtin::{Build, Builtin};
 #[cfg(feature = "testing")]
 use crate::builtin::{Input, Sample};
@@ -86,6 +86,8 @@ impl<T: Scalar> SequentialBuilder<T> {
     /// When a name is empty, holds a dot (which separates the names of a path), or stands for two children.
     pub fn build(self) -> Result<Sequential<T>, ConfigError> {
         check_names("Sequential", self.children.iter().map(|child| child.name.as_str()))?;
+        let children = self.children.iter().map(|child| (child.name.as_str(), &*child.layer));
+        check_paths("Sequential", children)?;
         Ok(Sequential { children: self.children })
     }
 }
@@ -108,7 +110,7 @@ pub(crate) fn check_names<'a>(
         if name.is_empty() || name.contains('.') {
             return refuse("a name without dots");
         }
-        if name.len() > Architecture::MAX_NAME {
+        if name.len() > Path::MAX {
             return refuse("a name of at most 512 bytes");
         }
         if !seen.insert(name) {
@@ -116,6 +118,35 @@ pub(crate) fn check_names<'a>(
         }
     }
     Ok(())
+}
+
+/// Paths of a container's children and of their tensors: none too long, or what lists them takes more memory than they do.
+///
+/// # Errors
+/// When a path has more bytes than [`Path::MAX`].
+pub(crate) fn check_paths<'a, T: Scalar>(
+    container: &'static str,
+    children: impl Iterator<Item = (&'a str, &'a dyn Layer<T>)>,
+) -> Result<(), ConfigError> {
+    for (name, layer) in children {
+        let longest = longest_path(layer, Path::ROOT.join(name));
+        if longest > Path::MAX {
+            // Only its beginning is shown.
+            let shown: String = name.chars().take(40).collect();
+            let expected = format_args!("paths of at most {} bytes", Path::MAX).to_string();
+            let got = format_args!("one of {longest} in {shown:?}").to_string();
+            return Err(ConfigError::new(container, "name of a child", expected, got));
+        }
+    }
+    Ok(())
+}
+
+/// The bytes of the longest path of a layer and what is in it.
+fn longest_path<T: Scalar>(layer: &dyn Layer<T>, path: Path<'_>) -> usize {
+    let mut longest = path.bytes();
+    layer.visit(path, &mut |path, _, _| longest = longest.max(path.bytes()));
+    layer.children(&mut |name, child| longest = longest.max(longest_path(child, path.join(name))));
+    longest
 }
 
 impl<T: Scalar> NamedTensors<T> for Sequential<T> {
@@ -371,6 +402,25 @@ mod tests {
             .layer("fc2", Linear::new(4, 3, &mut rng).unwrap())
             .build()
             .unwrap()
+    }
+
+    /// Of the tensors too: `a.b.weight` has six letters more than its layer's name.
+    #[test]
+    fn long_paths_are_refused_where_a_network_is_built() {
+        let build = |name: &str, f: Box<dyn Layer<f64>>| Sequential::builder().layer(name, f).build();
+        let linear = || Box::new(Linear::<f64>::new(1, 1, &mut random::rng(1)).unwrap());
+        let outer = |n: usize| build("o", Box::new(build(&"i".repeat(n), linear()).unwrap()));
+        assert!(outer(512 - "o..weight".len()).is_ok());
+        let error = outer(513 - "o..weight".len()).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "Sequential: name of a child: expected paths of at most 512 bytes, got one of 513 in \"o\""
+        );
+        let mut g = crate::Graph::<f64>::builder();
+        let [x] = g.inputs(["x"]);
+        let y = g.layer("o", build(&"i".repeat(504), linear()).unwrap(), [x]);
+        assert!(g.build([y]).unwrap_err().to_string().ends_with("got one of 513 in \"o\""));
+        assert!(build(&"n".repeat(513), Box::new(Relu)).is_err());
     }
 
     #[test]
