@@ -151,7 +151,8 @@ fn divisor<L: PointwiseLoss + ?Sized, T: Scalar>(
     if target.shape() != shape {
         return Err(ShapeError::new(operation, shape, target.shape()).into());
     }
-    if shape.elements() == 0 {
+    // Without elements there is no mean. The other two add up over parts of a batch, one of which may have none.
+    if shape.elements() == 0 && loss.reduction() == Reduction::Mean {
         return Err(LossError::Empty { operation, shape });
     }
     loss.reduction().divisor::<T>(operation, shape.elements() as f64)

@@ -283,3 +283,21 @@ fn everything_can_be_shared_between_threads() {
     check::<LossError>();
     check::<ConfigError>();
 }
+
+/// Sums and gradients of parts add up, and a part of the batch may have no rows.
+#[test]
+fn only_a_mean_needs_rows() {
+    let (z, mut dz) = (Tensor::<f32>::zeros([0, 3]).unwrap(), Tensor::from([f32::NAN]));
+    for reduction in [Reduction::Sum, Reduction::Over(7.0), Reduction::Mean] {
+        let cross = CrossEntropy::new().reduction(reduction);
+        let mse = Mse::new().reduction(reduction);
+        let soft = cross.value_and_grad(&z, &z, &mut dz);
+        let all = [cross.value_and_grad(&z, &[], &mut dz), soft, mse.value_and_grad(&z, &z, &mut dz)];
+        for value in all {
+            match reduction {
+                Reduction::Mean => assert!(value.unwrap_err().to_string().contains("[0, 3]")),
+                _ => assert_eq!((value, dz.shape()), (Ok(0.0), z.shape())),
+            }
+        }
+    }
+}

@@ -171,18 +171,21 @@ impl<T: Scalar> Build<T> {
         }
     }
 
-    /// Says how often each child runs in a pass, where that isn't once: a file of some kilobytes must not describe a pass
-    /// without end.
-    ///
-    /// # Errors
-    /// When the layers of the network would run more than 65,536 times in all.
-    pub(crate) fn children_run(&mut self, children: impl Iterator<Item = usize>) -> Result<(), ConfigError> {
-        const MOST: usize = 1 << 16;
+    /// Says how often each child runs in a pass, where that isn't once.
+    pub(crate) fn children_run(&mut self, children: impl Iterator<Item = usize>) {
         let runs = children.filter_map(|child| self.runs_of_children.get(child));
         self.runs = runs.fold(1, |sum, &runs| sum.saturating_add(runs));
+    }
+
+    /// A file of some kilobytes must not describe a pass without end.
+    ///
+    /// # Errors
+    /// When the layer and what is in it would run more than 65,536 times in a pass.
+    pub(crate) fn check_runs(&self) -> Result<(), ConfigError> {
+        const MOST: usize = 1 << 16;
         match self.runs {
             ..=MOST => Ok(()),
-            runs => Err(ConfigError::new("", "nodes", "at most 65536 runs of layers in a pass", runs)),
+            runs => Err(ConfigError::new("", "layers", "at most 65536 runs in a pass", runs)),
         }
     }
 

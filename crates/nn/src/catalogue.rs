@@ -81,7 +81,7 @@ impl Architecture {
     /// network has more layers than [`MAX_LAYERS`](Self::MAX_LAYERS).
     pub fn of<T: Scalar>(net: &dyn Layer<T>) -> Result<Self, ArchitectureError> {
         let mut layers = Vec::new();
-        describe_into(net, "", &table::<T>(), &mut layers)?;
+        describe_into(net, "", 0, &table::<T>(), &mut layers)?;
         layers.try_into()
     }
 
@@ -113,9 +113,15 @@ impl Architecture {
 fn describe_into<T: Scalar>(
     layer: &dyn Layer<T>,
     name: &str,
+    depth: usize,
     table: &[Entry<T>],
     specs: &mut Vec<LayerSpec>,
 ) -> Result<(), ArchitectureError> {
+    // Before it goes down: a layer of somebody's own may show itself as its child.
+    if depth > Architecture::MAX_DEPTH {
+        let reason = format!("layers are nested deeper than {}", Architecture::MAX_DEPTH);
+        return Err(ArchitectureError::Malformed(reason));
+    }
     let of_type = layer.of_type(Sealed);
     let kind = match table.iter().find(|entry| entry.of_type == of_type) {
         Some(entry) => entry.kind,
@@ -134,12 +140,13 @@ fn describe_into<T: Scalar>(
     };
     let at = specs.len();
     let (name, kind, options) = (name.to_string(), kind.to_string(), layer.options());
+    options.check().map_err(|error| error.of(kind.clone()))?;
     specs.push(LayerSpec { name, kind, options, children: 0 });
     let (mut children, mut result) = (0, Ok(()));
     layer.children(&mut |name, child| {
         children += 1;
         if result.is_ok() && specs.len() <= Architecture::MAX_LAYERS {
-            result = describe_into(child, name, table, specs).map_err(|error| error.within(name));
+            result = describe_into(child, name, depth + 1, table, specs).map_err(|error| error.within(name));
         }
     });
     specs[at].children = children;
@@ -189,7 +196,8 @@ impl<T: Scalar> Builder<'_, T> {
         specs: &mut &[LayerSpec],
     ) -> Result<(Box<dyn Layer<T>>, usize), ArchitectureError> {
         let builtin = self.table.iter().find(|entry| entry.kind == spec.kind).map(|entry| entry.build);
-        let build = builtin.or_else(|| self.registry.kinds.get(spec.kind.as_str()).copied());
+        let own = || self.registry.kinds.get(spec.kind.as_str()).copied().filter(|_| is_custom(&spec.kind));
+        let build = builtin.or_else(own);
         let build = build
             .ok_or_else(|| ArchitectureError::Unknown { place: Place::default(), kind: spec.kind.clone() })?;
         // The list has been checked: there are as many layers as the containers say.
@@ -210,6 +218,7 @@ impl<T: Scalar> Builder<'_, T> {
             }
             other => other,
         })?;
+        from.check_runs()?;
         self.left = from.left;
         let unread = from.options.finish().and(match from.children.len() {
             0 => Ok(()),

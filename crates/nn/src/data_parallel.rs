@@ -50,6 +50,11 @@ pub(crate) struct Split {
 }
 
 impl Split {
+    /// The mode of the part that is number `i` here: a key for each part, and of a single one the pass's own.
+    fn mode(&self, mode: Mode, i: usize) -> Mode {
+        if self.count == 1 { mode } else { mode.child(self.here.start + i) }
+    }
+
     /// The samples of the batch that has `rows` of them here.
     fn samples(&self, rows: usize) -> usize {
         self.samples.unwrap_or(rows)
@@ -171,7 +176,7 @@ pub(crate) fn forward<T: Scalar>(
         let mut x = [call.x[0]; MAX_INPUTS];
         x.iter_mut().zip(&part.x).for_each(|(x, part)| *x = part);
         let call = Call { x: &x[..part.x.len()], ..call };
-        call.forward(&mut part.y, &mut part.cache, call.mode.child(split.here.start + i))
+        call.forward(&mut part.y, &mut part.cache, split.mode(call.mode, i))
     })?;
     y.resize_with(call.outputs()?, Tensor::default);
     for (k, y) in y.iter_mut().enumerate() {
@@ -236,7 +241,7 @@ pub(crate) fn backward<T: Scalar>(
         let mut dx: [_; MAX_INPUTS] =
             std::array::from_fn(|_| dx.next().and_then(|(dx, wanted)| wanted.then_some(dx)));
         let call = Call { x: &inputs[..x.len()], ..call };
-        let mode = call.mode.child(split.here.start + i);
+        let mode = split.mode(call.mode, i);
         call.backward(y, cache, mode, &own[..dy.len()], &mut dx[..x.len()], grads)
     })?;
     for (i, (dx, x)) in dx.iter_mut().zip(call.x).enumerate() {

@@ -1,6 +1,7 @@
 //! Why a layer refused.
 
 use std::fmt::Display;
+use std::ops::RangeInclusive;
 
 use backrule_tensor::{MemoryError, Place, ShapeError, TensorError, readable};
 
@@ -51,6 +52,18 @@ impl LayerError {
     /// `operation` has the wrong number of something: `inputs`, `outputs`, `gradients`.
     pub fn count(operation: &'static str, expected: impl Display, got: usize) -> Self {
         ShapeError::new(operation, expected, got).into()
+    }
+
+    /// A layer of several inputs or outputs runs in its form of one.
+    #[doc(hidden)]
+    #[cold]
+    pub fn several(inputs: RangeInclusive<usize>, outputs: usize) -> Self {
+        let inputs = match (inputs.start(), inputs.end()) {
+            (least, most) if least == most => least.to_string(),
+            (least, most) => format!("{least} to {most}"),
+        };
+        let expected = format!("inputs: {inputs}, outputs: {outputs}, by `forward_many` or `predict_many`");
+        ShapeError::new("forward", expected, "one of each").into()
     }
 
     /// The same error, seen from outside the child `name`. Every container calls this on its way out.

@@ -3,7 +3,7 @@
 use std::any::TypeId;
 use std::ops::RangeInclusive;
 
-use backrule_tensor::{Grad, NamedTensors, Options, Path, Role, Scalar, Shape, Tensor};
+use backrule_tensor::{Grad, NamedTensors, Options, Path, Role, Scalar, Shape, ShapeError, Tensor};
 
 use crate::cache::Cache;
 use crate::error::LayerError;
@@ -227,6 +227,9 @@ pub trait Layer<T: Scalar>: NamedTensors<T> + BoxedClone<T> + Send + Sync + 'sta
         mode: Mode,
     ) -> Result<(), LayerError> {
         let ([x], [y]) = (x, y) else { return Err(not_one(x.len())) };
+        if self.is_through_many() {
+            return Err(not_written("forward_many"));
+        }
         self.forward(x, y, cache, mode)
     }
 
@@ -243,6 +246,9 @@ pub trait Layer<T: Scalar>: NamedTensors<T> + BoxedClone<T> + Send + Sync + 'sta
         grads: &mut [Grad<T>],
     ) -> Result<(), LayerError> {
         let (&[x], &[y], &[dy], [dx]) = (at.x, at.y, dy, dx) else { return Err(not_one(at.x.len())) };
+        if self.is_through_many() {
+            return Err(not_written("backward_many"));
+        }
         let dx = dx.as_deref_mut();
         match dy {
             Some(dy) => self.backward(At { x, y, cache: at.cache, mode: at.mode }, dy, dx, grads),
@@ -251,6 +257,13 @@ pub trait Layer<T: Scalar>: NamedTensors<T> + BoxedClone<T> + Send + Sync + 'sta
                 None => Ok(()),
             },
         }
+    }
+
+    /// Whether `forward` and `backward` are those of [`through_many!`](crate::through_many): then the functions in `_many`
+    /// can't be the defaults, which would call them.
+    #[doc(hidden)]
+    fn is_through_many(&self) -> bool {
+        false
     }
 
     /// The type of the layer: what names a built-in one in files. Somebody's own layer of the same name is another type.
@@ -272,6 +285,12 @@ pub trait Layer<T: Scalar>: NamedTensors<T> + BoxedClone<T> + Send + Sync + 'sta
     fn walk(&self, _: Sealed, x: &[Shape], visit: &mut Walk<'_, T>) -> Result<bool, LayerError> {
         let _ = (x, visit);
         Ok(false)
+    }
+
+    /// What the inputs are called, where the layer gives them names.
+    #[doc(hidden)]
+    fn input_names(&self, _: Sealed) -> &[String] {
+        &[]
     }
 
     /// Freezes or thaws the layer at `path`, and says whether there is one to be.
@@ -306,7 +325,15 @@ macro_rules! through_many {
             cache: &mut $crate::Cache<$T>,
             mode: $crate::Mode,
         ) -> ::std::result::Result<(), $crate::LayerError> {
+            let (inputs, outputs) = ($crate::Layer::<$T>::inputs(self), $crate::Layer::<$T>::outputs(self));
+            if !inputs.contains(&1) || outputs != 1 {
+                return ::std::result::Result::Err($crate::LayerError::several(inputs, outputs));
+            }
             $crate::Layer::<$T>::forward_many(self, &[x], ::std::slice::from_mut(y), cache, mode)
+        }
+
+        fn is_through_many(&self) -> bool {
+            true
         }
 
         fn backward(
@@ -325,6 +352,62 @@ macro_rules! through_many {
 /// A layer of one input and one output was handed others.
 fn not_one(inputs: usize) -> LayerError {
     LayerError::count("layer: inputs and outputs", "one of each", inputs)
+}
+
+/// A layer with [`through_many!`](crate::through_many) has one of its functions from the trait.
+#[cold]
+fn not_written(function: &'static str) -> LayerError {
+    LayerError::count("layer with through_many!", format!("a `{function}` of its own"), 0)
+}
+
+/// Compares the shape of ∂l/∂x that a layer has written with that of x.
+///
+/// # Errors
+/// When it is another one. Nobody else would say where the mistake is.
+pub(crate) fn check_dx<T: Scalar>(x: &Tensor<T>, dx: Option<&mut Tensor<T>>) -> Result<(), LayerError> {
+    match dx {
+        Some(dx) if dx.shape() != x.shape() => {
+            Err(ShapeError::new("backward: the layer's ∂l/∂x", x.shape(), dx.shape()).into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Fills what a layer has to overwrite with NaN, in debug builds: the numbers of another layer would pass for its own.
+pub(crate) fn poison<T: Scalar>(dx: Option<&mut Tensor<T>>) {
+    if cfg!(debug_assertions)
+        && let Some(dx) = dx
+    {
+        dx.fill(T::from_f64(f64::NAN));
+    }
+}
+
+/// Compares the shapes that a layer has written with those that it says it writes, in debug builds. Containers compare those of
+/// their children.
+///
+/// # Errors
+/// When they differ.
+pub(crate) fn check_outputs<T: Scalar>(
+    layer: &dyn Layer<T>,
+    x: &[&Tensor<T>],
+    y: &[Tensor<T>],
+) -> Result<(), LayerError> {
+    if !cfg!(debug_assertions) {
+        return Ok(());
+    }
+    let mut is_container = false;
+    layer.children(&mut |_, _| is_container = true);
+    if is_container {
+        return Ok(());
+    }
+    let (mut inputs, mut outputs) = ([Shape::EMPTY; MAX_INPUTS], [Shape::EMPTY; MAX_OUTPUTS]);
+    inputs.iter_mut().zip(x).for_each(|(shape, x)| *shape = x.shape());
+    let outputs = &mut outputs[..y.len().min(MAX_OUTPUTS)];
+    layer.output_shapes(&inputs[..x.len().min(MAX_INPUTS)], outputs)?;
+    match y.iter().zip(&*outputs).find(|(y, said)| y.shape() != **said) {
+        Some((y, said)) => Err(ShapeError::new("forward: what `output_shape` says", said, y.shape()).into()),
+        None => Ok(()),
+    }
 }
 
 /// Zeros of x's shape: ∂l/∂x of an input that nothing depends on.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use backrule_tensor::{IntoShape, OptionValue, Path, Role, Scalar, Shape};
+use backrule_tensor::{IntoShape, Path, Role, Scalar, Shape};
 
 use crate::catalogue::{describe, kind};
 use crate::error::LayerError;
@@ -60,16 +60,13 @@ pub fn summary_many<T: Scalar>(net: &dyn Layer<T>, inputs: &[Shape]) -> Result<S
     let trained = trained(net);
     let outputs = add_rows(net, Path::ROOT, inputs, &trained, &mut rows)?;
     let parameters = below(&trained, "");
-    let inputs = inputs.iter().enumerate().map(|(i, &shape)| (input_name(net, i), shape)).collect();
+    let names = net
+        .input_names(Sealed)
+        .iter()
+        .map(|name| name.escape_debug().to_string())
+        .chain(std::iter::repeat(String::new()));
+    let inputs = names.zip(inputs.iter().copied()).collect();
     Ok(Summary { inputs, rows, outputs, parameters })
-}
-
-/// What a network whose settings list its inputs calls the `i`th one.
-fn input_name<T: Scalar>(net: &dyn Layer<T>, i: usize) -> String {
-    match net.options().list("inputs").unwrap_or_default().into_iter().nth(i) {
-        Some(OptionValue::Word(name)) => name,
-        _ => String::new(),
-    }
 }
 
 /// A row for every layer: of a container, its own before its children's. The outermost one is the table itself.
@@ -92,13 +89,17 @@ fn add_rows<T: Scalar>(
         let added = add_rows(step.layer, path.join(name), step.inputs, trained, rows);
         added.map_err(|error| error.within(name))?;
         if let (Some(from), Some(row)) = (step.from, rows.get_mut(own)) {
-            row.layer = format!("{} ← {}", row.layer, from());
+            row.layer = format!("{} ← {}", row.layer, from().escape_debug());
         }
         Ok(())
     })?;
-    let path = path.to_string();
+    // A name may come from a file, and must not write to the terminal.
+    let text = path.to_string();
+    let path = text.escape_debug().to_string();
     if !shown {
-        let (layer, parameters) = (describe(layer), below(trained, &path));
+        // A layer that is used again has its parameters once.
+        let again = rows.iter().any(|row| row.path == path);
+        let (layer, parameters) = (describe(layer), if again { 0 } else { below(trained, &text) });
         rows.push(Row { path, layer, outputs: outputs.clone(), parameters });
     } else if !path.is_empty() {
         // The settings of a container are how its children are put together: the table shows that.

@@ -236,9 +236,13 @@ impl<'a, T: Scalar> Pass<'a, T> {
         let rows = x[0].shape().first().copied().unwrap_or(1);
         // A batch without samples has no parts.
         *is_split = !parts.is_empty() && !one_sample && rows > 0;
-        if split.samples.is_some() && (one_sample || split.expected(rows) != rows) {
-            let expected = format_args!("the {} rows of parts {:?}", split.expected(rows), split.here);
-            return Err(ShapeError::new("forward in parts", expected, x[0].shape()).into());
+        if split.samples.is_some() {
+            let expected = split.expected(rows);
+            let fits = |x: &&Tensor<T>| !one_sample && x.shape().first() == Some(&expected);
+            if let Some(other) = x[..inputs].iter().find(|x| !fits(x)) {
+                let expected = format_args!("the {expected} rows of parts {:?}", split.here);
+                return Err(ShapeError::new("forward in parts", expected, other.shape()).into());
+            }
         }
         if *is_split {
             data_parallel::forward(parts, split, call, y)?;

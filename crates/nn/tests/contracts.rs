@@ -703,3 +703,49 @@ fn layers_tapes_and_gradients_cross_threads() {
     crosses::<Sequential>();
     crosses::<(Tape, Grads, Cache)>();
 }
+
+/// Whatever else is wanted, what is wanted has the same bits.
+#[test]
+fn what_is_unwanted_changes_nothing_else() {
+    let normal = |y: &Tensor<f64>| Tensor::normal(y.shape(), 0.0, 1.0, &mut random::rng(7)).unwrap();
+    every_small::<f64>(|name, sample| {
+        let x = sample.tensors(2).unwrap();
+        // ∂l/∂x and ∂l/∂θ of those whose bit is set.
+        let run = |wanted_dx: usize, wanted: usize| {
+            let mut grads = grads_of(sample);
+            for (i, grad) in grads.iter_mut().enumerate() {
+                grad.set_wanted(grad.is_wanted() && wanted >> i & 1 == 1);
+            }
+            let mut tape = Tape::new();
+            let run = tape.forward_many(&*sample.layer, &refs(&x), TRAIN).unwrap();
+            let dy: Vec<_> = run.outputs().iter().map(normal).collect();
+            let dy: Vec<_> = dy.iter().map(Some).collect();
+            let mut dx = vec![Tensor::default(); x.len()];
+            let mut place: Vec<_> =
+                dx.iter_mut().enumerate().map(|(i, dx)| (wanted_dx >> i & 1 == 1).then_some(dx)).collect();
+            run.backward_many_to_inputs(&dy, &mut grads, &mut place).unwrap();
+            let grads: Vec<_> = grads.iter().map(|grad| grad.get().map(bits)).collect();
+            (dx.iter().map(bits).collect::<Vec<_>>(), grads)
+        };
+        // Of larger networks the first six tensors.
+        let tensors = sample.layer.tensor_count();
+        let (all_dx, some) = ((1 << x.len()) - 1, 1 << tensors.min(6));
+        let (dx, grads) = run(all_dx, usize::MAX);
+        for wanted_dx in 0..=all_dx {
+            for low in 0..some {
+                let wanted = low | (usize::MAX - (some - 1));
+                let (own_dx, own) = run(wanted_dx, wanted);
+                for (i, (own, dx)) in own_dx.iter().zip(&dx).enumerate() {
+                    assert!(
+                        wanted_dx >> i & 1 == 0 || own == dx,
+                        "{name}: dx {i} with {wanted:b}, {wanted_dx:b}"
+                    );
+                }
+                for (i, (own, grad)) in own.iter().zip(&grads).enumerate() {
+                    let unwanted = wanted >> i & 1 == 0;
+                    assert!(unwanted || own == grad, "{name}: gradient {i} with {wanted:b}, {wanted_dx:b}");
+                }
+            }
+        }
+    });
+}

@@ -275,7 +275,12 @@ fn wrong_shapes_name_the_node() {
     let error = predict_many(&case.net, &[&case.x[0], &normal(&[6, 4], 1)]).unwrap_err();
     assert!(error.to_string().starts_with("fc: linear forward: expected [.., 63]"), "{error}");
     let error = predict_many(&case.net, &[&case.x[0]]).unwrap_err();
-    assert_eq!(error.to_string(), "graph: inputs: expected 2, by `forward_many` or `predict_many`, got 1");
+    assert_eq!(error.to_string(), "graph: inputs: expected 2, got 1");
+    let error = backrule_nn::predict(&case.net, &case.x[0]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "forward: expected inputs: 2, outputs: 1, by `forward_many` or `predict_many`, got one of each"
+    );
     // In parts all inputs have the first one's first axis.
     let mut tape = Tape::new().parts(2).unwrap();
     let error = tape.forward_many(&case.net, &[&case.x[0], &normal(&[5, 3], 1)], TRAIN).err().unwrap();
@@ -401,7 +406,7 @@ fn a_pass_without_end_is_refused() {
         ..backrule_nn::LayerSpec::default()
     });
     let error = Architecture::try_from(specs).unwrap().build::<f32>(0).err().unwrap();
-    assert!(error.to_string().contains("at most 65536 runs of layers in a pass"), "{error}");
+    assert!(error.to_string().contains("at most 65536 runs in a pass"), "{error}");
 }
 
 /// Frozen: constants, evaluation inside, no derivative computed; thawed without building anything anew.
@@ -446,4 +451,31 @@ fn a_sequence_goes_back_to_the_first_buffer() {
     tape.forward(&net, &x, TRAIN).unwrap().backward(&dy, &mut grads).unwrap();
     let mean = grads.of(&net, "norm.running_mean").unwrap();
     assert_eq!((mean.count(), mean.is_zero()), (1, false));
+}
+
+/// The first input of the sum is the network's, and nobody wants its gradient.
+#[test]
+fn a_gradient_goes_through_any_input_of_a_node() {
+    let mut g = Graph::<f64>::builder();
+    let [x] = g.inputs(["x"]);
+    let y = g.layer("fc", Linear::new(2, 2, &mut random::rng(1)).unwrap(), [x]).output(0);
+    let sum = g.layer("sum", Add, [x, y]);
+    let net = g.build([sum]).unwrap();
+    let x = normal(&[3, 2], 1);
+    let (mut tape, mut grads) = (Tape::new(), Grads::new(&net).unwrap());
+    let run = tape.forward(&net, &x, TRAIN).unwrap();
+    run.backward(&Tensor::full([3, 2], 1.0).unwrap(), &mut grads).unwrap();
+    assert_eq!(grads[1].get().unwrap().as_slice(), [3.0, 3.0]);
+}
+
+#[test]
+fn a_node_of_another_builder_is_refused() {
+    let mut other = Graph::<f64>::builder();
+    let [x] = other.inputs(["x"]);
+    let node = other.layer("relu", backrule_nn::Relu, [x]);
+    let mut g = Graph::<f64>::builder();
+    let [z] = g.inputs(["z"]);
+    let stranger = g.again(node, [z]);
+    let again = g.again(stranger, [z]);
+    assert!(g.build([again]).unwrap_err().to_string().starts_with("Graph: "));
 }

@@ -33,9 +33,10 @@ impl LeakyRelu {
     /// With this slope below 0. PyTorch's default is 0.01.
     ///
     /// # Errors
-    /// When `slope` isn't a finite number of at least 0: with a negative one y wouldn't tell the sign of x.
+    /// When `slope` isn't a finite number of at least 0, in single precision too: with a negative one y wouldn't tell the sign
+    /// of x.
     pub fn new(slope: f64) -> Result<Self, ConfigError> {
-        match slope.is_finite() && slope >= 0.0 {
+        match (0.0..=f64::from(f32::MAX)).contains(&slope) {
             true => Ok(Self { slope }),
             false => Err(ConfigError::new("LeakyRelu", "slope", "a finite number of at least 0", slope)),
         }
@@ -48,8 +49,9 @@ impl LeakyRelu {
 
     #[inline(always)]
     fn scaled<T: Scalar>(&self, x: T) -> T {
-        // Selected for a slope of 0: −∞ · 0 is NaN.
-        if self.slope == 0.0 { T::ZERO } else { T::from_f64(self.slope) * x }
+        // Selected for a slope of 0, and for one that is 0 in this type: −∞ · 0 is NaN.
+        let slope = T::from_f64(self.slope);
+        if slope == T::ZERO { T::ZERO } else { slope * x }
     }
 }
 
@@ -106,7 +108,7 @@ mod tests {
 
     #[test]
     fn slopes_that_cannot_be_are_refused() {
-        for slope in [-0.1, f64::NAN, f64::INFINITY] {
+        for slope in [-0.1, f64::NAN, f64::INFINITY, 1e39] {
             let error = LeakyRelu::new(slope).unwrap_err().to_string();
             assert!(error.starts_with("LeakyRelu: slope: expected a finite number of at least 0"), "{error}");
         }
@@ -114,9 +116,12 @@ mod tests {
 
     #[test]
     fn a_slope_of_0_keeps_infinity_out() {
-        let layer = LeakyRelu::new(0.0).unwrap();
-        assert_eq!(layer.f(f32::NEG_INFINITY), 0.0);
-        assert_eq!(layer.back(0.0_f32, f32::INFINITY), 0.0);
-        assert!(layer.f(f32::NAN).is_nan());
+        // The second one is 0 in single precision.
+        for slope in [0.0, 1e-50] {
+            let layer = LeakyRelu::new(slope).unwrap();
+            assert_eq!(layer.f(f32::NEG_INFINITY), 0.0);
+            assert_eq!(layer.back(0.0_f32, f32::INFINITY), 0.0);
+            assert!(layer.f(f32::NAN).is_nan());
+        }
     }
 }

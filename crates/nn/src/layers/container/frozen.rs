@@ -69,9 +69,9 @@ pub struct Frozen<T: Scalar = f32> {
 /// ```
 ///
 /// # Errors
-/// When there is no layer of this path.
+/// When there is no layer of this path, or it is in a container of your own, which alone knows its children.
 pub fn freeze<T: Scalar>(net: &mut dyn Layer<T>, path: &str) -> Result<(), ConfigError> {
-    match net.set_frozen(Sealed, path, true) {
+    match is_path(path) && net.set_frozen(Sealed, path, true) {
         true => Ok(()),
         false => Err(ConfigError::new("freeze", "path", "the path of a layer in this network", path)),
     }
@@ -80,12 +80,17 @@ pub fn freeze<T: Scalar>(net: &mut dyn Layer<T>, path: &str) -> Result<(), Confi
 /// Thaws the frozen layer at `path`: it is trained from now on. Gradients and optimizer are to be made anew.
 ///
 /// # Errors
-/// When there is no [`Frozen`] layer of this path.
+/// When there is no [`Frozen`] layer of this path, or it is in one that is frozen itself.
 pub fn thaw<T: Scalar>(net: &mut dyn Layer<T>, path: &str) -> Result<(), ConfigError> {
-    match net.set_frozen(Sealed, path, false) {
+    match is_path(path) && net.set_frozen(Sealed, path, false) {
         true => Ok(()),
         false => Err(ConfigError::new("thaw", "path", "the path of a frozen layer in this network", path)),
     }
+}
+
+/// Whether there are names between the dots.
+fn is_path(path: &str) -> bool {
+    path.is_empty() || path.split('.').all(|name| !name.is_empty())
 }
 
 impl<T: Scalar> Frozen<T> {
@@ -205,7 +210,8 @@ impl<T: Scalar> Layer<T> for Frozen<T> {
             self.frozen = frozen;
             return true;
         }
-        set_frozen(&mut self.f, path, frozen)
+        // Within a frozen layer, nothing that is thawed would be trained.
+        (frozen || !self.frozen) && set_frozen(&mut self.f, path, frozen)
     }
 
     fn walk(&self, _: Sealed, x: &[Shape], visit: &mut Walk<'_, T>) -> Result<bool, LayerError> {

@@ -12,7 +12,7 @@ use crate::builtin::{Input, Sample};
 use crate::cache::Cache;
 use crate::error::LayerError;
 use crate::layer::sealed::{Sealed, Step, Walk};
-use crate::layer::{AtMany, Layer, MAX_INPUTS, MAX_OUTPUTS, zeros_like};
+use crate::layer::{AtMany, Layer, MAX_INPUTS, MAX_OUTPUTS, check_dx, check_outputs, poison, zeros_like};
 use crate::layers::container::sequential::{check_names, check_paths};
 use crate::layers::container::{set_frozen, split_path};
 use crate::mode::Mode;
@@ -181,9 +181,11 @@ impl<T: Scalar> GraphBuilder<T> {
     }
 
     fn wire(&mut self, layer: usize, from: Vec<usize>) -> Node {
-        let (first, count) = (self.values, self.layers[layer].1.outputs());
-        let inputs = self.layers[layer].1.inputs();
-        let name = &self.layers[layer].0;
+        let Some((name, of_node)) = self.layers.get(layer) else {
+            self.fail(refuse("node", "a node of this builder", "one of another"));
+            return Node { builder: self.id, layer, first: self.values, count: 0 };
+        };
+        let (first, count, inputs) = (self.values, of_node.outputs(), of_node.inputs());
         let most = if from.len() > MAX_INPUTS { MAX_INPUTS } else { *inputs.end() };
         if !inputs.contains(&from.len()) || from.len() > MAX_INPUTS {
             let expected = match (*inputs.start(), most) {
@@ -337,11 +339,7 @@ impl<T: Scalar> Graph<T> {
 
     fn check(&self, inputs: usize, outputs: usize) -> Result<(), LayerError> {
         if inputs != self.inputs.len() {
-            let expected = match inputs {
-                1 => format!("{}, by `forward_many` or `predict_many`", self.inputs.len()),
-                _ => self.inputs.len().to_string(),
-            };
-            return Err(LayerError::count("graph: inputs", expected, inputs));
+            return Err(LayerError::count("graph: inputs", self.inputs.len(), inputs));
         }
         if outputs != self.outputs.len() {
             return Err(LayerError::count("graph: outputs", self.outputs.len(), outputs));
@@ -364,8 +362,10 @@ impl<T: Scalar> Graph<T> {
                 *from = if value < x.len() { x[value] } else { &before[value - x.len()] };
             }
             let from = &from[..node.from.len()];
+            let own = &mut own[..node.count];
             layer
-                .forward_many(from, &mut own[..node.count], cache, mode.child(i))
+                .forward_many(from, own, cache, mode.child(i))
+                .and_then(|()| check_outputs(&**layer, from, own))
                 .map_err(|error| error.within(name))?;
         }
         Ok(())
@@ -519,6 +519,10 @@ impl<T: Scalar> Layer<T> for Graph<T> {
         child.is_some_and(|child| set_frozen(&mut child.layer, rest, frozen))
     }
 
+    fn input_names(&self, _: Sealed) -> &[String] {
+        &self.inputs
+    }
+
     fn walk(&self, _: Sealed, x: &[Shape], visit: &mut Walk<'_, T>) -> Result<bool, LayerError> {
         self.shapes(x, visit).map(|_| true)
     }
@@ -603,6 +607,7 @@ impl<T: Scalar> Graph<T> {
             }
         }
         let mut dx = buffers.each_mut().map(Option::as_mut);
+        dx.iter_mut().for_each(|dx| poison(dx.as_deref_mut()));
 
         let mut x = [value(0); MAX_INPUTS];
         x.iter_mut().zip(fed).for_each(|(x, &number)| *x = value(number));
@@ -614,6 +619,7 @@ impl<T: Scalar> Graph<T> {
         }
         let at = AtMany { x: &x[..fed.len()], y: &y[..node.count], cache, mode };
         let result = layer.backward_many(at, &dy[..node.count], &mut dx[..fed.len()], own);
+        let result = result.and_then(|()| x.iter().zip(dx).try_for_each(|(x, dx)| check_dx(x, dx)));
 
         // Back to their places, also after an error.
         for (j, &value) in fed.iter().enumerate() {
@@ -634,7 +640,6 @@ impl<T: Scalar> Graph<T> {
         result.map_err(|error| error.within(name))
     }
 
-    /// The shapes of all values for inputs of shapes `x`; `visit` sees every node on the way.
     /// A value's name: the input's, or the layer's, with the output's number if it has several.
     fn name(&self, value: usize) -> String {
         if let Some(input) = self.inputs.get(value) {
@@ -648,6 +653,7 @@ impl<T: Scalar> Graph<T> {
         }
     }
 
+    /// The shapes of all values for inputs of shapes `x`; `visit` sees every node on the way.
     fn shapes(&self, x: &[Shape], visit: &mut Walk<'_, T>) -> Result<Vec<Shape>, LayerError> {
         let mut shapes = x.to_vec();
         for node in &self.nodes {
@@ -672,7 +678,8 @@ impl<T: Scalar> Builtin<T> for Graph<T> {
         builder.values = builder.inputs.len();
         let (nodes, arity) = (from.sizes("nodes")?, from.sizes("arity")?);
         let (values, outputs) = (from.sizes("from")?, from.sizes("outputs")?);
-        from.children_run(nodes.iter().copied())?;
+        from.children_run(nodes.iter().copied());
+        from.check_runs()?;
         while from.children() > 0 {
             let (name, layer) = from.child()?;
             builder.layers.push((name, layer));

@@ -120,7 +120,7 @@ impl<T: Scalar> Builtin<T> for Residual<T> {
     fn samples() -> Vec<Sample<T>> {
         use backrule_tensor::random;
 
-        use crate::layers::Linear;
+        use crate::layers::{Linear, Tanh};
 
         let of = |name, shape: &[usize]| {
             let n = shape.last().copied().unwrap_or_default();
@@ -128,6 +128,8 @@ impl<T: Scalar> Builtin<T> for Residual<T> {
             Some(Sample::new(name, Self::new(f), [Input::normal(shape)]))
         };
         let samples = [
+            // A rule that reads its own y, which isn't the sum.
+            Some(Sample::new("tanh", Self::new(Tanh), [Input::normal(&[3, 2])])),
             of("one", &[1, 1]),
             of("small", &[4, 5]),
             of("tall", &[300, 5]),

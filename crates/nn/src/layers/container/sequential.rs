@@ -10,7 +10,7 @@ use crate::builtin::{Input, Sample};
 use crate::cache::Cache;
 use crate::error::LayerError;
 use crate::layer::sealed::{Affine, Epilogue, Sealed, Step, Walk};
-use crate::layer::{At, Layer, zeros_like};
+use crate::layer::{At, Layer, check_dx, check_outputs, poison};
 use crate::layers::container::{set_frozen, split_grads, split_path};
 use crate::mode::Mode;
 
@@ -88,6 +88,12 @@ impl<T: Scalar> SequentialBuilder<T> {
         check_names("Sequential", self.children.iter().map(|child| child.name.as_str()))?;
         let children = self.children.iter().map(|child| (child.name.as_str(), &*child.layer));
         check_paths("Sequential", children)?;
+        let several = self.children.iter().find(|child| !child.layer.inputs().contains(&1));
+        if let Some(Child { name, layer }) = several {
+            let got =
+                format_args!("at least {} for `{name}`: use a `Graph`", layer.inputs().start()).to_string();
+            return Err(ConfigError::new("Sequential", "inputs of a layer", "one", got));
+        }
         Ok(Sequential { children: self.children })
     }
 }
@@ -215,11 +221,12 @@ impl<T: Scalar> Layer<T> for Sequential<T> {
                 let (own, after) = after.split_at_mut(1);
                 let y = after.first_mut().unwrap_or(&mut *y);
                 affine.forward_then(x, y, &mut caches[i], epilogue).map_err(named)?;
-                poison(own, y)?;
+                poison_unwritten(own, y)?;
                 i += 2;
             } else {
                 let y = after.first_mut().unwrap_or(&mut *y);
                 child.layer.forward(x, y, &mut caches[i], mode.child(i)).map_err(named)?;
+                check_outputs(&*child.layer, &[x], std::slice::from_ref(y)).map_err(named)?;
                 i += 1;
             }
         }
@@ -277,14 +284,12 @@ impl<T: Scalar> Layer<T> for Sequential<T> {
                 let dx = if i > first { Some(&mut *below) } else { dx.take() };
                 affine.backward_from(x, &mut caches[i], above, dx, own).map_err(named)?;
             } else {
-                let at = At {
-                    x: if i == 0 { at.x } else { &outputs[i - 1] },
-                    y,
-                    cache: &mut caches[i],
-                    mode: at.mode.child(i),
-                };
-                let dx = if i > first { Some(&mut *below) } else { dx.take() };
-                child.layer.backward(at, dy, dx, own).map_err(named)?;
+                let x = if i == 0 { at.x } else { &outputs[i - 1] };
+                let at = At { x, y, cache: &mut caches[i], mode: at.mode.child(i) };
+                let mut dx = if i > first { Some(&mut *below) } else { dx.take() };
+                poison(dx.as_deref_mut());
+                child.layer.backward(at, dy, dx.as_deref_mut(), own).map_err(named)?;
+                check_dx(x, dx).map_err(named)?;
             }
             std::mem::swap(&mut above, &mut below);
         }
@@ -320,12 +325,12 @@ impl<T: Scalar> Layer<T> for Sequential<T> {
 }
 
 /// Fills the output of a layer whose epilogue has taken its place with NaN where a debug build looks: nobody may read it.
-fn poison<T: Scalar>(own: &mut [Tensor<T>], y: &Tensor<T>) -> Result<(), LayerError> {
+fn poison_unwritten<T: Scalar>(own: &mut [Tensor<T>], y: &Tensor<T>) -> Result<(), LayerError> {
     if cfg!(debug_assertions)
         && let Some(own) = own.first_mut()
     {
-        zeros_like(own, y)?;
-        own.fill(T::from_f64(f64::NAN));
+        own.resize(y.shape())?;
+        poison(Some(own));
     }
     Ok(())
 }

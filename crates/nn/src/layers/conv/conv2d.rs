@@ -472,6 +472,7 @@ impl<T: Scalar> Builtin<T> for Conv2d<T> {
             of("image", of_size(2, 3, [3, 3]).bias(false), &[1, 2, 5, 4]),
             of("padded", of_size(3, 4, [3, 3]).stride([2, 1]).padding([1, 1]), &[2, 3, 7, 5]),
             of("pointwise", of_size(5, 3, [1, 1]), &[2, 5, 3, 7]),
+            of("pointwise groups", of_size(6, 4, [1, 1]).groups(2), &[2, 6, 3, 3]),
             of(
                 "dilated groups",
                 of_size(4, 6, [2, 3]).dilation([2, 1]).padding([0, 1]).groups(2),

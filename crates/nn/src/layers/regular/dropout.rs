@@ -117,7 +117,8 @@ impl<T: Scalar> Builtin<T> for Dropout {
     fn samples() -> Vec<Sample<T>> {
         let of = |rate| Self::new(rate).map(Sample::of_any_shape).into_iter().flatten();
         let off = of(0.0).skip(2).take(1).map(|sample| Sample { name: "off", ..sample });
-        of(0.4).chain(off).map(Sample::random).collect()
+        let most = of(0.75).skip(2).take(1).map(|sample| Sample { name: "most", ..sample });
+        of(0.4).chain(most).chain(off).map(Sample::random).collect()
     }
 }
 

@@ -1,0 +1,299 @@
+//! Layers of somebody's own, and what they may get wrong.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::ops::RangeInclusive;
+
+use backrule_nn::{
+    Architecture, At, Cache, Dropout, Frozen, Grads, Graph, Layer, LayerError, Linear, Mode, Registry, Relu,
+    Residual, Sequential, Tape, freeze, predict, predict_many, summary, thaw, through_many,
+};
+use backrule_tensor::{Grad, NamedTensors, Shape, Tensor, random};
+
+/// What a layer does wrong.
+#[derive(Clone, Copy, PartialEq)]
+enum Fault {
+    None,
+    /// ∂l/∂x stays what it was.
+    DxUnwritten,
+    /// ∂l/∂x has a shape of its own.
+    DxMisshapen,
+    /// Another shape than `output_shape` says.
+    YMisshapen,
+    /// It shows itself as its child.
+    OwnChild,
+}
+
+/// y = x.
+#[derive(Clone)]
+struct Same {
+    fault: Fault,
+    kind: Option<&'static str>,
+}
+
+fn same(fault: Fault) -> Same {
+    Same { fault, kind: Some("own/Same") }
+}
+
+impl NamedTensors<f64> for Same {}
+
+impl Layer<f64> for Same {
+    fn forward(
+        &self,
+        x: &Tensor<f64>,
+        y: &mut Tensor<f64>,
+        _: &mut Cache<f64>,
+        _: Mode,
+    ) -> Result<(), LayerError> {
+        y.copy_from(x)?;
+        if self.fault == Fault::YMisshapen {
+            y.resize(Shape::new(&[x.len()])?)?;
+        }
+        Ok(())
+    }
+
+    fn backward(
+        &self,
+        at: At<'_, f64>,
+        dy: &Tensor<f64>,
+        dx: Option<&mut Tensor<f64>>,
+        _: &mut [Grad<f64>],
+    ) -> Result<(), LayerError> {
+        match (dx, self.fault) {
+            (None, _) | (_, Fault::DxUnwritten) => Ok(()),
+            (Some(dx), Fault::DxMisshapen) => Ok(dx.resize(Shape::new(&[at.x.len(), 1])?)?),
+            (Some(dx), _) => Ok(dx.copy_from(dy)?),
+        }
+    }
+
+    fn children(&self, visit: &mut dyn FnMut(&str, &dyn Layer<f64>)) {
+        if self.fault == Fault::OwnChild {
+            visit("me", self);
+        }
+    }
+
+    fn custom_kind(&self) -> Option<&'static str> {
+        self.kind
+    }
+}
+
+fn linear() -> Linear<f64> {
+    Linear::new(2, 2, &mut random::rng(1)).unwrap()
+}
+
+/// The layer between two others, in a sequence and in a graph.
+fn networks(fault: Fault) -> [Box<dyn Layer<f64>>; 2] {
+    let sequence = Sequential::builder().layer("a", linear()).layer("own", same(fault)).layer("b", linear());
+    let mut g = Graph::builder();
+    let [x] = g.inputs(["x"]);
+    let a = g.layer("a", linear(), [x]);
+    let own = g.layer("own", same(fault), [a]);
+    let b = g.layer("b", linear(), [own]);
+    [Box::new(sequence.build().unwrap()), Box::new(g.build([b]).unwrap())]
+}
+
+fn trained(net: &dyn Layer<f64>) -> Result<Grads<f64>, LayerError> {
+    let x = Tensor::from([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]);
+    let (mut tape, mut grads) = (Tape::new(), Grads::new(net).unwrap());
+    let run = tape.forward(net, &x, Mode::Eval)?;
+    run.backward(&Tensor::full([3, 2], 1.0).unwrap(), &mut grads)?;
+    Ok(grads)
+}
+
+#[test]
+fn a_wrong_shape_is_the_fault_of_the_layer_that_wrote_it() {
+    for net in networks(Fault::None) {
+        assert!(trained(&*net).is_ok());
+    }
+    for net in networks(Fault::DxMisshapen) {
+        let error = trained(&*net).err().unwrap().to_string();
+        assert_eq!(error, "own: backward: the layer's ∂l/∂x: expected [3, 2], got [6, 1]");
+    }
+    for net in networks(Fault::YMisshapen) {
+        let error = trained(&*net).err().unwrap().to_string();
+        let who = if cfg!(debug_assertions) { "own: forward: what `output_shape` says" } else { "b: linear" };
+        assert!(error.starts_with(who), "{error}");
+    }
+}
+
+/// The buffer has been another layer's.
+#[test]
+#[cfg(debug_assertions)]
+fn an_unwritten_gradient_is_seen() {
+    for net in networks(Fault::DxUnwritten) {
+        // In a sequence it has no shape yet in the first pass.
+        let grads = trained(&*net).map(|grads| grads[0].get().unwrap().as_slice()[0].is_nan());
+        assert!(grads.unwrap_or(true));
+    }
+    let net: Sequential<f64> = Sequential::builder()
+        .layer("a", linear())
+        .layer("own", same(Fault::DxUnwritten))
+        .layer("b", linear())
+        .layer("c", linear())
+        .build()
+        .unwrap();
+    assert!(trained(&net).unwrap()[0].get().unwrap().as_slice()[0].is_nan());
+}
+
+/// y = x₀ + x₁, without the functions that it says it has.
+#[derive(Clone)]
+struct Unwritten(usize);
+
+impl NamedTensors<f64> for Unwritten {}
+
+impl Layer<f64> for Unwritten {
+    through_many!(f64);
+
+    fn inputs(&self) -> RangeInclusive<usize> {
+        self.0..=self.0
+    }
+}
+
+#[test]
+fn what_through_many_lacks_is_an_error_and_no_recursion() {
+    let x = Tensor::from([[1.0, 2.0]]);
+    let error = predict(&Unwritten(1), &x).unwrap_err().to_string();
+    assert_eq!(error, "layer with through_many!: expected a `forward_many` of its own, got 0");
+    assert_eq!(predict_many(&Unwritten(1), &[&x]).unwrap_err().to_string(), error);
+    let (mut y, mut cache) = (Tensor::default(), Cache::default());
+    let at = At { x: &x, y: &x, cache: &mut cache, mode: Mode::Eval };
+    let error = Unwritten(1).backward(at, &x, Some(&mut y), &mut []).unwrap_err().to_string();
+    assert_eq!(error, "layer with through_many!: expected a `backward_many` of its own, got 0");
+}
+
+#[test]
+fn a_layer_of_several_inputs_is_refused_where_it_gets_one() {
+    let error = Sequential::builder().layer("two", Unwritten(2)).build().unwrap_err().to_string();
+    assert_eq!(error, "Sequential: inputs of a layer: expected one, got at least 2 for `two`: use a `Graph`");
+    let x = Tensor::from([[1.0, 2.0]]);
+    for net in [Box::new(Unwritten(2)) as Box<dyn Layer<f64>>, Box::new(Residual::new(Unwritten(2)))] {
+        let error = predict(&*net, &x).unwrap_err().to_string();
+        assert!(error.ends_with("by `forward_many` or `predict_many`, got one of each"), "{error}");
+    }
+}
+
+#[test]
+fn a_kind_has_a_slash_and_something_on_both_sides() {
+    for kind in ["", "/", "Relu", "own/", "/Same", "a/b/c"] {
+        let error = Architecture::of(&Same { fault: Fault::None, kind: Some(kind) }).unwrap_err().to_string();
+        let expected =
+            format!("Same: custom_kind: expected the form `crate/Name`, got {}", kind.escape_debug());
+        assert_eq!(error, expected);
+    }
+    let none = Architecture::of(&Same { fault: Fault::None, kind: None }).unwrap_err().to_string();
+    assert!(none.contains("custom_kind"), "{none}");
+}
+
+#[test]
+fn a_registry_gives_what_it_is_asked_for() {
+    let architecture = Architecture::of(&same(Fault::None)).unwrap();
+    let build = |registry: &Registry<f64>| architecture.build_with(0, registry).map(|net| net.custom_kind());
+    let right = Registry::new().with("own/Same", |_| Ok(Box::new(same(Fault::None))));
+    assert_eq!(build(&right), Ok(Some("own/Same")));
+    assert!(build(&Registry::new()).is_err());
+    let other = Registry::new().with("own/Same", |_| Ok(Box::new(Relu)));
+    let error = build(&other).unwrap_err().to_string();
+    assert!(error.ends_with("got Relu"), "{error}");
+    // A kind without a slash is a built-in one or none.
+    let architecture = Architecture::of::<f64>(&Relu).unwrap();
+    let mut spec = architecture.layers().to_vec();
+    let registry = Registry::new()
+        .with("Relu", |_| Ok(Box::new(same(Fault::None))))
+        .with("Plain", |_| Ok(Box::new(same(Fault::None))));
+    assert_eq!(architecture.build_with(0, &registry).unwrap().custom_kind(), None);
+    spec[0].kind = "Plain".to_string();
+    assert!(Architecture::try_from(spec).unwrap().build_with(0, &registry).is_err());
+}
+
+#[test]
+fn a_layer_within_itself_has_no_architecture() {
+    let error = Architecture::of(&same(Fault::OwnChild)).unwrap_err().to_string();
+    assert!(error.ends_with("layers are nested deeper than 32"), "{error}");
+}
+
+/// 2^14 runs in each of them.
+#[test]
+fn a_pass_without_end_is_refused_wherever_its_layers_are() {
+    let doubled = |f: Box<dyn Layer<f64>>| -> Box<dyn Layer<f64>> {
+        let mut g = Graph::builder();
+        let [x] = g.inputs(["x"]);
+        let once = g.layer("f", f, [x]);
+        let twice = g.again(once, [once]);
+        Box::new(g.build([twice]).unwrap())
+    };
+    let deep = || (0..14).fold(Box::new(Relu) as Box<dyn Layer<f64>>, |f, _| doubled(f));
+    let built = |n: usize| {
+        let mut net = Sequential::builder();
+        for i in 0..n {
+            net = net.layer(format!("{i}"), deep());
+        }
+        Architecture::of(&net.build().unwrap()).unwrap().build::<f64>(0)
+    };
+    assert!(built(1).is_ok());
+    let error = built(3).err().unwrap().to_string();
+    assert!(error.contains("at most 65536 runs in a pass"), "{error}");
+}
+
+#[test]
+fn no_name_reaches_the_terminal_as_it_is() {
+    let name = "\u{1b}[2J\n";
+    let mut g = Graph::builder();
+    let [x] = g.inputs([name]);
+    let inner = Sequential::builder().layer(name, Relu).build().unwrap();
+    let y = g.layer(format!("{name}2"), inner, [x]);
+    let net: Graph<f64> = g.build([y]).unwrap();
+    let text = summary(&net, [1, 2]).unwrap().to_string();
+    assert!(!text.contains('\u{1b}') && text.contains("\\u{1b}[2J\\n"), "{text}");
+}
+
+#[test]
+fn parameters_that_are_used_twice_count_once() {
+    let mut g = Graph::builder();
+    let [x] = g.inputs(["x"]);
+    let once = g.layer("fc", linear(), [x]);
+    let twice = g.again(once, [once]);
+    let net = g.build([twice]).unwrap();
+    let text = summary(&net, [1, 2]).unwrap().to_string();
+    assert_eq!(text.lines().filter(|line| line.ends_with(" 6")).count(), 2, "{text}");
+}
+
+#[test]
+fn only_what_would_be_trained_is_thawed() {
+    let inner = Sequential::builder().layer("a", linear()).layer("b", linear()).build().unwrap();
+    let mut net: Sequential<f64> = Sequential::builder().layer("enc", inner).build().unwrap();
+    freeze(&mut net, "enc").unwrap();
+    freeze(&mut net, "enc.a").unwrap();
+    for path in ["enc.a", "enc.", ".", "enc..a", "enc.c"] {
+        assert!(thaw(&mut net, path).is_err(), "{path}");
+    }
+    assert!(freeze(&mut net, "enc.").is_err());
+    thaw(&mut net, "enc").unwrap();
+    thaw(&mut net, "enc.a").unwrap();
+    assert!(Grads::new(&net).unwrap().iter().all(Grad::is_wanted));
+}
+
+/// One part is the whole: its masks are those of a pass without parts.
+#[test]
+fn a_single_part_has_the_key_of_the_pass() {
+    let net = Dropout::new(0.5).unwrap();
+    let x = Tensor::<f64>::full([8, 8], 1.0).unwrap();
+    let mode = Mode::train_with(backrule_nn::Key::new(3));
+    let run = |mut tape: Tape<f64>| tape.forward(&net, &x, mode).unwrap().output().clone();
+    let whole = run(Tape::new());
+    assert_eq!(run(Tape::new().parts(1).unwrap()), whole);
+    assert_eq!(run(Tape::new().parts(1).unwrap().only(0..1, 8).unwrap()), whole);
+}
+
+/// Rightly none of the samples are here, so of no input.
+#[test]
+fn every_input_of_an_empty_share_is_empty() {
+    let mut g = Graph::<f64>::builder();
+    let [a, b] = g.inputs(["a", "b"]);
+    let frozen = g.layer("frozen", Frozen::new(linear()), [b]);
+    let sum = g.layer("sum", backrule_nn::Add, [a, frozen.output(0)]);
+    let net = g.build([sum]).unwrap();
+    let mut tape = Tape::new().parts(4).unwrap().only(2..4, 2).unwrap();
+    let zeros = |rows: usize| Tensor::<f64>::zeros([rows, 2]).unwrap();
+    assert!(tape.forward_many(&net, &[&zeros(0), &zeros(0)], Mode::Eval).is_ok());
+    let error = tape.forward_many(&net, &[&zeros(0), &zeros(5)], Mode::Eval).err().unwrap();
+    assert_eq!(error.to_string(), "forward in parts: expected the 0 rows of parts 2..4, got [5, 2]");
+}
