@@ -180,13 +180,15 @@ impl ElementType {
             let mut out = [0; 8 * PIECE];
             let slots = out.chunks_exact_mut(T::DTYPE.size());
             for (at, (element, slot)) in bytes.chunks_exact(size).zip(slots).enumerate() {
-                let held = self.value(element).and_then(|bits| match slot.len() {
-                    8 => Some(slot.copy_from_slice(&bits.to_le_bytes())),
-                    _ => single(bits, rounded).map(|bits| slot.copy_from_slice(&bits.to_le_bytes())),
-                });
-                if held.is_none() {
-                    return Err(not_held(before.saturating_add(at), self.text(element)));
+                let mut held = self.value(element);
+                if slot.len() == size_of::<f32>() {
+                    held = held.and_then(|bits| single(bits, rounded)).map(u64::from);
                 }
+                let Some(bits) = held else {
+                    return Err(not_held(before.saturating_add(at), self.text(element)));
+                };
+                // Of an `f32` the first four.
+                slot.iter_mut().zip(bits.to_le_bytes()).for_each(|(to, from)| *to = from);
             }
             T::read_le(&out, values);
             before = before.saturating_add(values.len());
@@ -385,10 +387,11 @@ impl fmt::Display for ElementType {
 impl OtherType {
     fn new(name: &str) -> Self {
         let mut this = Self { name: [0; 15], length: 0 };
-        let length = name.floor_char_boundary(this.name.len());
-        for (to, from) in this.name.iter_mut().zip(name.bytes().take(length)) {
-            *to = from;
-            this.length = this.length.saturating_add(1);
+        for char in name.chars() {
+            let end = usize::from(this.length).saturating_add(char.len_utf8());
+            let Some(place) = this.name.get_mut(this.length.into()..end) else { break };
+            char.encode_utf8(place);
+            this.length = end as u8;
         }
         this
     }

@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use backrule_tensor::{ConfigError, NamedTensors, Path, Scalar, TrainingState};
+use backrule_tensor::{ConfigError, DType, NamedTensors, Path, Scalar, TrainingState};
 
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::payload::Elements;
@@ -439,7 +439,8 @@ impl<'r> Plan<'r> {
             Ok(None) => return true,
             Ok(Some(_)) if self.restoring.fit == Fit::SkipMisshapen => return false,
             Ok(Some(NotHeld { at, value })) => {
-                RestoreError::NotHeld { tensor: stored.clone(), at, value, target: T::DTYPE.into() }
+                let TensorInfo { group, path, dtype, .. } = stored.clone();
+                RestoreError::NotHeld { group, path, dtype, at, value, target: T::DTYPE }
             }
             Err(lost) => RestoreError::Changed { reason: lost.to_string() },
         };
@@ -514,16 +515,22 @@ pub enum RestoreError {
     },
     /// A number of the checkpoint is none of the network's element type: a whole number that would be rounded,
     /// or a finite one that would become infinite.
-    #[error("nothing restored: {tensor} has {value} at element {at}, which {target} can't hold")]
+    #[error(
+        "nothing restored: {} has {value} ({dtype}) at element {at}, which {target} can't hold", Name(*group, path)
+    )]
     NotHeld {
-        /// The tensor in the checkpoint.
-        tensor: TensorInfo,
+        /// Whose tensor it is.
+        group: Group,
+        /// Its path in the checkpoint.
+        path: String,
+        /// Its element type.
+        dtype: ElementType,
         /// The first such element, in row-major order.
         at: usize,
         /// Its value.
         value: String,
         /// The element type of the network.
-        target: ElementType,
+        target: DType,
     },
     /// The elements had stayed in the file, and it is not as it was when [`Checkpoint::open`] verified it.
     #[error("nothing restored, because the file has changed since it was opened ({reason}): open it again")]
@@ -563,7 +570,7 @@ backrule_tensor::readable! {
         Collision { group, path, first, second },
         UnknownRename { from },
         UnknownOnly { prefix },
-        NotHeld { tensor, at, value, target },
+        NotHeld { group, path, dtype, at, value, target },
         Changed { reason },
         Interrupted { group, path, reason },
     }

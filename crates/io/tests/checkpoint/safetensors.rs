@@ -512,7 +512,7 @@ fn a_whole_number_that_would_be_rounded_is_an_error() {
     assert_eq!(double[0].1.as_slice(), [16_777_216.0, 16_777_217.0]);
     assert_eq!(
         restored::<f32>(bytes, &name).unwrap_err().to_string(),
-        "nothing restored: network `too_large` i64 [2] has 16777217 at element 1, which f32 can't hold"
+        "nothing restored: network `too_large` has 16777217 (i64) at element 1, which f32 can't hold"
     );
     // Nothing changes, whether the elements are in memory or in the file.
     let scratch = Scratch::new("safetensors-not-held");
@@ -556,7 +556,7 @@ fn another_precision_is_converted_on_request() {
     let file = from_bytes(&to_bytes(&vec![("w", Tensor::from([1.0_f64, -1e300]))]).unwrap()).unwrap();
     let mut net = vec![("w", Tensor::from([7.0_f32, 7.0]))];
     let error = file.restoring().convert().restore_into(&mut net).unwrap_err().to_string();
-    assert_eq!(error, "nothing restored: network `w` f64 [2] has -1e300 at element 1, which f32 can't hold");
+    assert_eq!(error, "nothing restored: network `w` has -1e300 (f64) at element 1, which f32 can't hold");
     assert_eq!(net[0].1.as_slice(), [7.0, 7.0]);
 }
 

@@ -254,7 +254,10 @@ mod tests {
             (fine.to_string(), "byte 54 of its header: expected `,` or `}`"),
             (format!("{fine}}}x"), "byte 55 of its header: expected nothing else"),
             (format!("{fine}}}\0"), "byte 55 of its header: expected nothing else"),
-            (of("'<f4", "False", "()"), "its elements are of type `<f4, `, and only numbers and bools can be read"),
+            (
+                of("'<f4", "False", "()"),
+                "its elements are of type `<f4, `, and only numbers and bools can be read",
+            ),
             (of("'<f4\\'", "False", "()"), "byte 14 of its header: expected the end of a text"),
             (of("<f4", "False", "()"), "byte 10 of its header: expected an element type"),
             (of("'<f4'", "false", "()"), "byte 34 of its header: expected `True` or `False`"),
@@ -291,7 +294,7 @@ mod tests {
             ),
         ] {
             let found = decode(text.as_bytes()).unwrap_err().to_string();
-            if found != expected { println!("ZZZ {text}: {found}"); bad = true; }
+            assert_eq!(found, expected, "{text}");
         }
         let huge = decode(of("'<f4'", "False", "(4294967296, 4294967296)").as_bytes());
         assert!(matches!(huge, Err(Problem::Shape { .. })), "{huge:?}");
