@@ -26,6 +26,8 @@ pub use checkpoint::Checkpoint;
 pub use checkpoint::load::LoadError;
 pub use element::{ElementType, OtherType};
 pub use exchange::npy;
+#[cfg(feature = "npz")]
+pub use exchange::npz;
 #[cfg(feature = "safetensors")]
 pub use exchange::safetensors;
 pub use file::error::{FileError, SaveStep, TargetProblem};
