@@ -620,3 +620,23 @@ fn published_models_are_listed_and_restored() {
         }
     }
 }
+
+/// The element is found behind the first piece that is read from a file.
+#[test]
+fn the_place_in_a_large_tensor_is_right() {
+    let scratch = Scratch::new("safetensors-place");
+    let path = scratch.0.join("model.safetensors");
+    let header = r#"{"w":{"dtype":"I32","shape":[100000],"data_offsets":[0,400000]}}"#;
+    let mut bytes = file(header, 400_000);
+    let at = bytes.len() - 400_000 + 4 * 77_777;
+    bytes[at..at + 4].copy_from_slice(&i32::MAX.to_le_bytes());
+    std::fs::write(&path, &bytes).unwrap();
+    for file in [load(&path).unwrap(), open(&path).unwrap()] {
+        let mut net = vec![("w", Tensor::<f32>::zeros([100_000]).unwrap())];
+        let error = file.restore(&mut net).unwrap_err();
+        assert!(matches!(&error, RestoreError::NotHeld { at: 77_777, .. }), "{error}");
+        let mut net = vec![("w", Tensor::<f64>::zeros([100_000]).unwrap())];
+        file.restore(&mut net).unwrap();
+        assert_eq!(net[0].1.as_slice()[77_777], f64::from(i32::MAX));
+    }
+}
