@@ -12,6 +12,7 @@
 )]
 
 mod checkpoint;
+mod element;
 mod exchange;
 mod file;
 mod format;
@@ -23,7 +24,10 @@ mod snapshot;
 
 pub use checkpoint::Checkpoint;
 pub use checkpoint::load::LoadError;
+pub use element::{ElementType, OtherType};
 pub use exchange::npy;
+#[cfg(feature = "npz")]
+pub use exchange::npz;
 #[cfg(feature = "safetensors")]
 pub use exchange::safetensors;
 pub use file::error::{FileError, SaveStep, TargetProblem};

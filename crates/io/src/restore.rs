@@ -1,9 +1,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use backrule_tensor::{ConfigError, NamedTensors, Path, Scalar, TrainingState};
+use backrule_tensor::{ConfigError, DType, NamedTensors, Path, Scalar, TrainingState};
 
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::payload::Elements;
+use crate::element::{self, ElementType, NotHeld};
 use crate::format::entry::{Group, Name, TensorInfo};
 use crate::report::{Mismatch, Pair, Report};
 
@@ -13,6 +14,9 @@ impl Checkpoint {
     /// Each tensor is found by its path, wherever it stands. Either all of them are restored or none: the
     /// same paths, shapes and element types have to be on both sides. [`restoring`](Self::restoring) asks for
     /// less.
+    ///
+    /// Files of others have more element types than tensors have. A shorter float becomes the same number, and
+    /// so does a whole number; one that the network's type doesn't have is an error.
     ///
     /// ```
     /// # use backrule_io::Checkpoint;
@@ -64,6 +68,7 @@ impl Checkpoint {
             froms: Vec::new(),
             only: Vec::new(),
             fit: Fit::Strict,
+            convert: false,
         }
     }
 }
@@ -117,6 +122,7 @@ pub struct Restoring<'c> {
     froms: Vec<String>,
     only: Vec<String>,
     fit: Fit,
+    convert: bool,
 }
 
 type Rename<'c> = Box<dyn Fn(&str) -> Option<String> + 'c>;
@@ -188,13 +194,34 @@ impl<'c> Restoring<'c> {
         self
     }
 
+    /// Single precision goes into a network of double precision, exactly, and double precision into one of
+    /// single precision: each number is rounded to the nearest. A finite one that would become infinite is the
+    /// error [`NotHeld`](RestoreError::NotHeld).
+    ///
+    /// ```
+    /// # use backrule_io::Checkpoint;
+    /// # use backrule_io::tensor::Tensor;
+    /// let wide = vec![("scale", Tensor::from([0.1_f64, 2.0]))];
+    /// let checkpoint = Checkpoint::from_bytes(&Checkpoint::of(&wide).to_bytes()?)?;
+    /// let mut net = vec![("scale", Tensor::from([0.0_f32, 0.0]))];
+    /// assert!(checkpoint.restore(&mut net).is_err());
+    /// checkpoint.restoring().convert().restore_into(&mut net)?;
+    /// assert_eq!(net[0].1.as_slice(), [0.1, 2.0]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn convert(mut self) -> Self {
+        self.convert = true;
+        self
+    }
+
     /// Restores the network.
     ///
     /// # Errors
     /// - [`RestoreError::Mismatch`] with every tensor that should fit and doesn't, or when not one fits;
     /// - [`RestoreError::Collision`] when two tensors were given one name;
     /// - [`RestoreError::UnknownRename`] and [`RestoreError::UnknownOnly`] for a path that nothing has: a
-    ///   typing error must not pass for a partial success.
+    ///   typing error must not pass for a partial success;
+    /// - [`RestoreError::NotHeld`] for a number that the network's element type doesn't have.
     ///
     /// Nothing has been changed then.
     pub fn restore_into<T: Scalar>(
@@ -202,8 +229,9 @@ impl<'c> Restoring<'c> {
         network: &mut (impl NamedTensors<T> + ?Sized),
     ) -> Result<Report, RestoreError> {
         let mut report = Report::default();
-        let plan = self.network(network, &mut report)?;
+        let mut plan = self.network(network, &mut report)?;
         let report = self.accept(report)?;
+        plan.refused.take().map_or(Ok(()), Err)?;
         self.source()?;
         plan.write(network)?;
         Ok(report)
@@ -222,7 +250,7 @@ impl<'c> Restoring<'c> {
     ) -> Result<Report, RestoreError> {
         let saved = self.checkpoint.optimizer().ok_or(RestoreError::NoOptimizer)?;
         let mut report = Report::default();
-        let net = self.network(network, &mut report)?;
+        let mut net = self.network(network, &mut report)?;
         let mut state = Plan::new(&self, Group::Optimizer)?;
         // The state of a parameter that keeps its values belongs to other values, even where its shape fits.
         let mut kept = BTreeSet::new();
@@ -231,6 +259,7 @@ impl<'c> Restoring<'c> {
         }
         state.compare(optimizer, &mut report, |path| owner(path, |it| kept.contains(it)).is_none());
         let report = self.accept(report)?;
+        net.refused.take().or(state.refused.take()).map_or(Ok(()), Err)?;
         self.source()?;
         if !saved.options.is_empty() {
             optimizer.set_options(saved.options.clone())?;
@@ -330,6 +359,8 @@ struct Plan<'r> {
     stored: BTreeMap<String, (TensorInfo, Elements<'r>)>,
     /// What fits, by the path where it goes.
     writes: BTreeMap<String, Elements<'r>>,
+    /// Why nothing can be written, although names, shapes and types fit: the first reason.
+    refused: Option<RestoreError>,
 }
 
 impl<'r> Plan<'r> {
@@ -353,7 +384,7 @@ impl<'r> Plan<'r> {
             }
         }
         stored.retain(|path, _| restoring.includes(path));
-        Ok(Self { restoring, group, stored, writes: BTreeMap::new() })
+        Ok(Self { restoring, group, stored, writes: BTreeMap::new(), refused: None })
     }
 
     /// Decides for every tensor of `target`, notes it in `report`, and changes nothing.
@@ -374,18 +405,20 @@ impl<'r> Plan<'r> {
             let target = TensorInfo {
                 group: self.group,
                 path: path.clone(),
-                dtype: T::DTYPE,
+                dtype: T::DTYPE.into(),
                 shape: tensor.shape(),
                 crc: None,
+                size: tensor.len().saturating_mul(T::DTYPE.size()),
             };
             // Taken out, so the second of two tensors with one name is missing.
-            let Some((stored, elements)) = self.stored.remove(&path) else {
+            let Some((stored, mut elements)) = self.stored.remove(&path) else {
                 report.missing.push(target);
                 return;
             };
-            let fits = (stored.dtype, stored.shape) == (target.dtype, target.shape);
+            elements.rounded = self.restoring.convert;
+            let fits = stored.shape == target.shape && wanted(&path) && self.holds::<T>(&stored, &elements);
             let pair = Pair { stored, target };
-            if fits && wanted(&path) {
+            if fits {
                 self.writes.insert(path, elements);
                 report.restored.push(pair);
             } else {
@@ -393,6 +426,26 @@ impl<'r> Plan<'r> {
             }
         });
         report.unexpected.extend(self.stored.values().map(|(info, _)| info.clone()));
+    }
+
+    /// Whether a tensor of `T` has these values. A reason that isn't a matter of types is noted.
+    fn holds<T: Scalar>(&mut self, stored: &TensorInfo, elements: &Elements<'_>) -> bool {
+        match stored.dtype.fit(T::DTYPE, self.restoring.convert) {
+            element::Fit::Always => return true,
+            element::Fit::Never => return false,
+            element::Fit::IfHeld => {}
+        }
+        let reason = match elements.not_held::<T>() {
+            Ok(None) => return true,
+            Ok(Some(_)) if self.restoring.fit == Fit::SkipMisshapen => return false,
+            Ok(Some(NotHeld { at, value })) => {
+                let TensorInfo { group, path, dtype, .. } = stored.clone();
+                RestoreError::NotHeld { group, path, dtype, at, value, target: T::DTYPE }
+            }
+            Err(lost) => RestoreError::Changed { reason: lost.to_string() },
+        };
+        self.refused.get_or_insert(reason);
+        true
     }
 
     /// Copies all values. After `compare` and `source` it can only fail while a file is being read.
@@ -460,6 +513,25 @@ pub enum RestoreError {
         /// What was given to [`only`](Restoring::only).
         prefix: String,
     },
+    /// A number of the checkpoint is none of the network's element type: a whole number that would be rounded,
+    /// or a finite one that would become infinite.
+    #[error(
+        "nothing restored: {} has {value} ({dtype}) at element {at}, which {target} can't hold", Name(*group, path)
+    )]
+    NotHeld {
+        /// Whose tensor it is.
+        group: Group,
+        /// Its path in the checkpoint.
+        path: String,
+        /// Its element type.
+        dtype: ElementType,
+        /// The first such element, in row-major order.
+        at: usize,
+        /// Its value.
+        value: String,
+        /// The element type of the network.
+        target: DType,
+    },
     /// The elements had stayed in the file, and it is not as it was when [`Checkpoint::open`] verified it.
     #[error("nothing restored, because the file has changed since it was opened ({reason}): open it again")]
     Changed {
@@ -498,6 +570,7 @@ backrule_tensor::readable! {
         Collision { group, path, first, second },
         UnknownRename { from },
         UnknownOnly { prefix },
+        NotHeld { group, path, dtype, at, value, target },
         Changed { reason },
         Interrupted { group, path, reason },
     }

@@ -33,11 +33,11 @@ impl fmt::Display for Checkpoint {
                 write!(f, ", {}", optimizer.options)?;
             }
         }
-        let entries = || self.header.entries();
-        let bytes = entries().fold(0_usize, |sum, entry| sum.saturating_add(entry.size()));
-        write!(f, "\n{} tensors, {bytes} bytes", entries().count())?;
-        for entry in entries() {
-            write!(f, "\n  {}, {} bytes, crc {:08x}", entry.info(), entry.size(), entry.crc)?;
+        let stored = || self.stored();
+        let bytes = stored().fold(0_usize, |sum, tensor| sum.saturating_add(tensor.size));
+        write!(f, "\n{} tensors, {bytes} bytes", stored().count())?;
+        for tensor in stored() {
+            write!(f, "\n  {}, {} bytes, crc {:08x}", tensor.info(), tensor.size, tensor.crc)?;
         }
         Ok(())
     }

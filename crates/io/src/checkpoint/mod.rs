@@ -4,13 +4,17 @@ pub(crate) mod inspect;
 pub(crate) mod load;
 pub(crate) mod open;
 pub(crate) mod payload;
+pub(crate) mod stored;
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
 use crate::checkpoint::payload::{Elements, Payload};
-use crate::format::entry::{Entry, Group, TensorInfo};
+use crate::checkpoint::stored::{Foreign, Stored};
+use crate::element::ElementType;
+use crate::format::entry::{Group, TensorInfo};
 use crate::format::header::Header;
 use crate::format::section::{Section, SectionError};
 use crate::run::{OptimizerState, Run};
@@ -42,7 +46,9 @@ use crate::run::{OptimizerState, Run};
 #[derive(Clone)]
 pub struct Checkpoint {
     header: Header,
-    /// All tensors' elements, in the order of the header's entries.
+    /// What a file of somebody else's has instead of the header's entries.
+    foreign: Arc<Vec<Foreign>>,
+    /// All tensors' elements, in their order.
     payload: Payload,
     source: Source,
 }
@@ -59,7 +65,13 @@ pub(crate) enum Source {
 
 impl Checkpoint {
     pub(crate) fn new(header: Header, payload: Payload, source: Source) -> Self {
-        Self { header, payload, source }
+        Self { header, foreign: Arc::default(), payload, source }
+    }
+
+    /// A file of somebody else's: nothing but tensors.
+    #[cfg(feature = "safetensors")]
+    pub(crate) fn foreign(foreign: Vec<Foreign>, payload: Payload, source: Source) -> Self {
+        Self { header: Header::default(), foreign: Arc::new(foreign), payload, source }
     }
 
     /// Where the run was: epoch, step, position in the data, seed, version of the program. All of a default
@@ -109,10 +121,12 @@ impl Checkpoint {
         self.section(Section::Architecture)
     }
 
-    /// The number of elements of all the network's tensors. The file holds as many: that was checked.
+    /// The number of elements of all the network's tensors. The file holds as many: that was checked. Those
+    /// of an [`Other`](ElementType::Other) type are left out.
     pub fn element_count(&self) -> usize {
-        let network = self.tensors().filter(|info| info.group == Group::Network);
-        network.fold(0, |sum, info| sum.saturating_add(info.shape.elements()))
+        let counted =
+            |it: &Stored<'_>| it.group == Group::Network && !matches!(it.dtype, ElementType::Other(_));
+        self.stored().filter(counted).fold(0, |sum, it| sum.saturating_add(it.shape.elements()))
     }
 
     /// The value of a section. Fields that its type has gained since it was saved need `#[serde(default)]`;
@@ -131,23 +145,22 @@ impl Checkpoint {
 
     /// All tensors in the order in which they were visited: first the network's, then the optimizer's.
     pub fn tensors(&self) -> impl Iterator<Item = TensorInfo> {
-        self.header.entries().map(|entry| entry.info())
+        self.stored().map(|it| it.info())
     }
 
-    /// Every tensor of a group with its elements.
+    /// The same without their paths as texts of their own.
+    pub(crate) fn stored(&self) -> impl Iterator<Item = Stored<'_>> {
+        self.header.entries().map(Stored::from).chain(self.foreign.iter().map(Stored::from))
+    }
+
+    /// Every tensor of a group with its elements. Their sizes add up: that was checked when they were read.
     pub(crate) fn group(&self, group: Group) -> impl Iterator<Item = (TensorInfo, Elements<'_>)> {
-        (self.elements())
-            .filter(move |(entry, _)| entry.group == group)
-            .map(|(entry, elements)| (entry.info(), elements))
-    }
-
-    /// Every tensor with its elements. The sizes add up: that was checked when they were read.
-    fn elements(&self) -> impl Iterator<Item = (Entry<'_>, Elements<'_>)> {
         let mut end = 0_usize;
-        self.header.entries().map(move |entry| {
-            let (offset, size, crc) = (end, entry.size(), entry.crc);
+        self.stored().filter_map(move |it| {
+            let (offset, Stored { dtype, size, crc, .. }) = (end, it);
             end = end.saturating_add(size);
-            (entry, Elements { payload: &self.payload, offset, size, crc })
+            let elements = Elements { payload: &self.payload, dtype, offset, size, crc, rounded: false };
+            (it.group == group).then(|| (it.info(), elements))
         })
     }
 
@@ -163,7 +176,7 @@ impl PartialEq for Checkpoint {
             (Payload::Memory(a), Payload::Memory(b)) => a == b,
             _ => true,
         };
-        elements && self.header == other.header
+        elements && self.header == other.header && self.foreign == other.foreign
     }
 }
 
@@ -172,7 +185,7 @@ impl fmt::Debug for Checkpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Checkpoint")
             .field("run", &self.header.run)
-            .field("tensors", &self.header.entries().count())
+            .field("tensors", &self.stored().count())
             .finish_non_exhaustive()
     }
 }

@@ -8,6 +8,8 @@ use std::time::SystemTime;
 use backrule_tensor::Scalar;
 use crc32fast::Hasher;
 
+use crate::element::{ElementType, NotHeld};
+
 /// Bytes of a file that are read and converted at a time.
 const PIECE: usize = 128 << 10;
 
@@ -56,10 +58,13 @@ impl Payload {
 #[derive(Clone, Copy)]
 pub(crate) struct Elements<'c> {
     pub(crate) payload: &'c Payload,
+    pub(crate) dtype: ElementType,
     /// From the beginning of the payload.
     pub(crate) offset: usize,
     pub(crate) size: usize,
     pub(crate) crc: u32,
+    /// Whether elements of double precision may be rounded.
+    pub(crate) rounded: bool,
 }
 
 /// The elements in the file are no longer those that were verified, or can't be read any more.
@@ -72,14 +77,31 @@ pub(crate) enum Lost {
 }
 
 impl Elements<'_> {
-    /// Bit for bit.
+    /// Bit for bit, or each value as it is in the other type. What is not held was refused before.
     pub(crate) fn copy_to<T: Scalar>(&self, mut values: &mut [T]) -> Result<(), Lost> {
+        let mut outcome = Ok(());
         self.pieces(|bytes| {
-            let count = bytes.len().checked_div(T::DTYPE.size()).unwrap_or(0);
-            if let Some(part) = values.split_off_mut(..count) {
-                T::read_le(bytes, part);
+            let count = bytes.len().checked_div(self.dtype.size().unwrap_or(1)).unwrap_or(0);
+            if let Some(part) = values.split_off_mut(..count)
+                && self.dtype.read(bytes, part, self.rounded).is_err()
+            {
+                outcome = Err(Lost::Changed);
             }
-        })
+        })?;
+        outcome
+    }
+
+    /// The first element that a tensor of `T` doesn't have.
+    pub(crate) fn not_held<T: Scalar>(&self) -> Result<Option<NotHeld>, Lost> {
+        let (mut first, mut before) = (None, 0_usize);
+        self.pieces(|bytes| {
+            if let (None, Err(NotHeld { at, value })) = (&first, self.dtype.check::<T>(bytes, self.rounded)) {
+                first = Some(NotHeld { at: at.saturating_add(before), value });
+            }
+            before =
+                before.saturating_add(bytes.len().checked_div(self.dtype.size().unwrap_or(1)).unwrap_or(0));
+        })?;
+        Ok(first)
     }
 
     /// All bytes, as whole elements. What is read from a file is verified a second time, on its way.

@@ -4,6 +4,8 @@ use std::fmt;
 
 use backrule_tensor::{DType, Shape};
 
+use crate::element::ElementType;
+
 /// Whose tensor it is. Paths are unique within a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
@@ -39,11 +41,6 @@ impl Entry<'_> {
     pub(crate) fn size(&self) -> usize {
         self.shape.elements().saturating_mul(self.dtype.size())
     }
-
-    pub(crate) fn info(&self) -> TensorInfo {
-        let Self { group, path, dtype, shape, crc } = *self;
-        TensorInfo { group, path: path.to_string(), dtype, shape, crc: Some(crc) }
-    }
 }
 
 /// A tensor without its elements: one of a checkpoint, or one that should be restored.
@@ -67,17 +64,19 @@ pub struct TensorInfo {
     /// Its place, such as `encoder.fc1.weight`.
     pub path: String,
     /// The type of its elements.
-    pub dtype: DType,
+    pub dtype: ElementType,
     /// The sizes of its axes.
     pub shape: Shape,
     /// CRC-32 of its elements' bytes; `None` for a tensor that is in no file.
     pub crc: Option<u32>,
+    /// Bytes of its elements.
+    pub(crate) size: usize,
 }
 
 impl TensorInfo {
     /// Bytes of its elements.
     pub fn bytes(&self) -> usize {
-        self.shape.elements().saturating_mul(self.dtype.size())
+        self.size
     }
 }
 

@@ -18,8 +18,8 @@ use crate::format::problem::{LoadProblem, Malformed};
 use crate::format::section::{self, Section, SectionError, SectionProblem};
 use crate::run::{OptimizerState, Run};
 
-/// A header that was read and found right.
-#[derive(Clone)]
+/// A header that was read and found right; by default one of nothing.
+#[derive(Clone, Default)]
 pub(crate) struct Header {
     pub(crate) run: Run,
     /// `None` when no optimizer was saved.

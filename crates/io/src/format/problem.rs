@@ -5,6 +5,9 @@ use std::io;
 
 use backrule_tensor::MemoryError;
 
+use crate::exchange::npy::problem::Problem as NpyProblem;
+#[cfg(feature = "npz")]
+use crate::exchange::npz::problem::Problem as NpzProblem;
 #[cfg(feature = "safetensors")]
 use crate::exchange::safetensors::problem::Problem;
 use crate::file::kind::FileKind;
@@ -57,6 +60,13 @@ pub enum LoadProblem {
     #[cfg(feature = "safetensors")]
     #[error("safetensors: {0}")]
     Safetensors(Problem),
+    /// Not a file of NumPy's, or one that can't be read.
+    #[error("npy: {0}")]
+    Npy(NpyProblem),
+    /// Not a file of several arrays of NumPy's, or one that can't be read.
+    #[cfg(feature = "npz")]
+    #[error("npz: {0}")]
+    Npz(NpzProblem),
     /// Not a file: it was not read.
     #[error("there is {0}, not a file")]
     Special(FileKind),
@@ -100,6 +110,19 @@ impl From<NotOpened> for LoadProblem {
             NotOpened::Special(kind) => Self::Special(kind),
             NotOpened::Io(error) => Self::Io(error),
         }
+    }
+}
+
+#[cfg(feature = "npz")]
+impl From<NpzProblem> for LoadProblem {
+    fn from(problem: NpzProblem) -> Self {
+        Self::Npz(problem)
+    }
+}
+
+impl From<NpyProblem> for LoadProblem {
+    fn from(problem: NpyProblem) -> Self {
+        Self::Npy(problem)
     }
 }
 
@@ -287,6 +310,9 @@ impl fmt::Debug for LoadProblem {
             Self::Malformed(error) => f.debug_tuple("Malformed").field(error).finish(),
             #[cfg(feature = "safetensors")]
             Self::Safetensors(problem) => f.debug_tuple("Safetensors").field(problem).finish(),
+            Self::Npy(problem) => f.debug_tuple("Npy").field(problem).finish(),
+            #[cfg(feature = "npz")]
+            Self::Npz(problem) => f.debug_tuple("Npz").field(problem).finish(),
             Self::Special(kind) => f.debug_tuple("Special").field(kind).finish(),
             Self::Memory(error) => f.debug_tuple("Memory").field(error).finish(),
             Self::Io(error) => f.debug_tuple("Io").field(error).finish(),

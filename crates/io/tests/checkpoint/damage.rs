@@ -40,7 +40,7 @@ fn parts(bytes: &[u8]) -> Vec<(usize, Part)> {
     let mut end = header_end(bytes);
     let mut parts = vec![(40, Part::Envelope), (end, Part::Header)];
     for info in Checkpoint::from_bytes(bytes).unwrap().tensors() {
-        end += info.shape.elements() * info.dtype.size();
+        end += info.bytes();
         parts.push((end, Part::Tensor { group: info.group, path: info.path }));
     }
     parts.push((bytes.len(), Part::Whole));

@@ -12,6 +12,8 @@ mod malformed;
 mod messages;
 mod metadata;
 mod npy;
+#[cfg(feature = "npz")]
+mod npz;
 mod options;
 mod python;
 mod restore;

@@ -23,7 +23,7 @@ fn round_trip<T: Scalar>() {
     let infos: Vec<_> = checkpoint.tensors().collect();
     assert_eq!(infos.len(), 5);
     assert_eq!(infos[1].path, "temperature");
-    assert_eq!((infos[1].group, infos[1].dtype), (Group::Network, T::DTYPE));
+    assert_eq!((infos[1].group, infos[1].dtype), (Group::Network, T::DTYPE.into()));
     assert_eq!(infos[2].shape, [0, 3]);
     assert_eq!(infos[4].group, Group::Optimizer);
 }

@@ -4,9 +4,10 @@
 use std::borrow::Cow;
 use std::fmt::{self, Write};
 
-use backrule_tensor::{DType, MAX_RANK, MemoryError, Shape};
+use backrule_tensor::{MAX_RANK, MemoryError, Shape};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
+use crate::element::ElementType;
 use crate::exchange::safetensors::problem::Problem;
 use crate::format::entry::Entry;
 use crate::format::limits::{self, MAX_HEADER, MAX_PATH, MAX_TENSORS};
@@ -18,10 +19,17 @@ const METADATA: &str = "__metadata__";
 /// A tensor of the header. Its place is counted from the end of the header.
 pub(super) struct Stored<'j> {
     pub(super) name: Cow<'j, str>,
-    pub(super) dtype: DType,
+    pub(super) dtype: ElementType,
     pub(super) shape: Shape,
     begin: u64,
     end: u64,
+}
+
+impl Stored<'_> {
+    /// Bytes of all elements. The file has them, so that a larger number than fits is never read.
+    pub(super) fn size(&self) -> usize {
+        usize::try_from(self.end.saturating_sub(self.begin)).unwrap_or(usize::MAX)
+    }
 }
 
 /// The file up to its elements. They begin at a multiple of eight, because readers map files into memory.
@@ -229,14 +237,7 @@ impl<'j> Visitor<'j> for Fields<'j, '_> {
         while let Some(field) = fields.next_key_seed(Text)? {
             let known = match &*field {
                 "dtype" => {
-                    let found = match &*fields.next_value_seed(Text)? {
-                        "F32" => DType::F32,
-                        "F64" => DType::F64,
-                        other => {
-                            let dtype = other.chars().take(16).collect();
-                            return refuse(refused, Problem::ElementType { name: name.into_owned(), dtype });
-                        }
-                    };
+                    let found = ElementType::named(&fields.next_value_seed(Text)?);
                     dtype.replace(found).is_none()
                 }
                 "shape" => {
@@ -254,8 +255,15 @@ impl<'j> Visitor<'j> for Fields<'j, '_> {
             return refuse(refused, Problem::Fields { name: name.into_owned() });
         };
         // A shape is proof that eight bytes per element fit the address space.
-        let needed = Shape::elements(&shape).saturating_mul(DType::size(dtype)) as u64;
-        if end.checked_sub(begin) != Some(needed) {
+        let bits = Shape::elements(&shape) as u128;
+        let bits = bits.saturating_mul(ElementType::bits(dtype).unwrap_or(1) as u128);
+        let (needed, found) = (bits.div_ceil(8) as u64, end.checked_sub(begin));
+        let fits = match ElementType::bits(dtype) {
+            Some(_) => bits.is_multiple_of(8) && found == Some(needed),
+            // Of an unknown type there is at least a bit for each element.
+            None => found.is_some_and(|found| found >= needed),
+        };
+        if !fits {
             return refuse(refused, Problem::Size { name: name.into_owned(), begin, end, needed });
         }
         Ok(Stored { name, dtype, shape, begin, end })

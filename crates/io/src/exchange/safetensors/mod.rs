@@ -43,11 +43,11 @@ pub use problem::Problem;
 
 use crate::checkpoint::load::{LoadError, read_bytes, read_file};
 use crate::checkpoint::payload::{CAN_STAY, Payload, Stamp};
+use crate::checkpoint::stored::Foreign;
 use crate::checkpoint::{Checkpoint, Source};
 use crate::file::replace::replace;
 use crate::format::entry::{Entry, Group};
-use crate::format::header::Header;
-use crate::format::limits::{self, LimitError, MAX_HEADER};
+use crate::format::limits::{self, MAX_HEADER};
 use crate::format::problem::{LoadProblem, Malformed};
 use crate::format::reader;
 use crate::run::Run;
@@ -93,20 +93,15 @@ pub fn to_bytes<T: Scalar>(network: &(impl NamedTensors<T> + ?Sized)) -> Result<
 
 fn head<T: Scalar>(tensors: &[(String, &Tensor<T>)]) -> Result<Vec<u8>, SaveError> {
     let entries: Vec<_> =
-        (tensors.iter()).map(|(path, tensor)| entry(path, T::DTYPE, tensor.shape(), 0)).collect();
-    // The same limits as a checkpoint's, because one is made of it when it is loaded.
+        (tensors.iter()).map(|(path, tensor)| entry(path, T::DTYPE, tensor.shape())).collect();
+    // The same limits as a checkpoint's.
     snapshot::check_paths(&entries)?;
-    checkpoint_header(&entries)?;
+    crate::format::header::encode(&Run::default(), None, &BTreeMap::new(), &entries)?;
     header::encode(&entries)
 }
 
-/// The header of a checkpoint with nothing but tensors.
-fn checkpoint_header(entries: &[Entry<'_>]) -> Result<Vec<u8>, LimitError> {
-    crate::format::header::encode(&Run::default(), None, &BTreeMap::new(), entries)
-}
-
-fn entry(path: &str, dtype: DType, shape: Shape, crc: u32) -> Entry<'_> {
-    Entry { group: Group::Network, path, dtype, shape, crc }
+fn entry(path: &str, dtype: DType, shape: Shape) -> Entry<'_> {
+    Entry { group: Group::Network, path, dtype, shape, crc: 0 }
 }
 
 fn write<T: Scalar>(head: &[u8], tensors: &[(String, &Tensor<T>)], out: &mut impl Write) -> io::Result<()> {
@@ -114,16 +109,21 @@ fn write<T: Scalar>(head: &[u8], tensors: &[(String, &Tensor<T>)], out: &mut imp
     tensors.iter().try_for_each(|(_, tensor)| snapshot::chunks(tensor, |bytes| out.write_all(bytes)))
 }
 
-/// Reads a file whose elements are all `F32` or `F64` into memory, and checks its structure. Metadata are
-/// passed over.
+/// Reads a file into memory, and checks its structure. Metadata are passed over.
+///
+/// Elements of any type are taken: [`Checkpoint::tensors`] lists them. `F16`, `BF16` and the types of 8 bits
+/// are restored as the same numbers in the network's type. Whole numbers and `BOOL` are too, or it is an error
+/// if one is none of that type's numbers. `F64` into `f32` and `F32` into `f64` is asked for with
+/// [`Restoring::convert`](crate::Restoring::convert). A tensor of any other type is an error only if it is to
+/// be restored: [`only`](crate::Restoring::only) and [`partial`](crate::Restoring::partial) leave it out.
 ///
 /// Nothing in it can make this panic. The memory that it takes is bounded by the length of the file, twelve
 /// times that of its header, and 1 MiB. There are no checksums in this format: damage to elements is not
 /// noticed.
 ///
 /// # Errors
-/// When the file can't be read, is no safetensors file, has elements of another type (the message names the
-/// tensor), is beyond the [limits] of a checkpoint, or doesn't fit into memory. The message names the file.
+/// When the file can't be read, is no safetensors file, is beyond the [limits] of a checkpoint, or doesn't fit
+/// into memory. The message names the file.
 pub fn load(path: impl AsRef<Path>) -> Result<Checkpoint, LoadError> {
     read_file(path.as_ref(), |mut input, length| read_to_memory(&mut input, length))
 }
@@ -139,9 +139,9 @@ pub fn open(path: impl AsRef<Path>) -> Result<Checkpoint, LoadError> {
     read_file(path.as_ref(), |mut input, length| {
         let verified = Stamp::of(&input.get_ref().metadata()?);
         let begin = |size| Ok(Payload::start_of(length, size, 0));
-        let (header, start) = read(&mut input, length, begin, |_, _| {})?;
+        let (tensors, start) = read(&mut input, length, begin, |_, _| {})?;
         let payload = Payload::Stored { file: Arc::new(input.into_inner()), start, verified };
-        Ok(Checkpoint::new(header, payload, Source::Safetensors { length }))
+        Ok(Checkpoint::foreign(tensors, payload, Source::Safetensors { length }))
     })
 }
 
@@ -154,8 +154,8 @@ pub fn from_bytes(bytes: &[u8]) -> Result<Checkpoint, LoadError> {
 }
 
 fn read_to_memory(input: &mut impl BufRead, length: u64) -> Result<Checkpoint, LoadProblem> {
-    let (header, bytes) = read(input, length, reader::memory, reader::keep)?;
-    Ok(Checkpoint::new(header, Payload::Memory(Arc::new(bytes)), Source::Safetensors { length }))
+    let (tensors, bytes) = read(input, length, reader::memory, reader::keep)?;
+    Ok(Checkpoint::foreign(tensors, Payload::Memory(Arc::new(bytes)), Source::Safetensors { length }))
 }
 
 /// As [`reader::read`].
@@ -164,7 +164,7 @@ fn read<K>(
     length: u64,
     begin: impl FnOnce(u64) -> Result<K, LoadProblem>,
     mut keep: impl FnMut(&mut K, &[u8]),
-) -> Result<(Header, K), LoadProblem> {
+) -> Result<(Vec<Foreign>, K), LoadProblem> {
     let there = length.checked_sub(LENGTH).ok_or(Problem::Short { found: length })?;
     let claimed = reader::read_exactly(input, LENGTH)?;
     let claimed = claimed.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
@@ -176,16 +176,16 @@ fn read<K>(
     let tensors = header::decode(json, size)?;
 
     let mut kept = begin(size)?;
-    let mut entries = Vec::new();
-    (entries.try_reserve_exact(tensors.len()))
-        .map_err(|_| MemoryError::new("load", tensors.len().saturating_mul(size_of::<Entry<'_>>())))?;
+    let mut list = Vec::new();
+    (list.try_reserve_exact(tensors.len()))
+        .map_err(|_| MemoryError::new("load", tensors.len().saturating_mul(size_of::<Foreign>())))?;
     for tensor in &tensors {
-        let mut entry = entry(&tensor.name, tensor.dtype, tensor.shape, 0);
-        entry.crc = reader::pieces(input, entry.size(), |piece| keep(&mut kept, piece))?.finalize();
-        entries.push(entry);
+        let (path, dtype, shape, size) = (&*tensor.name, tensor.dtype, tensor.shape, tensor.size());
+        let crc = reader::pieces(input, size, |piece| keep(&mut kept, piece))?.finalize();
+        list.push(Foreign { path: path.into(), dtype, shape, size, crc });
     }
     if !input.fill_buf()?.is_empty() {
         return Err(Malformed::Grew.into());
     }
-    Ok((Header::decode(checkpoint_header(&entries)?)?, kept))
+    Ok((list, kept))
 }

@@ -48,17 +48,6 @@ pub enum Problem {
         /// The tensor's name.
         name: String,
     },
-    /// Elements of a type that this crate doesn't have.
-    #[error(
-        "`{}` has elements of type `{}`, and only F32 and F64 can be read: convert it, or leave it out",
-        name.escape_debug(), dtype.escape_debug()
-    )]
-    ElementType {
-        /// The tensor's name.
-        name: String,
-        /// The type; no more than 16 characters of it.
-        dtype: String,
-    },
     /// There can be no tensor of this shape.
     #[error("`{}`: {reason}", name.escape_debug())]
     Shape {
@@ -117,7 +106,6 @@ backrule_tensor::readable! {
         Json { line, column, reason },
         Duplicate { name },
         Fields { name },
-        ElementType { name, dtype },
         Shape { name, reason },
         Size { name, begin, end, needed },
         Order { name, begin, expected },
