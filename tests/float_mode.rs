@@ -5,15 +5,18 @@
 use std::process::Command;
 
 use backrule_loss::{CrossEntropy, Mse};
-use backrule_nn::{Dropout, Grads, Key, Linear, Mode, Relu, Sequential, Tanh, Tape, predict};
+use backrule_nn::{
+    At, Cache, Dropout, Grads, Init, Key, Layer, LayerError, LayerNorm, Linear, Mode, Relu, Sequential, Tanh,
+    Tape, predict, predict_many,
+};
 use backrule_optim::{Optimizer, Sgd};
 use backrule_tensor::float_mode::testing::{self, current, within};
-use backrule_tensor::{NamedTensors, Role, Tensor, parallel, random};
+use backrule_tensor::{Grad, NamedTensors, Role, Tensor, parallel, random};
 
 const CHILD: &str = "BACKRULE_TEST_FLOAT_MODE";
 const BATCH: usize = 128;
-const INPUTS: usize = 64;
-const UNITS: usize = 256;
+const INPUTS: usize = 70;
+const UNITS: usize = 240;
 const CLASSES: usize = 10;
 
 /// All bits of what was computed, as one number.
@@ -29,11 +32,43 @@ impl Digest {
     }
 }
 
+/// y = x / 3. Nothing of it is Backrule's: only tape and `predict` can see to the mode.
+#[derive(Clone)]
+struct Third;
+
+impl NamedTensors<f32> for Third {}
+
+impl Third {
+    fn of(x: &Tensor, y: &mut Tensor) -> Result<(), LayerError> {
+        y.copy_from(x)?;
+        y.as_mut_slice().iter_mut().for_each(|y| *y /= 3.0);
+        Ok(())
+    }
+}
+
+impl Layer<f32> for Third {
+    fn forward(&self, x: &Tensor, y: &mut Tensor, _: &mut Cache<f32>, _: Mode) -> Result<(), LayerError> {
+        Self::of(x, y)
+    }
+
+    fn backward(
+        &self,
+        _: At<'_, f32>,
+        dy: &Tensor,
+        dx: Option<&mut Tensor>,
+        _: &mut [Grad],
+    ) -> Result<(), LayerError> {
+        dx.map_or(Ok(()), |dx| Self::of(dy, dx))
+    }
+}
+
 /// Weights and inputs are multiplied by `scale`.
 fn network(scale: f32) -> (Sequential, Tensor) {
     let mut rng = random::rng(1);
     let mut net = Sequential::builder()
+        .layer("third", Third)
         .layer("fc1", Linear::new(INPUTS, UNITS, &mut rng).unwrap())
+        .layer("norm", LayerNorm::new([UNITS]).unwrap())
         .layer("tanh", Tanh)
         .layer("drop", Dropout::new(0.2).unwrap())
         .layer("fc2", Linear::new(UNITS, CLASSES, &mut rng).unwrap())
@@ -59,18 +94,24 @@ fn train(scale: f32, parts: usize, digest: &mut Digest) {
     for step in 0..2 {
         let pass = tape.forward(&net, &x, Mode::train_with(Key::new(step))).unwrap();
         let cross_entropy = CrossEntropy::new().value_and_grad(pass.output(), &labels, &mut dy).unwrap();
-        let mse = Mse::new().value(pass.output(), &Tensor::full([BATCH, CLASSES], 0.3).unwrap()).unwrap();
+        let (p, t) = (pass.output(), Tensor::full([BATCH, CLASSES], 0.3).unwrap());
+        let (mse, mut dp) = (Mse::new().value(p, &t).unwrap(), Tensor::default());
+        digest.add(u64::from(Mse::new().value_and_grad(p, &t, &mut dp).unwrap().to_bits()));
+        dy.add(&dp).unwrap();
         dy.scale(scale);
         pass.backward_to_input(&dy, &mut grads, &mut dx).unwrap();
         digest.tensor(&dx);
+        digest.add(grads.norm().to_bits());
         let norm = grads.clip_norm(0.01).unwrap();
-        grads.clip_value(0.003).unwrap();
+        grads.clip_value(0.0001).unwrap();
+        grads.iter().filter_map(|grad| grad.get()).for_each(|grad| digest.tensor(grad));
         optimizer.step(&mut net, &mut grads).unwrap();
         [cross_entropy.to_bits(), mse.to_bits()].into_iter().for_each(|bits| digest.add(u64::from(bits)));
         digest.add(norm.to_bits());
     }
     net.visit(backrule_tensor::Path::ROOT, &mut |_, _, x| digest.tensor(x));
     digest.tensor(&predict(&net, &x).unwrap());
+    predict_many(&net, &[&x]).unwrap().iter().for_each(|y| digest.tensor(y));
 }
 
 /// What fails gives the mode back, too.
@@ -102,6 +143,11 @@ fn digest(threads: usize) -> u64 {
     let c = a.matmul(&b).unwrap();
     assert!(c.as_slice().iter().all(|c| c.to_bits() != 0 && c.to_bits() < f32::MIN_POSITIVE.to_bits()));
     digest.tensor(&c);
+    let mut rng = random::rng(2);
+    for init in [Init::FanIn, Init::GlorotUniform, Init::GlorotNormal, Init::HeNormal] {
+        let w: Tensor<f64> = init.tensor([7, 5], 5, 7, &mut rng).unwrap();
+        w.as_slice().iter().for_each(|w| digest.add(w.to_bits()));
+    }
     digest.0
 }
 

@@ -229,9 +229,12 @@ mod tests {
 
     use super::testing::{Mode, current, within};
     use super::*;
+    use crate::linalg::MatMut;
     use crate::random::{normal, rng};
     use crate::tensor::Tensor;
-    use crate::{linalg, log_softmax, matmul_into, parallel, softmax};
+    use crate::{
+        affine_into, linalg, log_softmax, matmul_into, matmul_nt_into, matmul_tn_into, parallel, softmax,
+    };
 
     /// Values whose products, or which themselves, are too small for a normal number.
     fn tiny(rows: usize, columns: usize, seed: u64) -> Tensor {
@@ -325,6 +328,47 @@ mod tests {
             }),
         ));
         many.push((
+            "matmul_nt_into",
+            Box::new(|| {
+                let mut c = Tensor::full([13, 13], 1e-38).unwrap();
+                matmul_nt_into(&a, &a, 0.3, &mut c).unwrap();
+                bits(&c)
+            }),
+        ));
+        many.push((
+            "matmul_tn_into",
+            Box::new(|| {
+                let mut c = Tensor::full([7, 7], 1e-38).unwrap();
+                matmul_tn_into(&a, &a, 0.3, &mut c).unwrap();
+                bits(&c)
+            }),
+        ));
+        many.push((
+            "affine_into",
+            Box::new(|| {
+                let mut c = Tensor::default();
+                affine_into(&a, &a, &Tensor::full([13], 1e-38).unwrap(), &mut c).unwrap();
+                bits(&c)
+            }),
+        ));
+        many.push((
+            "matmul of slices",
+            Box::new(|| {
+                let mut c = Tensor::full([13, 13], 1e-38).unwrap();
+                linalg::matmul(a.mat(), a.mat().t(), 0.3, c.mat_mut()).unwrap();
+                bits(&c)
+            }),
+        ));
+        many.push((
+            "softmax of rows in slices",
+            Box::new(|| {
+                let x = Tensor::<f32>::from([[0.0, -95.0, 3.0], [0.1, 0.2, 0.4]]);
+                let mut p = [0.0; 6];
+                linalg::softmax(x.mat(), MatMut::new(&mut p, [2, 3]).unwrap()).unwrap();
+                p.map(f32::to_bits).to_vec()
+            }),
+        ));
+        many.push((
             "softmax of slices",
             Box::new(|| {
                 let mut p = [[0.0_f32; 3]; 2];
@@ -340,8 +384,17 @@ mod tests {
             Box::new(|| {
                 let mut db = bias.clone();
                 db.add_sum_of_rows(&a).unwrap();
+                let mut of_tensor = bits(&db);
                 linalg::sum_of_rows(a.mat(), 1e-20, db.as_mut_slice()).unwrap();
-                bits(&db)
+                of_tensor.extend(bits(&db));
+                of_tensor
+            }),
+        ));
+        many.push((
+            "normal numbers",
+            Box::new(|| {
+                let mut rng = rng(1);
+                (0..20).map(|_| (normal(&mut rng).to_bits() & u64::from(u32::MAX)) as u32).collect()
             }),
         ));
         many.push(("scale", Box::new(|| y(&|y| y.scale(1e-20)))));

@@ -76,7 +76,6 @@ impl<T: Scalar> Grads<T> {
     /// # Errors
     /// When they belong to another network; nothing is added then.
     pub fn add(&mut self, other: &Self) -> Result<(), ShapeError> {
-        in_default_mode!(self.add(other));
         const OPERATION: &str = "addition of gradients";
         self.layout.expect_layout(OPERATION, &other.layout)?;
         for grads in [&*self, other] {
