@@ -210,8 +210,8 @@ pub mod testing {
     }
 
     /// The bits that make up this thread's mode.
-    pub fn current() -> u64 {
-        u64::from(register::read() & register::CONTROL)
+    pub fn current() -> impl PartialEq + std::fmt::Debug {
+        register::read() & register::CONTROL
     }
 
     /// Calls `f` on a thread that is in this mode.
@@ -301,146 +301,97 @@ mod tests {
             f(&mut y);
             bits(&y)
         };
-        let mut many: Vec<(&str, Box<dyn Fn() -> Vec<u32> + '_>)> = Vec::new();
-        many.push(("matmul", Box::new(|| bits(&a.matmul(&b).unwrap()))));
-        many.push((
-            "matmul_into",
-            Box::new(|| {
-                let mut c = Tensor::full([13, 9], 1e-38).unwrap();
-                matmul_into(&a, &b, 0.3, &mut c).unwrap();
-                bits(&c)
-            }),
-        ));
-        many.push((
-            "affine",
-            Box::new(|| {
-                let (mut y, w) = (Tensor::zeros([13, 13]).unwrap(), a.clone());
-                linalg::affine(a.mat(), w.mat(), Some(&[1e-40; 13]), None, y.mat_mut()).unwrap();
-                bits(&y)
-            }),
-        ));
-        many.push((
-            "softmax",
-            Box::new(|| {
-                y(&|y| {
-                    y.softmax_from(&Tensor::from([[0.0, -95.0, 3.0]])).unwrap();
-                })
-            }),
-        ));
-        many.push((
-            "matmul_nt_into",
-            Box::new(|| {
-                let mut c = Tensor::full([13, 13], 1e-38).unwrap();
-                matmul_nt_into(&a, &a, 0.3, &mut c).unwrap();
-                bits(&c)
-            }),
-        ));
-        many.push((
-            "matmul_tn_into",
-            Box::new(|| {
-                let mut c = Tensor::full([7, 7], 1e-38).unwrap();
-                matmul_tn_into(&a, &a, 0.3, &mut c).unwrap();
-                bits(&c)
-            }),
-        ));
-        many.push((
-            "affine_into",
-            Box::new(|| {
-                let mut c = Tensor::default();
-                affine_into(&a, &a, &Tensor::full([13], 1e-38).unwrap(), &mut c).unwrap();
-                bits(&c)
-            }),
-        ));
-        many.push((
-            "matmul of slices",
-            Box::new(|| {
-                let mut c = Tensor::full([13, 13], 1e-38).unwrap();
-                linalg::matmul(a.mat(), a.mat().t(), 0.3, c.mat_mut()).unwrap();
-                bits(&c)
-            }),
-        ));
-        many.push((
-            "softmax of rows in slices",
-            Box::new(|| {
-                let x = Tensor::<f32>::from([[0.0, -95.0, 3.0], [0.1, 0.2, 0.4]]);
-                let mut p = [0.0; 6];
-                linalg::softmax(x.mat(), MatMut::new(&mut p, [2, 3]).unwrap()).unwrap();
-                p.map(f32::to_bits).to_vec()
-            }),
-        ));
-        many.push((
-            "softmax of slices",
-            Box::new(|| {
-                let mut p = [[0.0_f32; 3]; 2];
-                softmax(&[0.0, -95.0, 3.0], &mut p[0]);
-                log_softmax(&[0.1, 1e-39, 0.3], &mut p[1]);
-                p.as_flattened().iter().map(|p| p.to_bits()).collect()
-            }),
-        ));
-        many.push(("log-softmax", Box::new(|| y(&|y| y.log_softmax_from(&a).unwrap()))));
-        many.push(("sum", Box::new(|| vec![a.sum().to_bits()])));
-        many.push((
-            "sum of rows",
-            Box::new(|| {
-                let mut db = bias.clone();
-                db.add_sum_of_rows(&a).unwrap();
-                let mut of_tensor = bits(&db);
-                linalg::sum_of_rows(a.mat(), 1e-20, db.as_mut_slice()).unwrap();
-                of_tensor.extend(bits(&db));
-                of_tensor
-            }),
-        ));
-        many.push((
-            "normal numbers",
-            Box::new(|| {
-                let mut rng = rng(1);
-                (0..20).map(|_| (normal(&mut rng).to_bits() & u64::from(u32::MAX)) as u32).collect()
-            }),
-        ));
-        many.push(("scale", Box::new(|| y(&|y| y.scale(1e-20)))));
-        many.push(("apply", Box::new(|| y(&|y| y.apply(|y| y / 3e20)))));
-        many.push(("map", Box::new(|| y(&|y| y.map_from(&a, |x| x * 1e-20 / 3.0).unwrap()))));
-        many.push(("zip", Box::new(|| y(&|y| y.zip_from(&a, &a, |a, b| a * b).unwrap()))));
-        many.push((
-            "add",
-            Box::new(|| {
-                y(&|y| {
-                    y.scale(1e-20);
-                    let z = y.clone();
-                    y.add(&z).unwrap();
-                })
-            }),
-        ));
-        many.push((
-            "add to rows",
-            Box::new(|| {
-                y(&|y| {
-                    y.add_to_rows(&bias).unwrap();
-                    linalg::add_to_rows(bias.as_slice(), y.mat_mut()).unwrap();
-                })
-            }),
-        ));
-        many.push((
-            "cast",
-            Box::new(|| {
-                let x = Tensor::from([0.1_f64, 1e-40]);
-                bits(&x.cast::<f32>().unwrap())
-            }),
-        ));
-        many.push(("random", Box::new(|| bits(&Tensor::normal([50], 0.1, 0.3, &mut rng(1)).unwrap()))));
-        many.push(("uniform", Box::new(|| bits(&Tensor::uniform([50], 0.1, 0.3, &mut rng(1)).unwrap()))));
-        many.push((
-            "tasks",
-            Box::new(|| {
-                let mut y = [1e-30_f32; 7];
-                parallel::for_each(&mut y, |y| *y *= black_box(1e-10));
-                parallel::for_each(&mut y[..1], |y| *y *= black_box(3.0));
-                y.map(f32::to_bits).to_vec()
-            }),
-        ));
-        for (name, f) in many {
-            same_in_all_modes(name, f);
-        }
+        same_in_all_modes("matmul", || bits(&a.matmul(&b).unwrap()));
+        same_in_all_modes("matmul_into", || {
+            let mut c = Tensor::full([13, 9], 1e-38).unwrap();
+            matmul_into(&a, &b, 0.3, &mut c).unwrap();
+            bits(&c)
+        });
+        same_in_all_modes("affine", || {
+            let (mut y, w) = (Tensor::zeros([13, 13]).unwrap(), a.clone());
+            linalg::affine(a.mat(), w.mat(), Some(&[1e-40; 13]), None, y.mat_mut()).unwrap();
+            bits(&y)
+        });
+        same_in_all_modes("softmax", || {
+            y(&|y| {
+                y.softmax_from(&Tensor::from([[0.0, -95.0, 3.0]])).unwrap();
+            })
+        });
+        same_in_all_modes("matmul_nt_into", || {
+            let mut c = Tensor::full([13, 13], 1e-38).unwrap();
+            matmul_nt_into(&a, &a, 0.3, &mut c).unwrap();
+            bits(&c)
+        });
+        same_in_all_modes("matmul_tn_into", || {
+            let mut c = Tensor::full([7, 7], 1e-38).unwrap();
+            matmul_tn_into(&a, &a, 0.3, &mut c).unwrap();
+            bits(&c)
+        });
+        same_in_all_modes("affine_into", || {
+            let mut c = Tensor::default();
+            affine_into(&a, &a, &Tensor::full([13], 1e-38).unwrap(), &mut c).unwrap();
+            bits(&c)
+        });
+        same_in_all_modes("matmul of slices", || {
+            let mut c = Tensor::full([13, 13], 1e-38).unwrap();
+            linalg::matmul(a.mat(), a.mat().t(), 0.3, c.mat_mut()).unwrap();
+            bits(&c)
+        });
+        same_in_all_modes("softmax of rows in slices", || {
+            let x = Tensor::<f32>::from([[0.0, -95.0, 3.0], [0.1, 0.2, 0.4]]);
+            let mut p = [0.0; 6];
+            linalg::softmax(x.mat(), MatMut::new(&mut p, [2, 3]).unwrap()).unwrap();
+            p.map(f32::to_bits).to_vec()
+        });
+        same_in_all_modes("softmax of slices", || {
+            let mut p = [[0.0_f32; 3]; 2];
+            softmax(&[0.0, -95.0, 3.0], &mut p[0]);
+            log_softmax(&[0.1, 1e-39, 0.3], &mut p[1]);
+            p.as_flattened().iter().map(|p| p.to_bits()).collect::<Vec<_>>()
+        });
+        same_in_all_modes("log-softmax", || y(&|y| y.log_softmax_from(&a).unwrap()));
+        same_in_all_modes("sum", || vec![a.sum().to_bits()]);
+        same_in_all_modes("sum of rows", || {
+            let mut db = bias.clone();
+            db.add_sum_of_rows(&a).unwrap();
+            let mut of_tensor = bits(&db);
+            linalg::sum_of_rows(a.mat(), 1e-20, db.as_mut_slice()).unwrap();
+            of_tensor.extend(bits(&db));
+            of_tensor
+        });
+        same_in_all_modes("normal numbers", || {
+            let mut rng = rng(1);
+            (0..20).map(|_| normal(&mut rng).to_bits()).collect::<Vec<_>>()
+        });
+        same_in_all_modes("scale", || y(&|y| y.scale(1e-20)));
+        same_in_all_modes("apply", || y(&|y| y.apply(|y| y / 3e20)));
+        same_in_all_modes("map", || y(&|y| y.map_from(&a, |x| x * 1e-20 / 3.0).unwrap()));
+        same_in_all_modes("zip", || y(&|y| y.zip_from(&a, &a, |a, b| a * b).unwrap()));
+        same_in_all_modes("add", || {
+            y(&|y| {
+                y.scale(1e-20);
+                let z = y.clone();
+                y.add(&z).unwrap();
+            })
+        });
+        same_in_all_modes("add to rows", || {
+            y(&|y| {
+                y.add_to_rows(&bias).unwrap();
+                linalg::add_to_rows(bias.as_slice(), y.mat_mut()).unwrap();
+            })
+        });
+        same_in_all_modes("cast", || {
+            let x = Tensor::from([0.1_f64, 1e-40]);
+            bits(&x.cast::<f32>().unwrap())
+        });
+        same_in_all_modes("random", || bits(&Tensor::normal([50], 0.1, 0.3, &mut rng(1)).unwrap()));
+        same_in_all_modes("uniform", || bits(&Tensor::uniform([50], 0.1, 0.3, &mut rng(1)).unwrap()));
+        same_in_all_modes("tasks", || {
+            let mut y = [1e-30_f32; 7];
+            parallel::for_each(&mut y, |y| *y *= black_box(1e-10));
+            parallel::for_each(&mut y[..1], |y| *y *= black_box(3.0));
+            y.map(f32::to_bits).to_vec()
+        });
     }
 
     #[test]
@@ -479,7 +430,9 @@ mod tests {
                         changed.store(true, SeqCst);
                     }
                     let start = std::time::Instant::now();
-                    while i == 0 && !changed.load(SeqCst) && start.elapsed().as_millis() < 100 {}
+                    while i == 0 && !changed.load(SeqCst) && start.elapsed().as_millis() < 100 {
+                        std::hint::spin_loop();
+                    }
                 });
             }
             assert!(default.load(SeqCst));
