@@ -2,7 +2,7 @@
 
 use backrule_tensor::kernels::row::{self, CHUNK};
 use backrule_tensor::simd::{self, Kernel, Simd};
-use backrule_tensor::{Scalar, ShapeError, Tensor};
+use backrule_tensor::{Scalar, ShapeError, Tensor, in_default_mode};
 
 use crate::error::LossError;
 use crate::reduction::Reduction;
@@ -71,6 +71,7 @@ pub trait PointwiseLoss {
     /// # Errors
     /// As [`value_and_grad`](Self::value_and_grad).
     fn value<T: Scalar>(&self, prediction: &Tensor<T>, target: &Tensor<T>) -> Result<T, LossError> {
+        in_default_mode!(PointwiseLoss::value(self, prediction, target));
         let divisor = divisor(self, prediction, target)?;
         let (p, t) = (prediction.as_slice(), target.as_slice());
         Ok(T::from_f64(simd::run(Terms { loss: self, p, t, dy: None }) / divisor))
@@ -87,6 +88,7 @@ pub trait PointwiseLoss {
         target: &Tensor<T>,
         dy: &mut Tensor<T>,
     ) -> Result<T, LossError> {
+        in_default_mode!(PointwiseLoss::value_and_grad(self, prediction, target, dy));
         let divisor = divisor(self, prediction, target)?;
         dy.resize(prediction.shape())?;
         let (p, t) = (prediction.as_slice(), target.as_slice());

@@ -1,7 +1,7 @@
 //! How parameters start.
 
 use backrule_tensor::rand::Rng;
-use backrule_tensor::{IntoShape, Scalar, Tensor, TensorError};
+use backrule_tensor::{IntoShape, Scalar, Tensor, TensorError, in_default_mode};
 
 /// How a parameter starts, given the number of inputs and outputs of each unit (fan-in and fan-out).
 ///
@@ -60,6 +60,7 @@ impl Init {
         fan_out: usize,
         rng: &mut (impl Rng + ?Sized),
     ) -> Result<Tensor<T>, TensorError> {
+        in_default_mode!(self.tensor(shape, fan_in, fan_out, rng));
         // Of one type from here on, so that all shapes share the code below.
         let shape = shape.into_shape()?;
         // √(numerator / fan)

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use backrule_tensor::{ConfigError, Grads, Scalar, ShapeError, Tensor};
+use backrule_tensor::{ConfigError, Grads, Scalar, ShapeError, Tensor, in_default_mode};
 
 use crate::cache::Cache;
 use crate::data_parallel::{self, Call, Part, Split};
@@ -150,6 +150,7 @@ impl<T: Scalar> Tape<T> {
         x: &'a Tensor<T>,
         mode: Mode,
     ) -> Result<Pass<'a, T>, LayerError> {
+        in_default_mode!(self.forward(net, x, mode));
         let plain = self.parts.is_empty() && self.split.samples.is_none();
         if plain {
             // The usual pass takes no detour: a small prediction is a thousand instructions.
@@ -172,6 +173,7 @@ impl<T: Scalar> Tape<T> {
         x: &[&'a Tensor<T>],
         mode: Mode,
     ) -> Result<Pass<'a, T>, LayerError> {
+        in_default_mode!(self.forward_many(net, x, mode));
         let [first, ..] = x else { return Err(LayerError::count("forward: inputs", "1 to 16", 0)) };
         if x.len() > MAX_INPUTS {
             return Err(LayerError::count("forward: inputs", "1 to 16", x.len()));
@@ -328,6 +330,7 @@ impl<'a, T: Scalar> Pass<'a, T> {
         dx: &mut [Option<&mut Tensor<T>>],
         grads: &mut Grads<T>,
     ) -> Result<(), LayerError> {
+        in_default_mode!(self.run_backward(dy, dx, grads));
         let Self { net, x, inputs, mode, many, tape } = self;
         let Tape { y, cache, parts, split, is_split } = tape;
         if dy.len() != y.len() {
@@ -386,6 +389,7 @@ impl<'a, T: Scalar> Pass<'a, T> {
 /// # Errors
 /// When x doesn't suit the network; the error names the layer.
 pub fn predict<T: Scalar>(net: &dyn Layer<T>, x: &Tensor<T>) -> Result<Tensor<T>, LayerError> {
+    in_default_mode!(predict(net, x));
     let mut y = Tensor::default();
     net.forward(x, &mut y, &mut Cache::default(), Mode::Eval)?;
     Ok(y)

@@ -4,7 +4,7 @@ use std::slice::ChunksMut;
 
 use backrule_tensor::{
     ConfigError, Grads, Layout, LayoutEntry, NamedTensors, Options, Path, Role, Scalar, ShapeError, Tensor,
-    TensorError, TrainingState, parallel,
+    TensorError, TrainingState, in_default_mode, parallel,
 };
 
 use crate::error::StepError;
@@ -91,6 +91,7 @@ impl<T: Scalar, R: Rule<T>> Optimizer<R, T> {
         net: &mut (impl NamedTensors<T> + ?Sized),
         grads: &mut Grads<T>,
     ) -> Result<(), StepError> {
+        in_default_mode!(self.step(net, grads));
         self.check(net, grads)?;
         if !self.layout.is_shared_with(grads.layout()) {
             self.layout = grads.layout().clone();

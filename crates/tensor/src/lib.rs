@@ -2,6 +2,7 @@
 
 mod dtype;
 mod error;
+pub mod float_mode;
 #[doc(hidden)]
 pub mod kernels;
 pub mod linalg;

@@ -8,6 +8,7 @@ use rand::rngs::ChaCha8Rng;
 use rand::{Rng, SeedableRng};
 
 use crate::error::TensorError;
+use crate::in_default_mode;
 use crate::scalar::Scalar;
 use crate::shape::IntoShape;
 use crate::tensor::Tensor;
@@ -35,6 +36,7 @@ pub fn uniform(rng: &mut (impl Rng + ?Sized)) -> f64 {
 ///
 /// The bits depend on the platform's logarithm, which may differ in the last place.
 pub fn normal(rng: &mut (impl Rng + ?Sized)) -> f64 {
+    in_default_mode!(normal(rng));
     loop {
         let (a, b) = (2.0 * uniform(rng) - 1.0, 2.0 * uniform(rng) - 1.0);
         let s = a * a + b * b;
@@ -74,6 +76,7 @@ impl<T: Scalar> Tensor<T> {
         high: f64,
         rng: &mut (impl Rng + ?Sized),
     ) -> Result<Self, TensorError> {
+        in_default_mode!(Self::uniform(shape, low, high, rng));
         Self::from_fn(shape, |_| T::from_f64(low + (high - low) * uniform(rng)))
     }
 
@@ -87,6 +90,7 @@ impl<T: Scalar> Tensor<T> {
         deviation: f64,
         rng: &mut (impl Rng + ?Sized),
     ) -> Result<Self, TensorError> {
+        in_default_mode!(Self::normal(shape, mean, deviation, rng));
         Self::from_fn(shape, |_| T::from_f64(mean + deviation * normal(rng)))
     }
 }

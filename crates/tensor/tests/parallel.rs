@@ -8,7 +8,7 @@ use std::sync::{Barrier, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use backrule_tensor::parallel::{for_each, run, set_threads, threads};
-use backrule_tensor::{Tensor, matmul_into, matmul_nt_into, matmul_tn_into};
+use backrule_tensor::{NamedTensors, Tensor, matmul_into, matmul_nt_into, matmul_tn_into};
 
 /// The pool and the number of threads belong to the process: one test at a time.
 fn with_threads(count: usize) -> MutexGuard<'static, ()> {
@@ -249,6 +249,104 @@ fn the_second_product_allocates_nothing() {
             products();
             let allocations = allocation_counter::measure(&mut products);
             assert_eq!(allocations.count_total, 0, "{m} {n} {k}, {count} threads");
+        }
+    }
+}
+
+/// What a task panics with, and its destructor, too.
+struct Bomb(usize);
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        resume_unwind(Box::new(Fragment));
+    }
+}
+
+struct Fragment;
+
+impl Drop for Fragment {
+    fn drop(&mut self) {
+        resume_unwind(Box::new(()));
+    }
+}
+
+#[test]
+fn a_payload_whose_destructor_panics_changes_neither_this_job_nor_the_next() {
+    for count in [1, 2, 3] {
+        let _one = with_threads(count);
+        for round in 0..100 {
+            let ran = AtomicUsize::new(0);
+            let job = || {
+                run(8, |i| {
+                    ran.fetch_add(1, SeqCst);
+                    resume_unwind(Box::new(Bomb(i)));
+                });
+            };
+            let payload = catch_unwind(AssertUnwindSafe(job)).unwrap_err();
+            assert_eq!(payload.downcast_ref::<Bomb>().unwrap().0, 0, "round {round}");
+            std::mem::forget(payload);
+            assert_eq!(ran.load(SeqCst), 8);
+            for _ in 0..3 {
+                let clean = AtomicUsize::new(0);
+                run(4, |_| {
+                    clean.fetch_add(1, SeqCst);
+                });
+                assert_eq!(clean.load(SeqCst), 4);
+            }
+        }
+    }
+}
+
+/// In the destructor of a thread-local the crate's own thread-locals may be gone.
+#[test]
+fn products_and_tasks_in_the_destructor_of_a_thread_local() {
+    struct Late(Mutex<Option<std::sync::mpsc::Sender<[f32; 2]>>>);
+
+    impl Drop for Late {
+        fn drop(&mut self) {
+            let product = |size| {
+                let (a, b) = (Tensor::<f32>::full([size, 200], 1.0), Tensor::full([200, 110], 2.0));
+                a.unwrap().matmul(&b.unwrap()).unwrap().sum() / (size * 110) as f32
+            };
+            // On one thread, and shared.
+            let results = [product(20), product(300)];
+            let names = (0..100).map(|i| (i.to_string(), Tensor::<f32>::full([1], 1.0).unwrap()));
+            let (source, mut target) = (names.clone().collect::<Vec<_>>(), names.collect::<Vec<_>>());
+            target.iter_mut().for_each(|(_, x)| x.fill(0.0));
+            NamedTensors::copy_tensors_from(&mut target, &source).unwrap();
+            assert_eq!(target, source);
+            if let Some(sender) = self.0.lock().unwrap().take() {
+                sender.send(results).unwrap();
+            }
+        }
+    }
+
+    thread_local! {
+        static LATE: Late = const { Late(Mutex::new(None)) };
+    }
+
+    for count in [1, 2, 3] {
+        let _one = with_threads(count);
+        // Destructors run in the order of the thread-locals' first use, or in the opposite one.
+        for late_first in [true, false] {
+            let (sender, receiver) = std::sync::mpsc::channel();
+            let thread = std::thread::spawn(move || {
+                let late = || LATE.with(|late| *late.0.lock().unwrap() = Some(sender));
+                let product = || {
+                    Tensor::<f32>::full([20, 200], 1.0)
+                        .unwrap()
+                        .matmul(&Tensor::full([200, 110], 2.0).unwrap())
+                };
+                if late_first {
+                    late();
+                    product().unwrap();
+                } else {
+                    product().unwrap();
+                    late();
+                }
+            });
+            thread.join().unwrap();
+            assert_eq!(receiver.recv(), Ok([400.0; 2]), "{count} threads, {late_first}");
         }
     }
 }

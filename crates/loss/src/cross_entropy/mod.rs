@@ -6,7 +6,7 @@ mod kernel;
 mod samples;
 mod settings;
 
-use backrule_tensor::{Scalar, Tensor, parallel, simd};
+use backrule_tensor::{Scalar, Tensor, in_default_mode, parallel, simd};
 
 pub use self::settings::CrossEntropy;
 
@@ -52,6 +52,7 @@ impl CrossEntropy {
         target: Target<'_, T>,
         dy: Option<&mut Tensor<T>>,
     ) -> Result<T, LossError> {
+        in_default_mode!(self.reduce(prediction, target, dy));
         let divisor = self.divisor(prediction.shape(), target)?;
         let dz = match dy {
             Some(dy) => {

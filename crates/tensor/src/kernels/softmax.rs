@@ -7,6 +7,7 @@
 //!
 //! with m = max x and s = Σₖ exp(xₖ − m). [`sum_exp`] computes both for each row. Cross-entropy starts with them, too.
 
+use crate::in_default_mode;
 use crate::kernels::exp;
 use crate::kernels::row::{self, CHUNK, GROUP, Transposed};
 use crate::scalar::Scalar;
@@ -33,6 +34,7 @@ pub enum Rule {
 ///
 /// Of slices that differ in length, the shorter one counts.
 pub fn softmax<T: Scalar>(x: &[T], p: &mut [T]) {
+    in_default_mode!(softmax(x, p));
     forward(x, p, x.len().min(p.len()), Rule::Softmax);
 }
 
@@ -49,6 +51,7 @@ pub fn softmax<T: Scalar>(x: &[T], p: &mut [T]) {
 ///
 /// Of slices that differ in length, the shorter one counts.
 pub fn log_softmax<T: Scalar>(x: &[T], y: &mut [T]) {
+    in_default_mode!(log_softmax(x, y));
     forward(x, y, x.len().min(y.len()), Rule::LogSoftmax);
 }
 

@@ -165,13 +165,15 @@ fn with_buffer<T: GemmElement>(
     len: usize,
     f: impl FnOnce(&mut [T]),
 ) -> Result<(), MemoryError> {
-    // Taken out while it is in use, so no borrow can be outstanding.
-    let mut buffer = T::buffer().take();
+    // Taken out while it is in use, so no borrow can be outstanding. In the destructor of another
+    // thread-local it may be gone: each product there has a buffer of its own.
+    let mut buffer = T::buffer().try_with(Cell::take).unwrap_or_default();
     let reserved = if buffer.len() < len { grow(operation, &mut buffer, len) } else { Ok(()) };
     if reserved.is_ok() {
         f(&mut buffer);
     }
-    T::buffer().set(buffer);
+    // If it is gone, dropped with the closure.
+    let _ = T::buffer().try_with(|kept| kept.set(buffer));
     reserved
 }
 

@@ -33,6 +33,7 @@ pub use mat::{MatMut, MatRef};
 pub use rows::{add_to_rows, log_softmax, softmax, sum_of_rows};
 
 use crate::error::{ShapeError, TensorError};
+use crate::in_default_mode;
 use crate::linalg::dispatch::{compute, prepare};
 use crate::linalg::product::{Form, Initial, Product};
 use crate::scalar::Scalar;
@@ -64,6 +65,7 @@ pub fn matmul_into<T: Scalar>(
     beta: T,
     c: &mut Tensor<T>,
 ) -> Result<(), TensorError> {
+    in_default_mode!(matmul_into(a, b, beta, c));
     product(Form::Nn, a, b, Initial::beta(beta), None, c)
 }
 
@@ -90,6 +92,7 @@ pub fn matmul_nt_into<T: Scalar>(
     beta: T,
     c: &mut Tensor<T>,
 ) -> Result<(), TensorError> {
+    in_default_mode!(matmul_nt_into(a, b, beta, c));
     product(Form::Nt, a, b, Initial::beta(beta), None, c)
 }
 
@@ -116,6 +119,7 @@ pub fn matmul_tn_into<T: Scalar>(
     beta: T,
     c: &mut Tensor<T>,
 ) -> Result<(), TensorError> {
+    in_default_mode!(matmul_tn_into(a, b, beta, c));
     product(Form::Tn, a, b, Initial::beta(beta), None, c)
 }
 
@@ -169,6 +173,7 @@ pub fn affine_activation_into<T: Scalar>(
     f: Option<Epilogue<'_, T>>,
     y: &mut Tensor<T>,
 ) -> Result<(), TensorError> {
+    in_default_mode!(affine_activation_into(x, w, b, f, y));
     let initial = match b {
         Some(b) if w.shape().rank() != 2 || b.shape() != w.shape()[..1] => {
             let outputs = Form::Nt.shape(x.shape(), w.shape())?.columns();
@@ -194,6 +199,7 @@ pub fn matmul<T: Scalar>(
     beta: T,
     c: MatMut<'_, T>,
 ) -> Result<(), TensorError> {
+    in_default_mode!(matmul(a, b, beta, c));
     product_of_mats(a, b, Initial::beta(beta), None, c)
 }
 
@@ -221,6 +227,7 @@ pub fn affine<T: Scalar>(
     epilogue: Option<Epilogue<'_, T>>,
     c: MatMut<'_, T>,
 ) -> Result<(), TensorError> {
+    in_default_mode!(affine(x, w, b, epilogue, c));
     let outputs = w.shape()[0];
     let initial = match b {
         Some(b) if b.len() != outputs => {
@@ -399,6 +406,7 @@ fn product<T: Scalar>(
 }
 
 fn new_product<T: Scalar>(form: Form, a: &Tensor<T>, b: &Tensor<T>) -> Result<Tensor<T>, TensorError> {
+    in_default_mode!(new_product(form, a, b));
     let mut c = Tensor::default();
     product(form, a, b, Initial::Zero, None, &mut c)?;
     Ok(c)

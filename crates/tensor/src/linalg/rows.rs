@@ -1,4 +1,5 @@
 use crate::error::ShapeError;
+use crate::in_default_mode;
 use crate::kernels::bias;
 use crate::kernels::softmax::{Rule, forward_strided};
 use crate::linalg::mat::{MatMut, MatRef};
@@ -20,6 +21,7 @@ use crate::scalar::Scalar;
 /// # Errors
 /// When db isn't as long as a row, or x is transposed; db is unchanged then.
 pub fn sum_of_rows<T: Scalar>(x: MatRef<'_, T>, beta: T, db: &mut [T]) -> Result<(), ShapeError> {
+    in_default_mode!(sum_of_rows(x, beta, db));
     let x = rows_of("sum of rows", x)?;
     let [_, columns] = x.shape();
     if db.len() != columns {
@@ -43,6 +45,7 @@ pub fn sum_of_rows<T: Scalar>(x: MatRef<'_, T>, beta: T, db: &mut [T]) -> Result
 /// # Errors
 /// When b isn't as long as a row; y is unchanged then.
 pub fn add_to_rows<T: Scalar>(b: &[T], mut y: MatMut<'_, T>) -> Result<(), ShapeError> {
+    in_default_mode!(add_to_rows(b, y));
     let [rows, columns] = y.shape();
     if b.len() != columns {
         return Err(ShapeError::new(
@@ -81,6 +84,7 @@ fn rule_of_rows<T: Scalar>(
     y: MatMut<'_, T>,
     rule: Rule,
 ) -> Result<(), ShapeError> {
+    in_default_mode!(rule_of_rows(operation, x, y, rule));
     let x = rows_of(operation, x)?;
     let ([_, columns], strides) = (x.shape(), [x.row_stride(), y.row_stride()]);
     if x.shape() != y.shape() {

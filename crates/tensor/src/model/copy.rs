@@ -20,7 +20,7 @@ const FEW: usize = 64;
 pub(crate) type Source<'a, T> = Option<(u64, &'a Tensor<T>)>;
 
 /// Calls `f` with places for `count` tensors: on the stack if they are few, and else in memory of the
-/// thread's own, which is there from the second call on.
+/// thread's own, which is there from the second call on, but for destructors of thread-locals.
 pub(crate) fn with_places<'a, T: Scalar>(
     count: usize,
     f: impl FnOnce(&mut [Source<'a, T>]) -> Result<(), TensorError>,
@@ -29,14 +29,14 @@ pub(crate) fn with_places<'a, T: Scalar>(
         let mut places = [None; FEW];
         return f(places.get_mut(..count).unwrap_or_default());
     }
-    let mut places: Vec<Source<'_, T>> = recycled(MEMORY.take());
+    let mut places: Vec<Source<'_, T>> = recycled(MEMORY.try_with(Cell::take).unwrap_or_default());
     let bytes = count.saturating_mul(size_of::<Source<'_, T>>());
     let reserved = places.try_reserve(count).map_err(|_| MemoryError::new(OPERATION, bytes).into());
     let result = reserved.and_then(|()| {
         places.resize(count, None);
         f(&mut places)
     });
-    MEMORY.set(recycled(places));
+    let _ = MEMORY.try_with(|kept| kept.set(recycled(places)));
     result
 }
 

@@ -10,7 +10,7 @@ use crate::model::role::Role;
 use crate::model::visit::NamedTensors;
 use crate::scalar::Scalar;
 use crate::simd::kernel;
-use crate::{parallel, readable};
+use crate::{in_default_mode, parallel, readable};
 
 /// The gradients of a network: one [`Grad`] for every tensor, in visit order.
 ///
@@ -89,6 +89,7 @@ impl<T: Scalar> Grads<T> {
     /// The sum is taken in double precision and in a fixed order, so it has the same bits on any number of
     /// threads.
     pub fn norm(&self) -> f64 {
+        in_default_mode!(self.norm());
         // From 0: the sum of no numbers is −0.
         self.parameters().map(|(_, values)| squares(values)).fold(0.0, |sum, x| sum + x).sqrt()
     }
@@ -116,6 +117,7 @@ impl<T: Scalar> Grads<T> {
     /// When a gradient is infinite or NaN, which the error names, or `most` is not above 0. Nothing has
     /// changed then.
     pub fn clip_norm(&mut self, most: f64) -> Result<f64, ClipError> {
+        in_default_mode!(self.clip_norm(most));
         check_limit("clip_norm", most)?;
         let norm = self.norm();
         if !norm.is_finite() {
@@ -135,6 +137,7 @@ impl<T: Scalar> Grads<T> {
     /// When a gradient is infinite or NaN, which the error names, or `most` is not above 0. Nothing has
     /// changed then.
     pub fn clip_value(&mut self, most: f64) -> Result<(), ClipError> {
+        in_default_mode!(self.clip_value(most));
         check_limit("clip_value", most)?;
         self.refuse_infinite()?;
         let most = T::from_f64(most);

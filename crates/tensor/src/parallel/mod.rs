@@ -26,11 +26,22 @@
 mod panics;
 #[cfg(feature = "threads")]
 mod pool;
+#[cfg(feature = "threads")]
+mod sync;
+#[cfg(all(test, feature = "threads"))]
+mod tests;
+#[cfg(feature = "threads")]
+mod threads;
 
 use std::num::NonZeroUsize;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
-use crate::parallel::panics::{Panics, lock};
+use crate::in_default_mode;
+use crate::parallel::panics::Panics;
+
+/// The process's pool.
+#[cfg(feature = "threads")]
+static POOL: pool::Pool = pool::Pool::new();
 
 /// Calls f(0), …, f(tasks − 1), each once, on this thread and the pool's workers, and returns when all are
 /// done. f(0) is called on this thread, which goes on from there, while workers begin with the last: when the
@@ -42,11 +53,12 @@ use crate::parallel::panics::{Panics, lock};
 /// # Panics
 /// When a task does, with the panic of the first such task, after all others have run.
 pub fn run(tasks: usize, f: impl Fn(usize) + Sync) {
+    in_default_mode!(run(tasks, f));
     if tasks == 1 {
         return f(0);
     }
     #[cfg(feature = "threads")]
-    if pool::run(tasks, &f) {
+    if POOL.run(threads().get(), tasks, &f) {
         return;
     }
     let mut panics = Panics::NONE;
@@ -65,6 +77,7 @@ pub fn for_each<I>(items: I, f: impl Fn(I::Item) + Sync)
 where
     I: IntoIterator<IntoIter: ExactSizeIterator + DoubleEndedIterator + Send>,
 {
+    in_default_mode!(for_each(items, f));
     let mut items = items.into_iter();
     let tasks = items.len();
     if tasks == 1 {
@@ -74,7 +87,7 @@ where
     let items = Mutex::new((0, items));
     run(tasks, |task| {
         let item = {
-            let (first, items) = &mut *lock(&items);
+            let (first, items) = &mut *items.lock().unwrap_or_else(PoisonError::into_inner);
             if task == *first {
                 *first += 1;
                 items.next()
@@ -93,7 +106,7 @@ where
 /// available. 1 without the feature `threads`.
 pub fn threads() -> NonZeroUsize {
     #[cfg(feature = "threads")]
-    return pool::threads();
+    return threads::threads();
     #[cfg(not(feature = "threads"))]
     NonZeroUsize::MIN
 }
@@ -103,7 +116,7 @@ pub fn threads() -> NonZeroUsize {
 /// nothing.
 pub fn set_threads(threads: NonZeroUsize) {
     #[cfg(feature = "threads")]
-    pool::set_threads(threads);
+    threads::set_threads(threads);
     #[cfg(not(feature = "threads"))]
     let _ = threads;
 }

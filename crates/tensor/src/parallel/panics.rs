@@ -1,7 +1,11 @@
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+/// What a task panicked with.
+pub(super) type Payload = Box<dyn Any + Send>;
 
 /// The panic of the first task that panicked.
-pub(super) struct Panics(pub(super) Option<(usize, Box<dyn std::any::Any + Send>)>);
+pub(super) struct Panics(pub(super) Option<(usize, Payload)>);
 
 impl Panics {
     pub(super) const NONE: Self = Self(None);
@@ -9,25 +13,32 @@ impl Panics {
     /// Runs a task, and keeps its panic if it is the first by number.
     pub(super) fn catch(&mut self, task: usize, f: &dyn Fn(usize)) {
         // The caller sees half-done work only after the panic has gone on.
-        if let Err(panic) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| f(task))) {
-            self.keep(task, panic);
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| f(task))) {
+            discard(self.keep(task, payload));
         }
     }
 
-    pub(super) fn keep(&mut self, task: usize, panic: Box<dyn std::any::Any + Send>) {
-        if self.0.as_ref().is_none_or(|(first, _)| task < *first) {
-            self.0 = Some((task, panic));
+    /// The panic of the later task, for [`discard`].
+    #[must_use]
+    pub(super) fn keep(&mut self, task: usize, payload: Payload) -> Option<Payload> {
+        match &mut self.0 {
+            Some((first, _)) if *first < task => Some(payload),
+            kept => kept.replace((task, payload)).map(|(_, later)| later),
         }
     }
 
     pub(super) fn resume(self) {
-        if let Some((_, panic)) = self.0 {
-            std::panic::resume_unwind(panic);
+        if let Some((_, payload)) = self.0 {
+            resume_unwind(payload);
         }
     }
 }
 
-/// The guarded values are consistent wherever a panic is possible.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+/// Drops a payload, whose destructor may panic, too: that panic ends here. A caller that holds a lock would
+/// hold it during somebody else's code.
+pub(super) fn discard(payload: Option<Payload>) {
+    if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        // Dropping it might panic again, without an end.
+        std::mem::forget(another);
+    }
 }

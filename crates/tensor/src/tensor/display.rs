@@ -92,17 +92,14 @@ fn axis<T: Scalar>(
     };
     let step: usize = rest.iter().product();
     f.write_str("[")?;
-    for i in 0..size {
-        let hidden = EDGE..size.saturating_sub(EDGE);
-        if size > LONGEST && hidden.contains(&i) {
-            if i == hidden.start {
-                f.write_str(&separator)?;
-                f.write_str("…")?;
-            }
-            continue;
-        }
+    // What is hidden isn't walked over: an axis may have 2⁵⁹ entries without elements.
+    let (first, last) = if size > LONGEST { (EDGE, EDGE) } else { (size, 0) };
+    for i in (0..first).chain(size - last..size) {
         if i > 0 {
             f.write_str(&separator)?;
+        }
+        if i > first && i == size - last {
+            write!(f, "…{separator}")?;
         }
         axis(f, rest, &values[i * step..(i + 1) * step], style, depth + 1)?;
     }
@@ -139,6 +136,18 @@ mod tests {
         assert_eq!(format!("{cube:.0}"), "[[[0]],\n\n [[0]]]");
         assert_eq!(Tensor::from([1e9_f32]).to_string(), "[1.0000e9]");
         assert_eq!(Tensor::from([2e-5_f32]).to_string(), "[2.0000e-5]");
+    }
+
+    #[test]
+    fn an_axis_of_any_length_without_elements_is_written_at_once() {
+        let text = Tensor::<f32>::zeros([1 << 59, 0]).unwrap().to_string();
+        assert_eq!(text, format!("[{}…{}]", "[],\n ".repeat(4), ",\n []".repeat(4)));
+        for shape in
+            [&[1 << 31, 2000, 0, 7][..], &[0, 1 << 59], &[1 << 20, 1 << 20, 1 << 19, 0], &[1 << 59, 0, 1]]
+        {
+            let x = Tensor::<f32>::zeros(shape).unwrap();
+            assert!(format!("{x} {x:?}").len() < 20_000, "{shape:?}");
+        }
     }
 
     #[test]

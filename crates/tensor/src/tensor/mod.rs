@@ -12,6 +12,7 @@ mod rows;
 use ::nalgebra::{DVector, Dyn, U1, VecStorage};
 
 use crate::error::{MemoryError, ShapeError, TensorError};
+use crate::in_default_mode;
 use crate::memory::{reserve, with_room};
 use crate::scalar::Scalar;
 use crate::shape::{IntoShape, Shape};
@@ -197,6 +198,7 @@ impl<T: Scalar> Tensor<T> {
     /// # Errors
     /// When there is no memory for them.
     pub fn cast<U: Scalar>(&self) -> Result<Tensor<U>, TensorError> {
+        in_default_mode!(self.cast());
         let mut values = with_room("cast", self.len())?;
         values.extend(self.as_slice().iter().map(|x| U::from_f64(x.to_f64())));
         Ok(Tensor::from_parts(self.shape, values))

@@ -1,6 +1,7 @@
 //! Element-wise operations, in place or into a tensor that exists: the rules of layers run on these.
 
 use crate::error::{ShapeError, TensorError};
+use crate::in_default_mode;
 use crate::scalar::Scalar;
 use crate::simd::kernel;
 use crate::tensor::Tensor;
@@ -49,6 +50,7 @@ kernel!(
 /// assert_eq!(x, [1.0, 4.0]);
 /// ```
 pub fn apply<T: Scalar>(x: &mut [T], f: impl Fn(T) -> T) {
+    in_default_mode!(apply(x, f));
     apply_to(x, f);
 }
 
@@ -78,6 +80,7 @@ impl<T: Scalar> Tensor<T> {
     /// # Errors
     /// When there is no memory for y, which is unchanged then.
     pub fn map_from(&mut self, x: &Self, f: impl Fn(T) -> T) -> Result<(), TensorError> {
+        in_default_mode!(self.map_from(x, f));
         self.resize_for("element-wise operation", x.shape())?;
         map(x.as_slice(), self.as_mut_slice(), f);
         Ok(())
@@ -98,6 +101,7 @@ impl<T: Scalar> Tensor<T> {
     /// # Errors
     /// When the shapes of a and b differ, or there is no memory for y, which is unchanged then.
     pub fn zip_from(&mut self, a: &Self, b: &Self, f: impl Fn(T, T) -> T) -> Result<(), TensorError> {
+        in_default_mode!(self.zip_from(a, b, f));
         a.expect_shape_of(b, "element-wise operation")?;
         self.resize_for("element-wise operation", a.shape())?;
         zip(a.as_slice(), b.as_slice(), self.as_mut_slice(), f);
@@ -109,6 +113,7 @@ impl<T: Scalar> Tensor<T> {
     /// # Errors
     /// When the shapes differ; y is unchanged then.
     pub fn add(&mut self, x: &Self) -> Result<(), ShapeError> {
+        in_default_mode!(self.add(x));
         x.expect_shape_of(self, "addition")?;
         add(x.as_slice(), self.as_mut_slice());
         Ok(())

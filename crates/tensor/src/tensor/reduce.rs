@@ -1,6 +1,7 @@
 //! Sums, and the position of a row's largest element.
 
 use crate::error::ShapeError;
+use crate::in_default_mode;
 use crate::kernels::bias;
 use crate::kernels::sum::sum;
 use crate::scalar::Scalar;
@@ -15,6 +16,7 @@ impl<T: Scalar> Tensor<T> {
     /// assert_eq!(Tensor::from([[1.0_f32, 2.0], [3.0, 4.0]]).sum(), 10.0);
     /// ```
     pub fn sum(&self) -> T {
+        in_default_mode!(self.sum());
         sum(self.as_slice())
     }
 
@@ -24,6 +26,7 @@ impl<T: Scalar> Tensor<T> {
     /// # Errors
     /// When this tensor isn't as long as a row of `x`; it is unchanged then.
     pub fn add_sum_of_rows(&mut self, x: &Self) -> Result<(), ShapeError> {
+        in_default_mode!(self.add_sum_of_rows(x));
         let columns = x.shape().columns();
         if self.shape() != [columns] {
             let expected = format_args!("[{columns}]");

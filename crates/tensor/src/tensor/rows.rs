@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::error::{ShapeError, TensorError};
+use crate::in_default_mode;
 use crate::kernels::bias;
 use crate::kernels::softmax::{self, Rule};
 use crate::linalg::mat::{MatMut, MatRef};
@@ -52,6 +53,7 @@ impl<T: Scalar> Tensor<T> {
     /// # Errors
     /// When there is no memory for it; this tensor is unchanged then.
     pub fn softmax_from(&mut self, x: &Self) -> Result<(), TensorError> {
+        in_default_mode!(self.softmax_from(x));
         self.resize_for("softmax", x.shape())?;
         softmax::forward(x.as_slice(), self.as_mut_slice(), x.shape().columns(), Rule::Softmax);
         Ok(())
@@ -62,6 +64,7 @@ impl<T: Scalar> Tensor<T> {
     /// # Errors
     /// When there is no memory for it; this tensor is unchanged then.
     pub fn log_softmax_from(&mut self, x: &Self) -> Result<(), TensorError> {
+        in_default_mode!(self.log_softmax_from(x));
         self.resize_for("log-softmax", x.shape())?;
         softmax::forward(x.as_slice(), self.as_mut_slice(), x.shape().columns(), Rule::LogSoftmax);
         Ok(())
@@ -72,6 +75,7 @@ impl<T: Scalar> Tensor<T> {
     /// # Errors
     /// When `row` isn't as long as a row of this tensor, which is unchanged then.
     pub fn add_to_rows(&mut self, row: &Self) -> Result<(), ShapeError> {
+        in_default_mode!(self.add_to_rows(row));
         let columns = self.shape().columns();
         if row.shape() != [columns] {
             let expected = format_args!("[{columns}]");
