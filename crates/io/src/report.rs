@@ -94,7 +94,8 @@ impl fmt::Display for Mismatch {
         for pair in misshapen.iter().take(left) {
             write!(f, "\n  {pair}")?;
         }
-        match (missing.len() + unexpected.len() + misshapen.len()).saturating_sub(LISTED) {
+        let all = [missing.len(), unexpected.len(), misshapen.len()].into_iter().sum::<usize>();
+        match all.saturating_sub(LISTED) {
             0 => Ok(()),
             more => write!(f, "\n  and {more} more"),
         }
