@@ -20,9 +20,15 @@ impl From<io::Error> for NotOpened {
 /// Opens a file, and gives its length. Whatever is no file is refused at once: a pipe would keep us waiting,
 /// a device might never end.
 pub(crate) fn open(file: &Path) -> Result<(File, u64), NotOpened> {
+    open_after(file, || ())
+}
+
+/// `meanwhile` stands for what another process does between the look and the opening.
+fn open_after(file: &Path, meanwhile: impl FnOnce()) -> Result<(File, u64), NotOpened> {
     // Checked before, because opening alone has effects on some devices; and after, because it may be another
     // file by then.
     regular(&fs::metadata(file)?)?;
+    meanwhile();
     let file = for_reading().open(file)?;
     let metadata = file.metadata()?;
     regular(&metadata)?;
@@ -77,6 +83,29 @@ mod tests {
 
     use super::*;
     use backrule_testkit::Scratch;
+
+    /// What takes the file's place after the first look is found by the second.
+    #[test]
+    fn what_was_put_there_after_the_look_is_refused() {
+        let scratch = Scratch::new("swapped");
+        let (file, pipe) = (scratch.0.join("file"), scratch.0.join("pipe"));
+        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        fs::create_dir(scratch.0.join("directory")).unwrap();
+        let directory = scratch.0.join("directory");
+        for (other, expected) in [
+            (pipe.as_path(), FileKind::Pipe),
+            (&directory, FileKind::Directory),
+            (Path::new("/dev/null"), FileKind::Device),
+        ] {
+            fs::write(&file, "regular").unwrap();
+            let found = open_after(&file, || {
+                fs::remove_file(&file).unwrap();
+                std::os::unix::fs::symlink(other, &file).unwrap();
+            });
+            assert!(matches!(found, Err(NotOpened::Special(kind)) if kind == expected), "{found:?}");
+            fs::remove_file(&file).unwrap();
+        }
+    }
 
     /// A pipe that was put there after the check: opening doesn't wait for a writer.
     #[test]
