@@ -30,6 +30,7 @@ pub use exchange::npy;
 pub use exchange::npz;
 #[cfg(feature = "safetensors")]
 pub use exchange::safetensors;
+pub use file::durability::Durability;
 pub use file::error::{FileError, SaveStep, TargetProblem};
 pub use file::kind::FileKind;
 pub use format::entry::{Group, TensorInfo};

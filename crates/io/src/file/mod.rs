@@ -1,9 +1,10 @@
 //! Putting a file in another's place, so a crash leaves the old one or the new one, whole; and opening one.
 
+pub(crate) mod durability;
 pub(crate) mod error;
 pub(crate) mod kind;
 pub(crate) mod open;
 mod permissions;
 pub(crate) mod replace;
 mod target;
-mod temporary;
+pub(crate) mod temporary;

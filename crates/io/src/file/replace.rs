@@ -2,30 +2,38 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::file::durability::Durability;
 use crate::file::error::{FileError, SaveStep, not_committed};
 use crate::file::permissions;
 use crate::file::target::Target;
 use crate::file::temporary::{self, Temporary};
 
 /// Lets `write` fill a new file, and puts that in the place of `file`.
-pub(crate) fn replace(file: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), FileError> {
-    replace_with(file, write, sync_directory)
+pub(crate) fn replace(
+    file: &Path,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
+) -> Result<Durability, FileError> {
+    replace_with(file, write, File::sync_all, Durability::sync)
 }
 
 fn replace_with(
     file: &Path,
     write: impl FnOnce(&mut File) -> io::Result<()>,
-    sync_directory: impl FnOnce(&Path) -> io::Result<()>,
-) -> Result<(), FileError> {
-    let directory = commit(file, write)?;
+    sync_file: impl FnOnce(&File) -> io::Result<()>,
+    sync_folder: impl FnOnce(&Path) -> io::Result<Durability>,
+) -> Result<Durability, FileError> {
+    let folder = commit(file, write, sync_file)?;
     // A sync that failed is not tried again: the system may have dropped the data that it could not write,
     // and report success the second time.
-    sync_directory(&directory)
-        .map_err(|error| FileError::DurabilityUncertain { file: file.to_path_buf(), error })
+    sync_folder(&folder).map_err(|error| FileError::DurabilityUncertain { file: file.to_path_buf(), error })
 }
 
-/// All steps up to the renaming; gives the directory that has to be synced.
-fn commit(file: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<PathBuf, FileError> {
+/// All steps up to the renaming; gives the folder that has to be synced.
+fn commit(
+    file: &Path,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
+    sync: impl FnOnce(&File) -> io::Result<()>,
+) -> Result<PathBuf, FileError> {
     let failed = |step| move |error| not_committed(file, step, error);
     let target = Target::of(file)?;
     temporary::clean(&target.directory, &target.name);
@@ -35,20 +43,9 @@ fn commit(file: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Resul
         permissions::keep(old, &new.file).map_err(failed(SaveStep::Permissions))?;
     }
     write(&mut new.file).map_err(failed(SaveStep::Write))?;
-    new.file.sync_all().map_err(failed(SaveStep::Sync))?;
+    sync(&new.file).map_err(failed(SaveStep::Sync))?;
     new.rename(&target.path).map_err(failed(SaveStep::Rename))?;
     Ok(target.directory)
-}
-
-/// Makes the renaming durable. On systems other than Unix a directory can't be opened for that.
-#[cfg(unix)]
-fn sync_directory(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
-}
-
-#[cfg(not(unix))]
-fn sync_directory(_: &Path) -> io::Result<()> {
-    Ok(())
 }
 
 #[cfg(test)]
@@ -61,11 +58,11 @@ mod tests {
     use crate::file::kind::FileKind;
     use backrule_testkit::Scratch;
 
-    fn write_new(file: &Path) -> Result<(), FileError> {
+    fn write_new(file: &Path) -> Result<Durability, FileError> {
         replace(file, |out| out.write_all(b"new"))
     }
 
-    fn problem(result: Result<(), FileError>) -> TargetProblem {
+    fn problem(result: Result<Durability, FileError>) -> TargetProblem {
         match result {
             Err(FileError::Target { problem, .. }) => problem,
             other => panic!("{other:?}"),
@@ -94,14 +91,60 @@ mod tests {
         let result = replace_with(
             &file,
             |out| out.write_all(b"new"),
-            |directory| {
-                assert_eq!(directory, scratch.0);
+            File::sync_all,
+            |folder| {
+                assert_eq!(folder, scratch.0);
                 Err(io::ErrorKind::Other.into())
             },
         );
         let error = result.unwrap_err();
         assert!(matches!(error, FileError::DurabilityUncertain { .. }), "{error}");
         assert_eq!(fs::read(&file).unwrap(), b"new");
+        assert_eq!(scratch.names(), ["model.brk"]);
+    }
+
+    /// What the disk is told, and when: all bytes before the name, and the name before success.
+    #[test]
+    fn the_file_is_synced_before_it_is_renamed_and_its_folder_after() {
+        let scratch = Scratch::new("order");
+        let file = scratch.0.join("model.brk");
+        fs::write(&file, "old").unwrap();
+        let steps = std::cell::RefCell::new(Vec::new());
+        let note = |step| {
+            let there = String::from_utf8(fs::read(&file).unwrap()).unwrap();
+            steps.borrow_mut().push((step, there));
+        };
+        let saved = replace_with(
+            &file,
+            |out| {
+                note("write");
+                out.write_all(b"new")
+            },
+            |new| {
+                note("sync the file");
+                assert_eq!(new.metadata().unwrap().len(), 3);
+                Ok(())
+            },
+            |_| {
+                note("sync the folder");
+                Ok(Durability::FileOnly)
+            },
+        );
+        assert_eq!(saved.unwrap(), Durability::FileOnly);
+        let steps: Vec<_> =
+            steps.take().into_iter().map(|(step, there)| format!("{step}: {there}")).collect();
+        assert_eq!(steps, ["write: old", "sync the file: old", "sync the folder: new"]);
+    }
+
+    #[test]
+    fn a_file_that_can_not_be_synced_does_not_take_the_place() {
+        let scratch = Scratch::new("failing-file-sync");
+        let file = scratch.0.join("model.brk");
+        fs::write(&file, "old").unwrap();
+        let failing = |_: &File| Err(io::ErrorKind::InvalidInput.into());
+        let error = replace_with(&file, |out| out.write_all(b"new"), failing, Durability::sync).unwrap_err();
+        assert!(matches!(error, FileError::NotCommitted { step: SaveStep::Sync, .. }), "{error}");
+        assert_eq!(fs::read(&file).unwrap(), b"old");
         assert_eq!(scratch.names(), ["model.brk"]);
     }
 
