@@ -59,6 +59,8 @@ pub enum SaveStep {
     Create,
     /// Giving the new file the permissions of the old one.
     Permissions,
+    /// Giving the new file the extended attributes of the old one, its access control list among them.
+    Attributes,
     /// Writing it.
     Write,
     /// Syncing it to the disk.
@@ -73,6 +75,7 @@ impl fmt::Display for SaveStep {
             Self::Look => "looking at what is there",
             Self::Create => "creating a file beside it",
             Self::Permissions => "setting the permissions of the file beside it",
+            Self::Attributes => "keeping the extended attributes",
             Self::Write => "writing",
             Self::Sync => "syncing",
             Self::Rename => "renaming the file beside it",
@@ -99,6 +102,18 @@ pub enum TargetProblem {
     /// Symbolic links that lead to each other.
     #[error("more than {MAX_LINKS} symbolic links, one after the other: remove those that lead in a circle")]
     LinkLoop,
+    /// A symbolic link of another user, in a folder that everybody can write to: it may have been put there so
+    /// that saving replaces some other file. Linux has the same rule (`fs.protected_symlinks`).
+    #[error(
+        "it is a symbolic link of another user in a folder that everybody can write to: choose a folder of your own"
+    )]
+    ForeignLink,
+    /// A file of another user, in a folder where everybody can create files: replaced, it would go on belonging
+    /// to that user.
+    #[error(
+        "the file there belongs to another user, in a folder that everybody can write to: choose a folder of your own"
+    )]
+    ForeignFile,
     /// The folder isn't there, or is no folder.
     #[error("its folder doesn't exist: create it first")]
     NoFolder,
@@ -121,6 +136,8 @@ backrule_tensor::readable! {
         Special(kind),
         ReadOnly,
         LinkLoop,
+        ForeignLink,
+        ForeignFile,
         NoFolder,
         FolderNotWritable,
         ReadOnlyFileSystem,

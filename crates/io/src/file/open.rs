@@ -43,30 +43,8 @@ fn regular(metadata: &fs::Metadata) -> Result<(), NotOpened> {
 #[cfg(unix)]
 fn for_reading() -> OpenOptions {
     use std::os::unix::fs::OpenOptionsExt;
-    /// O_NONBLOCK, which is not worth a dependency. On other systems the check before opening has to do.
-    const NONBLOCK: i32 = if cfg!(all(
-        any(target_os = "linux", target_os = "android"),
-        any(
-            target_arch = "x86_64",
-            target_arch = "x86",
-            target_arch = "aarch64",
-            target_arch = "arm",
-            target_arch = "riscv64"
-        )
-    )) {
-        0o4000
-    } else if cfg!(any(
-        target_vendor = "apple",
-        target_os = "freebsd",
-        target_os = "netbsd",
-        target_os = "openbsd"
-    )) {
-        4
-    } else {
-        0
-    };
     let mut options = OpenOptions::new();
-    options.read(true).custom_flags(NONBLOCK);
+    options.read(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
     options
 }
 

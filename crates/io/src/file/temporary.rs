@@ -5,7 +5,7 @@
 //!
 //! Some locks exclude nobody, or nobody on another machine. So a free lock counts only if it was seen to keep
 //! somebody out, and only on the machine of the writer. In all other cases a leftover is a file into which
-//! nobody has written for an hour.
+//! nobody has written for ten minutes.
 
 use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io;
@@ -20,7 +20,7 @@ const ATTEMPTS: usize = 1000;
 /// the rest.
 pub(crate) const MAX_STEM: usize = 80;
 /// Where a lock proves nothing, nobody has written into a leftover for so long.
-const ABANDONED: Duration = Duration::from_secs(60 * 60);
+const ABANDONED: Duration = Duration::from_secs(10 * 60);
 
 /// Removed when dropped, unless it was renamed.
 pub(super) struct Temporary {
@@ -245,7 +245,7 @@ mod tests {
 
     /// A lock that is free on this machine may be held on another.
     #[test]
-    fn what_another_machine_writes_is_left_for_an_hour() {
+    fn what_another_machine_writes_is_left_for_a_while() {
         let scratch = Scratch::new("elsewhere");
         if kernel().is_none() {
             println!("skipped: the system doesn't say which kernel is running");

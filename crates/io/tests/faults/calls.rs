@@ -218,28 +218,33 @@ fn folders_that_sync_nothing() {
     println!("folders that sync nothing: saved to");
 }
 
+/// The epoch with the best metric of all.
+const BEST: u64 = 1_000;
+
 /// Killed at every call of a save in turn, with nothing removed in between: after one save that isn't, there
 /// are the best and the last.
 fn rotation_that_is_killed() {
     let folder = std::env::temp_dir().join(format!("backrule-faults-{}-rotation", std::process::id()));
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir(&folder).unwrap();
-    for epoch in [90, 3, 2] {
+    for epoch in [BEST, 3, 2] {
         writer::rotate(&folder, epoch).unwrap();
     }
     // Of a trace that removes one: what saving does in a folder that has been filled.
-    let (code, log) = strace("rotation", &folder, None);
+    let (code, log) = strace_epoch("rotation", &folder, 4, None);
     assert_eq!(code, Some(0));
     let (mut leftovers, mut kills) = (0, 0);
     let names = || fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
     let temporary = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "tmp");
-    for Call { name, nth, .. } in calls(&log) {
-        let (code, _) = strace("rotation", &folder, Some(&Fault::Kill.option(&name, nth)));
+    for (Call { name, nth, .. }, epoch) in calls(&log).into_iter().zip(5..) {
+        // Another epoch each time, so another metric: no later save has the name of a killed one.
+        let kill = Fault::Kill.option(&name, nth);
+        let (code, _) = strace_epoch("rotation", &folder, epoch, Some(&kill));
         // With fewer or more files there than at first, it may make fewer calls of this name.
         kills += usize::from(code.is_none());
         leftovers = leftovers.max(names().filter(temporary).count());
         let best = writer::rotation(&folder).best().unwrap().unwrap();
-        assert_eq!(best.checkpoint.run().epoch, 90, "killed at {name} number {nth}");
+        assert_eq!(best.checkpoint.run().epoch, BEST, "killed at {name} number {nth}");
         assert!(writer::rotation(&folder).latest().unwrap().unwrap().passed_over.is_empty());
     }
     assert!(kills > 20 && leftovers > 0, "{kills} kills, {leftovers} leftovers: this test can't fail");
@@ -354,6 +359,10 @@ impl Fault {
 
 /// Lets a child save under strace; gives its exit code (none if it was killed) and the trace.
 fn strace(writer: &str, path: &Path, inject: Option<&str>) -> (Option<i32>, String) {
+    strace_epoch(writer, path, NEW, inject)
+}
+
+fn strace_epoch(writer: &str, path: &Path, epoch: u64, inject: Option<&str>) -> (Option<i32>, String) {
     let log = std::env::temp_dir().join(format!("backrule-faults-{}.log", std::process::id()));
     let mut command = Command::new("strace");
     command.args(["-qq", "-e", "trace=%file,%desc", "-o"]).arg(&log);
@@ -362,7 +371,7 @@ fn strace(writer: &str, path: &Path, inject: Option<&str>) -> (Option<i32>, Stri
         .arg(std::env::current_exe().unwrap())
         .args(["save", writer])
         .arg(path)
-        .arg(NEW.to_string())
+        .arg(epoch.to_string())
         .status()
         .unwrap();
     let trace = read(&log);
