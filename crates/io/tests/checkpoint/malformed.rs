@@ -413,6 +413,30 @@ fn table() -> Vec<(&'static str, Vec<u8>, LoadProblem)> {
     table
 }
 
+/// docs/checkpoint-format.md: there are none. A time is one, too.
+#[test]
+fn extension_types_are_refused_wherever_they_stand() {
+    let mut values: Vec<Vec<u8>> = Vec::new();
+    for (marker, size) in (0xd4..=0xd8).zip([1, 2, 4, 8, 16]) {
+        values.push([vec![marker, 1], vec![0; size]].concat());
+    }
+    values.push(vec![0xc7, 1, 5, 0]);
+    values.push(vec![0xc8, 0, 1, 5, 0]);
+    values.push(vec![0xc9, 0, 0, 0, 1, 5, 0]);
+    values.push(vec![0xd6, 0xff, 0, 0, 0, 0]);
+    for value in values {
+        // Alone, in a list, as a key, and as a value.
+        let within = [vec![], vec![0x91], vec![0x81], vec![0x81, 0xa1, b'k'], vec![0x92, 0xc0]];
+        for before in within {
+            let after: &[u8] = if before == [0x81] { &[0xc0] } else { &[] };
+            let content = [&before[..], &value, after].concat();
+            let file = Forged::new().with("metadata", [&[1][..], &sized(&content)].concat()).file();
+            let problem = load(&file, true).unwrap_err().problem;
+            assert_eq!(text(problem), text(section(Section::Metadata)), "{content:02x?}");
+        }
+    }
+}
+
 trait Tap: Sized {
     fn tap(mut self, change: impl FnOnce(&mut Self)) -> Self {
         change(&mut self);
