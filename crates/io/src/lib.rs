@@ -16,6 +16,7 @@ mod element;
 mod exchange;
 mod file;
 mod format;
+mod quoted;
 mod report;
 mod restore;
 mod rotation;

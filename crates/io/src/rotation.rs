@@ -12,6 +12,7 @@ use crate::checkpoint::payload::Stamp;
 use crate::file::durability::Durability;
 use crate::file::temporary::{self, MAX_STEM};
 use crate::format::problem::LoadProblem;
+use crate::quoted::At;
 use crate::snapshot::{SaveError, Snapshot};
 
 /// The checkpoints of one run in a folder: the last few and the best, and what is older is removed.
@@ -371,7 +372,7 @@ pub enum RotationError {
         name: String,
     },
     /// The folder can't be read.
-    #[error("{}: can't be read: {error}; create the folder first", folder.display())]
+    #[error("{}: can't be read: {error}; create the folder first", At(folder))]
     Folder {
         /// The folder.
         folder: PathBuf,
@@ -382,7 +383,7 @@ pub enum RotationError {
     #[error(transparent)]
     Save(#[from] SaveError),
     /// The largest number is taken, and the files can't be renamed.
-    #[error("{}: not saved: the numbers of its checkpoints are used up; choose another name", folder.display())]
+    #[error("{}: not saved: the numbers of its checkpoints are used up; choose another name", At(folder))]
     Full {
         /// The folder.
         folder: PathBuf,
@@ -390,7 +391,7 @@ pub enum RotationError {
     /// There are checkpoints, and all of them are damaged or can't be read.
     #[error(
         "{}: none of its {} checkpoints can be loaded; the first one: {}",
-        folder.display(), problems.len(), problems.first().map_or(String::new(), LoadError::to_string)
+        At(folder), problems.len(), problems.first().map_or(String::new(), LoadError::to_string)
     )]
     NoneLoads {
         /// The folder.

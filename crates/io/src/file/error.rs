@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
 use crate::file::kind::FileKind;
+use crate::quoted::At;
 
 /// Why a file was not put in place, or not surely.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum FileError {
     /// Nothing can be saved at this path. Nothing was written.
-    #[error("{}: not saved: {problem}", file.display())]
+    #[error("{}: not saved: {problem}", At(file))]
     Target {
         /// Where it was to be saved.
         file: PathBuf,
@@ -18,7 +19,7 @@ pub enum FileError {
         problem: TargetProblem,
     },
     /// The system refused: a file that was there before is unchanged, and the unfinished one was removed.
-    #[error("{}: not saved, an older file is unchanged: {step} failed: {error}", file.display())]
+    #[error("{}: not saved, an older file is unchanged: {step} failed: {error}", At(file))]
     NotCommitted {
         /// Where it was to be saved.
         file: PathBuf,
@@ -31,7 +32,7 @@ pub enum FileError {
     /// now, the old one may be back. Save again to be sure.
     #[error(
         "{}: saved, but a power cut could still undo it, because its directory can't be synced: {error}; save again",
-        file.display()
+        At(file)
     )]
     DurabilityUncertain {
         /// Where it was saved.
