@@ -12,7 +12,7 @@ use crate::checkpoint::payload::Stamp;
 use crate::file::durability::Durability;
 use crate::file::temporary::{self, MAX_STEM};
 use crate::format::problem::LoadProblem;
-use crate::quoted::At;
+use crate::quoted::{At, Message};
 use crate::snapshot::{SaveError, Snapshot};
 
 /// The checkpoints of one run in a folder: the last few and the best, and what is older is removed.
@@ -315,6 +315,7 @@ fn is_damage(problem: &LoadProblem) -> bool {
             | LoadProblem::Truncated { .. }
             | LoadProblem::Checksum(_)
             | LoadProblem::Limit(_)
+            | LoadProblem::Holes { .. }
             | LoadProblem::Malformed(_)
     )
 }
@@ -372,7 +373,7 @@ pub enum RotationError {
         name: String,
     },
     /// The folder can't be read.
-    #[error("{}: can't be read: {error}; create the folder first", At(folder))]
+    #[error("{}: can't be read: {}; create the folder first", At(folder), Message(error))]
     Folder {
         /// The folder.
         folder: PathBuf,

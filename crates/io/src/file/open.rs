@@ -8,6 +8,11 @@ use crate::file::kind::FileKind;
 #[derive(Debug)]
 pub(crate) enum NotOpened {
     Special(FileKind),
+    /// Of so many bytes, the disk holds so few.
+    Holes {
+        length: u64,
+        stored: u64,
+    },
     Io(io::Error),
 }
 
@@ -32,7 +37,28 @@ fn open_after(file: &Path, meanwhile: impl FnOnce()) -> Result<(File, u64), NotO
     let file = for_reading().open(file)?;
     let metadata = file.metadata()?;
     regular(&metadata)?;
-    Ok((file, metadata.len()))
+    let (length, stored) = (metadata.len(), stored(&metadata));
+    if length > HOLES_COUNT && stored.is_some_and(|stored| stored < length / HOLES) {
+        return Err(NotOpened::Holes { length, stored: stored.unwrap_or(0) });
+    }
+    Ok((file, length))
+}
+
+/// A file that is longer is not read if more than all but one in [`HOLES`] of its bytes are holes: nobody stored
+/// them, and reading them would take as long as if somebody had.
+const HOLES_COUNT: u64 = 1 << 30;
+const HOLES: u64 = 1024;
+
+/// The bytes that a file takes on the disk; `None` where the file system doesn't say.
+#[cfg(unix)]
+fn stored(metadata: &fs::Metadata) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt;
+    Some(metadata.blocks().saturating_mul(512)).filter(|stored| *stored > 0)
+}
+
+#[cfg(not(unix))]
+fn stored(_: &fs::Metadata) -> Option<u64> {
+    None
 }
 
 fn regular(metadata: &fs::Metadata) -> Result<(), NotOpened> {

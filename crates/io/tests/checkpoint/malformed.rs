@@ -437,6 +437,34 @@ fn extension_types_are_refused_wherever_they_stand() {
     }
 }
 
+/// A file of 1 TiB costs its sender nothing, where it is all holes. Reading it would take many minutes.
+#[cfg(unix)]
+#[test]
+fn a_file_of_holes_is_not_read() {
+    use std::fs::{self, File};
+    let scratch = backrule_testkit::Scratch::new("holes");
+    let path = scratch.0.join("model.brk");
+    let open = |elements: u64, length: u64| {
+        let mut header = vec![0; 31];
+        header.extend(1_u32.to_le_bytes());
+        header.extend(entry(b"w", 1, &[elements], &vec![0; 4 * elements.min(1 << 20) as usize]));
+        let head = fixed(1, 0, header.len() as u64, 4 * elements, crc32fast::hash(&header));
+        fs::write(&path, [head, header].concat()).unwrap();
+        File::options().write(true).open(&path).unwrap().set_len(length).unwrap();
+        [backrule_io::Checkpoint::load(&path), backrule_io::Checkpoint::open(&path)]
+            .map(|it| it.unwrap_err().problem)
+    };
+    // By what its first bytes say, nothing is wrong with its length.
+    let head = 40 + 31 + 4 + 8 + 1 + 2 + 8 + 4;
+    for problem in open(1 << 38, head + (1 << 40) + 4) {
+        assert!(matches!(problem, LoadProblem::Holes { stored, .. } if stored < 1 << 20), "{problem}");
+    }
+    // Shorter ones are read to the end: all but the last checksum is right.
+    for problem in open(1 << 20, head + (1 << 22) + 4) {
+        assert!(matches!(problem, LoadProblem::Checksum(Part::Whole)), "{problem}");
+    }
+}
+
 trait Tap: Sized {
     fn tap(mut self, change: impl FnOnce(&mut Self)) -> Self {
         change(&mut self);
