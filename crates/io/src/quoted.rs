@@ -1,4 +1,5 @@
 use std::fmt::{self, Write};
+use std::io;
 use std::path::Path;
 
 /// A message that may quote a file: escaped, because it may hold commands for the terminal. Quotes and
@@ -20,5 +21,14 @@ pub(crate) struct At<'a>(pub(crate) &'a Path);
 impl fmt::Display for At<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Quoted(&self.0.to_string_lossy()).fmt(f)
+    }
+}
+
+/// What the system, or a writer of one's own, says.
+pub(crate) struct Message<'a>(pub(crate) &'a io::Error);
+
+impl fmt::Display for Message<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Quoted(&self.0.to_string()).fmt(f)
     }
 }

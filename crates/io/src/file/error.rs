@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
 use crate::file::kind::FileKind;
-use crate::quoted::At;
+use crate::quoted::{At, Message};
 
 /// Why a file was not put in place, or not surely.
 #[derive(thiserror::Error)]
@@ -19,7 +19,7 @@ pub enum FileError {
         problem: TargetProblem,
     },
     /// The system refused: a file that was there before is unchanged, and the unfinished one was removed.
-    #[error("{}: not saved, an older file is unchanged: {step} failed: {error}", At(file))]
+    #[error("{}: not saved, an older file is unchanged: {step} failed: {}", At(file), Message(error))]
     NotCommitted {
         /// Where it was to be saved.
         file: PathBuf,
@@ -31,8 +31,9 @@ pub enum FileError {
     /// The new file is in its place and complete, but the directory could not be synced: after a power cut
     /// now, the old one may be back. Save again to be sure.
     #[error(
-        "{}: saved, but a power cut could still undo it, because its directory can't be synced: {error}; save again",
-        At(file)
+        "{}: saved, but a power cut could still undo it, because its directory can't be synced: {}; save again",
+        At(file),
+        Message(error)
     )]
     DurabilityUncertain {
         /// Where it was saved.
