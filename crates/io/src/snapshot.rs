@@ -176,9 +176,11 @@ impl<'a, T: Scalar> Snapshot<'a, T> {
     /// beforehand. What a killed process has left beside it is removed by the next save. Several processes may
     /// save to one path: the last one to finish wins.
     ///
-    /// A symbolic link is followed: the file that it leads to is replaced, or created. A file that is
-    /// replaced hands on its mode and, where the system allows it, its owner and group. Its access control
-    /// lists are not kept, and hard links to it keep the old contents. A read-only file is not replaced.
+    /// A symbolic link is followed: the file that it leads to is replaced, or created. In a folder that
+    /// everybody can write to, a link of another user is an error. A file that is replaced hands on its mode, its
+    /// extended attributes and, where the system allows it, its owner, group and access control list. Hard links
+    /// to it keep the old contents. A read-only file is not replaced, and neither is one of another user in a
+    /// sticky folder of everybody.
     ///
     /// # Errors
     /// [`FileError::DurabilityUncertain`] when the new file is in place but syncing its folder failed. With any
@@ -346,7 +348,7 @@ pub enum SaveError {
     Option(ConfigError),
     /// A name that a safetensors file keeps for itself. Nothing was written.
     #[cfg(feature = "safetensors")]
-    #[error("not saved: a safetensors file can't have a tensor called `{path}`: give it another name")]
+    #[error("not saved: a safetensors file can't have a tensor called `{}`: give it another name", path.escape_debug())]
     Reserved {
         /// The name.
         path: String,
