@@ -205,7 +205,7 @@ fn folders_that_sync_nothing() {
         stage.set();
         let calls = calls(&log);
         // The folder is what is opened and synced last.
-        let last = |name: &str| calls.iter().filter(|call| call.name == name).next_back().unwrap().nth;
+        let last = |name: &str| calls.iter().rfind(|call| call.name == name).unwrap().nth;
         for error in ["EINVAL", "EOPNOTSUPP", "EPERM", "ENOSYS"] {
             fail("fsync", last("fsync"), error, success);
         }
