@@ -16,6 +16,7 @@ mod element;
 mod exchange;
 mod file;
 mod format;
+mod quoted;
 mod report;
 mod restore;
 mod rotation;
@@ -30,6 +31,7 @@ pub use exchange::npy;
 pub use exchange::npz;
 #[cfg(feature = "safetensors")]
 pub use exchange::safetensors;
+pub use file::durability::Durability;
 pub use file::error::{FileError, SaveStep, TargetProblem};
 pub use file::kind::FileKind;
 pub use format::entry::{Group, TensorInfo};

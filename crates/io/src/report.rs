@@ -94,7 +94,7 @@ impl fmt::Display for Mismatch {
         for pair in misshapen.iter().take(left) {
             write!(f, "\n  {pair}")?;
         }
-        let all = [missing.len(), unexpected.len(), misshapen.len()].into_iter().sum::<usize>();
+        let all = missing.len().saturating_add(unexpected.len()).saturating_add(misshapen.len());
         match all.saturating_sub(LISTED) {
             0 => Ok(()),
             more => write!(f, "\n  and {more} more"),

@@ -6,6 +6,7 @@ use crate::checkpoint::Checkpoint;
 use crate::checkpoint::payload::Elements;
 use crate::element::{self, ElementType, NotHeld};
 use crate::format::entry::{Group, Name, TensorInfo};
+use crate::quoted::Quoted;
 use crate::report::{Mismatch, Pair, Report};
 
 impl Checkpoint {
@@ -533,7 +534,10 @@ pub enum RestoreError {
         target: DType,
     },
     /// The elements had stayed in the file, and it is not as it was when [`Checkpoint::open`] verified it.
-    #[error("nothing restored, because the file has changed since it was opened ({reason}): open it again")]
+    #[error(
+        "nothing restored, because the file has changed since it was opened ({}): open it again",
+        Quoted(reason)
+    )]
     Changed {
         /// What has become of it.
         reason: String,
@@ -543,8 +547,8 @@ pub enum RestoreError {
     /// values: restore all of them from another file. A checkpoint that was [loaded](Checkpoint::load) never
     /// gives this error.
     #[error(
-        "restored in part only: reading {} again failed: {reason}; restore all from another file",
-        Name(*group, path)
+        "restored in part only: reading {} again failed: {}; restore all from another file",
+        Name(*group, path), Quoted(reason)
     )]
     Interrupted {
         /// Whose tensor could not be read.

@@ -2,11 +2,17 @@ use std::cmp::Ordering;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use backrule_tensor::Scalar;
 
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::load::LoadError;
+use crate::checkpoint::payload::Stamp;
+use crate::file::durability::Durability;
+use crate::file::temporary::{self, MAX_STEM};
+use crate::format::problem::LoadProblem;
+use crate::quoted::{At, Message};
 use crate::snapshot::{SaveError, Snapshot};
 
 /// The checkpoints of one run in a folder: the last few and the best, and what is older is removed.
@@ -42,13 +48,19 @@ use crate::snapshot::{SaveError, Snapshot};
 /// numbers go on from the largest that is there; one process at a time should save under one name.
 ///
 /// The new file is on the disk, and its name is, before an old one is removed. A process that is killed in
-/// between leaves a file too many, which the next [`save`](Self::save) removes.
+/// between leaves files too many, finished or not, which the next [`save`](Self::save) removes.
+///
+/// A name proves nothing, so what somebody else puts into the folder neither stops a rotation nor costs it the
+/// best checkpoint: a file counts as the best one only if it is a checkpoint and its metric is finite. A whole
+/// checkpoint under a name with a finite metric can't be told from one that was saved.
 #[derive(Clone, Debug)]
 pub struct Rotation {
     folder: PathBuf,
     name: String,
     last: usize,
     best: Option<Best>,
+    /// The best file that was verified, so it isn't read again in each save.
+    verified: Arc<Mutex<Option<(PathBuf, Stamp)>>>,
 }
 
 /// Which metric is the best one.
@@ -76,6 +88,8 @@ pub struct RotationFile {
 pub struct Rotated {
     /// The new file.
     pub file: RotationFile,
+    /// Whether a power cut can undo the save.
+    pub durability: Durability,
     /// What is gone.
     pub removed: Vec<PathBuf>,
     /// What should be gone and could not be removed. Nothing is lost by that; the next save tries again.
@@ -105,7 +119,7 @@ impl Rotation {
         if name.is_empty() || name.starts_with('.') || name.contains(['/', '\\', ':', '\0']) {
             return Err(RotationError::Name { name });
         }
-        Ok(Self { folder: folder.into(), name, last: usize::MAX, best: None })
+        Ok(Self { folder: folder.into(), name, last: usize::MAX, best: None, verified: Arc::default() })
     }
 
     /// Keeps the newest `count`; the newest one always.
@@ -114,15 +128,19 @@ impl Rotation {
         self
     }
 
-    /// Keeps also the one with the best metric; of equal ones the first. NaN is never the best.
+    /// Keeps also the one with the best metric; of equal ones the first. NaN and infinities are never the best,
+    /// and a file that is no whole checkpoint isn't either. One that can't be read at the moment is kept, as it
+    /// might be.
     pub fn keep_best(mut self, best: Best) -> Self {
         self.best = Some(best);
         self
     }
 
-    /// Saves a checkpoint, and then removes what needn't be kept any longer.
+    /// Saves a checkpoint, and then removes what needn't be kept any longer. What killed processes have left of
+    /// unfinished files of this rotation is removed first.
     ///
-    /// The metric may be `None`.
+    /// The metric may be `None`. If the largest number of all is taken, the files that are there are numbered
+    /// anew from 0, in their order.
     ///
     /// # Errors
     /// When the folder can't be read, or the checkpoint was not saved, or not surely. Nothing has been
@@ -141,23 +159,84 @@ impl Rotation {
         metric: Option<f64>,
         remove: impl Fn(&Path) -> io::Result<()>,
     ) -> Result<Rotated, RotationError> {
-        let number = self.files()?.first().map_or(0, |newest| newest.number);
-        let number =
-            number.checked_add(1).ok_or_else(|| RotationError::Full { folder: self.folder.clone() })?;
-        let path = self.folder.join(file_name(&self.name, number, metric));
-        snapshot.save(&path)?;
+        temporary::clean_where(&self.folder, |stem| is_ours(&self.name, stem));
+        let (number, path) = match self.free(metric)? {
+            Some(free) => free,
+            None => {
+                self.number_anew()?;
+                self.free(metric)?.ok_or_else(|| RotationError::Full { folder: self.folder.clone() })?
+            }
+        };
+        let durability = snapshot.save_to(&path)?;
 
-        let (mut removed, mut not_removed) = (Vec::new(), Vec::new());
         let files = self.files()?;
-        let best = self.best.and_then(|best| by_merit(best, &files).first().map(|file| file.path.clone()));
+        let best = match self.best {
+            Some(best) if files.len() > self.last => self.worth_keeping(best, &files, &path),
+            _ => Vec::new(),
+        };
+        let (mut removed, mut not_removed) = (Vec::new(), Vec::new());
         // The oldest first: who is interrupted has the newest.
-        for old in files.into_iter().skip(self.last).rev().filter(|file| best.as_ref() != Some(&file.path)) {
+        for old in files.into_iter().skip(self.last).rev().filter(|file| !best.contains(&file.path)) {
             match remove(&old.path) {
                 Ok(()) => removed.push(old.path),
                 Err(error) => not_removed.push((old.path, error)),
             }
         }
-        Ok(Rotated { file: RotationFile { path, number, metric }, removed, not_removed })
+        Ok(Rotated { file: RotationFile { path, number, metric }, durability, removed, not_removed })
+    }
+
+    /// The first number after all that are there, and its path; `None` when there is no such number. A folder or
+    /// a link may have that name: saving would fail, or follow it.
+    fn free(&self, metric: Option<f64>) -> Result<Option<(u64, PathBuf)>, RotationError> {
+        let mut number = self.files()?.first().map_or(0, |newest| newest.number);
+        while let Some(next) = number.checked_add(1) {
+            let path = self.folder.join(file_name(&self.name, next, metric));
+            if !is_taken(&path) {
+                return Ok(Some((next, path)));
+            }
+            number = next;
+        }
+        Ok(None)
+    }
+
+    /// Gives the files the numbers from 0 on. The oldest is the first to be renamed, and no number becomes
+    /// larger: so at any moment the order is the same.
+    fn number_anew(&self) -> Result<(), RotationError> {
+        let (mut next, mut before) = (0_u64, None);
+        for file in self.files()?.into_iter().rev() {
+            if before.is_some_and(|before| before != file.number) {
+                next = next.saturating_add(1);
+            }
+            before = Some(file.number);
+            let name = |number| self.folder.join(file_name(&self.name, number, file.metric));
+            while name(next) != file.path && is_taken(&name(next)) {
+                next = next.saturating_add(1);
+            }
+            fs::rename(&file.path, name(next))
+                .map_err(|_| RotationError::Full { folder: self.folder.clone() })?;
+        }
+        Ok(())
+    }
+
+    /// The best file that is a whole checkpoint. With it those that would come before it and can't be read at
+    /// the moment: nobody knows whether they are better.
+    fn worth_keeping(&self, best: Best, files: &[RotationFile], new: &Path) -> Vec<PathBuf> {
+        let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = Vec::new();
+        for RotationFile { path, .. } in by_merit(best, files) {
+            let found = fs::metadata(path).ok().map(|metadata| (path.clone(), Stamp::of(&metadata)));
+            let known = found.is_some() && (path == new || *verified == found);
+            match if known { Ok(()) } else { Checkpoint::open(path).map(drop) } {
+                Ok(()) => {
+                    *verified = found;
+                    kept.push(path.clone());
+                    break;
+                }
+                Err(error) if is_damage(&error.problem) => {}
+                Err(_) => kept.push(path.clone()),
+            }
+        }
+        kept
     }
 
     /// The files that are there, the newest first.
@@ -171,10 +250,15 @@ impl Rotation {
             let entry = entry.map_err(failed)?;
             let parsed = entry.file_name().to_str().and_then(|name| parse(&self.name, name));
             // A link is not ours, wherever it leads.
-            if let Some((number, metric)) = parsed
-                && entry.file_type().map_err(failed)?.is_file()
-            {
-                files.push(RotationFile { path: entry.path(), number, metric });
+            if let Some((number, metric)) = parsed {
+                match entry.file_type() {
+                    Ok(kind) if kind.is_file() => {
+                        files.push(RotationFile { path: entry.path(), number, metric });
+                    }
+                    // Removed meanwhile.
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+                    _ => {}
+                }
             }
         }
         files.sort_by(|a, b| (b.number, &b.path).cmp(&(a.number, &a.path)));
@@ -218,10 +302,41 @@ impl Rotation {
     }
 }
 
-/// Those with a metric that is a number, the best first, and of equal ones the oldest.
+/// Whatever it is.
+fn is_taken(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok()
+}
+
+/// Whether the file itself is at fault, and not the disk, the memory, or the age of this crate.
+fn is_damage(problem: &LoadProblem) -> bool {
+    matches!(
+        problem,
+        LoadProblem::NotACheckpoint
+            | LoadProblem::Truncated { .. }
+            | LoadProblem::Checksum(_)
+            | LoadProblem::Limit(_)
+            | LoadProblem::Holes { .. }
+            | LoadProblem::Malformed(_)
+    )
+}
+
+/// Whether the name that an unfinished file was to get is one of the rotation's. Of a long one, only the first
+/// [`MAX_STEM`] bytes are known.
+fn is_ours(name: &str, stem: &str) -> bool {
+    let cut = || {
+        let first = format!("{name}-");
+        let number = |rest: &str| rest.bytes().take(8).all(|byte| byte.is_ascii_digit());
+        // A character of up to four bytes was the next.
+        stem.len().saturating_add(4) > MAX_STEM
+            && (first.starts_with(stem) || stem.strip_prefix(&first).is_some_and(number))
+    };
+    parse(name, stem).is_some() || cut()
+}
+
+/// Those with a finite metric, the best first, and of equal ones the oldest.
 fn by_merit(best: Best, files: &[RotationFile]) -> Vec<&RotationFile> {
     let mut ranked: Vec<_> =
-        files.iter().rev().filter(|file| file.metric.is_some_and(|it| !it.is_nan())).collect();
+        files.iter().rev().filter(|file| file.metric.is_some_and(f64::is_finite)).collect();
     let order =
         |a: &RotationFile, b: &RotationFile| a.metric.partial_cmp(&b.metric).unwrap_or(Ordering::Equal);
     match best {
@@ -258,7 +373,7 @@ pub enum RotationError {
         name: String,
     },
     /// The folder can't be read.
-    #[error("{}: can't be read: {error}; create the folder first", folder.display())]
+    #[error("{}: can't be read: {}; create the folder first", At(folder), Message(error))]
     Folder {
         /// The folder.
         folder: PathBuf,
@@ -268,8 +383,8 @@ pub enum RotationError {
     /// Saving failed.
     #[error(transparent)]
     Save(#[from] SaveError),
-    /// The largest number is taken.
-    #[error("{}: not saved: the numbers of its checkpoints are used up; choose another name", folder.display())]
+    /// The largest number is taken, and the files can't be renamed.
+    #[error("{}: not saved: the numbers of its checkpoints are used up; choose another name", At(folder))]
     Full {
         /// The folder.
         folder: PathBuf,
@@ -277,7 +392,7 @@ pub enum RotationError {
     /// There are checkpoints, and all of them are damaged or can't be read.
     #[error(
         "{}: none of its {} checkpoints can be loaded; the first one: {}",
-        folder.display(), problems.len(), problems.first().map_or(String::new(), LoadError::to_string)
+        At(folder), problems.len(), problems.first().map_or(String::new(), LoadError::to_string)
     )]
     NoneLoads {
         /// The folder.
@@ -328,6 +443,46 @@ mod tests {
             "my-run-00000012.brk",
         ] {
             assert_eq!(parse("run", file), None, "{file}");
+        }
+    }
+
+    /// Whatever number, metric and length of name the killed process was at.
+    #[test]
+    fn leftovers_are_found_by_the_pattern() {
+        let folder = backrule_testkit::Scratch::new("rotation-leftovers");
+        let net = vec![("weight", Tensor::from([1.0_f32]))];
+        for name in
+            ["run", "run.x", &"long".repeat(18), &"long".repeat(19), &"long".repeat(20), &"ß".repeat(50)]
+        {
+            let rotation = Rotation::new(&folder.0, name).unwrap().keep_last(1);
+            let leftover = |name: &str| {
+                let cut: String = name
+                    .chars()
+                    .scan(0, |at, c| {
+                        *at += c.len_utf8();
+                        (*at <= MAX_STEM).then_some(c)
+                    })
+                    .collect();
+                fs::write(folder.0.join(format!(".{cut}.1.2.tmp")), "half of a che").unwrap();
+            };
+            for (number, metric) in
+                [(1, None), (3, Some(-0.25)), (u64::MAX, Some(f64::NAN)), (7, Some(-1e-300))]
+            {
+                leftover(&file_name(name, number, metric));
+            }
+            let others = [
+                ".run2-00000001.brk.1.2.tmp",
+                ".run-1.brk.1.2.tmp",
+                ".run.brk.1.2.tmp",
+                ".run-00000001.brk.1.tmp",
+            ];
+            others.iter().for_each(|name| fs::write(folder.0.join(name), "theirs").unwrap());
+            rotation.save(&Checkpoint::of(&net), None).unwrap();
+            let mut expected: Vec<String> = others.iter().map(ToString::to_string).collect();
+            expected.push(format!("{name}-00000001.brk"));
+            expected.sort();
+            assert_eq!(folder.names(), expected, "{name}");
+            fs::remove_file(folder.0.join(format!("{name}-00000001.brk"))).unwrap();
         }
     }
 

@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::checkpoint::Checkpoint;
+use crate::file::durability::Durability;
 use crate::file::error::{FileError, SaveStep};
 use crate::file::replace::replace;
 use crate::format::entry::{Entry, Group, Name};
@@ -170,27 +171,33 @@ impl<'a, T: Scalar> Snapshot<'a, T> {
 
     /// Writes the file. At any time, even if the power fails, the old file or the new one is there, whole.
     ///
-    /// The bytes go to a file beside it (`.NAME.PID.TIME.tmp`), which is synced and renamed. Then the
-    /// directory is synced, except on systems other than Unix, where it can't be. What a killed process has
-    /// left beside it is removed by the next save. Several processes may save to one path: the last one to
-    /// finish wins.
+    /// The bytes go to a file beside it (`.NAME.PID.TIME.KERNEL.tmp`), which is synced and renamed. Then the
+    /// folder is synced; where folders can't be, the save succeeds without, and [`Durability::in_folder`] tells
+    /// beforehand. What a killed process has left beside it is removed by the next save. Several processes may
+    /// save to one path: the last one to finish wins.
     ///
-    /// A symbolic link is followed: the file that it leads to is replaced, or created. A file that is
-    /// replaced hands on its mode and, where the system allows it, its owner and group. Its access control
-    /// lists are not kept, and hard links to it keep the old contents. A read-only file is not replaced.
+    /// A symbolic link is followed: the file that it leads to is replaced, or created. In a folder that
+    /// everybody can write to, a link of another user is an error. A file that is replaced hands on its mode, its
+    /// extended attributes and, where the system allows it, its owner, group and access control list. Hard links
+    /// to it keep the old contents. A read-only file is not replaced, and neither is one of another user in a
+    /// sticky folder of everybody.
     ///
     /// # Errors
-    /// [`FileError::DurabilityUncertain`] when the new file is in place but the directory could not be
-    /// synced. With any other error, a file that was there is unchanged.
+    /// [`FileError::DurabilityUncertain`] when the new file is in place but syncing its folder failed. With any
+    /// other error, a file that was there is unchanged.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), SaveError> {
+        self.save_to(path.as_ref()).map(drop)
+    }
+
+    pub(crate) fn save_to(&self, path: &Path) -> Result<Durability, SaveError> {
         let (entries, head) = self.plan()?;
-        replace(path.as_ref(), |out| {
+        let durability = replace(path, |out| {
             // Gathers small tensors; what is larger than its buffer passes by.
             let mut out = BufWriter::new(out);
             self.write(entries, &head, &mut out)?;
             out.flush()
         })?;
-        Ok(())
+        Ok(durability)
     }
 
     /// The bytes of the file that [`save`](Self::save) would write.
@@ -341,7 +348,7 @@ pub enum SaveError {
     Option(ConfigError),
     /// A name that a safetensors file keeps for itself. Nothing was written.
     #[cfg(feature = "safetensors")]
-    #[error("not saved: a safetensors file can't have a tensor called `{path}`: give it another name")]
+    #[error("not saved: a safetensors file can't have a tensor called `{}`: give it another name", path.escape_debug())]
     Reserved {
         /// The name.
         path: String,

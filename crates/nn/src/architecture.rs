@@ -70,9 +70,9 @@ fn is_zero(n: &usize) -> bool {
 pub enum ArchitectureError {
     /// A layer is somebody's own, and says no name under which a file could hold it.
     #[error(
-        "{}{layer} is not a built-in layer: give it a `custom_kind`, or restore this network into one that \
+        "{}{} is not a built-in layer: give it a `custom_kind`, or restore this network into one that \
          your program builds",
-        place.prefix()
+        place.prefix(), layer.escape_debug()
     )]
     Custom {
         /// Where.
@@ -89,7 +89,7 @@ pub enum ArchitectureError {
         kind: String,
     },
     /// It isn't the description of a network.
-    #[error("no architecture: {0}")]
+    #[error("no architecture: {}", .0.escape_debug())]
     Malformed(String),
     /// It has more parameters than it may have.
     #[error("an architecture of {parameters} parameters, where {most} are allowed")]

@@ -147,18 +147,27 @@ fn list(shapes: &[Shape]) -> String {
     shapes.iter().map(Shape::to_string).collect::<Vec<_>>().join(" ")
 }
 
+/// A name may come from a file, and must not write to the terminal.
+fn printable(text: &str) -> String {
+    let escaped = |c: char| match c {
+        '"' | '\'' | '\\' => c.to_string(),
+        _ => c.escape_debug().to_string(),
+    };
+    text.chars().map(escaped).collect()
+}
+
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut lines = vec![["name", "layer", "output", "parameters"].map(String::from)];
         for (name, shape) in &self.inputs {
-            lines.push([name.clone(), "input".into(), shape.to_string(), "".into()]);
+            lines.push([printable(name), "input".into(), shape.to_string(), "".into()]);
         }
         lines.extend(self.rows.iter().map(|row| {
             let parameters = match row.parameters {
                 0 => String::new(),
                 n => thousands(n),
             };
-            [row.path.clone(), row.layer.clone(), list(&row.outputs), parameters]
+            [printable(&row.path), printable(&row.layer), list(&row.outputs), parameters]
         }));
         lines.push(["total".into(), "".into(), "".into(), thousands(self.parameters())]);
 

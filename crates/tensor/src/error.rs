@@ -73,7 +73,7 @@ impl PartialEq<&str> for Place {
 /// # Ok::<(), backrule_tensor::TensorError>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}{operation}: expected {expected}, got {got}", place.prefix())]
+#[error("{}{operation}: expected {}, got {}", place.prefix(), Printable(expected), Printable(got))]
 pub struct ShapeError {
     /// The operation that refused, such as `linear forward`.
     pub operation: &'static str,
@@ -159,7 +159,7 @@ impl TensorError {
 /// assert_eq!(error.to_string(), "Dropout: rate: expected a number from 0 to 1, got 1.5");
 /// ```
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}{}: expected {}, got {}", Prefix(what), Printable(option), expected, Printable(got))]
+#[error("{}{}: expected {}, got {}", Prefix(what), Printable(option), Printable(expected), Printable(got))]
 pub struct ConfigError {
     /// What has the setting, such as `Dropout`; empty where only the caller knows.
     pub what: Cow<'static, str>,

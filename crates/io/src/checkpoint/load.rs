@@ -12,6 +12,7 @@ use crate::file::open::open;
 use crate::format::checksum::Checksums;
 use crate::format::problem::LoadProblem;
 use crate::format::reader;
+use crate::quoted::At;
 
 impl Checkpoint {
     /// Reads and verifies a file, and keeps all of it in memory. Nothing that happens to the file afterwards
@@ -100,7 +101,7 @@ pub struct LoadError {
 impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(file) = &self.file {
-            write!(f, "{}: ", file.display())?;
+            write!(f, "{}: ", At(file))?;
         }
         self.problem.fmt(f)
     }

@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
 use crate::file::kind::FileKind;
+use crate::quoted::{At, Message};
 
 /// Why a file was not put in place, or not surely.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum FileError {
     /// Nothing can be saved at this path. Nothing was written.
-    #[error("{}: not saved: {problem}", file.display())]
+    #[error("{}: not saved: {problem}", At(file))]
     Target {
         /// Where it was to be saved.
         file: PathBuf,
@@ -18,7 +19,7 @@ pub enum FileError {
         problem: TargetProblem,
     },
     /// The system refused: a file that was there before is unchanged, and the unfinished one was removed.
-    #[error("{}: not saved, an older file is unchanged: {step} failed: {error}", file.display())]
+    #[error("{}: not saved, an older file is unchanged: {step} failed: {}", At(file), Message(error))]
     NotCommitted {
         /// Where it was to be saved.
         file: PathBuf,
@@ -30,8 +31,9 @@ pub enum FileError {
     /// The new file is in its place and complete, but the directory could not be synced: after a power cut
     /// now, the old one may be back. Save again to be sure.
     #[error(
-        "{}: saved, but a power cut could still undo it, because its directory can't be synced: {error}; save again",
-        file.display()
+        "{}: saved, but a power cut could still undo it, because its directory can't be synced: {}; save again",
+        At(file),
+        Message(error)
     )]
     DurabilityUncertain {
         /// Where it was saved.
@@ -59,6 +61,8 @@ pub enum SaveStep {
     Create,
     /// Giving the new file the permissions of the old one.
     Permissions,
+    /// Giving the new file the extended attributes of the old one, its access control list among them.
+    Attributes,
     /// Writing it.
     Write,
     /// Syncing it to the disk.
@@ -73,6 +77,7 @@ impl fmt::Display for SaveStep {
             Self::Look => "looking at what is there",
             Self::Create => "creating a file beside it",
             Self::Permissions => "setting the permissions of the file beside it",
+            Self::Attributes => "keeping the extended attributes",
             Self::Write => "writing",
             Self::Sync => "syncing",
             Self::Rename => "renaming the file beside it",
@@ -99,6 +104,18 @@ pub enum TargetProblem {
     /// Symbolic links that lead to each other.
     #[error("more than {MAX_LINKS} symbolic links, one after the other: remove those that lead in a circle")]
     LinkLoop,
+    /// A symbolic link of another user, in a folder that everybody can write to: it may have been put there so
+    /// that saving replaces some other file. Linux has the same rule (`fs.protected_symlinks`).
+    #[error(
+        "it is a symbolic link of another user in a folder that everybody can write to: choose a folder of your own"
+    )]
+    ForeignLink,
+    /// A file of another user, in a folder where everybody can create files: replaced, it would go on belonging
+    /// to that user.
+    #[error(
+        "the file there belongs to another user, in a folder that everybody can write to: choose a folder of your own"
+    )]
+    ForeignFile,
     /// The folder isn't there, or is no folder.
     #[error("its folder doesn't exist: create it first")]
     NoFolder,
@@ -121,6 +138,8 @@ backrule_tensor::readable! {
         Special(kind),
         ReadOnly,
         LinkLoop,
+        ForeignLink,
+        ForeignFile,
         NoFolder,
         FolderNotWritable,
         ReadOnlyFileSystem,

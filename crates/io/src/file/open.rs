@@ -8,6 +8,11 @@ use crate::file::kind::FileKind;
 #[derive(Debug)]
 pub(crate) enum NotOpened {
     Special(FileKind),
+    /// Of so many bytes, the disk holds so few.
+    Holes {
+        length: u64,
+        stored: u64,
+    },
     Io(io::Error),
 }
 
@@ -20,13 +25,40 @@ impl From<io::Error> for NotOpened {
 /// Opens a file, and gives its length. Whatever is no file is refused at once: a pipe would keep us waiting,
 /// a device might never end.
 pub(crate) fn open(file: &Path) -> Result<(File, u64), NotOpened> {
+    open_after(file, || ())
+}
+
+/// `meanwhile` stands for what another process does between the look and the opening.
+fn open_after(file: &Path, meanwhile: impl FnOnce()) -> Result<(File, u64), NotOpened> {
     // Checked before, because opening alone has effects on some devices; and after, because it may be another
     // file by then.
     regular(&fs::metadata(file)?)?;
+    meanwhile();
     let file = for_reading().open(file)?;
     let metadata = file.metadata()?;
     regular(&metadata)?;
-    Ok((file, metadata.len()))
+    let (length, stored) = (metadata.len(), stored(&metadata));
+    if length > HOLES_COUNT && stored.is_some_and(|stored| stored < length / HOLES) {
+        return Err(NotOpened::Holes { length, stored: stored.unwrap_or(0) });
+    }
+    Ok((file, length))
+}
+
+/// A file that is longer is not read if more than all but one in [`HOLES`] of its bytes are holes: nobody stored
+/// them, and reading them would take as long as if somebody had.
+const HOLES_COUNT: u64 = 1 << 30;
+const HOLES: u64 = 1024;
+
+/// The bytes that a file takes on the disk; `None` where the file system doesn't say.
+#[cfg(unix)]
+fn stored(metadata: &fs::Metadata) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt;
+    Some(metadata.blocks().saturating_mul(512)).filter(|stored| *stored > 0)
+}
+
+#[cfg(not(unix))]
+fn stored(_: &fs::Metadata) -> Option<u64> {
+    None
 }
 
 fn regular(metadata: &fs::Metadata) -> Result<(), NotOpened> {
@@ -37,30 +69,8 @@ fn regular(metadata: &fs::Metadata) -> Result<(), NotOpened> {
 #[cfg(unix)]
 fn for_reading() -> OpenOptions {
     use std::os::unix::fs::OpenOptionsExt;
-    /// O_NONBLOCK, which is not worth a dependency. On other systems the check before opening has to do.
-    const NONBLOCK: i32 = if cfg!(all(
-        any(target_os = "linux", target_os = "android"),
-        any(
-            target_arch = "x86_64",
-            target_arch = "x86",
-            target_arch = "aarch64",
-            target_arch = "arm",
-            target_arch = "riscv64"
-        )
-    )) {
-        0o4000
-    } else if cfg!(any(
-        target_vendor = "apple",
-        target_os = "freebsd",
-        target_os = "netbsd",
-        target_os = "openbsd"
-    )) {
-        4
-    } else {
-        0
-    };
     let mut options = OpenOptions::new();
-    options.read(true).custom_flags(NONBLOCK);
+    options.read(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
     options
 }
 
@@ -77,6 +87,29 @@ mod tests {
 
     use super::*;
     use backrule_testkit::Scratch;
+
+    /// What takes the file's place after the first look is found by the second.
+    #[test]
+    fn what_was_put_there_after_the_look_is_refused() {
+        let scratch = Scratch::new("swapped");
+        let (file, pipe) = (scratch.0.join("file"), scratch.0.join("pipe"));
+        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        fs::create_dir(scratch.0.join("directory")).unwrap();
+        let directory = scratch.0.join("directory");
+        for (other, expected) in [
+            (pipe.as_path(), FileKind::Pipe),
+            (&directory, FileKind::Directory),
+            (Path::new("/dev/null"), FileKind::Device),
+        ] {
+            fs::write(&file, "regular").unwrap();
+            let found = open_after(&file, || {
+                fs::remove_file(&file).unwrap();
+                std::os::unix::fs::symlink(other, &file).unwrap();
+            });
+            assert!(matches!(found, Err(NotOpened::Special(kind)) if kind == expected), "{found:?}");
+            fs::remove_file(&file).unwrap();
+        }
+    }
 
     /// A pipe that was put there after the check: opening doesn't wait for a writer.
     #[test]

@@ -1,13 +1,19 @@
-//! Permissions of the new file: those of the old one.
+//! Owner, group and permissions of the new file: those of the old one.
 
 use std::fs::{File, Metadata};
 use std::io;
 
-/// Gives `new` the mode of the old file and, as far as the system lets us, its owner and group.
+/// What the new file has of the old one.
+#[derive(Clone, Copy)]
+pub(super) struct Kept {
+    pub(super) owner: bool,
+    pub(super) group: bool,
+}
+
+/// Gives `new` the owner and the group of the old file, as far as the system lets us.
 #[cfg(unix)]
-pub(super) fn keep(old: &Metadata, new: &File) -> io::Result<()> {
-    use std::fs::Permissions;
-    use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+pub(super) fn keep_owner(old: &Metadata, new: &File) -> io::Result<Kept> {
+    use std::os::unix::fs::{MetadataExt, fchown};
 
     let created = new.metadata()?;
     if (created.uid(), created.gid()) != (old.uid(), old.gid()) {
@@ -16,10 +22,19 @@ pub(super) fn keep(old: &Metadata, new: &File) -> io::Result<()> {
             let _ = fchown(new, None, Some(old.gid()));
         }
     }
-    let group_kept = new.metadata()?.gid() == old.gid();
+    let new = new.metadata()?;
+    Ok(Kept { owner: new.uid() == old.uid(), group: new.gid() == old.gid() })
+}
+
+/// Gives `new` the mode of the old file. `group_kept`: its group may have what that of the old one had.
+#[cfg(unix)]
+pub(super) fn keep_mode(old: &Metadata, new: &File, group_kept: bool) -> io::Result<()> {
+    use std::fs::Permissions;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
     let mode = mode(old.mode(), group_kept);
     // On a file system where all files have one mode, setting it may be an error.
-    if created.mode() & 0o777 != mode {
+    if new.metadata()?.mode() & 0o777 != mode {
         new.set_permissions(Permissions::from_mode(mode))?;
     }
     Ok(())
@@ -32,7 +47,12 @@ fn mode(old: u32, group_kept: bool) -> u32 {
 }
 
 #[cfg(not(unix))]
-pub(super) fn keep(_: &Metadata, _: &File) -> io::Result<()> {
+pub(super) fn keep_owner(_: &Metadata, _: &File) -> io::Result<Kept> {
+    Ok(Kept { owner: true, group: true })
+}
+
+#[cfg(not(unix))]
+pub(super) fn keep_mode(_: &Metadata, _: &File, _: bool) -> io::Result<()> {
     Ok(())
 }
 

@@ -1,54 +1,64 @@
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::file::attributes::Attributes;
+use crate::file::durability::Durability;
 use crate::file::error::{FileError, SaveStep, not_committed};
 use crate::file::permissions;
 use crate::file::target::Target;
 use crate::file::temporary::{self, Temporary};
 
 /// Lets `write` fill a new file, and puts that in the place of `file`.
-pub(crate) fn replace(file: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), FileError> {
-    replace_with(file, write, sync_directory)
+pub(crate) fn replace(
+    file: &Path,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
+) -> Result<Durability, FileError> {
+    replace_with(file, write, File::sync_all, Durability::sync)
 }
 
 fn replace_with(
     file: &Path,
     write: impl FnOnce(&mut File) -> io::Result<()>,
-    sync_directory: impl FnOnce(&Path) -> io::Result<()>,
-) -> Result<(), FileError> {
-    let directory = commit(file, write)?;
+    sync_file: impl FnOnce(&File) -> io::Result<()>,
+    sync_folder: impl FnOnce(&Path) -> io::Result<Durability>,
+) -> Result<Durability, FileError> {
+    let folder = commit(file, write, sync_file)?;
     // A sync that failed is not tried again: the system may have dropped the data that it could not write,
     // and report success the second time.
-    sync_directory(&directory)
-        .map_err(|error| FileError::DurabilityUncertain { file: file.to_path_buf(), error })
+    sync_folder(&folder).map_err(|error| FileError::DurabilityUncertain { file: file.to_path_buf(), error })
 }
 
-/// All steps up to the renaming; gives the directory that has to be synced.
-fn commit(file: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<PathBuf, FileError> {
+/// All steps up to the renaming; gives the folder that has to be synced.
+fn commit(
+    file: &Path,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
+    sync: impl FnOnce(&File) -> io::Result<()>,
+) -> Result<PathBuf, FileError> {
     let failed = |step| move |error| not_committed(file, step, error);
     let target = Target::of(file)?;
     temporary::clean(&target.directory, &target.name);
     let mut new = Temporary::create(&target.directory, &target.name, target.old.is_some())
         .map_err(failed(SaveStep::Create))?;
     if let Some(old) = &target.old {
-        permissions::keep(old, &new.file).map_err(failed(SaveStep::Permissions))?;
+        keep(&target.path, old, &new.file).map_err(|(step, error)| not_committed(file, step, error))?;
     }
     write(&mut new.file).map_err(failed(SaveStep::Write))?;
-    new.file.sync_all().map_err(failed(SaveStep::Sync))?;
+    sync(&new.file).map_err(failed(SaveStep::Sync))?;
     new.rename(&target.path).map_err(failed(SaveStep::Rename))?;
     Ok(target.directory)
 }
 
-/// Makes the renaming durable. On systems other than Unix a directory can't be opened for that.
-#[cfg(unix)]
-fn sync_directory(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
-}
-
-#[cfg(not(unix))]
-fn sync_directory(_: &Path) -> io::Result<()> {
-    Ok(())
+/// Gives the new file what the old one had.
+fn keep(path: &Path, old: &Metadata, new: &File) -> Result<(), (SaveStep, io::Error)> {
+    let failed = |step| move |error| (step, error);
+    let kept = permissions::keep_owner(old, new).map_err(failed(SaveStep::Permissions))?;
+    let attributes = Attributes::of(path).map_err(failed(SaveStep::Attributes))?;
+    let same = kept.owner && kept.group;
+    attributes.give(new, same).map_err(failed(SaveStep::Attributes))?;
+    // With an access control list, the group's bits are the most that anybody in the list has.
+    let group_kept = kept.group && (same || !attributes.has_acl());
+    permissions::keep_mode(old, new, group_kept).map_err(failed(SaveStep::Permissions))
 }
 
 #[cfg(test)]
@@ -61,11 +71,11 @@ mod tests {
     use crate::file::kind::FileKind;
     use backrule_testkit::Scratch;
 
-    fn write_new(file: &Path) -> Result<(), FileError> {
+    fn write_new(file: &Path) -> Result<Durability, FileError> {
         replace(file, |out| out.write_all(b"new"))
     }
 
-    fn problem(result: Result<(), FileError>) -> TargetProblem {
+    fn problem(result: Result<Durability, FileError>) -> TargetProblem {
         match result {
             Err(FileError::Target { problem, .. }) => problem,
             other => panic!("{other:?}"),
@@ -94,14 +104,60 @@ mod tests {
         let result = replace_with(
             &file,
             |out| out.write_all(b"new"),
-            |directory| {
-                assert_eq!(directory, scratch.0);
+            File::sync_all,
+            |folder| {
+                assert_eq!(folder, scratch.0);
                 Err(io::ErrorKind::Other.into())
             },
         );
         let error = result.unwrap_err();
         assert!(matches!(error, FileError::DurabilityUncertain { .. }), "{error}");
         assert_eq!(fs::read(&file).unwrap(), b"new");
+        assert_eq!(scratch.names(), ["model.brk"]);
+    }
+
+    /// What the disk is told, and when: all bytes before the name, and the name before success.
+    #[test]
+    fn the_file_is_synced_before_it_is_renamed_and_its_folder_after() {
+        let scratch = Scratch::new("order");
+        let file = scratch.0.join("model.brk");
+        fs::write(&file, "old").unwrap();
+        let steps = std::cell::RefCell::new(Vec::new());
+        let note = |step| {
+            let there = String::from_utf8(fs::read(&file).unwrap()).unwrap();
+            steps.borrow_mut().push((step, there));
+        };
+        let saved = replace_with(
+            &file,
+            |out| {
+                note("write");
+                out.write_all(b"new")
+            },
+            |new| {
+                note("sync the file");
+                assert_eq!(new.metadata().unwrap().len(), 3);
+                Ok(())
+            },
+            |_| {
+                note("sync the folder");
+                Ok(Durability::FileOnly)
+            },
+        );
+        assert_eq!(saved.unwrap(), Durability::FileOnly);
+        let steps: Vec<_> =
+            steps.take().into_iter().map(|(step, there)| format!("{step}: {there}")).collect();
+        assert_eq!(steps, ["write: old", "sync the file: old", "sync the folder: new"]);
+    }
+
+    #[test]
+    fn a_file_that_can_not_be_synced_does_not_take_the_place() {
+        let scratch = Scratch::new("failing-file-sync");
+        let file = scratch.0.join("model.brk");
+        fs::write(&file, "old").unwrap();
+        let failing = |_: &File| Err(io::ErrorKind::InvalidInput.into());
+        let error = replace_with(&file, |out| out.write_all(b"new"), failing, Durability::sync).unwrap_err();
+        assert!(matches!(error, FileError::NotCommitted { step: SaveStep::Sync, .. }), "{error}");
+        assert_eq!(fs::read(&file).unwrap(), b"old");
         assert_eq!(scratch.names(), ["model.brk"]);
     }
 
@@ -281,6 +337,107 @@ mod tests {
             fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
             let new = Temporary::create(&scratch.0, "model.brk", true).unwrap();
             assert_eq!(new.file.metadata().unwrap().mode() & 0o7777, 0o600);
+        }
+
+        #[cfg(target_os = "linux")]
+        #[test]
+        fn extended_attributes_are_kept() {
+            let scratch = Scratch::new("attributes");
+            let file = scratch.0.join("model.brk");
+            let attribute = |file: &Path, name: &str| {
+                let mut value = [0; 100];
+                rustix::fs::getxattr(file, name, &mut value[..]).ok().map(|length| value[..length].to_vec())
+            };
+            let set = |file: &Path, name: &str, value: &[u8]| {
+                rustix::fs::setxattr(file, name, value, rustix::fs::XattrFlags::empty())
+            };
+            fs::write(&file, "old").unwrap();
+            if set(&file, "user.origin", b"run 7").is_err() {
+                println!("skipped: this file system has no extended attributes");
+                return;
+            }
+            set(&file, "user.empty", b"").unwrap();
+            write_new(&file).unwrap();
+            assert_eq!(fs::read(&file).unwrap(), b"new");
+            assert_eq!(attribute(&file, "user.origin").as_deref(), Some(&b"run 7"[..]));
+            assert_eq!(attribute(&file, "user.empty").as_deref(), Some(&b""[..]));
+
+            // An access control list: version 2; the owner, user 12345, the group, the mask, and others.
+            let entries: [(u16, u16, u32); 5] =
+                [(1, 6, u32::MAX), (2, 4, 12345), (4, 0, u32::MAX), (16, 4, u32::MAX), (32, 0, u32::MAX)];
+            let mut list = 2_u32.to_le_bytes().to_vec();
+            for (tag, permissions, id) in entries {
+                list.extend([&tag.to_le_bytes()[..], &permissions.to_le_bytes(), &id.to_le_bytes()].concat());
+            }
+            const ACL: &str = "system.posix_acl_access";
+            if set(&file, ACL, &list).is_err() {
+                println!("skipped: this file system has no access control lists");
+                return;
+            }
+            write_new(&file).unwrap();
+            assert_eq!(attribute(&file, ACL), Some(list.clone()));
+            assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o640);
+
+            // One that the folder gives to new files doesn't come in with the new file.
+            fs::remove_file(&file).unwrap();
+            fs::write(&file, "old").unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+            set(&scratch.0, "system.posix_acl_default", &list).unwrap();
+            write_new(&file).unwrap();
+            assert_eq!(attribute(&file, ACL), None);
+        }
+
+        /// What others can plant: a link that leads a save to another file, a file that gives the new one away.
+        #[test]
+        fn in_a_folder_of_everybody_nothing_of_others_is_followed_or_replaced() {
+            let scratch = Scratch::new("everybody");
+            let folder = scratch.0.join("tmp");
+            fs::create_dir(&folder).unwrap();
+            fs::write(scratch.0.join("precious"), "kept").unwrap();
+            let (link, file) = (folder.join("run.brk"), folder.join("file.brk"));
+            symlink(scratch.0.join("precious"), &link).unwrap();
+            fs::write(&file, "old").unwrap();
+            let folder_mode = |mode| fs::set_permissions(&folder, fs::Permissions::from_mode(mode)).unwrap();
+            let owner = |path: &Path, owner| std::os::unix::fs::lchown(path, Some(owner), Some(owner));
+            // Ours, in a folder of ours.
+            folder_mode(0o1777);
+            write_new(&link).unwrap();
+            assert_eq!(fs::read(scratch.0.join("precious")).unwrap(), b"new");
+            write_new(&file).unwrap();
+            if owner(&link, 12345).is_err() {
+                println!("skipped: only root can give files away");
+                return;
+            }
+            owner(&file, 12345).unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
+            fs::write(scratch.0.join("precious"), "kept").unwrap();
+            let untouched = || {
+                assert_eq!(fs::read(scratch.0.join("precious")).unwrap(), b"kept");
+                assert_eq!(fs::symlink_metadata(&link).unwrap().uid(), 12345);
+            };
+            for mode in [0o1777, 0o1773] {
+                folder_mode(mode);
+                assert_eq!(problem(write_new(&link)), TargetProblem::ForeignLink, "{mode:o}");
+                assert_eq!(problem(write_new(&file)), TargetProblem::ForeignFile, "{mode:o}");
+                untouched();
+            }
+            folder_mode(0o777);
+            assert_eq!(problem(write_new(&link)), TargetProblem::ForeignLink);
+            untouched();
+            // Of the folder's owner.
+            folder_mode(0o1777);
+            owner(&folder, 12345).unwrap();
+            write_new(&link).unwrap();
+            write_new(&file).unwrap();
+            let found = fs::metadata(&file).unwrap();
+            assert_eq!((found.uid(), found.gid(), found.mode() & 0o7777), (12345, 12345, 0o666));
+            // In a folder of a few, all is followed and handed on.
+            owner(&folder, 0).unwrap();
+            folder_mode(0o1775);
+            write_new(&link).unwrap();
+            write_new(&file).unwrap();
+            assert_eq!(fs::metadata(&file).unwrap().uid(), 12345);
+            assert_eq!(fs::read(scratch.0.join("precious")).unwrap(), b"new");
         }
 
         #[test]

@@ -19,9 +19,11 @@ pub(super) struct Target {
 impl Target {
     pub(super) fn of(file: &Path) -> Result<Self, FileError> {
         let refused = |problem| FileError::Target { file: file.to_path_buf(), problem };
-        let (path, old) = follow(file)
-            .map_err(|error| not_committed(file, SaveStep::Look, error))?
-            .ok_or_else(|| refused(TargetProblem::LinkLoop))?;
+        let look = |error| not_committed(file, SaveStep::Look, error);
+        let (path, old) = follow(file).map_err(|stop| match stop {
+            Stop::Io(error) => look(error),
+            Stop::Problem(problem) => refused(problem),
+        })?;
         if let Some(old) = &old {
             if let Some(kind) = FileKind::special(old) {
                 return Err(refused(TargetProblem::Special(kind)));
@@ -29,34 +31,78 @@ impl Target {
             if old.permissions().readonly() {
                 return Err(refused(TargetProblem::ReadOnly));
             }
+            if is_foreign(old, &path, STICKY | EVERYBODY).map_err(look)? {
+                return Err(refused(TargetProblem::ForeignFile));
+            }
         }
         // `runs/` means a folder, although `runs` is a file name.
         let ends_in_separator = path.to_string_lossy().ends_with(path::is_separator);
-        let (Some(name), Some(parent), false) = (path.file_name(), path.parent(), ends_in_separator) else {
+        let (Some(name), Some(_), false) = (path.file_name(), path.parent(), ends_in_separator) else {
             return Err(refused(TargetProblem::NoName));
         };
         let name = name.to_string_lossy().into_owned();
-        // The parent of a bare name such as `model.brk` is an empty path, which can't be opened.
-        let directory = if parent.as_os_str().is_empty() { Path::new(".") } else { parent }.to_path_buf();
+        let directory = folder(&path).to_path_buf();
         Ok(Self { directory, name, path, old })
     }
 }
 
-/// The path at the end of all symbolic links, and the file there; `None` when the links have no end. A link
-/// that leads nowhere is followed too: the file will be created where it points.
-fn follow(file: &Path) -> io::Result<Option<(PathBuf, Option<Metadata>)>> {
+/// Why the end of the links wasn't found.
+enum Stop {
+    Io(io::Error),
+    Problem(TargetProblem),
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// The path at the end of all symbolic links, and the file there. A link that leads nowhere is followed too: the
+/// file will be created where it points.
+fn follow(file: &Path) -> Result<(PathBuf, Option<Metadata>), Stop> {
     let mut path = file.to_path_buf();
     for _ in 0..=MAX_LINKS {
         match fs::symlink_metadata(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some((path, None))),
-            Err(error) => return Err(error),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((path, None)),
+            Err(error) => return Err(error.into()),
             Ok(found) if found.is_symlink() => {
+                // The system's own protection is for links that the system follows.
+                if is_foreign(&found, &path, EVERYBODY)? {
+                    return Err(Stop::Problem(TargetProblem::ForeignLink));
+                }
                 let link = fs::read_link(&path)?;
                 // A relative link starts in its own folder; an absolute one replaces what it is joined to.
                 path = path.parent().unwrap_or(Path::new("")).join(link);
             }
-            Ok(found) => return Ok(Some((path, Some(found)))),
+            Ok(found) => return Ok((path, Some(found))),
         }
     }
-    Ok(None)
+    Err(Stop::Problem(TargetProblem::LinkLoop))
+}
+
+/// Everybody may create files in the folder.
+const EVERYBODY: u32 = 0o002;
+/// Only its owner may rename or remove a file in the folder.
+const STICKY: u32 = 0o1000;
+
+/// Whether something belongs neither to us nor to the owner of its folder, and the folder has a mode of `mode`.
+#[cfg(unix)]
+fn is_foreign(found: &Metadata, path: &Path, mode: u32) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    if found.uid() == rustix::process::geteuid().as_raw() {
+        return Ok(false);
+    }
+    let folder = fs::metadata(folder(path))?;
+    Ok(folder.mode() & mode == mode && found.uid() != folder.uid())
+}
+
+#[cfg(not(unix))]
+fn is_foreign(_: &Metadata, _: &Path, _: u32) -> io::Result<bool> {
+    Ok(false)
+}
+
+/// The parent of a bare name such as `model.brk` is an empty path, which can't be opened.
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

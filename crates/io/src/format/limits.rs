@@ -3,6 +3,8 @@
 
 use backrule_tensor::{Options, Path};
 
+use crate::quoted::Quoted;
+
 /// Tensors of the network, and as many again of the optimizer.
 pub const MAX_TENSORS: usize = 65_536;
 /// Bytes of a tensor's path in UTF-8.
@@ -28,7 +30,7 @@ pub const MAX_OPTION_NESTING: usize = Options::MAX_NESTING;
 
 /// More of something than a checkpoint can hold: see [`limits`](crate::limits).
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{found} {what}, and the limit is {limit}")]
+#[error("{found} {}, and the limit is {limit}", Quoted(what))]
 pub struct LimitError {
     /// What there is too much of, such as `bytes of metadata`.
     pub what: String,

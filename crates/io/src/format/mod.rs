@@ -11,6 +11,7 @@ pub(crate) mod envelope;
 pub(crate) mod header;
 pub mod limits;
 pub(crate) mod options;
+pub(crate) mod plain;
 pub(crate) mod problem;
 pub(crate) mod quoted;
 pub(crate) mod reader;

@@ -14,8 +14,8 @@ use crate::file::kind::FileKind;
 use crate::file::open::NotOpened;
 use crate::format::entry::{Group, Name};
 use crate::format::limits::LimitError;
-use crate::format::quoted::Quoted;
 use crate::format::section::Section;
+use crate::quoted::{Message, Quoted};
 
 /// What is wrong with a checkpoint.
 #[derive(thiserror::Error)]
@@ -70,11 +70,19 @@ pub enum LoadProblem {
     /// Not a file: it was not read.
     #[error("there is {0}, not a file")]
     Special(FileKind),
+    /// More than a GiB long, and not a thousandth of that is on the disk: the rest are holes, and it was not read.
+    #[error("it takes {stored} bytes of the disk and claims to have {length}: a file of holes is no network")]
+    Holes {
+        /// How long it is.
+        length: u64,
+        /// The bytes on the disk.
+        stored: u64,
+    },
     /// There is not enough memory for it.
     #[error("{0}")]
     Memory(MemoryError),
     /// Reading failed.
-    #[error("can't be read: {0}")]
+    #[error("can't be read: {}", Message(.0))]
     Io(io::Error),
 }
 
@@ -108,6 +116,7 @@ impl From<NotOpened> for LoadProblem {
     fn from(error: NotOpened) -> Self {
         match error {
             NotOpened::Special(kind) => Self::Special(kind),
+            NotOpened::Holes { length, stored } => Self::Holes { length, stored },
             NotOpened::Io(error) => Self::Io(error),
         }
     }
@@ -220,7 +229,7 @@ pub enum Malformed {
         code: u8,
     },
     /// There can be no tensor of this shape.
-    #[error("{}: {reason}", Name(*group, path))]
+    #[error("{}: {}", Name(*group, path), Quoted(reason))]
     Shape {
         /// Whose tensor it is.
         group: Group,
@@ -314,6 +323,9 @@ impl fmt::Debug for LoadProblem {
             #[cfg(feature = "npz")]
             Self::Npz(problem) => f.debug_tuple("Npz").field(problem).finish(),
             Self::Special(kind) => f.debug_tuple("Special").field(kind).finish(),
+            Self::Holes { length, stored } => {
+                f.debug_struct("Holes").field("length", length).field("stored", stored).finish()
+            }
             Self::Memory(error) => f.debug_tuple("Memory").field(error).finish(),
             Self::Io(error) => f.debug_tuple("Io").field(error).finish(),
         }

@@ -1,14 +1,1 @@
-use std::fmt::{self, Write};
-
-/// A message that may quote a file: escaped, because it may hold commands for the terminal. Quotes and
-/// backslashes stay, so a message that has escaped its quotations reads as it was.
-pub(crate) struct Quoted<'a>(pub(crate) &'a str);
-
-impl fmt::Display for Quoted<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.chars().try_for_each(|char| match char {
-            '"' | '\'' | '\\' => f.write_char(char),
-            _ => write!(f, "{}", char.escape_debug()),
-        })
-    }
-}
+pub(crate) use crate::quoted::Quoted;

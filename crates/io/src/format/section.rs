@@ -7,10 +7,11 @@
 use std::fmt;
 
 use rmp_serde::decode::Error;
-use serde::de::{DeserializeOwned, DeserializeSeed, IgnoredAny};
+use serde::de::{DeserializeOwned, DeserializeSeed};
 use serde::{Deserialize, Serialize};
 
 use crate::format::limits::{self, LimitError, MAX_SECTION, MAX_SECTION_DEPTH};
+use crate::format::plain::Plain;
 use crate::format::quoted::Quoted;
 use crate::format::show::Show;
 
@@ -120,12 +121,12 @@ fn try_encode<M: Serialize + DeserializeOwned>(
     Ok(bytes)
 }
 
-/// Whether the bytes are one value of MessagePack that isn't nested too deeply.
+/// Whether the bytes are one value of MessagePack, without extension types and not nested too deeply.
 ///
 /// [`decode`] could not ask for the depth: the deserializer counts arrays and maps but not enums, so a deeply
 /// nested value of a recursive enum would overflow the stack.
 pub(crate) fn verify(bytes: &[u8]) -> Result<(), String> {
-    decode::<IgnoredAny>(bytes).map(drop)
+    decode::<Plain>(bytes).map(drop)
 }
 
 pub(crate) fn decode<M: DeserializeOwned>(bytes: &[u8]) -> Result<M, String> {
@@ -140,7 +141,7 @@ pub(crate) fn decode<M: DeserializeOwned>(bytes: &[u8]) -> Result<M, String> {
     }
 }
 
-/// Writes a value for people. What was verified can be shown, short of numbers of MessagePack's extensions.
+/// Writes a value for people. What was verified can be shown.
 pub(crate) fn show(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes).with_human_readable();
     deserializer.set_max_depth(MAX_SECTION_DEPTH);

@@ -413,6 +413,58 @@ fn table() -> Vec<(&'static str, Vec<u8>, LoadProblem)> {
     table
 }
 
+/// docs/checkpoint-format.md: there are none. A time is one, too.
+#[test]
+fn extension_types_are_refused_wherever_they_stand() {
+    let mut values: Vec<Vec<u8>> = Vec::new();
+    for (marker, size) in (0xd4..=0xd8).zip([1, 2, 4, 8, 16]) {
+        values.push([vec![marker, 1], vec![0; size]].concat());
+    }
+    values.push(vec![0xc7, 1, 5, 0]);
+    values.push(vec![0xc8, 0, 1, 5, 0]);
+    values.push(vec![0xc9, 0, 0, 0, 1, 5, 0]);
+    values.push(vec![0xd6, 0xff, 0, 0, 0, 0]);
+    for value in values {
+        // Alone, in a list, as a key, and as a value.
+        let within = [vec![], vec![0x91], vec![0x81], vec![0x81, 0xa1, b'k'], vec![0x92, 0xc0]];
+        for before in within {
+            let after: &[u8] = if before == [0x81] { &[0xc0] } else { &[] };
+            let content = [&before[..], &value, after].concat();
+            let file = Forged::new().with("metadata", [&[1][..], &sized(&content)].concat()).file();
+            let problem = load(&file, true).unwrap_err().problem;
+            assert_eq!(text(problem), text(section(Section::Metadata)), "{content:02x?}");
+        }
+    }
+}
+
+/// A file of 1 TiB costs its sender nothing, where it is all holes. Reading it would take many minutes.
+#[cfg(unix)]
+#[test]
+fn a_file_of_holes_is_not_read() {
+    use std::fs::{self, File};
+    let scratch = backrule_testkit::Scratch::new("holes");
+    let path = scratch.0.join("model.brk");
+    let open = |elements: u64, length: u64| {
+        let mut header = vec![0; 31];
+        header.extend(1_u32.to_le_bytes());
+        header.extend(entry(b"w", 1, &[elements], &vec![0; 4 * elements.min(1 << 20) as usize]));
+        let head = fixed(1, 0, header.len() as u64, 4 * elements, crc32fast::hash(&header));
+        fs::write(&path, [head, header].concat()).unwrap();
+        File::options().write(true).open(&path).unwrap().set_len(length).unwrap();
+        [backrule_io::Checkpoint::load(&path), backrule_io::Checkpoint::open(&path)]
+            .map(|it| it.unwrap_err().problem)
+    };
+    // By what its first bytes say, nothing is wrong with its length.
+    let head = 40 + 31 + 4 + 8 + 1 + 2 + 8 + 4;
+    for problem in open(1 << 38, head + (1 << 40) + 4) {
+        assert!(matches!(problem, LoadProblem::Holes { stored, .. } if stored < 1 << 20), "{problem}");
+    }
+    // Shorter ones are read to the end: all but the last checksum is right.
+    for problem in open(1 << 20, head + (1 << 22) + 4) {
+        assert!(matches!(problem, LoadProblem::Checksum(Part::Whole)), "{problem}");
+    }
+}
+
 trait Tap: Sized {
     fn tap(mut self, change: impl FnOnce(&mut Self)) -> Self {
         change(&mut self);

@@ -29,7 +29,7 @@ fn the_last_and_the_best_are_kept() {
             assert!(rotated.not_removed.is_empty());
 
             let mut champion: Option<usize> = None;
-            for i in (0..count).filter(|&i| !metrics[i].is_nan()) {
+            for i in (0..count).filter(|&i| metrics[i].is_finite()) {
                 let better = champion.is_none_or(|c| match best {
                     Best::Min => metrics[i] < metrics[c],
                     Best::Max => metrics[i] > metrics[c],
@@ -156,10 +156,82 @@ fn names_and_folders_that_can_not_be() {
     let error = missing.save(&Checkpoint::of(&network::<f32>()), 1.0).unwrap_err();
     assert!(matches!(error, RotationError::Folder { .. }), "{error}");
     assert!(missing.latest().is_err());
+}
 
-    fs::write(scratch.0.join(format!("run-{}.brk", u64::MAX)), "the last number").unwrap();
-    let full = Rotation::new(&scratch.0, "run").unwrap().keep_last(1);
-    let error = full.save(&Checkpoint::of(&network::<f32>()), 1.0).unwrap_err();
-    assert!(matches!(error, RotationError::Full { .. }), "{error}");
-    assert_eq!(scratch.names().len(), 1);
+/// Whoever may write into the folder can call a file as they like.
+#[test]
+fn a_planted_name_neither_stops_a_rotation_nor_costs_the_best() {
+    let scratch = Scratch::new("rotation-planted");
+    let rotation = || Rotation::new(&scratch.0, "run").unwrap().keep_last(2).keep_best(Best::Min);
+    let save = |epoch: u64, metric: f64| {
+        rotation().save(&Checkpoint::of(&network::<f32>()).run(&self::epoch(epoch)), metric).unwrap()
+    };
+    save(1, 0.5);
+    save(2, 0.9);
+    save(3, 0.8);
+    let whole = fs::read(scratch.0.join("run-00000003-8e-1.brk")).unwrap();
+    let mut flipped = whole.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    let mut epochs = 3;
+    for (name, content) in [
+        ("run-00000000--inf.brk", &whole[..]),
+        ("run-00000000-inf.brk", b"no checkpoint"),
+        ("run-00000000--inf.brk", b""),
+        ("run-00000000--1e300.brk", b"no checkpoint"),
+        ("run-00000000--1e300.brk", &whole[..whole.len() - 1]),
+        ("run-00000000-NaN.brk", &whole),
+        ("run-00000000-1e-1.brk", &flipped),
+        ("run-18446744073709551615.brk", b"the last number"),
+        ("run-18446744073709551614--1e300.brk", b"the last but one"),
+        ("run-18446744073709551615-1e0.brk", &whole),
+        ("run-99999999999.brk", b""),
+    ] {
+        fs::write(scratch.0.join(name), content).unwrap();
+        for _ in 0..3 {
+            epochs += 1;
+            let rotated = save(epochs, 0.7);
+            assert!(rotated.not_removed.is_empty(), "{name}: {rotated:?}");
+            let best = rotation().best().unwrap().unwrap();
+            assert_eq!(best.checkpoint.run().epoch, 1, "{name}");
+            assert_eq!(rotation().latest().unwrap().unwrap().checkpoint.run().epoch, epochs, "{name}");
+        }
+        assert_eq!(scratch.names().len(), 3, "{name}: {:?}", scratch.names());
+    }
+    assert_eq!(numbers(&rotation()).len(), 3);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_folder_or_a_link_with_the_next_name_is_stepped_around() {
+    let scratch = Scratch::new("rotation-next");
+    let rotation = Rotation::new(&scratch.0, "run").unwrap().keep_last(1);
+    fs::create_dir(scratch.0.join("run-00000001.brk")).unwrap();
+    std::os::unix::fs::symlink("elsewhere", scratch.0.join("run-00000002.brk")).unwrap();
+    for number in [3, 4] {
+        assert_eq!(rotation.save(&Checkpoint::of(&network::<f32>()), None).unwrap().file.number, number);
+    }
+    assert_eq!(scratch.names(), ["run-00000001.brk", "run-00000002.brk", "run-00000004.brk"]);
+}
+
+/// The disk may come back, so a file that can't be read now is neither the best nor removed.
+#[cfg(unix)]
+#[test]
+fn what_can_not_be_read_at_the_moment_is_kept() {
+    use std::os::unix::fs::PermissionsExt;
+    let scratch = Scratch::new("rotation-unreadable");
+    let rotation = Rotation::new(&scratch.0, "run").unwrap().keep_last(1).keep_best(Best::Max);
+    let save = |metric: f64| rotation.clone().save(&Checkpoint::of(&network::<f32>()), metric).unwrap();
+    let best = save(0.9).file.path;
+    save(0.8);
+    let closed = |mode| fs::set_permissions(&best, fs::Permissions::from_mode(mode)).unwrap();
+    closed(0o000);
+    if fs::File::open(&best).is_ok() {
+        println!("skipped: this user may read everything");
+        return;
+    }
+    fs::File::options().append(true).open(&best).unwrap_err();
+    let fresh = Rotation::new(&scratch.0, "run").unwrap().keep_last(1).keep_best(Best::Max);
+    fresh.save(&Checkpoint::of(&network::<f32>()), 0.7).unwrap();
+    closed(0o600);
+    assert_eq!(fresh.best().unwrap().unwrap().file.path, best);
 }

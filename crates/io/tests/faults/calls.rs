@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use crate::writer::{self, BEGIN, END, Found, NOT_SAVED, UNCERTAIN};
+use crate::writer::{self, BEGIN, END, FILE_ONLY, Found, NOT_SAVED, UNCERTAIN};
 
 const ERRORS: [&str; 5] = ["ENOSPC", "EIO", "EDQUOT", "EACCES", "EMFILE"];
 const OLD: u64 = 1;
@@ -25,6 +25,9 @@ pub(crate) fn run(all: bool) {
         return;
     }
     let began = Instant::now();
+    order_of_calls();
+    folders_that_sync_nothing();
+    rotation_that_is_killed();
     for (title, writer, replaces) in [
         ("ours, replacing a file", "ours", true),
         ("ours, a new file", "ours", false),
@@ -124,9 +127,137 @@ impl Drop for Stage {
     }
 }
 
+/// What is to survive a power cut reaches the disk before the name does, and the name before success is told.
+fn order_of_calls() {
+    for replaces in [true, false] {
+        let stage = Stage::new(&format!("order-{replaces}"), replaces);
+        for (writer, proven) in [("ours", true), ("unsynced", false), ("naive", false)] {
+            stage.set();
+            let (code, log) = strace(writer, &stage.path, None);
+            assert_eq!(code, Some(0), "without a fault, saving works");
+            match durable(&log, &stage.folder) {
+                Ok(()) => assert!(proven, "`{writer}` passes: this test can't fail"),
+                Err(wrong) => assert!(!proven, "{wrong}:\n{log}"),
+            }
+        }
+    }
+    println!("order of calls: write, fsync of the file, rename, fsync of the folder");
+}
+
+/// Whether a trace has write, fsync of the file, rename, fsync of the folder, in this order, all successful.
+fn durable(trace: &str, folder: &Path) -> Result<(), &'static str> {
+    let lines: Vec<&str> = trace.lines().skip_while(|line| !line.contains(BEGIN)).collect();
+    let end = lines.iter().position(|line| line.contains(END)).ok_or("it never ends")?;
+    let mut lines = lines[..end].iter();
+    // `None` for a call that failed.
+    let descriptor = |line: &str| line.rsplit_once(" = ").and_then(|(_, fd)| fd.parse::<u32>().ok());
+    let created = lines.find(|line| line.contains("O_CREAT|O_EXCL")).ok_or("no file is created beside it")?;
+    let file = descriptor(created).ok_or("no file is created beside it")?;
+    let name = created.split('"').nth(1).ok_or("the file has no name")?;
+
+    let about = |line: &str| {
+        line.split_once('(').is_some_and(|(_, rest)| rest.split([',', ')']).next() == Some(&file.to_string()))
+    };
+    let (mut written, mut synced) = (false, false);
+    let renamed = lines.find(|line| {
+        if about(line) && line.starts_with("write") {
+            (written, synced) = (true, false);
+        } else if about(line) && line.starts_with("fsync") {
+            synced = line.ends_with(" = 0");
+        } else if about(line) && !["close", "fcntl", "flock"].iter().any(|call| line.starts_with(call)) {
+            // A mode, an owner or an attribute has to be on the disk, too.
+            synced = false;
+        }
+        line.starts_with("rename") && line.split('"').nth(1) == Some(name)
+    });
+    if !renamed.is_some_and(|line| line.ends_with(" = 0")) {
+        return Err("the file is not renamed");
+    }
+    if !(written && synced) {
+        return Err("the file is renamed before all of it is synced");
+    }
+    let opened = format!("\"{}\", O_RDONLY", folder.display());
+    let opened = lines.find(|line| line.contains(&opened)).ok_or("its folder is not opened")?;
+    let folder = descriptor(opened).ok_or("its folder can't be opened")?;
+    let sync = format!("fsync({folder})");
+    match lines.find(|line| line.starts_with(&sync)) {
+        Some(line) if line.ends_with(" = 0") => Ok(()),
+        _ => Err("its folder is not synced"),
+    }
+}
+
+/// File systems that sync files and no folders: saving works, and works again. A rotation says so each time.
+fn folders_that_sync_nothing() {
+    for writer in ["ours", "rotation"] {
+        let stage = Stage::new(&format!("unsupported-{writer}"), false);
+        let path = if writer == "ours" { &stage.path } else { &stage.folder };
+        let success = if writer == "ours" { 0 } else { FILE_ONLY };
+        let fail = |call: &str, nth: usize, error: &'static str, expected: i32| {
+            let fault = Fault::Error { error, lasting: false };
+            for epochs in 1..=2 {
+                let (code, log) = strace(writer, path, Some(&fault.option(call, nth)));
+                assert_eq!(code, Some(expected), "{fault:?} at {call}:\n{log}");
+                assert_eq!(stage.entries(), if writer == "ours" { 1 } else { epochs }, "{error} at {call}");
+            }
+            stage.set();
+        };
+        let (_, log) = strace(writer, path, None);
+        stage.set();
+        let calls = calls(&log);
+        // The folder is what is opened and synced last.
+        let last = |name: &str| calls.iter().rfind(|call| call.name == name).unwrap().nth;
+        for error in ["EINVAL", "EOPNOTSUPP", "EPERM", "ENOSYS"] {
+            fail("fsync", last("fsync"), error, success);
+        }
+        fail("fsync", last("fsync"), "EIO", UNCERTAIN);
+        if writer == "ours" {
+            fail("openat", last("openat"), "EACCES", success);
+            fail("openat", last("openat"), "EMFILE", UNCERTAIN);
+        }
+    }
+    println!("folders that sync nothing: saved to");
+}
+
+/// The epoch with the best metric of all.
+const BEST: u64 = 1_000;
+
+/// Killed at every call of a save in turn, with nothing removed in between: after one save that isn't, there
+/// are the best and the last.
+fn rotation_that_is_killed() {
+    let folder = std::env::temp_dir().join(format!("backrule-faults-{}-rotation", std::process::id()));
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir(&folder).unwrap();
+    for epoch in [BEST, 3, 2] {
+        writer::rotate(&folder, epoch).unwrap();
+    }
+    // Of a trace that removes one: what saving does in a folder that has been filled.
+    let (code, log) = strace_epoch("rotation", &folder, 4, None);
+    assert_eq!(code, Some(0));
+    let (mut leftovers, mut kills) = (0, 0);
+    let names = || fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+    let temporary = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "tmp");
+    for (Call { name, nth, .. }, epoch) in calls(&log).into_iter().zip(5..) {
+        // Another epoch each time, so another metric: no later save has the name of a killed one.
+        let kill = Fault::Kill.option(&name, nth);
+        let (code, _) = strace_epoch("rotation", &folder, epoch, Some(&kill));
+        // With fewer or more files there than at first, it may make fewer calls of this name.
+        kills += usize::from(code.is_none());
+        leftovers = leftovers.max(names().filter(temporary).count());
+        let best = writer::rotation(&folder).best().unwrap().unwrap();
+        assert_eq!(best.checkpoint.run().epoch, BEST, "killed at {name} number {nth}");
+        assert!(writer::rotation(&folder).latest().unwrap().unwrap().passed_over.is_empty());
+    }
+    assert!(kills > 20 && leftovers > 0, "{kills} kills, {leftovers} leftovers: this test can't fail");
+    writer::rotate(&folder, 4).unwrap();
+    let left: Vec<PathBuf> = names().collect();
+    assert_eq!(left.len(), 2, "after {kills} kills: {left:?}");
+    let _ = fs::remove_dir_all(&folder);
+    println!("rotation: {kills} kills leave nothing behind");
+}
+
 fn scenario(writer: &str, replaces: bool, all: bool) -> Tally {
     let stage = Stage::new(&format!("{writer}-{replaces}"), replaces);
-    let (code, log) = strace(writer, &stage, None);
+    let (code, log) = strace(writer, &stage.path, None);
     assert_eq!(code, Some(0), "without a fault, saving works");
     assert_eq!(writer::look(&stage.real), Found::Whole(NEW));
     let calls = calls(&log);
@@ -145,10 +276,10 @@ fn scenario(writer: &str, replaces: bool, all: bool) -> Tally {
         }
         for fault in faults {
             stage.set();
-            let (code, log) = strace(writer, &stage, Some(&fault.option(name, *nth)));
+            let (code, log) = strace(writer, &stage.path, Some(&fault.option(name, *nth)));
             let mut wrong = judge(&stage, &fault, code, &log, &mut tally);
             let matters = ["write", "fsync", "rename"].contains(&name.as_str());
-            if matters && matches!(fault, Fault::Error { .. }) && code == Some(0) {
+            if matters && matches!(fault, Fault::Error { .. }) && matches!(code, Some(0 | FILE_ONLY)) {
                 wrong = Err("it reports success".to_string());
             }
             tally.wrong.extend(wrong.err().map(|wrong| format!("{fault:?} at {name} number {nth}: {wrong}")));
@@ -197,7 +328,7 @@ fn judge(
     }
     tally.uncertain += usize::from(code == Some(UNCERTAIN));
     let expected = match code {
-        Some(0 | UNCERTAIN) => Found::Whole(NEW),
+        Some(0 | UNCERTAIN | FILE_ONLY) => Found::Whole(NEW),
         Some(NOT_SAVED) => before,
         other => return Err(format!("exit code {other:?}")),
     };
@@ -227,16 +358,20 @@ impl Fault {
 }
 
 /// Lets a child save under strace; gives its exit code (none if it was killed) and the trace.
-fn strace(writer: &str, stage: &Stage, inject: Option<&str>) -> (Option<i32>, String) {
-    let log = stage.folder.with_extension("log");
+fn strace(writer: &str, path: &Path, inject: Option<&str>) -> (Option<i32>, String) {
+    strace_epoch(writer, path, NEW, inject)
+}
+
+fn strace_epoch(writer: &str, path: &Path, epoch: u64, inject: Option<&str>) -> (Option<i32>, String) {
+    let log = std::env::temp_dir().join(format!("backrule-faults-{}.log", std::process::id()));
     let mut command = Command::new("strace");
     command.args(["-qq", "-e", "trace=%file,%desc", "-o"]).arg(&log);
     command.args(inject.map(|inject| format!("--{inject}")));
     let status = command
         .arg(std::env::current_exe().unwrap())
         .args(["save", writer])
-        .arg(&stage.path)
-        .arg(NEW.to_string())
+        .arg(path)
+        .arg(epoch.to_string())
         .status()
         .unwrap();
     let trace = read(&log);

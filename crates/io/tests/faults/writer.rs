@@ -6,11 +6,13 @@ use std::path::Path;
 use std::process;
 
 use backrule_io::tensor::Tensor;
-use backrule_io::{Checkpoint, FileError, Run, SaveError};
+use backrule_io::{Best, Checkpoint, Durability, FileError, Rotation, RotationError, Run, SaveError};
 
 /// Exit codes of the child.
 pub(crate) const NOT_SAVED: i32 = 3;
 pub(crate) const UNCERTAIN: i32 = 4;
+/// Saved, in a folder that can't be synced.
+pub(crate) const FILE_ONLY: i32 = 5;
 
 /// Looked up by the child before and after it saves, so a trace shows where saving begins and ends.
 pub(crate) const BEGIN: &str = "/backrule-faults-begin";
@@ -67,16 +69,42 @@ pub(crate) fn child(writer: &str, path: &str, epoch: u64) -> ! {
     let net = state(epoch);
     let _ = fs::metadata(BEGIN);
     let code = match writer {
-        "ours" => match Checkpoint::of(&net).run(&run(epoch)).save(path) {
-            Ok(()) => 0,
-            Err(SaveError::File(FileError::DurabilityUncertain { .. })) => UNCERTAIN,
+        "ours" => code(Checkpoint::of(&net).run(&run(epoch)).save(path).map(|()| Durability::Full)),
+        "rotation" => match rotation(path).save(&Checkpoint::of(&net).run(&run(epoch)), metric(epoch)) {
+            Ok(rotated) => code(Ok(rotated.durability)),
+            Err(RotationError::Save(error)) => code(Err(error)),
             Err(_) => NOT_SAVED,
         },
         "naive" => save_naively(path, epoch).map_or(NOT_SAVED, |()| 0),
+        "unsynced" => save_without_sync(path, epoch).map_or(NOT_SAVED, |()| 0),
         _ => panic!("no writer {writer}"),
     };
     let _ = fs::metadata(END);
     process::exit(code)
+}
+
+fn code(saved: Result<Durability, SaveError>) -> i32 {
+    match saved {
+        Ok(Durability::Full) => 0,
+        Ok(_) => FILE_ONLY,
+        Err(SaveError::File(FileError::DurabilityUncertain { .. })) => UNCERTAIN,
+        Err(_) => NOT_SAVED,
+    }
+}
+
+/// The last one and the best one are kept.
+pub(crate) fn rotation(folder: &Path) -> Rotation {
+    Rotation::new(folder, "run").unwrap().keep_last(1).keep_best(Best::Min)
+}
+
+/// No two epochs have the same, and so no two files the same name.
+pub(crate) fn metric(epoch: u64) -> f64 {
+    1.0 + 1.0 / (1.0 + epoch as f64)
+}
+
+pub(crate) fn rotate(folder: &Path, epoch: u64) -> Result<(), RotationError> {
+    let net = state(epoch);
+    rotation(folder).save(&Checkpoint::of(&net).run(&run(epoch)), metric(epoch)).map(drop)
 }
 
 /// What is at `path`.

@@ -1,0 +1,34 @@
+use std::fmt::{self, Write};
+use std::io;
+use std::path::Path;
+
+/// A message that may quote a file: escaped, because it may hold commands for the terminal. Quotes and
+/// backslashes stay, so a message that has escaped its quotations reads as it was.
+pub(crate) struct Quoted<'a>(pub(crate) &'a str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|char| match char {
+            '"' | '\'' | '\\' => f.write_char(char),
+            _ => write!(f, "{}", char.escape_debug()),
+        })
+    }
+}
+
+/// A path in a message. Whoever can create files chooses their names.
+pub(crate) struct At<'a>(pub(crate) &'a Path);
+
+impl fmt::Display for At<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Quoted(&self.0.to_string_lossy()).fmt(f)
+    }
+}
+
+/// What the system, or a writer of one's own, says.
+pub(crate) struct Message<'a>(pub(crate) &'a io::Error);
+
+impl fmt::Display for Message<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Quoted(&self.0.to_string()).fmt(f)
+    }
+}
