@@ -205,6 +205,52 @@ impl<'ast> Visit<'ast> for Paths<'_> {
         }
         syn::visit::visit_path(self, path);
     }
+
+    /// A macro that is exported goes through the root, for its callers are elsewhere.
+    fn visit_item_macro(&mut self, item: &'ast syn::ItemMacro) {
+        if item.ident.is_none() {
+            self.visit_macro(&item.mac);
+        }
+    }
+
+    /// A macro's arguments are tokens: names with `::` between them.
+    fn visit_macro(&mut self, mac: &'ast syn::Macro) {
+        self.visit_path(&mac.path);
+        self.tokens(mac.tokens.clone());
+    }
+}
+
+impl Paths<'_> {
+    fn tokens(&mut self, stream: proc_macro2::TokenStream) {
+        let (mut path, mut colons) = (Vec::new(), 0);
+        for token in stream {
+            match token {
+                proc_macro2::TokenTree::Ident(name) => {
+                    if colons != 2 {
+                        self.path_ends(&mut path);
+                    }
+                    path.push(name.to_string());
+                    colons = 0;
+                }
+                proc_macro2::TokenTree::Punct(mark) if mark.as_char() == ':' => colons += 1,
+                proc_macro2::TokenTree::Group(group) => {
+                    self.path_ends(&mut path);
+                    self.tokens(group.stream());
+                }
+                _ => self.path_ends(&mut path),
+            }
+        }
+        self.path_ends(&mut path);
+    }
+
+    fn path_ends(&mut self, path: &mut Vec<String>) {
+        let path = std::mem::take(path);
+        if path.len() > 1
+            && let Some(path) = self.absolute(&path)
+        {
+            self.found.push(path);
+        }
+    }
 }
 
 impl Modules {
@@ -393,6 +439,15 @@ fn modules_import_each_other_by_path() {
 }
 
 #[test]
+fn paths_in_macros_are_found() {
+    let module = vec!["a".to_string()];
+    let mut paths = Paths { module: &module, found: Vec::new() };
+    let file = syn::parse_file("kernel!(fn f(x: crate::b::B) { super::c::g(x, y::z) });").unwrap();
+    file.items.iter().for_each(|item| paths.visit_item(item));
+    assert_eq!(paths.found, [["b", "B"], ["c", "g"]]);
+}
+
+#[test]
 fn a_circle_would_be_found() {
     let module = |name: &str| vec![name.to_string()];
     let (a, b, c) = (module("a"), module("b"), module("c"));
@@ -415,6 +470,13 @@ fn a_circle_would_be_found() {
 fn names(items: &[syn::Item], found: &mut BTreeSet<String>) {
     struct Names<'a>(&'a mut BTreeSet<String>);
     impl<'ast> Visit<'ast> for Names<'_> {
+        /// What a module re-exports isn't known to it.
+        fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
+            if matches!(item.vis, syn::Visibility::Inherited) {
+                syn::visit::visit_item_use(self, item);
+            }
+        }
+
         fn visit_ident(&mut self, ident: &'ast syn::Ident) {
             self.0.insert(ident.to_string());
         }
@@ -485,10 +547,9 @@ fn a_layer_is_named_in_its_own_file_and_in_the_list_only() {
             .enumerate()
             .flat_map(|(i, c)| (c.is_uppercase() && i > 0).then_some('_').into_iter().chain(c.to_lowercase()))
             .collect();
-        // Lists of files name what they re-export.
         let own = |file: &Path| {
             file.file_stem().is_some_and(|stem| stem == snake.as_str())
-                || file.file_name().is_some_and(|name| name == "mod.rs")
+                || file == list
                 || file.parent().is_some_and(|folder| folder.ends_with(&snake))
         };
         let composed = |file: &Path| {

@@ -69,6 +69,7 @@ const LISTED: usize = 20;
 
 /// All tensors that don't fit. The message has a line for each of the first twenty.
 #[derive(Clone, Default, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub struct Mismatch {
     /// What should be restored and is not in the checkpoint.
     pub missing: Vec<TensorInfo>,

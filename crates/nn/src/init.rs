@@ -5,7 +5,7 @@ use backrule_tensor::{IntoShape, Scalar, Tensor, TensorError, in_default_mode};
 
 /// How a parameter starts, given the number of inputs and outputs of each unit (fan-in and fan-out).
 ///
-/// | initialiser | distribution | for |
+/// | initializer | distribution | for |
 /// |---|---|---|
 /// | `FanIn` | uniform ±1/√in | the default of [`Linear`](crate::Linear), as in PyTorch |
 /// | `GlorotUniform` | uniform ±√(6/(in+out)) | tanh, sigmoid, softmax (X. Glorot, Y. Bengio, 2010) |

@@ -73,6 +73,7 @@ impl PartialEq<&str> for Place {
 /// # Ok::<(), backrule_tensor::TensorError>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 #[error("{}{operation}: expected {}, got {}", place.prefix(), Printable(expected), Printable(got))]
 pub struct ShapeError {
     /// The operation that refused, such as `linear forward`.
@@ -103,6 +104,7 @@ impl ShapeError {
 /// Memory that the system didn't give. Nothing has changed: the same call succeeds when there is memory
 /// again.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 #[error("{}{operation}: no memory for {bytes} bytes", place.prefix())]
 pub struct MemoryError {
     /// The operation that needed it.
@@ -159,6 +161,7 @@ impl TensorError {
 /// assert_eq!(error.to_string(), "Dropout: rate: expected a number from 0 to 1, got 1.5");
 /// ```
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 #[error("{}{}: expected {}, got {}", Prefix(what), Printable(option), Printable(expected), Printable(got))]
 pub struct ConfigError {
     /// What has the setting, such as `Dropout`; empty where only the caller knows.

@@ -88,7 +88,7 @@ skipped     optimizer `fc2.weight.velocity` f32 [5, 2]   optimizer `fc2.weight.v
 fn each_degree_of_strictness_refuses_what_it_should() {
     let checkpoint = trained();
     let fit = |error: RestoreError| match error {
-        RestoreError::Mismatch(Mismatch { missing, unexpected, misshapen }) => {
+        RestoreError::Mismatch(Mismatch { missing, unexpected, misshapen, .. }) => {
             (missing.len(), unexpected.len(), misshapen.len())
         }
         other => panic!("{other}"),

@@ -10,7 +10,6 @@ use crate::cache::Cache;
 use crate::error::LayerError;
 use crate::layer::sealed::{Sealed, Step, Walk};
 use crate::layer::{At, AtMany, Layer};
-use crate::layers::container::set_frozen;
 use crate::mode::Mode;
 
 /// A layer that is not trained: y = f(x), where nothing of f changes.
@@ -91,6 +90,18 @@ pub fn thaw<T: Scalar>(net: &mut dyn Layer<T>, path: &str) -> Result<(), ConfigE
 /// Whether there are names between the dots.
 fn is_path(path: &str) -> bool {
     path.is_empty() || path.split('.').all(|name| !name.is_empty())
+}
+
+/// Freezes or thaws what is at `path` in a child: a `Frozen` layer there is switched, any other is put into one.
+pub(super) fn set_frozen<T: Scalar>(child: &mut Box<dyn Layer<T>>, path: &str, frozen: bool) -> bool {
+    if (**child).set_frozen(Sealed, path, frozen) {
+        return true;
+    }
+    let wrap = path.is_empty() && frozen;
+    if wrap {
+        *child = Box::new(Frozen::new(child.clone()));
+    }
+    wrap
 }
 
 impl<T: Scalar> Frozen<T> {

@@ -13,8 +13,9 @@ use crate::cache::Cache;
 use crate::error::LayerError;
 use crate::layer::sealed::{Sealed, Step, Walk};
 use crate::layer::{AtMany, Layer, MAX_INPUTS, MAX_OUTPUTS, check_dx, check_outputs, poison, zeros_like};
+use crate::layers::container::frozen::set_frozen;
 use crate::layers::container::sequential::{check_names, check_paths};
-use crate::layers::container::{set_frozen, split_path};
+use crate::layers::container::split_path;
 use crate::mode::Mode;
 
 /// Layers with several inputs and outputs, wired as you like: encoder and decoder, two heads, a weight that is used twice.

@@ -21,7 +21,6 @@ use backrule_tensor::{Grad, Scalar};
 
 use crate::error::LayerError;
 use crate::layer::Layer;
-use crate::layer::sealed::Sealed;
 
 /// Takes the gradients of the last child off the end of `grads`.
 fn split_grads<'g, T: Scalar>(
@@ -34,18 +33,6 @@ fn split_grads<'g, T: Scalar>(
     let (others, own) = std::mem::take(grads).split_at_mut(rest);
     *grads = others;
     Ok(own)
-}
-
-/// Freezes or thaws what is at `path` in a child: a [`Frozen`] layer there is switched, any other is put into one.
-fn set_frozen<T: Scalar>(child: &mut Box<dyn Layer<T>>, path: &str, frozen: bool) -> bool {
-    if (**child).set_frozen(Sealed, path, frozen) {
-        return true;
-    }
-    let wrap = path.is_empty() && frozen;
-    if wrap {
-        *child = Box::new(Frozen::new(child.clone()));
-    }
-    wrap
 }
 
 /// The child's name in front of a path, and what is behind it.

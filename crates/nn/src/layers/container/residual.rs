@@ -8,7 +8,7 @@ use crate::cache::Cache;
 use crate::error::LayerError;
 use crate::layer::sealed::{Sealed, Step, Walk};
 use crate::layer::{At, Layer};
-use crate::layers::container::set_frozen;
+use crate::layers::container::frozen::set_frozen;
 use crate::mode::Mode;
 
 /// A way past a layer: y = x + f(x), where f keeps the shape (K. He et al., 2015).

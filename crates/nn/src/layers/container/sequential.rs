@@ -11,7 +11,8 @@ use crate::cache::Cache;
 use crate::error::LayerError;
 use crate::layer::sealed::{Affine, Epilogue, Sealed, Step, Walk};
 use crate::layer::{At, Layer, check_dx, check_outputs, poison};
-use crate::layers::container::{set_frozen, split_grads, split_path};
+use crate::layers::container::frozen::set_frozen;
+use crate::layers::container::{split_grads, split_path};
 use crate::mode::Mode;
 
 /// Layers one after the other, each with a name: y = fₙ(… f₂(f₁(x))).
