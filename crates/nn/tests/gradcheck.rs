@@ -40,7 +40,7 @@ struct Faulty<T> {
 
 named_tensors!(Faulty { w, b });
 
-impl Layer<f64> for Faulty<f64> {
+impl<T: Scalar> Layer<T> for Faulty<T> {
     fn output_shape(&self, input: Shape) -> Result<Shape, LayerError> {
         match self.fault {
             Fault::WrongShape => Ok(input.with_columns(1)?),
@@ -48,36 +48,30 @@ impl Layer<f64> for Faulty<f64> {
         }
     }
 
-    fn forward(
-        &self,
-        x: &Tensor<f64>,
-        y: &mut Tensor<f64>,
-        _: &mut Cache<f64>,
-        _: Mode,
-    ) -> Result<(), LayerError> {
+    fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut Cache<T>, _: Mode) -> Result<(), LayerError> {
         y.copy_from(x)?;
-        matmul_into(x, &self.w, 1.0, y)?;
+        matmul_into(x, &self.w, T::ONE, y)?;
         y.add_to_rows(&self.b)?;
         Ok(())
     }
 
     fn backward(
         &self,
-        at: At<'_, f64>,
-        dy: &Tensor<f64>,
-        dx: Option<&mut Tensor<f64>>,
-        grads: &mut [Grad<f64>],
+        at: At<'_, T>,
+        dy: &Tensor<T>,
+        dx: Option<&mut Tensor<T>>,
+        grads: &mut [Grad<T>],
     ) -> Result<(), LayerError> {
         let [dw, db] = grads else { return Err(LayerError::value("faulty", "two gradients", grads.len())) };
         let batch = at.x.shape().rows() as f64;
         let mut step = Tensor::zeros(dw.shape())?;
         match self.fault {
-            Fault::Transposed => matmul_tn_into(dy, at.x, 0.0, &mut step)?,
-            _ => matmul_tn_into(at.x, dy, 0.0, &mut step)?,
+            Fault::Transposed => matmul_tn_into(dy, at.x, T::ZERO, &mut step)?,
+            _ => matmul_tn_into(at.x, dy, T::ZERO, &mut step)?,
         }
         match self.fault {
-            Fault::WrongSign => step.scale(-1.0),
-            Fault::ScaledByTheBatch => step.scale(1.0 / batch),
+            Fault::WrongSign => step.scale(-T::ONE),
+            Fault::ScaledByTheBatch => step.scale(T::from_f64(1.0 / batch)),
             Fault::OverwritesGradients => dw.clear(),
             // β left out: what has been cleared still counts.
             Fault::AddsToCleared => dw.accumulate(|_, dw| dw.add(&step))?,
@@ -95,13 +89,13 @@ impl Layer<f64> for Faulty<f64> {
         if let Some(dx) = dx {
             let old = dx.clone();
             match self.fault {
-                Fault::MissingTerm => dx.map_from(dy, |_| 0.0)?, // dy itself, of the way past
+                Fault::MissingTerm => dx.map_from(dy, |_| T::ZERO)?, // dy itself, of the way past
                 _ => dx.copy_from(dy)?,
             }
-            matmul_nt_into(dy, &self.w, 1.0, dx)?;
+            matmul_nt_into(dy, &self.w, T::ONE, dx)?;
             match self.fault {
                 Fault::AddsToInputGradient => dx.add(&old)?,
-                Fault::NanInOneElement => dx.as_mut_slice()[2] = f64::NAN,
+                Fault::NanInOneElement => dx.as_mut_slice()[2] = T::from_f64(f64::NAN),
                 _ => {}
             }
         }
@@ -109,20 +103,23 @@ impl Layer<f64> for Faulty<f64> {
     }
 }
 
-fn check(fault: Fault, batch: usize) -> Result<(), GradcheckError> {
+fn check<T: Check>(fault: Fault, batch: usize) -> Result<(), GradcheckError> {
     let mut rng = random::rng(1);
-    let mut layer = Faulty {
+    let mut layer: Faulty<T> = Faulty {
         w: Tensor::normal([3, 3], 0.0, 1.0, &mut rng)?,
         b: Tensor::normal([3], 0.0, 1.0, &mut rng)?,
         fault,
     };
-    gradcheck(&mut layer, [batch, 3], 5).map(|_| ())
+    let x = Tensor::normal([batch, 3], 0.0, 1.0, &mut random::rng(5))?;
+    T::check(Gradcheck::new(5), &mut layer, &[&x], &[true]).map(|_| ())
 }
 
 #[test]
 fn a_right_rule_passes() {
-    check(Fault::None, 1).unwrap();
-    check(Fault::None, 4).unwrap();
+    check::<f64>(Fault::None, 1).unwrap();
+    check::<f64>(Fault::None, 4).unwrap();
+    check::<f32>(Fault::None, 1).unwrap();
+    check::<f32>(Fault::None, 4).unwrap();
 }
 
 #[test]
@@ -138,18 +135,20 @@ fn every_fault_is_found_where_it_is() {
         (Fault::AddsToInputGradient, "input", 12), // which NaN was in
         (Fault::NanInOneElement, "input", 1),
     ] {
-        let error = check(fault, 4).unwrap_err();
-        let GradcheckError::Mismatch(report) = &error else { panic!("{fault:?}: {error}") };
-        let worst = report.worst.as_ref().unwrap();
-        assert_eq!((worst.path.as_str(), report.wrong), (path, wrong), "{fault:?}: {error}");
-        assert_eq!(report.elements, 12 + 9 + 3);
+        for error in [check::<f64>(fault, 4).unwrap_err(), check::<f32>(fault, 4).unwrap_err()] {
+            let GradcheckError::Mismatch(report) = &error else { panic!("{fault:?}: {error}") };
+            let worst = report.worst.as_ref().unwrap();
+            assert_eq!((worst.path.as_str(), report.wrong), (path, wrong), "{fault:?}: {error}");
+            assert_eq!(report.elements, 12 + 9 + 3);
+        }
     }
-    assert!(matches!(check(Fault::WrongShape, 4), Err(GradcheckError::Layer(_))));
+    assert!(matches!(check::<f64>(Fault::WrongShape, 4), Err(GradcheckError::Layer(_))));
+    assert!(matches!(check::<f32>(Fault::WrongShape, 4), Err(GradcheckError::Layer(_))));
 }
 
 #[test]
 fn the_report_names_the_element_and_both_numbers() {
-    let error = check(Fault::NanInOneElement, 1).unwrap_err().to_string();
+    let error = check::<f64>(Fault::NanInOneElement, 1).unwrap_err().to_string();
     let begins = "1 of 15 derivatives wrong, 0 undecided at kinks; worst: ∂l/∂input[0, 2]: \
                   the rule says NaN, finite differences say ";
     assert!(error.starts_with(begins), "{error}");
@@ -157,11 +156,13 @@ fn the_report_names_the_element_and_both_numbers() {
 
 #[test]
 fn the_report_counts_by_tensor_and_tells_what_overwrites() {
-    let error = check(Fault::BiasOfOneSample, 4).unwrap_err().to_string();
-    assert!(error.contains("b: 0 of 3") && error.contains("w: 9 of 9"), "{error}");
-    assert!(!error.contains("must add"), "{error}");
-    let error = check(Fault::OverwritesGradients, 4).unwrap_err().to_string();
-    assert!(error.contains("(right once, wrong when run twice: it must add)"), "{error}");
+    for check in [check::<f64>, check::<f32>] {
+        let error = check(Fault::BiasOfOneSample, 4).unwrap_err().to_string();
+        assert!(error.contains("right: input: 12 of 12, w: 9 of 9, b: 0 of 3"), "{error}");
+        assert!(!error.contains("must add"), "{error}");
+        let error = check(Fault::OverwritesGradients, 4).unwrap_err().to_string();
+        assert!(error.contains("w: 0 of 9 (right once, wrong when run twice: it must add)"), "{error}");
+    }
 }
 
 /// y = ln x, whose derivative at a negative x is NaN; and y = ∞ where x > 0.
@@ -329,7 +330,10 @@ fn what_is_not_finite_is_an_error_that_names_it() {
     let mut step = Claim::<f64> { f: |_| 1.0, df: |_| 0.0 };
     let error = Gradcheck::new(1).run(&mut step, &Tensor::from([1.0, f64::INFINITY])).unwrap_err();
     assert_eq!(error.to_string(), "gradcheck: expected finite numbers, got inf in input[1]");
-    // In single precision, too.
+    // In single precision, too, where the first step is larger, and may go too far.
+    let mut root = Claim::<f32> { f: f32::sqrt, df: |x| 0.5 / x.sqrt() };
+    assert!(Gradcheck::new(1).run_f32(&mut root, &Tensor::from([1.0, 0.05])).is_ok());
+    assert!(Gradcheck::new(1).run_f32(&mut root, &Tensor::from([1.0, 0.0])).is_err());
     let mut layer = Claim::<f32> { f: |x| if x > 0.0 { f32::INFINITY } else { x }, df: |_| 7.0 };
     let error = Gradcheck::new(1).run_f32(&mut layer, &Tensor::from([-1.0, 1.0])).unwrap_err();
     assert_eq!(error.to_string(), "gradcheck: expected finite numbers, got inf in output[1]");
@@ -384,6 +388,63 @@ fn a_check_that_compares_nothing_is_an_error() {
     assert!(nothing(gradcheck(&mut layer, [0, 4], 1)));
     let mut layer = Linear::<f32>::new(4, 3, &mut random::rng(1)).unwrap();
     assert!(nothing(Gradcheck::new(1).run_f32(&mut layer, &Tensor::zeros([0, 4]).unwrap())));
+}
+
+/// A layer that exists in single precision alone: y = x + x⁵ / 10, by the bits of floats.
+#[derive(Clone)]
+struct OnlyF32 {
+    factor: f32,
+}
+
+impl NamedTensors<f32> for OnlyF32 {}
+
+impl Layer<f32> for OnlyF32 {
+    fn forward(
+        &self,
+        x: &Tensor<f32>,
+        y: &mut Tensor<f32>,
+        _: &mut Cache<f32>,
+        _: Mode,
+    ) -> Result<(), LayerError> {
+        Ok(y.map_from(x, |x| f32::from_bits(x.to_bits()) + x.powi(5) / 10.0)?)
+    }
+
+    fn backward(
+        &self,
+        at: At<'_, f32>,
+        dy: &Tensor<f32>,
+        dx: Option<&mut Tensor<f32>>,
+        _: &mut [Grad<f32>],
+    ) -> Result<(), LayerError> {
+        dx.map_or(Ok(()), |dx| Ok(dx.zip_from(at.x, dy, |x, dy| dy * self.factor * (1.0 + 0.5 * x.powi(4)))?))
+    }
+}
+
+#[test]
+fn a_layer_for_f32_alone_is_checked() {
+    for seed in 0..20 {
+        let x = Tensor::normal([3, 7], 0.0, 1.0, &mut random::rng(seed)).unwrap();
+        let check = |factor| Gradcheck::new(seed).run_f32(&mut OnlyF32 { factor }, &x);
+        let report = check(1.0).unwrap();
+        assert_eq!((report.elements, report.wrong, report.kinks, report.hidden), (21, 0, 0, 0));
+        for factor in [0.99, 1.01, 2.0, -1.0, 0.0] {
+            let error = check(factor).unwrap_err();
+            let GradcheckError::Mismatch(report) = &error else { panic!("{factor}: {error}") };
+            assert!(report.wrong > 15, "{factor}: {error}");
+        }
+    }
+}
+
+/// A step so small that rounding hides the slope decides nothing, whatever the rule says.
+#[test]
+fn rounding_that_hides_the_slopes_is_no_success() {
+    let x = Tensor::normal([3, 7], 0.0, 1.0, &mut random::rng(1)).unwrap();
+    for factor in [1.0, 1.01] {
+        let check = Gradcheck { h: 1e-8, ..Gradcheck::new(1) };
+        let error = check.run_f32(&mut OnlyF32 { factor }, &x).unwrap_err();
+        let GradcheckError::Mismatch(report) = &error else { panic!("{error}") };
+        assert!(report.wrong == 0 && report.hidden > 4, "{error}");
+    }
 }
 
 /// With a large step a curved function looks as if it had a kink, and a rule that is wrong there passed.

@@ -2,7 +2,7 @@
 
 use std::mem::replace;
 
-use backrule_tensor::{ConfigError, Path, Scalar, Tensor};
+use backrule_tensor::{ConfigError, DType, Path, Scalar, Tensor};
 
 use crate::cache::Cache;
 use crate::data_parallel::Call;
@@ -12,6 +12,8 @@ use crate::mode::Mode;
 
 /// How often a step is halved: the last is a thousandth of the first.
 const HALVINGS: usize = 10;
+/// How often the first step is halved in f32 where a difference isn't finite.
+const RETRIES: usize = 5;
 /// The units of rounding in an element of y: a sum of products has several.
 const ROUNDINGS: f64 = 2.0;
 /// The standard deviations that bound a sum with a random dy.
@@ -104,8 +106,16 @@ impl<'a, T: Scalar> Probe<'a, T> {
             (element.moved, element.best, element.error) = (false, 0.0, 0.0);
         }
         let (mut h, mut steps) = (h, 0);
+        // The first step in f32 is large, and may leave what a function such as √x is defined for.
+        let mut retries = if T::DTYPE == DType::F64 { 0 } else { RETRIES };
         loop {
-            self.step(place, h, steps).map_err(|error| self.moved(place, error))?;
+            match self.step(place, h, steps) {
+                Err(GradcheckError::NotFinite { .. }) if steps == 0 && retries > 0 => {
+                    (h, retries) = (h / 2.0, retries - 1);
+                    continue;
+                }
+                result => result.map_err(|error| self.moved(place, error))?,
+            }
             let slope = self.sum();
             (h, steps) = (h / 2.0, steps + 1);
             if !slope.value.is_finite() {
