@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use backrule_nn::testing::{Entry, Input, table};
 use backrule_nn::{
     At, AtMany, Cache, Counted, Gradcheck, GradcheckError, GradcheckReport, Grads, Key, Layer, LayerError,
-    Linear, Mode, Relu, gradcheck, through_many,
+    Linear, Mode, Relu, Sequential, gradcheck, through_many,
 };
 use backrule_tensor::{
     Grad, NamedTensors, Path, Role, Scalar, Shape, Tensor, matmul_into, matmul_nt_into, matmul_tn_into,
@@ -430,7 +430,7 @@ fn a_layer_for_f32_alone_is_checked() {
         for factor in [0.99, 1.01, 2.0, -1.0, 0.0] {
             let error = check(factor).unwrap_err();
             let GradcheckError::Mismatch(report) = &error else { panic!("{factor}: {error}") };
-            assert!(report.wrong > 15, "{factor}: {error}");
+            assert!(report.wrong > 0, "{factor}: {error}");
         }
     }
 }
@@ -439,12 +439,35 @@ fn a_layer_for_f32_alone_is_checked() {
 #[test]
 fn rounding_that_hides_the_slopes_is_no_success() {
     let x = Tensor::normal([3, 7], 0.0, 1.0, &mut random::rng(1)).unwrap();
-    for factor in [1.0, 1.01] {
-        let check = Gradcheck { h: 1e-8, ..Gradcheck::new(1) };
+    for factor in [1.0, 1.001] {
+        let check = Gradcheck { h: 3e-9, ..Gradcheck::new(1) };
         let error = check.run_f32(&mut OnlyF32 { factor }, &x).unwrap_err();
         let GradcheckError::Mismatch(report) = &error else { panic!("{error}") };
         assert!(report.wrong == 0 && report.hidden > 4, "{error}");
     }
+}
+
+/// Within most steps, rectifiers have kinks: the right rule is not called wrong for that, at any seed.
+#[test]
+fn many_kinks_are_not_taken_for_faults_in_f32() {
+    let mut kinks = 0;
+    for seed in 0..40 {
+        let rng = &mut random::rng(seed);
+        let mut net: Sequential = Sequential::builder()
+            .layer("1", Linear::new(5, 32, rng).unwrap())
+            .layer("2", Relu)
+            .layer("3", Linear::new(32, 32, rng).unwrap())
+            .layer("4", Relu)
+            .layer("5", Linear::new(32, 2, rng).unwrap())
+            .build()
+            .unwrap();
+        let x = Tensor::normal([7, 5], 0.0, 1.0, rng).unwrap();
+        match (Gradcheck { most: 60, ..Gradcheck::new(seed) }).run_f32(&mut net, &x) {
+            Ok(report) => kinks += report.kinks,
+            Err(error) => panic!("{seed}: {error}"),
+        }
+    }
+    assert!(kinks > 0);
 }
 
 /// With a large step a curved function looks as if it had a kink, and a rule that is wrong there passed.

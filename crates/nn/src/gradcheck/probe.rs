@@ -16,6 +16,8 @@ const HALVINGS: usize = 10;
 const RETRIES: usize = 5;
 /// The units of rounding in an element of y: a sum of products has several.
 const ROUNDINGS: f64 = 2.0;
+/// The most that rounding alone makes steps differ, in units of the bound for an output without cancellation.
+const SPREAD: f64 = 32.0;
 /// The standard deviations that bound a sum with a random dy.
 const DEVIATIONS: f64 = 4.0;
 /// The derivatives, in units of an output's rounding, that are lost where a function is all but constant.
@@ -177,7 +179,7 @@ impl<'a, T: Scalar> Probe<'a, T> {
         }
         let error = f64::min(absolute, DEVIATIONS * squares.sqrt());
         let lost = SATURATED * T::EPSILON.to_f64() * largest;
-        Slope { value, error: error + lost, kink: squares > 4.0 * rounding, scale }
+        Slope { value, error: error + lost, kink: squares > SPREAD * SPREAD * rounding, scale }
     }
 
     /// Whether a step of `h` moves an element, and not by too much.
@@ -277,13 +279,15 @@ impl Element {
         }
         let size = self.sides.iter().fold(self.size, |size, y| size.max(y.abs()));
         let rounding = if self.moved { rounding * size } else { 0.0 };
+        // What rounding doesn't explain lies within this step, so larger ones are off by as much, even where they agree.
+        self.error = self.error.max(spreads[0].min(spreads[1]) - SPREAD * rounding);
         for (value, (now, before)) in
             [slope, straight].into_iter().zip(spreads.into_iter().zip(before_spreads))
         {
             // Where the function is smooth, a spread is at most a quarter of the one before. Where it has kinks, two steps
             // can agree by chance.
             let error = rounding + now.max(before / 4.0);
-            if error < self.error {
+            if error < self.error || (value - self.best).abs() > error + self.error {
                 (self.best, self.error, self.rounding) = (value, error, rounding);
             }
         }
