@@ -37,8 +37,9 @@ pub(crate) struct Verdict {
     pub(crate) failures: Vec<String>,
 }
 
+/// `base` is `None` if nothing can be compared.
 pub(crate) fn judge(
-    base: &Costs,
+    base: Option<&Costs>,
     head: &Costs,
     expected: &BTreeSet<String>,
     before: &BTreeSet<String>,
@@ -48,7 +49,12 @@ pub(crate) fn judge(
     let (mut rows, mut failures) = (Vec::new(), Vec::new());
     let mut compared = 0;
     for (id, &cost) in head {
-        let mut row = Row { id: id.clone(), base: base.get(id).copied(), head: cost, remark: String::new() };
+        let mut row = Row {
+            id: id.clone(),
+            base: base.and_then(|base| base.get(id)).copied(),
+            head: cost,
+            remark: String::new(),
+        };
         let mut judge = |kind, rise: f64, what: String| match Accepted::find(accepted, kind, id, rise) {
             Some(accepted) => row.remark += &format!("{what}, accepted: {}. ", accepted.reason),
             None => {
@@ -56,7 +62,7 @@ pub(crate) fn judge(
                 failures.push(format!("`{id}`: {what}"));
             }
         };
-        match base.get(id) {
+        match row.base {
             None => row.remark += "new",
             Some(before) => {
                 compared += 1;
@@ -86,7 +92,7 @@ pub(crate) fn judge(
             failures.push(format!("`{id}` has disappeared"));
         }
     }
-    if compared == 0 {
+    if compared == 0 && base.is_some() {
         failures.push("nothing was compared".to_string());
     }
     Verdict { rows, failures }
@@ -108,7 +114,7 @@ mod tests {
         let [base, head] = [base, head].map(costs);
         let listed = head.keys().cloned().collect();
         let before = base.keys().cloned().collect();
-        judge(&base, &head, &listed, &before, 0.02, &accept::parse(message).unwrap()).failures
+        judge(Some(&base), &head, &listed, &before, 0.02, &accept::parse(message).unwrap()).failures
     }
 
     #[test]
@@ -147,9 +153,12 @@ mod tests {
         assert_eq!(failures(&[a, b], &[a], "Accept-cost: removed nn/b gone"), [""; 0]);
         assert_eq!(failures(&[], &[a], ""), ["nothing was compared"]);
         assert_eq!(failures(&[], &[], ""), ["nothing was compared"]);
+        let (one, listed) = (costs(&[a]), BTreeSet::from(["nn/a".to_string()]));
+        let first = judge(None, &one, &listed, &BTreeSet::new(), 0.02, &[]);
+        assert_eq!(first.failures, [""; 0], "the first commit");
         let one = costs(&[a]);
         let listed = BTreeSet::from(["nn/b".to_string()]);
-        let verdict = judge(&one, &one, &listed, &BTreeSet::new(), 0.02, &[]);
+        let verdict = judge(Some(&one), &one, &listed, &BTreeSet::new(), 0.02, &[]);
         let said = ["`nn/b` is listed, and was not counted", "`nn/a` was counted, and is not listed"];
         assert_eq!(verdict.failures, said);
     }
