@@ -14,7 +14,7 @@ use crate::{Result, accept, callgrind, ids, machine, report};
 pub(crate) struct Options {
     pub(crate) base: String,
     pub(crate) crates: Option<Vec<String>>,
-    pub(crate) threshold: f64,
+    pub(crate) thresholds: [f64; 2],
     pub(crate) only: String,
     pub(crate) out: Option<PathBuf>,
 }
@@ -70,7 +70,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     let listed = listed.counted.into_iter().filter(wanted).collect();
     let listed_before = listed_before.unwrap_or_default().counted.into_iter().filter(wanted).collect();
     let verdict =
-        judge(commit.map(|_| &before), &after, &listed, &listed_before, options.threshold, &accepted);
+        judge(commit.map(|_| &before), &after, &listed, &listed_before, options.thresholds, &accepted);
     let results = json!({
         "kind": "costs",
         "base": commit,
