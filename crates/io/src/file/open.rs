@@ -76,7 +76,7 @@ mod tests {
     use std::process::Command;
 
     use super::*;
-    use backrule_testkit::Scratch;
+    use crate::scratch::Scratch;
 
     /// A pipe that was put there after the check: opening doesn't wait for a writer.
     #[test]
