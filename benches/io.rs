@@ -13,7 +13,7 @@ use std::io::Write;
 use backrule_io::Checkpoint;
 use backrule_optim::{Optimizer, Sgd};
 use backrule_tensor::Tensor;
-use common::{bench, mlp};
+use common::{Folder, bench, io_kernels, mlp};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 fn checkpoint(c: &mut Criterion) {
@@ -28,29 +28,58 @@ fn checkpoint(c: &mut Criterion) {
 }
 
 fn checkpoint_of(c: &mut Criterion, name: &str, sizes: &[usize]) {
-    let mut net = mlp(sizes);
-    let mut optimizer = Optimizer::new(Sgd::new(0.1).unwrap().momentum(0.9).unwrap(), &net).unwrap();
-    let bytes = Checkpoint::of(&net).optimizer(&optimizer).to_bytes().unwrap();
-    let folder = std::env::temp_dir().join(format!("backrule-bench-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let file = folder.join("model.brk");
+    let net = || {
+        let net = mlp(sizes);
+        let optimizer = Optimizer::new(Sgd::new(0.1).unwrap().momentum(0.9).unwrap(), &net).unwrap();
+        (net, optimizer)
+    };
+    let bytes = || {
+        let (net, optimizer) = net();
+        Checkpoint::of(&net).optimizer(&optimizer).to_bytes().unwrap()
+    };
+    let folder = Folder::new(name);
+    let file = folder.file("model.brk");
 
     let mut group = c.benchmark_group(name);
-    group.throughput(Throughput::Bytes(bytes.len() as u64));
-    group.bench_function("bytes", |b| {
-        b.iter(|| Checkpoint::of(&net).optimizer(&optimizer).to_bytes().unwrap())
+    group.throughput(Throughput::Bytes(bytes().len() as u64));
+    bench(&mut group, "bytes", || {
+        let (net, optimizer) = net();
+        move || Checkpoint::of(&net).optimizer(&optimizer).to_bytes().unwrap()
     });
-    group.bench_function("save", |b| {
-        b.iter(|| Checkpoint::of(&net).optimizer(&optimizer).save(&file).unwrap())
+    bench(&mut group, "save", || {
+        let ((net, optimizer), file) = (net(), &file);
+        move || Checkpoint::of(&net).optimizer(&optimizer).save(file).unwrap()
     });
-    group.bench_function("verify", |b| b.iter(|| Checkpoint::from_bytes(&bytes).unwrap()));
-    group.bench_function("load", |b| b.iter(|| Checkpoint::load(&file).unwrap()));
-    let loaded = Checkpoint::from_bytes(&bytes).unwrap();
-    group.bench_function("restore", |b| {
-        b.iter(|| loaded.restore_with_optimizer(&mut net, &mut optimizer).unwrap())
+    bench(&mut group, "verify", || {
+        let bytes = bytes();
+        move || Checkpoint::from_bytes(&bytes).unwrap()
+    });
+    bench(&mut group, "load", || {
+        // A filter may have left `save` out.
+        fs::write(&file, bytes()).unwrap();
+        || Checkpoint::load(&file).unwrap()
+    });
+    bench(&mut group, "restore", || {
+        let ((mut net, mut optimizer), loaded) = (net(), Checkpoint::from_bytes(&bytes()).unwrap());
+        move || loaded.restore_with_optimizer(&mut net, &mut optimizer).unwrap()
     });
     group.finish();
-    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+/// What a checkpoint is made of.
+fn kernels(c: &mut Criterion) {
+    // `checksum/*`: a file of one tensor, every byte verified, nothing kept
+    // `header/encode/*`: a checkpoint of so many tensors of one element, written into memory
+    // `header/decode/*`: the same from a file, every byte verified, nothing kept
+    // `elements/*`: a tensor's elements copied from a checkpoint in memory
+    let folder = Folder::new("io-kernels");
+    for (name, bytes, make) in io_kernels() {
+        let (group, id) = name.split_once('/').unwrap();
+        let mut group = c.benchmark_group(group);
+        group.throughput(Throughput::Bytes(bytes));
+        bench(&mut group, id, || make(&folder));
+        group.finish();
+    }
 }
 
 /// Large enough that the disk takes most of the time.
@@ -60,9 +89,8 @@ fn large(c: &mut Criterion) {
     // `large/restore/*`: a checkpoint read from the system's cache, verified, restored
     // `large/raw_read/*`: as many bytes read from the system's cache into new memory
     let mib: usize = std::env::var("BACKRULE_LARGE_MIB").map_or(64, |mib| mib.parse().unwrap());
-    let folder = std::env::temp_dir().join(format!("backrule-bench-large-{}", std::process::id()));
-    fs::create_dir_all(&folder).unwrap();
-    let (file, raw) = (&folder.join("model.brk"), &folder.join("raw"));
+    let folder = Folder::new("large");
+    let (file, raw) = (&folder.file("model.brk"), &folder.file("raw"));
     // A row of 1 MiB for each.
     let state = || vec![("weight", Tensor::<f32>::full([mib, 1 << 18], 0.5).unwrap())];
     let size = (mib << 20) as u64;
@@ -92,8 +120,7 @@ fn large(c: &mut Criterion) {
         move || fs::read(raw).unwrap()
     });
     group.finish();
-    fs::remove_dir_all(&folder).unwrap();
 }
 
-criterion_group!(benches, checkpoint, large);
+criterion_group!(benches, checkpoint, kernels, large);
 criterion_main!(benches);

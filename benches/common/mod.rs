@@ -5,6 +5,10 @@
     reason = "each target uses a part of it, and a benchmark may fail loudly"
 )]
 
+use std::hint::black_box;
+use std::path::PathBuf;
+
+use backrule_io::Checkpoint;
 use backrule_loss::CrossEntropy;
 use backrule_nn::testing::{Sample, table};
 use backrule_nn::{
@@ -123,6 +127,64 @@ pub(crate) fn pass_of_sample(sample: &Sample<f32>) -> impl FnMut() + use<> {
         let upstream: [_; MAX_OUTPUTS] = std::array::from_fn(|_| upstream.next().flatten());
         let pass = tape.forward_many(&*layer, &inputs[..x.len()], mode).unwrap();
         pass.backward_many_to_inputs(&upstream[..dy.len()], &mut grads, &mut wanted[..x.len()]).unwrap();
+    }
+}
+
+/// Prepares a call.
+pub(crate) type MakeKernel = fn(&Folder) -> Box<dyn FnMut() + '_>;
+
+/// The kernels of io, each with little beside it, and the bytes that one call works on. `folder` is the files'.
+pub(crate) fn io_kernels() -> [(&'static str, u64, MakeKernel); 4] {
+    // As many tensors of one element as a network of some blocks has.
+    fn names() -> Vec<(String, Tensor)> {
+        let name = |i| format!("block{}.attention.head{}.projection.weight", i / 16, i % 16);
+        (0..256).map(|i| (name(i), Tensor::zeros([1]).unwrap())).collect()
+    }
+    fn one() -> Vec<(&'static str, Tensor)> {
+        vec![("weight", Tensor::full([1 << 18], 0.5).unwrap())]
+    }
+    [
+        // Nothing is kept of a file that is only opened.
+        ("checksum/1mib", 1 << 20, |folder| {
+            let file = folder.file("checksum.brk");
+            Checkpoint::of(&one()).save(&file).unwrap();
+            Box::new(move || _ = black_box(Checkpoint::open(&file).unwrap()))
+        }),
+        ("header/encode/256", 256, |_| {
+            let names = names();
+            Box::new(move || _ = black_box(Checkpoint::of(&names).to_bytes().unwrap()))
+        }),
+        ("header/decode/256", 256, |folder| {
+            let file = folder.file("header.brk");
+            Checkpoint::of(&names()).save(&file).unwrap();
+            Box::new(move || _ = black_box(Checkpoint::open(&file).unwrap()))
+        }),
+        ("elements/1mib", 1 << 20, |_| {
+            let mut state = one();
+            let loaded = Checkpoint::from_bytes(&Checkpoint::of(&state).to_bytes().unwrap()).unwrap();
+            Box::new(move || loaded.restore(&mut state).unwrap())
+        }),
+    ]
+}
+
+/// A folder of temporary files, removed at the end.
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    pub(crate) fn new(name: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("backrule-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        Self(folder)
+    }
+
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        _ = std::fs::remove_dir_all(&self.0);
     }
 }
 

@@ -19,9 +19,9 @@ pub(crate) fn workloads(gate: &mut Gate) {
             move || _ = std::hint::black_box(CrossEntropy::new().value(&z, &labels).unwrap())
         });
     }
-    // `loss/mse/*`: mean squared error, value and gradient; batch × outputs
+    // `loss/mse/value_and_grad/*`: mean squared error, value and gradient; batch × outputs
     for ([batch, outputs], calls) in [([1, 1], 50), ([32, 10], 20), ([1024, 10], 2)] {
-        gate.workload(&format!("mse/{batch}x{outputs}"), calls, || {
+        gate.workload(&format!("mse/value_and_grad/{batch}x{outputs}"), calls, || {
             let (y, t, mut dy) =
                 (normal([batch, outputs], 1), normal([batch, outputs], 2), Tensor::default());
             move || _ = Mse::new().value_and_grad(&y, &t, &mut dy).unwrap()

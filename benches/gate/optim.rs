@@ -4,20 +4,20 @@ use crate::Gate;
 use crate::common::{mlp, normal, renew};
 
 pub(crate) fn workloads(gate: &mut Gate) {
-    // `optim/sgd/*`: SGD, one tensor of so many parameters
-    // `optim/sgd_momentum/*`: SGD with momentum
-    // `optim/sgd_nesterov/*`: SGD with Nesterov momentum
-    // `optim/sgd_decay/*`: SGD with weight decay
+    // `optim/sgd/plain/*`: SGD, one tensor of so many parameters
+    // `optim/sgd/momentum/*`: SGD with momentum
+    // `optim/sgd/nesterov/*`: SGD with Nesterov momentum
+    // `optim/sgd/decay/*`: SGD with weight decay
     let plain = Sgd::new(1e-6).unwrap();
     let rules = [
-        ("sgd", plain),
-        ("sgd_momentum", plain.momentum(0.9).unwrap()),
-        ("sgd_nesterov", plain.momentum(Momentum::Nesterov { factor: 0.9 }).unwrap()),
-        ("sgd_decay", plain.weight_decay(0.01).unwrap()),
+        ("plain", plain),
+        ("momentum", plain.momentum(0.9).unwrap()),
+        ("nesterov", plain.momentum(Momentum::Nesterov { factor: 0.9 }).unwrap()),
+        ("decay", plain.weight_decay(0.01).unwrap()),
     ];
     for (name, rule) in rules {
         for (parameters, calls) in [(10, 100), (100_000, 1)] {
-            gate.workload(&format!("{name}/{parameters}"), calls, || {
+            gate.workload(&format!("sgd/{name}/{parameters}"), calls, || {
                 let mut net = normal([1, parameters], 1);
                 let mut grads = backrule_nn::Grads::new(&net).unwrap();
                 grads[0] = normal([1, parameters], 2).into();
@@ -30,8 +30,8 @@ pub(crate) fn workloads(gate: &mut Gate) {
         }
     }
     // Many small tensors: the cost of the walk over names.
-    // `optim/sgd_momentum/64-32-10`: SGD with momentum, a network's tensors one by one
-    gate.workload("sgd_momentum/64-32-10", 20, || {
+    // `optim/network/*`: SGD with momentum, a network's tensors one by one
+    gate.workload("network/64-32-10", 20, || {
         let mut net = mlp(&[64, 32, 10]);
         let mut grads = backrule_nn::Grads::new(&net).unwrap();
         let mut optimizer = Optimizer::new(plain.momentum(0.9).unwrap(), &net).unwrap();

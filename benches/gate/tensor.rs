@@ -6,22 +6,20 @@ use crate::Gate;
 use crate::common::{Product, normal};
 
 pub(crate) fn workloads(gate: &mut Gate) {
-    // `tensor/matmul_nt/*`: A Bᵀ; m × n results from k terms each
-    // `tensor/matmul_nn/*`: A B
-    // `tensor/matmul_tn/*`: Aᵀ B
-    let products: [(&str, Product, [bool; 2]); 3] = [
-        ("matmul_nt", matmul_nt_into, [false, true]),
-        ("matmul_nn", matmul_into, [false, false]),
-        ("matmul_tn", matmul_tn_into, [true, false]),
-    ];
-    for (name, product, [a_turned, b_turned]) in products {
-        for ([m, n, k], calls) in
-            [([3, 2, 3], 200), ([1, 128, 784], 20), ([32, 32, 64], 20), ([64, 128, 784], 1)]
-        {
-            gate.workload(&format!("{name}/{m}x{n}x{k}"), calls, || {
-                let turned = |shape: [usize; 2], turned| if turned { [shape[1], shape[0]] } else { shape };
-                let (a, b) = (normal(turned([m, k], a_turned), 1), normal(turned([k, n], b_turned), 2));
-                let mut c = Tensor::zeros([m, n]).unwrap();
+    // `tensor/matmul/forward_nt/*`: y = x Wᵀ of a dense layer; batch × inputs × outputs
+    // `tensor/matmul/dx_nn/*`: dx = dy W of the same layer
+    // `tensor/matmul/dw_tn/*`: dW = dyᵀ x of the same layer
+    for ([batch, inputs, outputs], calls) in
+        [([3, 3, 2], 200), ([1, 784, 128], 20), ([32, 64, 32], 20), ([64, 784, 128], 1)]
+    {
+        let (x, w, dy) = ([batch, inputs], [outputs, inputs], [batch, outputs]);
+        for (name, a, b, product, result) in [
+            ("forward_nt", x, w, matmul_nt_into as Product, dy),
+            ("dx_nn", dy, w, matmul_into, x),
+            ("dw_tn", dy, x, matmul_tn_into, w),
+        ] {
+            gate.workload(&format!("matmul/{name}/{batch}x{inputs}x{outputs}"), calls, || {
+                let (a, b, mut c) = (normal(a, 1), normal(b, 2), Tensor::zeros(result).unwrap());
                 move || product(&a, &b, 0.0, &mut c).unwrap()
             });
         }
@@ -50,18 +48,18 @@ pub(crate) fn workloads(gate: &mut Gate) {
             });
         }
     }
-    // `tensor/map/*`: max(x, 0) of each element
-    gate.workload("map/32x128", 20, || {
+    // `tensor/relu/*`: max(x, 0) of each element
+    gate.workload("relu/32x128", 20, || {
         let (x, mut y) = (normal([32, 128], 1), Tensor::default());
         move || y.map_from(&x, |x| x.max(0.0)).unwrap()
     });
-    // `tensor/zip/*`: a b of each element
-    gate.workload("zip/32x128", 20, || {
+    // `tensor/product/*`: a b of each element
+    gate.workload("product/32x128", 20, || {
         let (a, b, mut y) = (normal([32, 128], 1), normal([32, 128], 2), Tensor::default());
         move || y.zip_from(&a, &b, |a, b| a * b).unwrap()
     });
-    // `tensor/gather/*`: rows × columns gathered from 1,437 rows
-    gate.workload("gather/32x64", 20, || {
+    // `tensor/rows/gather/*`: rows × columns gathered from 1,437 rows
+    gate.workload("rows/gather/32x64", 20, || {
         let (data, mut batch) = (normal([1437, 64], 1), Tensor::default());
         let indices: Vec<usize> = (0..32).map(|i| i * 37 % 1437).collect();
         move || batch.gather(&data, &indices).unwrap()

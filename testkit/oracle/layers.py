@@ -427,7 +427,7 @@ def max_unpool2d(rng):
 def batch_norm(rng):
     """Three batches one after the other in training, then one in evaluation.
 
-    The batch is normalised with the biased variance; the running variance is of the unbiased one.
+    The batch is normalized with the biased variance; the running variance is of the unbiased one.
     """
     table = [  # shape, momentum (None: the average of all batches), ε, affine
         ((8, 5), 0.1, 1e-5, True),

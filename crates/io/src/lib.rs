@@ -1,4 +1,6 @@
 #![doc = include_str!("../README.md")]
+// On docs.rs what needs a feature says so.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 // A checkpoint often comes from somebody else: nothing in one may bring the process down.
 #![cfg_attr(
     not(test),
@@ -21,6 +23,8 @@ mod report;
 mod restore;
 mod rotation;
 mod run;
+#[cfg(test)]
+mod scratch;
 mod snapshot;
 
 pub use checkpoint::Checkpoint;

@@ -9,7 +9,8 @@
 //!
 //! A line in a message holds for that change alone. A file of exceptions would go stale, and conflict.
 
-use crate::{Result, tree};
+use crate::Result;
+use crate::git::{Against, Repository};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Kind {
@@ -41,9 +42,10 @@ impl Accepted {
 
 const MARK: &str = "Accept-cost:";
 
-/// Everything that commits after `base` accept.
-pub(crate) fn since(base: &str) -> Result<Vec<Accepted>> {
-    parse(&tree::git(&["log", "--format=%B", &format!("{base}..HEAD")])?)
+/// Everything that commits after the base accept.
+pub(crate) fn since(repository: &Repository, base: &Against) -> Result<Vec<Accepted>> {
+    let Some(commit) = &base.commit else { return Ok(Vec::new()) };
+    parse(&repository.ask(["log", "--format=%B", &format!("{commit}..HEAD")])?)
 }
 
 /// A line with the mark that can't be read is an error: whoever wrote it believes that it does something.

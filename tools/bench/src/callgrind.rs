@@ -7,17 +7,17 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use serde_json::Value;
 
 use crate::Result;
 use crate::costs::Cost;
-use crate::tree;
+use crate::process::{command, output};
 
 /// Whether valgrind can be run here.
 pub(crate) fn version() -> Option<String> {
-    let output = Command::new("valgrind").arg("--version").stderr(Stdio::null()).output().ok()?;
+    let output = command("valgrind").arg("--version").stderr(Stdio::null()).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_string())
 }
 
@@ -34,17 +34,17 @@ pub(crate) fn count(
     }
     fs::create_dir_all(scratch)?;
     let file = scratch.join("out");
-    let mut command = Command::new("valgrind");
-    command.current_dir(root).env("BACKRULE_THREADS", "1");
-    command.args([
+    let mut valgrind = command("valgrind");
+    valgrind.current_dir(root).env("BACKRULE_THREADS", "1");
+    valgrind.args([
         "--quiet",
         "--tool=callgrind",
         "--toggle-collect=gate::measured",
         "--dump-after=gate::measured",
     ]);
-    command.arg(format!("--callgrind-out-file={}", file.display()));
-    command.arg(program).args([name, only]);
-    let printed = tree::output(&mut command)?;
+    valgrind.arg(format!("--callgrind-out-file={}", file.display()));
+    valgrind.arg(program).args([name, only]);
+    let printed = output(&mut valgrind)?;
     let mut costs = BTreeMap::new();
     for (i, line) in printed.lines().enumerate() {
         let dump = scratch.join(format!("out.{}", i + 1));

@@ -1,15 +1,16 @@
 //! Times of two commits, taken in turn.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
 use crate::criterion::{self, Settings};
+use crate::git::Repository;
+use crate::process::tell;
 use crate::times::{Evidence, Outcome, Ratio, Series, Times, Verdict, judge, suspects};
-use crate::tree::{Base, Programs, Tree};
-use crate::{Result, accept, ids, machine, report, tree};
+use crate::tree::{Programs, Tree};
+use crate::{Result, accept, ids, machine, report};
 
 pub(crate) struct Options {
     pub(crate) base: String,
@@ -23,29 +24,31 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> Result<bool> {
-    let head = Tree::here()?;
+    let here = Tree::here()?;
     // Before anything is built: no verdict without the page.
-    let listed = ids::here(&head.root)?;
-    let names = head.timed(options.crates.as_deref())?;
-    let commit = Tree::merge_base(&options.base)?;
-    let accepted = accept::since(&commit)?;
-    eprintln!("building {} of the working tree", names.join(", "));
-    let programs = head.build(&names)?;
-    let base = tree::base(&head, &commit, &names)?;
+    let listed = ids::here(&here.root)?;
+    let names = here.timed(options.crates.as_deref())?;
+    let repository = Repository::of(&here.root)?;
+    let against = repository.against(&options.base)?;
+    let commit = against.commit.as_deref();
+    let before = commit.map(|commit| ids::at(&repository, commit)).transpose()?.flatten();
+    let accepted = accept::since(&repository, &against)?;
+    let described = report::head(&repository)?;
+    let out = report::folder(options.out.as_deref(), &here.target)?;
+    let sides = here.build_both(&repository, &against, &names, &out)?;
 
-    let out = options.out.clone().unwrap_or_else(|| head.target.join("bench"));
     let raw = out.join("criterion");
     if raw.exists() {
         fs::remove_dir_all(&raw)?;
     }
     let settings = Settings { seconds: options.seconds, samples: options.samples };
-    let places = Places::copy(&out.join("programs"), &programs, &base.programs)?;
-    let mut sides = Sides { head: &head.root, base: &base.root, settings, raw: &raw, places };
+    let places = Places::copy(&out.join("programs"), &sides.head.programs, &sides.base.programs)?;
+    let mut turns = Turns { head: &sides.head.root, base: &sides.base.root, settings, raw: &raw, places };
     let filter = (!options.only.is_empty()).then(|| criterion::literally(&options.only));
     let mut first = Series::new();
     for round in 0..options.rounds {
         for name in &names {
-            sides.measure("first", round, name, filter.as_deref(), &mut first)?;
+            turns.measure("first", round, name, filter.as_deref(), &mut first)?;
         }
     }
     let again = suspects(&first, options.threshold);
@@ -55,7 +58,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
             let own = again.iter().filter_map(|id| id.strip_prefix(name)?.strip_prefix('/'));
             let own: Vec<&str> = own.collect();
             if !own.is_empty() {
-                sides.measure("second", round, name, Some(&criterion::exactly(&own)), &mut second)?;
+                turns.measure("second", round, name, Some(&criterion::exactly(&own)), &mut second)?;
             }
         }
     }
@@ -66,10 +69,11 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         names.iter().any(of_these) && id.contains(&options.only)
     };
     let listed = listed.timed.into_iter().filter(wanted).collect();
-    let before = ids::at(&commit)?.map(|ids| ids.timed.into_iter().filter(wanted).collect::<BTreeSet<_>>());
+    let before = before.unwrap_or_default().timed.into_iter().filter(wanted).collect();
     let verdict = judge(&Evidence {
         expected: &listed,
-        before: &before.unwrap_or_default(),
+        before: &before,
+        first_commit: commit.is_none(),
         rounds: options.rounds,
         first: &first,
         second: &second,
@@ -79,7 +83,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     let results = json!({
         "kind": "times",
         "base": commit,
-        "head": report::head()?,
+        "head": described,
         "machine": machine::describe(),
         "settings": {"rounds": options.rounds, "seconds": options.seconds, "samples": options.samples},
         "first": to_json(&first),
@@ -87,7 +91,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         "failures": verdict.failures,
     });
     report::save(&out.join(format!("times-{}.json", names.join("-"))), &results)?;
-    report::show(&markdown(&verdict, &names, options, &commit, &base))?;
+    report::show(&markdown(&verdict, &names, options, commit, sides.note.as_deref()))?;
     Ok(verdict.failures.is_empty())
 }
 
@@ -134,7 +138,7 @@ fn executable(name: &str) -> String {
 }
 
 /// How the programs are run.
-struct Sides<'a> {
+struct Turns<'a> {
     head: &'a Path,
     base: &'a Path,
     settings: Settings,
@@ -142,7 +146,7 @@ struct Sides<'a> {
     places: Places,
 }
 
-impl Sides<'_> {
+impl Turns<'_> {
     /// One target on both sides, one after the other. Every other round begins with head: a machine that
     /// becomes slower favours no side.
     fn measure(
@@ -153,7 +157,7 @@ impl Sides<'_> {
         filter: Option<&str>,
         series: &mut Series,
     ) -> Result<()> {
-        eprintln!("{part} series, round {}: {name}", round + 1);
+        tell(format!("{part} series, round {}: {name}", round + 1));
         let programs = self.places.of_round(round)?;
         let mut measured = [None, None];
         for i in [round % 2, 1 - round % 2] {
@@ -180,23 +184,31 @@ fn to_json(series: &Series) -> Value {
     series.iter().map(|(id, times)| (id.clone(), json!({"base": times.base, "head": times.head}))).collect()
 }
 
-fn markdown(verdict: &Verdict, names: &[String], options: &Options, commit: &str, base: &Base) -> String {
+fn markdown(
+    verdict: &Verdict,
+    names: &[String],
+    options: &Options,
+    commit: Option<&str>,
+    note: Option<&str>,
+) -> String {
     let Options { rounds, threshold, .. } = options;
     let mut text = format!("## Times: {}\n\n", names.join(", "));
     text += &report::failures(&verdict.failures, "No regression.");
     let ratios: Vec<Ratio> = verdict.rows.iter().filter_map(|row| row.first).collect();
-    let n = ratios.len() as f64;
-    let mean = (ratios.iter().map(|ratio| ratio.middle.ln()).sum::<f64>() / n).exp();
+    text += &format!("{} ids against {} in {rounds} rounds", ratios.len(), report::base(commit));
     let mut widths: Vec<f64> = ratios.iter().map(|ratio| (ratio.high / ratio.middle - 1.0) * 100.0).collect();
     widths.sort_by(f64::total_cmp);
-    let blind = ratios.iter().filter(|ratio| 1.3 * ratio.low / ratio.middle <= 1.0 + threshold).count();
-    text += &format!(
-        "{} ids against `{commit:.12}` in {rounds} rounds; all together × {mean:.3}. Half of the 98 % intervals are \
-         narrower than ± {:.1} %. {blind} are so wide that 30 % would not show.\n\n",
-        ratios.len(),
-        widths.get(widths.len() / 2).copied().unwrap_or(f64::NAN),
-    );
-    if let Some(note) = &base.note {
+    if let Some(width) = widths.get(widths.len() / 2) {
+        let mean = ratios.iter().map(|ratio| ratio.middle.ln()).sum::<f64>() / ratios.len() as f64;
+        let blind = ratios.iter().filter(|ratio| 1.3 * ratio.low / ratio.middle <= 1.0 + threshold).count();
+        text += &format!(
+            "; all together × {:.3}. Half of the 98 % intervals are narrower than ± {width:.1} %. {blind} are so \
+             wide that 30 % would not show",
+            mean.exp()
+        );
+    }
+    text += ".\n\n";
+    if let Some(note) = note {
         text += &format!("{note}\n\n");
     }
     const HEAD: &str = "| id | head / base | interval | repeated | |\n|---|---:|---:|---:|---|\n";
@@ -227,6 +239,8 @@ fn markdown(verdict: &Verdict, names: &[String], options: &Options, commit: &str
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use serde_json::Value;
 
 use crate::Result;
+use crate::process;
 
 pub(crate) struct Settings {
     pub(crate) seconds: f64,
@@ -27,7 +28,7 @@ pub(crate) fn run(
         return Err(format!("{} has results already", home.display()).into());
     }
     fs::create_dir_all(home)?;
-    let mut command = Command::new(program);
+    let mut command = process::command(program);
     command.current_dir(root).env("CRITERION_HOME", home).args([
         "--bench",
         "--noplot",
@@ -82,8 +83,8 @@ fn fastest(sample: &Value) -> Option<f64> {
 
 /// What `--list` prints: `ID: benchmark` lines.
 pub(crate) fn list(program: &Path, root: &Path) -> Result<Vec<String>> {
-    let mut command = Command::new(program);
-    let text = crate::tree::output(command.current_dir(root).args(["--bench", "--list"]))?;
+    let mut command = process::command(program);
+    let text = process::output(command.current_dir(root).args(["--bench", "--list"]))?;
     Ok(text.lines().filter_map(|line| line.strip_suffix(": benchmark")).map(str::to_string).collect())
 }
 

@@ -6,13 +6,15 @@ use std::thread;
 use serde_json::{Value, json};
 
 use crate::costs::{Costs, Verdict, judge};
+use crate::git::Repository;
+use crate::process::tell;
 use crate::tree::{GATE, Tree};
-use crate::{Result, accept, callgrind, ids, machine, report, tree};
+use crate::{Result, accept, callgrind, ids, machine, report};
 
 pub(crate) struct Options {
     pub(crate) base: String,
     pub(crate) crates: Option<Vec<String>>,
-    pub(crate) threshold: f64,
+    pub(crate) thresholds: [f64; 2],
     pub(crate) only: String,
     pub(crate) out: Option<PathBuf>,
 }
@@ -20,19 +22,25 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<bool> {
     callgrind::version()
         .ok_or("valgrind is not on the PATH (on Debian and Ubuntu: apt-get install valgrind)")?;
-    let head = Tree::here()?;
+    let here = Tree::here()?;
     // Before anything is built: no verdict without the page.
-    let listed = ids::here(&head.root)?;
+    let listed = ids::here(&here.root)?;
     // Workloads have the name of a timed target in front.
-    let names = head.timed(options.crates.as_deref())?;
-    let commit = Tree::merge_base(&options.base)?;
-    let accepted = accept::since(&commit)?;
-    let targets = [GATE.to_string()];
-    eprintln!("building {GATE} of the working tree");
-    let programs = head.build(&targets)?;
-    let base = tree::base(&head, &commit, &targets)?;
+    let names = here.timed(options.crates.as_deref())?;
+    if !here.targets().any(|name| name == GATE) {
+        return Err(
+            format!("no bench target is named `{GATE}` (docs/benchmarking.md says what it does)").into()
+        );
+    }
+    let repository = Repository::of(&here.root)?;
+    let against = repository.against(&options.base)?;
+    let commit = against.commit.as_deref();
+    let listed_before = commit.map(|commit| ids::at(&repository, commit)).transpose()?.flatten();
+    let accepted = accept::since(&repository, &against)?;
+    let described = report::head(&repository)?;
+    let out = report::folder(options.out.as_deref(), &here.target)?;
+    let sides = here.build_both(&repository, &against, &[GATE.to_string()], &out)?;
 
-    let out = options.out.clone().unwrap_or_else(|| head.target.join("bench"));
     let count =
         |side: &str, root: &PathBuf, program: Option<&PathBuf>| -> std::result::Result<Costs, String> {
             let mut costs = Costs::new();
@@ -45,11 +53,11 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
             }
             Ok(costs)
         };
-    eprintln!("counting {}", names.join(", "));
+    tell(format!("counting {}", names.join(", ")));
     // Side by side: counts don't mind.
     let (before, after) = thread::scope(|scope| {
-        let before = scope.spawn(|| count("base", &base.root, base.programs.get(GATE)));
-        let after = count("head", &head.root, programs.get(GATE));
+        let before = scope.spawn(|| count("base", &sides.base.root, sides.base.programs.get(GATE)));
+        let after = count("head", &sides.head.root, sides.head.programs.get(GATE));
         (before.join().unwrap_or_else(|_| Err("counting the base panicked".to_string())), after)
     });
     let (before, after) = (before?, after?);
@@ -60,19 +68,20 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         names.iter().any(of_these) && id.contains(&options.only)
     };
     let listed = listed.counted.into_iter().filter(wanted).collect();
-    let listed_before = ids::at(&commit)?.unwrap_or_default().counted.into_iter().filter(wanted).collect();
-    let verdict = judge(&before, &after, &listed, &listed_before, options.threshold, &accepted);
+    let listed_before = listed_before.unwrap_or_default().counted.into_iter().filter(wanted).collect();
+    let verdict =
+        judge(commit.map(|_| &before), &after, &listed, &listed_before, options.thresholds, &accepted);
     let results = json!({
         "kind": "costs",
         "base": commit,
-        "head": report::head()?,
+        "head": described,
         "machine": machine::describe(),
         "before": to_json(&before),
         "after": to_json(&after),
         "failures": verdict.failures,
     });
     report::save(&out.join(format!("costs-{}.json", names.join("-"))), &results)?;
-    report::show(&markdown(&verdict, &names, &commit, base.note.as_deref()))?;
+    report::show(&markdown(&verdict, &names, commit, sides.note.as_deref()))?;
     Ok(verdict.failures.is_empty())
 }
 
@@ -84,10 +93,10 @@ fn to_json(costs: &Costs) -> Value {
     costs.iter().map(cost).collect()
 }
 
-fn markdown(verdict: &Verdict, names: &[String], commit: &str, note: Option<&str>) -> String {
+fn markdown(verdict: &Verdict, names: &[String], commit: Option<&str>, note: Option<&str>) -> String {
     let mut text = format!("## Instructions and allocations: {}\n\n", names.join(", "));
     text += &report::failures(&verdict.failures, "Nothing costs more.");
-    text += &format!("One warm call, against `{commit:.12}`.\n\n");
+    text += &format!("One warm call, against {}.\n\n", report::base(commit));
     if let Some(note) = note {
         text += &format!("{note}\n\n");
     }

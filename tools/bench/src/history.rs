@@ -1,24 +1,39 @@
 //! The history of the main branch: one line of JSON for each commit.
 
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::fs;
+use std::io;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
 use crate::Result;
 
-/// Appends the results of `compare` and `gate` for one commit, all crates in one line.
+/// Appends the results of `compare` and `gate` for one commit, all crates in one line. A line of the same commit, which
+/// a workflow wrote before it was run again, is replaced.
 pub(crate) fn append(file: &Path, results: &[String]) -> Result<bool> {
     let mut read = Vec::new();
     for path in results {
         let text = fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
         read.push(serde_json::from_str(&text).map_err(|error| format!("{path}: {error}"))?);
     }
-    let line = merge(&read)?;
-    writeln!(OpenOptions::new().create(true).append(true).open(file)?, "{line}")?;
+    let named = |error: io::Error| format!("{}: {error}", file.display());
+    let old = match fs::read_to_string(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        other => other.map_err(named)?,
+    };
+    // Under its own name only when it is whole.
+    let new = file.with_extension("new");
+    fs::write(&new, replaced(&old, &merge(&read)?)).map_err(named)?;
+    fs::rename(&new, file).map_err(named)?;
     Ok(true)
+}
+
+/// All lines but those of the same commit, then the line.
+fn replaced(old: &str, line: &Value) -> String {
+    let commit = |text: &str| Some(serde_json::from_str::<Value>(text).ok()?["commit"].clone());
+    let others = old.lines().filter(|text| commit(text).as_ref() != Some(&line["commit"]));
+    others.map(|text| format!("{text}\n")).collect::<String>() + &format!("{line}\n")
 }
 
 fn merge(results: &[Value]) -> Result<Value> {
@@ -145,6 +160,16 @@ mod tests {
         );
         assert!(read("{}").is_err());
         assert!(read("{").is_err());
+    }
+
+    #[test]
+    fn a_commit_has_one_line() {
+        let [one, two] = ["c1", "c2"].map(|commit| merge(&results(commit)).unwrap());
+        let again = merge(&results("c1")[..1]).unwrap();
+        // A line that can't be read stays: `page` names it.
+        let old = format!("{one}\n{{\n{two}\n");
+        assert_eq!(replaced(&old, &again), format!("{{\n{two}\n{again}\n"));
+        assert_eq!(replaced("", &one), format!("{one}\n"));
     }
 
     #[test]

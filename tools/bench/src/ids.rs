@@ -10,8 +10,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use crate::git::Repository;
+use crate::process;
 use crate::sources::{self, Source};
-use crate::tree::{self, GATE, Tree};
+use crate::tree::{GATE, Tree};
 use crate::{Result, criterion};
 
 const PAGE: &str = "docs/benchmarks.md";
@@ -31,11 +33,8 @@ pub(crate) fn here(root: &Path) -> Result<Ids> {
 }
 
 /// `None` if the page isn't there in that commit.
-pub(crate) fn at(commit: &str) -> Result<Option<Ids>> {
-    if tree::git(&["ls-tree", "--name-only", "--full-tree", commit, PAGE])?.is_empty() {
-        return Ok(None);
-    }
-    parse(&tree::git(&["show", &format!("{commit}:{PAGE}")])?).map(Some)
+pub(crate) fn at(repository: &Repository, commit: &str) -> Result<Option<Ids>> {
+    repository.read(commit, PAGE)?.map(|page| parse(&page)).transpose()
 }
 
 fn parse(page: &str) -> Result<Ids> {
@@ -72,7 +71,7 @@ pub(crate) fn print(write: bool) -> Result<bool> {
     if write {
         fs::write(&place, page).map_err(|error| format!("{PAGE}: {error}"))?;
     } else {
-        print!("{page}");
+        process::print(page)?;
     }
     Ok(true)
 }
@@ -90,14 +89,13 @@ pub(crate) fn check() -> Result<bool> {
     if complaints.is_empty() && !text.lines().eq(page.lines()) {
         complaints.push(format!("{PAGE} has the right ids, and another text"));
     }
-    for complaint in &complaints {
-        println!("{complaint}");
+    let right = complaints.is_empty();
+    complaints.push(format!("{} timed and {} counted in {PAGE}", listed.timed.len(), listed.counted.len()));
+    if !right {
+        complaints.push("`backrule-bench ids --write` writes the page anew".to_string());
     }
-    println!("{} timed and {} counted in {PAGE}", listed.timed.len(), listed.counted.len());
-    if !complaints.is_empty() {
-        println!("`backrule-bench ids --write` writes the page anew");
-    }
-    Ok(complaints.is_empty())
+    process::print(complaints.join("\n") + "\n")?;
+    Ok(right)
 }
 
 fn differences(what: &str, listed: &BTreeSet<String>, there: &BTreeSet<String>) -> Vec<String> {
@@ -120,7 +118,7 @@ fn build(head: &Tree, old: &str) -> Result<String> {
     let mut names = head.timed(None)?;
     let gate = head.targets().any(|name| name == GATE);
     names.extend(gate.then(|| GATE.to_string()));
-    let programs = head.build(&names)?;
+    let programs = head.build_in_place(&names)?;
     let (mut sections, mut counted) = (Vec::new(), Vec::new());
     for name in &names {
         let program = &programs[name];

@@ -1,15 +1,15 @@
 //! The machine that a measurement was made on.
 
 use std::fs;
-use std::process::Command;
 
 use serde_json::{Value, json};
 
 use crate::callgrind;
+use crate::process;
 
 pub(crate) fn describe() -> Value {
-    let first = |command: &str, arguments: &[&str]| {
-        let output = Command::new(command).args(arguments).output().ok()?;
+    let first = |program: &str, arguments: &[&str]| {
+        let output = process::command(program).args(arguments).output().ok()?;
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_string())
     };
     let cpu = fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| model(&text));

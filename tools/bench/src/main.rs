@@ -12,10 +12,12 @@ mod compare;
 mod costs;
 mod criterion;
 mod gate;
+mod git;
 mod history;
 mod ids;
 mod machine;
 mod page;
+mod process;
 mod report;
 mod sources;
 mod times;
@@ -33,7 +35,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {
-            eprintln!("error: {error}");
+            process::tell(format!("error: {error}"));
             ExitCode::from(2)
         }
     }

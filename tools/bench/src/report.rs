@@ -2,15 +2,17 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::{Result, tree};
+use crate::Result;
+use crate::git::Repository;
+use crate::process::{print, tell};
 
 /// Prints, and appends to the summary of a GitHub job if this is one.
 pub(crate) fn show(markdown: &str) -> Result<()> {
-    println!("{markdown}");
+    print(format!("{markdown}\n"))?;
     if let Some(summary) = std::env::var_os("GITHUB_STEP_SUMMARY") {
         writeln!(OpenOptions::new().create(true).append(true).open(summary)?, "{markdown}")?;
     }
@@ -22,18 +24,28 @@ pub(crate) fn save(file: &Path, results: &Value) -> Result<()> {
         fs::create_dir_all(folder)?;
     }
     fs::write(file, format!("{results:#}\n")).map_err(|error| format!("{}: {error}", file.display()))?;
-    eprintln!("results in {}", file.display());
+    tell(format!("results in {}", file.display()));
     Ok(())
 }
 
 /// The commit of the working tree, and whether it is that commit exactly.
-pub(crate) fn head() -> Result<Value> {
+pub(crate) fn head(repository: &Repository) -> Result<Value> {
     Ok(json!({
-        "commit": tree::git(&["rev-parse", "HEAD"])?,
-        "date": tree::git(&["log", "-1", "--format=%cI"])?,
-        "subject": tree::git(&["log", "-1", "--format=%s"])?,
-        "changed": !tree::git(&["status", "--porcelain", "--untracked-files=no"])?.is_empty(),
+        "commit": repository.ask(["rev-parse", "HEAD"])?,
+        "date": repository.ask(["log", "-1", "--format=%cI"])?,
+        "subject": repository.ask(["log", "-1", "--format=%s"])?,
+        "changed": !repository.ask(["status", "--porcelain", "--untracked-files=no"])?.is_empty(),
     }))
+}
+
+/// The folder of results, from the root if a name is given: programs run elsewhere.
+pub(crate) fn folder(chosen: Option<&Path>, target: &Path) -> Result<PathBuf> {
+    Ok(chosen.map_or(Ok(target.join("bench")), std::path::absolute)?)
+}
+
+/// What the tables are against.
+pub(crate) fn base(commit: Option<&str>) -> String {
+    commit.map_or("nothing".to_string(), |commit| format!("`{commit:.12}`"))
 }
 
 pub(crate) fn failures(failures: &[String], none: &str) -> String {

@@ -98,6 +98,8 @@ pub(crate) struct Evidence<'a> {
     pub(crate) expected: &'a BTreeSet<String>,
     /// Ids that base's page lists.
     pub(crate) before: &'a BTreeSet<String>,
+    /// Then nothing can be compared.
+    pub(crate) first_commit: bool,
     pub(crate) rounds: usize,
     pub(crate) first: &'a Series,
     /// Of the suspects.
@@ -165,7 +167,7 @@ pub(crate) fn judge(evidence: &Evidence<'_>) -> Verdict {
             failures.push(format!("`{id}` has disappeared"));
         }
     }
-    if compared == 0 {
+    if compared == 0 && !evidence.first_commit {
         failures.push("nothing was compared".to_string());
     }
     Verdict { rows, failures }
@@ -226,6 +228,7 @@ mod tests {
         judge(&Evidence {
             expected: &ids(expected),
             before: &ids(before),
+            first_commit: false,
             rounds: 5,
             first,
             second,
@@ -267,7 +270,6 @@ mod tests {
         };
         assert_eq!(found(1.05, 0.01), 0, "below the threshold");
         let [quiet, noisy] = [found(1.3, 0.01), found(1.3, 0.12)];
-        println!("{quiet} and {noisy} of 1000");
         assert!(quiet > 500 && noisy < 100, "{quiet} and {noisy} of 1000");
         assert!(found(2.0, 0.01) > 990);
     }
@@ -329,6 +331,23 @@ mod tests {
         assert_eq!(failures(&[], &[]), ["`a` has an estimate, and is not listed"]);
         assert_eq!(failures(&["a"], &["a", "c"]), ["`c` has disappeared"]);
         assert_eq!(verdict(&Series::new(), &Series::new(), &[], &[], &[]).failures, ["nothing was compared"]);
+
+        // Unless there is nothing to compare with.
+        let new = Series::from([("a".to_string(), Times { base: vec![], head: vec![1.0; 5] })]);
+        let (none, expected) = (BTreeSet::new(), ids(&["a"]));
+        let mut evidence = Evidence {
+            expected: &expected,
+            before: &none,
+            first_commit: true,
+            rounds: 5,
+            first: &new,
+            second: &Series::new(),
+            threshold: THRESHOLD,
+            accepted: &[],
+        };
+        assert_eq!(judge(&evidence).failures, [""; 0]);
+        evidence.first_commit = false;
+        assert_eq!(judge(&evidence).failures, ["nothing was compared"]);
 
         // A round in which head gave no estimate.
         let mut times = steady(1.0);

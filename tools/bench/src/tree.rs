@@ -1,13 +1,18 @@
-//! The working tree, a checkout of the base beside it, and the benchmark programs of both.
+//! Copies of both sides of a comparison, and the benchmark programs of each.
+//!
+//! Both are built and run in the target folder: nothing is written into the working tree, also if this program
+//! is killed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use serde_json::Value;
 
 use crate::Result;
+use crate::git::{Against, Repository, is_folder, mirror, remove, stays_in};
+use crate::process::{command, output, tell};
 
 /// The bench target that counts instead of timing.
 pub(crate) const GATE: &str = "gate";
@@ -15,25 +20,11 @@ pub(crate) const GATE: &str = "gate";
 /// Programs by the name of their bench target.
 pub(crate) type Programs = BTreeMap<String, PathBuf>;
 
-pub(crate) fn git(arguments: &[&str]) -> Result<String> {
-    output(Command::new("git").args(arguments))
-}
-
-/// What a command printed; its errors go to the terminal.
-pub(crate) fn output(command: &mut Command) -> Result<String> {
-    let done = command.stderr(Stdio::inherit()).output().map_err(|error| format!("{command:?}: {error}"))?;
-    if done.status.success() {
-        Ok(String::from_utf8_lossy(&done.stdout).trim_end().to_string())
-    } else {
-        Err(format!("{command:?}: {}", done.status).into())
-    }
-}
-
 fn cargo() -> Command {
-    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
-/// A workspace: the working tree's, or the base's.
+/// A workspace: the user's, or a copy.
 pub(crate) struct Tree {
     pub(crate) root: PathBuf,
     pub(crate) target: PathBuf,
@@ -123,8 +114,20 @@ impl Tree {
         }
     }
 
+    /// Builds bench targets and says where they are. As cargo does it, but a `Cargo.lock` that wasn't there isn't
+    /// there afterwards.
+    pub(crate) fn build_in_place(&self, names: &[String]) -> Result<Programs> {
+        let lock = self.root.join("Cargo.lock");
+        let there = lock.exists();
+        let programs = self.build(names);
+        if !there && lock.exists() {
+            fs::remove_file(lock)?;
+        }
+        programs
+    }
+
     /// Builds bench targets and says where they are.
-    pub(crate) fn build(&self, names: &[String]) -> Result<Programs> {
+    fn build(&self, names: &[String]) -> Result<Programs> {
         let mut command = cargo();
         command.current_dir(&self.root).env("CARGO_TARGET_DIR", &self.target);
         command.args(["bench", "--no-run", "--message-format", "json-render-diagnostics"]);
@@ -149,67 +152,148 @@ impl Tree {
             None => Ok(programs),
         }
     }
-
-    /// The merge base of `commit` and the working tree's commit.
-    pub(crate) fn merge_base(commit: &str) -> Result<String> {
-        git(&["merge-base", commit, "HEAD"]).map_err(|error| {
-            format!("`{commit}` and HEAD have no common commit that is here ({error})").into()
-        })
-    }
 }
 
 fn list(value: &Value) -> impl Iterator<Item = &Value> + Clone {
     value.as_array().into_iter().flatten()
 }
 
-/// The base's programs, and whose benchmarks they are.
-pub(crate) struct Base {
+/// One side of a comparison.
+pub(crate) struct Side {
+    /// Where its programs run.
     pub(crate) root: PathBuf,
+    /// None if there is nothing to compare with.
     pub(crate) programs: Programs,
-    /// For the report, if it needs to be known.
-    pub(crate) note: Option<String>,
 }
 
-/// Builds the base with the working tree's benchmarks: both sides do the same work. Where they use what the
-/// base doesn't have, it is built with its own. Its target folder is kept, so the next build is short.
-pub(crate) fn base(head: &Tree, commit: &str, names: &[String]) -> Result<Base> {
-    let folder = head.target.join("bench-base");
-    let (root, target) = (folder.join("tree"), folder.join("target"));
-    checkout(&root, commit)?;
-    overlay(head, &root, names)?;
-    eprintln!("building {} of {commit:.12}", names.join(", "));
-    match Tree::at(&root, Some(&target)).and_then(|tree| tree.build(names)) {
-        Ok(programs) => Ok(Base { root, programs, note: None }),
-        Err(error) => {
-            eprintln!(
-                "the benchmarks of the working tree don't fit {commit:.12} ({error}): building its own"
-            );
-            checkout(&root, commit)?;
-            let tree = Tree::at(&root, Some(&target))?;
-            let there: BTreeSet<&String> = tree.targets().collect();
-            let own: Vec<String> = names.iter().filter(|name| there.contains(name)).cloned().collect();
-            let programs = if own.is_empty() { Programs::new() } else { tree.build(&own)? };
-            let note = "The base was built with its own benchmarks: those of the working tree don't fit it. \
-                        What an id measures may have changed.";
-            Ok(Base { root, programs, note: Some(note.to_string()) })
+/// Both sides, built.
+pub(crate) struct Sides {
+    pub(crate) head: Side,
+    pub(crate) base: Side,
+    /// For the report, if the base isn't what one would expect.
+    pub(crate) note: Option<String>,
+    /// Another comparison in the same target folder waits for this one.
+    _lock: File,
+}
+
+impl Tree {
+    /// Builds the working tree, and what it is compared with, in copies. `out` takes no part in the copy.
+    ///
+    /// The base is built with the working tree's benchmarks: both sides do the same work. Where they use what the
+    /// base doesn't have, it is built with its own. Target folders are kept, so the next build is short.
+    pub(crate) fn build_both(
+        &self,
+        repository: &Repository,
+        against: &Against,
+        names: &[String],
+        out: &Path,
+    ) -> Result<Sides> {
+        let _lock = lock(&self.target)?;
+        let [head, base] = ["bench-head", "bench-base"].map(|name| self.target.join(name));
+        let copy = head.join("tree");
+        repository.copy(&copy, &[&self.target, out])?;
+        let head = Self::of_copy(repository, &copy, &head.join("target"))?;
+        tell(format!("building {} of the working tree", names.join(", ")));
+        let programs = head.build(names)?;
+        let built = Side { root: head.root.clone(), programs };
+        let mut note = against.note.clone();
+        let base = match &against.commit {
+            None => Side { root: head.root.clone(), programs: Programs::new() },
+            Some(commit) => {
+                let place = Place { repository, tree: base.join("tree"), target: base.join("target") };
+                let (side, own) = place.build((&head, &copy), commit, names)?;
+                if own {
+                    let text = "The base was built with its own benchmarks: those of the working tree don't fit it. \
+                                What an id measures may have changed.";
+                    note = Some(note.map_or(text.to_string(), |note| format!("{note} {text}")));
+                }
+                side
+            }
+        };
+        Ok(Sides { head: built, base, note, _lock })
+    }
+
+    /// The workspace in a copy of its repository.
+    fn of_copy(repository: &Repository, tree: &Path, target: &Path) -> Result<Self> {
+        let root = repository.workspace(tree)?;
+        let [manifest, lock] = ["Cargo.toml", "Cargo.lock"].map(|name| root.join(name));
+        if lock.is_symlink() {
+            // Cargo writes through a link.
+            replace(&lock, &fs::read_to_string(&lock)?)?;
+        }
+        let is_root = |folder: &Path| {
+            let text = fs::read_to_string(folder.join("Cargo.toml")).unwrap_or_default();
+            text.lines().any(|line| line.trim_start().starts_with("[workspace"))
+        };
+        // Else cargo looks further up, finds the user's workspace, and misses the copy among its members.
+        if manifest.exists() && !root.ancestors().take_while(|folder| folder.starts_with(tree)).any(is_root) {
+            let text = fs::read_to_string(&manifest)?;
+            replace(&manifest, &format!("{text}\n[workspace]\n"))?;
+        }
+        Self::at(&root, Some(target))
+    }
+}
+
+/// Lets one comparison at a time use the copies. The system frees the lock, also of a process that is killed.
+fn lock(target: &Path) -> Result<File> {
+    for name in ["bench-head", "bench-base"] {
+        fs::create_dir_all(target.join(name))?;
+        // A target folder that git doesn't ignore would show both copies.
+        fs::write(target.join(name).join(".gitignore"), "*\n")?;
+    }
+    let file = File::create(target.join("bench-base").join("lock"))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            tell("waiting for another comparison in this target folder");
+            file.lock()?;
+        }
+        Err(TryLockError::Error(error)) => tell(format!("this target folder can't be locked: {error}")),
+    }
+    Ok(file)
+}
+
+/// Where the base is built.
+struct Place<'a> {
+    repository: &'a Repository,
+    tree: PathBuf,
+    target: PathBuf,
+}
+
+impl Place<'_> {
+    /// Whether it was built with its own benchmarks, too.
+    fn build(&self, head: (&Tree, &Path), commit: &str, names: &[String]) -> Result<(Side, bool)> {
+        tell(format!("building {} of {commit:.12}", names.join(", ")));
+        let overlaid = self.check_out(head.0, commit).and_then(|tree| {
+            overlay(head, &self.tree, names)?;
+            // The manifests are other ones now.
+            Ok((Tree::at(&tree.root, Some(&self.target))?.build(names)?, tree.root))
+        });
+        match overlaid {
+            Ok((programs, root)) => Ok((Side { root, programs }, false)),
+            Err(error) => {
+                tell(format!(
+                    "the benchmarks of the working tree don't fit {commit:.12} ({error}): building its own"
+                ));
+                let tree = self.check_out(head.0, commit)?;
+                let there: BTreeSet<&String> = tree.targets().collect();
+                let own: Vec<String> = names.iter().filter(|name| there.contains(name)).cloned().collect();
+                let programs = if own.is_empty() { Programs::new() } else { tree.build(&own)? };
+                Ok((Side { root: tree.root, programs }, true))
+            }
         }
     }
-}
 
-/// A clone that borrows the repository's objects: nothing has to be cleaned up in the repository afterwards.
-fn checkout(root: &Path, commit: &str) -> Result<()> {
-    let path = root.to_string_lossy();
-    // It may borrow from a repository that has moved, or from another one that shares this target folder.
-    let has = |commit: &str| git(&["-C", &path, "cat-file", "-e", &format!("{commit}^{{tree}}")]).is_ok();
-    if root.join(".git").exists() && !has(commit) {
-        fs::remove_dir_all(root)?;
+    fn check_out(&self, head: &Tree, commit: &str) -> Result<Tree> {
+        self.repository.check_out(&self.tree, commit)?;
+        // Where git ignores it, both sides are built with the same dependencies.
+        let lock = |root: &Path| root.join("Cargo.lock");
+        let (from, to) = (lock(&head.root), lock(&self.repository.workspace(&self.tree)?));
+        if from.exists() && fs::symlink_metadata(&to).is_err() {
+            fs::copy(from, to)?;
+        }
+        Tree::of_copy(self.repository, &self.tree, &self.target)
     }
-    if !root.join(".git").exists() {
-        git(&["clone", "--quiet", "--shared", "--no-checkout", ".", &path])?;
-    }
-    git(&["-C", &path, "checkout", "--quiet", "--force", "--detach", commit])?;
-    git(&["-C", &path, "clean", "--quiet", "--force", "-d"])?;
-    Ok(())
 }
 
 /// Copies head's benchmarks over the base's: the whole folder of a package that has nothing else, the folder
@@ -217,14 +301,15 @@ fn checkout(root: &Path, commit: &str) -> Result<()> {
 ///
 /// A manifest is copied over a manifest only. A base whose root package owns the same files gets the files,
 /// and builds them as its own.
-fn overlay(head: &Tree, root: &Path, names: &[String]) -> Result<()> {
+fn overlay((head, tree): (&Tree, &Path), base: &Path, names: &[String]) -> Result<()> {
     for package in head.packages.iter().filter(|package| package.has_any(names)) {
-        let place = root.join(package.folder.strip_prefix(&head.root)?);
+        let place = base.join(package.folder.strip_prefix(tree)?);
+        stays_in(base, &place)?;
         let manifest = place.join("Cargo.toml");
         if package.benches_only {
             copy(&package.folder, &place)?;
             if manifest.exists() {
-                fs::copy(package.folder.join("Cargo.toml"), &manifest)?;
+                mirror(&package.folder.join("Cargo.toml"), &manifest)?;
             }
         } else {
             copy(&package.folder.join("benches"), &place.join("benches"))?;
@@ -242,28 +327,35 @@ fn declare(manifest: &Path, targets: &[String], names: &[String]) -> Result<()> 
             text += &format!("\n[[bench]]\nname = \"{target}\"\nharness = false\n");
         }
     }
-    fs::write(manifest, text)?;
-    Ok(())
+    replace(manifest, &text)
 }
 
 /// All files but manifests, those of nested packages, and those of build folders.
 fn copy(from: &Path, to: &Path) -> Result<()> {
+    if !is_folder(to) {
+        remove(to)?;
+        fs::create_dir_all(to)?;
+    }
     for entry in fs::read_dir(from).map_err(|error| format!("{}: {error}", from.display()))? {
         let (path, place) = {
             let entry = entry?;
             (entry.path(), to.join(entry.file_name()))
         };
-        if path.is_file() {
-            if path.ends_with("Cargo.toml") {
-                continue;
+        if !is_folder(&path) {
+            if !path.ends_with("Cargo.toml") {
+                mirror(&path, &place)?;
             }
-            fs::create_dir_all(to)?;
-            fs::copy(&path, &place)?;
-        } else if path.is_dir() && !path.join("Cargo.toml").exists() && !path.ends_with("target") {
+        } else if !path.join("Cargo.toml").exists() && !path.ends_with("target") {
             copy(&path, &place)?;
         }
     }
     Ok(())
+}
+
+/// A link would be followed.
+fn replace(file: &Path, text: &str) -> Result<()> {
+    remove(file)?;
+    Ok(fs::write(file, text)?)
 }
 
 #[cfg(test)]
@@ -301,7 +393,7 @@ mod tests {
         let head = Tree { root: folder.join("head"), target: folder.join("target"), packages };
         for (base, manifest) in [("old", None), ("new", Some("head"))] {
             let root = folder.join(base);
-            overlay(&head, &root, &["nn".to_string(), "one".to_string()])?;
+            overlay((&head, &head.root), &root, &["nn".to_string(), "one".to_string()])?;
             let read = |path: &str| fs::read_to_string(root.join(path)).ok();
             for file in ["benches/nn.rs", "benches/gate/main.rs", "one/benches/one.rs"] {
                 assert_eq!(read(file).as_deref(), Some("head"), "{base}: {file}");

@@ -166,7 +166,7 @@ mod tests {
 
     use crate::checkpoint::Checkpoint;
     use crate::restore::RestoreError;
-    use backrule_testkit::Scratch;
+    use crate::scratch::Scratch;
 
     type Net = Vec<(&'static str, Tensor)>;
 

@@ -86,7 +86,7 @@ mod tests {
     use std::process::Command;
 
     use super::*;
-    use backrule_testkit::Scratch;
+    use crate::scratch::Scratch;
 
     /// What takes the file's place after the first look is found by the second.
     #[test]

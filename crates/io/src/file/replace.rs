@@ -69,7 +69,7 @@ mod tests {
     use super::*;
     use crate::file::error::TargetProblem;
     use crate::file::kind::FileKind;
-    use backrule_testkit::Scratch;
+    use crate::scratch::Scratch;
 
     fn write_new(file: &Path) -> Result<Durability, FileError> {
         replace(file, |out| out.write_all(b"new"))

@@ -187,7 +187,7 @@ fn options(_: bool) -> OpenOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use backrule_testkit::Scratch;
+    use crate::scratch::Scratch;
 
     #[test]
     fn leftovers_are_removed_and_nothing_else() {
