@@ -55,7 +55,7 @@ pub struct Counted {
 impl fmt::Display for Counted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { path, right, undecided, of, must_add } = self;
-        write!(f, "{path}: {right} of {of}")?;
+        write!(f, "{}: {right} of {of}", path.escape_debug())?;
         if *undecided > 0 {
             write!(f, " and {undecided} undecided")?;
         }
@@ -99,7 +99,8 @@ impl fmt::Display for GradcheckReport {
         if let Some(Element { path, index, analytic, numeric }) = &self.worst {
             write!(
                 f,
-                "; worst: ∂l/∂{path}{index:?}: the rule says {analytic:e}, finite differences say {numeric:e}"
+                "; worst: ∂l/∂{}{index:?}: the rule says {analytic:e}, finite differences say {numeric:e}",
+                path.escape_debug()
             )?;
         }
         if !self.is_right() {
@@ -149,8 +150,9 @@ readable! {
 /// Where a number is.
 fn place(tensor: &str, index: &[usize], moved: Option<&str>) -> String {
     let index = if index.is_empty() { String::new() } else { format!("{index:?}") };
-    let moved = moved.map_or(String::new(), |moved| format!(" where {moved} is moved by a step of `h`"));
-    format!("{tensor}{index}{moved}")
+    let moved = moved
+        .map_or(String::new(), |moved| format!(" where {} is moved by a step of `h`", moved.escape_debug()));
+    format!("{}{index}{moved}", tensor.escape_debug())
 }
 
 impl From<TensorError> for GradcheckError {
