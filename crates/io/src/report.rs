@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::element::ElementType;
 use crate::format::entry::TensorInfo;
 
 /// What a partial restore did: every tensor of both sides is in one of the lists.
@@ -28,6 +29,16 @@ pub struct Pair {
     pub stored: TensorInfo,
     /// What should be restored. Its path differs from the stored one if it was renamed.
     pub target: TensorInfo,
+}
+
+impl Pair {
+    /// Whether a conversion is all that is missing.
+    fn is_of_another_precision(&self) -> bool {
+        let Self { stored, target } = self;
+        let types = [ElementType::F32, ElementType::F64];
+        let both = types.contains(&stored.dtype) && types.contains(&target.dtype);
+        both && stored.dtype != target.dtype && stored.shape == target.shape
+    }
 }
 
 /// What doesn't fit, for a list of errors.
@@ -97,9 +108,13 @@ impl fmt::Display for Mismatch {
         }
         let all = missing.len().saturating_add(unexpected.len()).saturating_add(misshapen.len());
         match all.saturating_sub(LISTED) {
-            0 => Ok(()),
-            more => write!(f, "\n  and {more} more"),
+            0 => {}
+            more => write!(f, "\n  and {more} more")?,
         }
+        if misshapen.iter().any(Pair::is_of_another_precision) {
+            f.write_str("\n(`restoring().convert()` converts between f32 and f64)")?;
+        }
+        Ok(())
     }
 }
 

@@ -99,7 +99,10 @@ fn another_element_type_is_misshapen() {
     let mut double = vec![("a", Tensor::<f64>::zeros([3, 4]).unwrap())];
     let error = checkpoint.restore(&mut double).unwrap_err();
     assert!(
-        (error.to_string()).ends_with("network `a` f32 [3, 4] in the checkpoint, expected f64 [3, 4]"),
+        (error.to_string()).ends_with(
+            "network `a` f32 [3, 4] in the checkpoint, expected f64 [3, 4]
+(`restoring().convert()` converts between f32 and f64)"
+        ),
         "{error}"
     );
     let RestoreError::Mismatch(list) = error else {
