@@ -449,7 +449,7 @@ mod tests {
     /// Whatever number, metric and length of name the killed process was at.
     #[test]
     fn leftovers_are_found_by_the_pattern() {
-        let folder = backrule_testkit::Scratch::new("rotation-leftovers");
+        let folder = crate::scratch::Scratch::new("rotation-leftovers");
         let net = vec![("weight", Tensor::from([1.0_f32]))];
         for name in
             ["run", "run.x", &"long".repeat(18), &"long".repeat(19), &"long".repeat(20), &"ß".repeat(50)]
