@@ -1,8 +1,9 @@
-//! `cargo bench --bench io`: checkpoints with an optimizer: `checkpoint` of 784-128-64-10 (0.9 MB), `checkpoint_tiny` of 3-4-2.
-//! Throughput counts bytes of the file. `bytes` and `verify` are the cost of the format itself.
+//! `cargo bench --bench io`: checkpoints with an optimizer: `checkpoint` of 784-128-64-10 (0.9 MB),
+//! `checkpoint_tiny` of 3-4-2. Throughput counts bytes of the file. `bytes` and `verify` are the cost of the
+//! format itself.
 //!
-//! `large` is a checkpoint of 64 MiB, beside a raw write with fsync and a raw read of as many bytes. Another size:
-//! `BACKRULE_LARGE_MIB=1024 cargo bench --bench io -- large`.
+//! `large` is a checkpoint of 64 MiB, beside a raw write with fsync and a raw read of as many bytes. Another
+//! size: `BACKRULE_LARGE_MIB=1024 cargo bench --bench io -- large`.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark may fail loudly")]
 
 mod common;

@@ -1,6 +1,6 @@
-//! `cargo bench --bench nn`: whole training steps, predictions, and single layers. An id names the network and the batch.
-//! Throughput counts the products' floating-point operations for networks and dense layers, elements for
-//! activations, and samples for `digits`.
+//! `cargo bench --bench nn`: whole training steps, predictions, and single layers. An id names the network
+//! and the batch. Throughput counts the products' floating-point operations for networks and dense layers,
+//! elements for activations, and samples for `digits`.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark may fail loudly")]
 
 mod common;

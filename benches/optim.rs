@@ -1,5 +1,5 @@
-//! `cargo bench --bench optim`: one update of all parameters. Throughput counts bytes: parameter, gradient and velocity are
-//! read, parameter and velocity are written.
+//! `cargo bench --bench optim`: one update of all parameters. Throughput counts bytes: parameter, gradient
+//! and velocity are read, parameter and velocity are written.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark may fail loudly")]
 
 mod common;

@@ -1,6 +1,6 @@
-//! `cargo bench --bench tensor`: matrix products in the three forms of a dense layer, nalgebra's beside them; operations on
-//! elements and rows; the pool of threads. Throughput counts floating-point operations of products, 2 m n k
-//! each, and bytes where memory is the bound.
+//! `cargo bench --bench tensor`: matrix products in the three forms of a dense layer, nalgebra's beside them;
+//! operations on elements and rows; the pool of threads. Throughput counts floating-point operations of
+//! products, 2 m n k each, and bytes where memory is the bound.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark may fail loudly")]
 
 mod common;

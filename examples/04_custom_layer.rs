@@ -1,5 +1,5 @@
-//! Two layers of your own: a formula, its derivative beside it, the check that they belong together, and a file
-//! from which another program loads both.
+//! Two layers of your own: a formula, its derivative beside it, the check that they belong together, and a
+//! file from which another program loads both.
 //!
 //! ```console
 //! $ cargo run --release --example 04_custom_layer
@@ -117,8 +117,8 @@ impl<T: Scalar> Layer<T> for Prelu<T> {
     }
 }
 
-/// What a file may name beside the built-in layers. Each function reads what `options` of its layer gives; the
-/// values of tensors follow.
+/// What a file may name beside the built-in layers. Each function reads what `options` of its layer gives;
+/// the values of tensors follow.
 fn registry<T: Scalar>() -> Registry<T> {
     let registry = Registry::new().with("examples/Swish", |from| {
         let beta = from.number("beta")?;

@@ -1,5 +1,5 @@
-//! The floating-point modes of the caller and of the workers change no bit: training, predictions and products, some of
-//! whose numbers are too small for normal ones.
+//! The floating-point modes of the caller and of the workers change no bit: training, predictions and
+//! products, some of whose numbers are too small for normal ones.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::process::Command;

@@ -1,5 +1,5 @@
-//! The fuzz targets that read files of others and architectures, over seeds that are changed at random: what runs where
-//! there is no fuzzer. `BACKRULE_FUZZ_RUNS` sets another number of runs of each.
+//! The fuzz targets that read files of others and architectures, over seeds that are changed at random: what
+//! runs where there is no fuzzer. `BACKRULE_FUZZ_RUNS` sets another number of runs of each.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::fs;
@@ -190,7 +190,8 @@ fn section(net: &dyn Layer<f32>) -> Vec<u8> {
     bytes[79..bytes.len() - 9].to_vec()
 }
 
-/// The seeds in the folder are those of these networks, and each is built. `BACKRULE_WRITE_SEEDS` writes them.
+/// The seeds in the folder are those of these networks, and each is built. `BACKRULE_WRITE_SEEDS` writes
+/// them.
 #[test]
 fn the_seeds_are_networks() {
     for (name, net) in networks() {

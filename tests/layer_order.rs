@@ -13,8 +13,8 @@ use syn::visit::Visit;
 const ORDER: [&str; 6] =
     ["backrule-tensor", "backrule-nn", "backrule-loss", "backrule-optim", "backrule-io", "backrule"];
 
-/// What each crate may build on: less than the order would allow. Losses, optimizers and checkpoints know tensors and
-/// their names, not layers. Tests may use more, as long as it is below.
+/// What each crate may build on: less than the order would allow. Losses, optimizers and checkpoints know
+/// tensors and their names, not layers. Tests may use more, as long as it is below.
 const ALLOWED: [(&str, &[&str]); 6] = [
     ("backrule-tensor", &[]),
     ("backrule-nn", &["backrule-tensor"]),
@@ -341,7 +341,8 @@ impl Modules {
         }
     }
 
-    /// The module whose file this one stands in. A list of files has no code, so those within it stand for themselves.
+    /// The module whose file this one stands in. A list of files has no code, so those within it stand for
+    /// themselves.
     fn file_of<'m>(&'m self, module: &'m Module) -> &'m Module {
         match self.within.get(module) {
             Some(outer) if !self.is_list(module) => self.file_of(outer),
@@ -414,7 +415,8 @@ fn no_modules_import_each_other_in_a_circle() {
     }
 }
 
-/// What a module imports from the root of its crate could be anything: the picture would hide where it stands.
+/// What a module imports from the root of its crate could be anything: the picture would hide where it
+/// stands.
 #[test]
 fn modules_import_each_other_by_path() {
     let mut found = Vec::new();

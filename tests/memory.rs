@@ -1,4 +1,5 @@
-//! Training takes little more memory than what it computes with: parameters, gradients, velocities, outputs, data.
+//! Training takes little more memory than what it computes with: parameters, gradients, velocities, outputs,
+//! data.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -30,7 +31,8 @@ fn training_stays_within_20_megabytes_of_what_it_computes_with() {
         });
     }
     let parameters: usize = net.tensors().iter().map(|(_, tensor)| tensor.len()).sum();
-    // Outputs of the two ReLUs and of fc3, and the gradients between layers: two buffers, each as wide as fc1's output.
+    // Outputs of the two ReLUs and of fc3, and the gradients between layers: two buffers, each as wide as
+    // fc1's output.
     let activations = batch * (sizes[1] + sizes[2] + sizes[3] + 2 * sizes[1] + sizes[3]);
     let needed = 4 * (3 * parameters + activations + x.len());
     let peak = peak();

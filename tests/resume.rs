@@ -1,4 +1,5 @@
-//! N steps, a checkpoint, and N steps more in fresh objects: bit for bit the run of 2N steps, momentum and dropout on.
+//! N steps, a checkpoint, and N steps more in fresh objects: bit for bit the run of 2N steps, momentum and
+//! dropout on.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use backrule_io::{self as io, Checkpoint, Snapshot};

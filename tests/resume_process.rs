@@ -1,5 +1,5 @@
-//! 2N steps are N steps, a checkpoint, and N more in a new process with another number of threads: bit for bit, with
-//! everything on that has a state.
+//! 2N steps are N steps, a checkpoint, and N more in a new process with another number of threads: bit for
+//! bit, with everything on that has a state.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::path::Path;

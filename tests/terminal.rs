@@ -19,7 +19,8 @@ use backrule_nn::{Architecture, ArchitectureError};
 use backrule_testkit::Scratch;
 use serde_json::json;
 
-/// Clears the screen, sets the title, goes back, turns the direction of writing, and begins a line of its own.
+/// Clears the screen, sets the title, goes back, turns the direction of writing, and begins a line of its
+/// own.
 const HOSTILE: &str = "\u{1b}[2J\u{1b}]0;x\u{7}\r\u{8}\u{9b}31m\u{202e}\u{200b}\nFAKE";
 
 #[track_caller]

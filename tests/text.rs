@@ -1,4 +1,5 @@
-//! The pages: lines are narrow, words have one spelling, links lead somewhere, and every decision is in the index.
+//! The pages: lines are narrow, words have one spelling, links lead somewhere, and every decision is in the
+//! index.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::fs;
@@ -7,7 +8,11 @@ use std::path::{Path, PathBuf};
 /// Columns of a line of prose.
 const WIDEST: usize = 100;
 
-/// What a page of docs/decisions says, in this order. "Decision" and "Evidence" may have other words behind them.
+/// Columns of a line of a comment.
+const WIDEST_COMMENT: usize = 110;
+
+/// What a page of docs/decisions says, in this order. "Decision" and "Evidence" may have other words behind
+/// them.
 const SECTIONS: [&str; 5] = ["## Context", "## Decision", "## Cost", "## Evidence", "## How to undo it"];
 
 fn root() -> &'static Path {
@@ -79,6 +84,32 @@ fn complaints(texts: Vec<(PathBuf, String)>, lines: impl Fn(&str) -> Vec<usize>)
     texts.retain(|(_, found)| !found.is_empty());
     texts.sort();
     texts.into_iter().map(|(path, found)| format!("{}: {}", path.display(), numbers(found))).collect()
+}
+
+/// The lines of comments that are neither code nor a row of a table nor what an id measures, with their
+/// numbers.
+fn comments(source: &str) -> impl Iterator<Item = (usize, &str)> {
+    let mut code = false;
+    source.lines().enumerate().filter_map(move |(i, line)| {
+        let text = line.trim_start().strip_prefix("//")?;
+        let is_doc = text.starts_with(['/', '!']);
+        let text = text.trim_start_matches(['/', '!']).trim_start();
+        let fence = is_doc && text.starts_with("```");
+        code ^= fence;
+        let other = text.starts_with('|') || !is_doc && text.starts_with('`') || text.contains("://");
+        (!(is_doc && code) && !fence && !other).then_some((i + 1, line))
+    })
+}
+
+#[test]
+fn lines_of_comments_are_narrow() {
+    let mut sources = all();
+    sources.retain(|(path, _)| path.extension().is_some_and(|extension| extension == "rs"));
+    let wide = |source: &str| {
+        let wide = comments(source).filter(|(_, line)| line.chars().count() > WIDEST_COMMENT);
+        wide.map(|(number, _)| number).collect()
+    };
+    assert_eq!(complaints(sources, wide), [""; 0], "more than {WIDEST_COMMENT} columns");
 }
 
 #[test]

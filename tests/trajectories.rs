@@ -8,8 +8,8 @@ use backrule_tensor::{NamedTensors, Scalar, Tensor};
 use backrule_testkit::oracle::{self, Case};
 use backrule_testkit::{Trainer, Value, assert_close, assert_near, numbers, tensor};
 
-/// In f64 the bound is 1e-10. In f32 each of 20 steps rounds some 50 operations deep, at 6e-8 each, and momentum 0.9
-/// adds up the errors of about 10 steps: 50 · 10 · 6e-8 = 3e-5.
+/// In f64 the bound is 1e-10. In f32 each of 20 steps rounds some 50 operations deep, at 6e-8 each, and
+/// momentum 0.9 adds up the errors of about 10 steps: 50 · 10 · 6e-8 = 3e-5.
 fn bound<T: Scalar>() -> f64 {
     if T::EPSILON.to_f64() < 1e-10 { 1e-10 } else { 3e-5 }
 }

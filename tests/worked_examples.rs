@@ -1,7 +1,7 @@
 //! Published examples that were worked by hand, to every digit that they print.
 //!
-//! 1 and 2: the derivation pages of tinyml ("Fully Connected Layers", "Back Propagation"), whose weights are in × out.
-//! 3: M. Mazur, "A Step by Step Backpropagation Example". 4: the cross-entropy of two equal logits.
+//! 1 and 2: the derivation pages of tinyml ("Fully Connected Layers", "Back Propagation"), whose weights are
+//! in × out. 3: M. Mazur, "A Step by Step Backpropagation Example". 4: the cross-entropy of two equal logits.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use backrule_loss::{CrossEntropy, Mse, Reduction};

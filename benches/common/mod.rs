@@ -101,8 +101,8 @@ pub(crate) fn training(sizes: &[usize], batch: usize, mut tape: Tape) -> impl Fn
     }
 }
 
-/// A pass over the samples of benchmark size of every layer in the catalogue: forward, and backward with all gradients, in
-/// training. Each has its kind and name.
+/// A pass over the samples of benchmark size of every layer in the catalogue: forward, and backward with all
+/// gradients, in training. Each has its kind and name.
 pub(crate) fn of_catalogue() -> Vec<(String, Sample<f32>)> {
     let entries = table::<f32>().into_iter().flat_map(|entry| {
         let samples = (entry.samples)().into_iter().filter(|sample| sample.bench);
@@ -133,7 +133,8 @@ pub(crate) fn pass_of_sample(sample: &Sample<f32>) -> impl FnMut() + use<> {
 /// Prepares a call.
 pub(crate) type MakeKernel = fn(&Folder) -> Box<dyn FnMut() + '_>;
 
-/// The kernels of io, each with little beside it, and the bytes that one call works on. `folder` is the files'.
+/// The kernels of io, each with little beside it, and the bytes that one call works on. `folder` is the
+/// files'.
 pub(crate) fn io_kernels() -> [(&'static str, u64, MakeKernel); 4] {
     // As many tensors of one element as a network of some blocks has.
     fn names() -> Vec<(String, Tensor)> {

@@ -1,4 +1,5 @@
-//! `cargo run --release -p backrule-bench -- gate BASE`: fixed work of each crate, for counting instead of timing.
+//! `cargo run --release -p backrule-bench -- gate BASE`: fixed work of each crate, for counting instead of
+//! timing.
 //!
 //! Run by valgrind with a crate's name, this program prints a line of JSON for each workload: its number of
 //! calls in [`measured`], and the allocations of one warm call. Valgrind counts the instructions in

@@ -7,7 +7,8 @@ use backrule_io::Checkpoint;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|content: &[u8]| {
-    // Envelope, then a header: epoch, step, position, no seed, no program, one section, no optimizer, no tensors.
+    // Envelope, then a header: epoch, step, position, no seed, no program, one section, no optimizer, no
+    // tensors.
     let header =
         [&[0; 26][..], &[1, 0, 0, 0, 1], &(content.len() as u64).to_le_bytes(), content, &[0; 5]].concat();
     let mut file = b"\x8bBRK\r\n\x1a\n\x01\0\0\0\0\0\0\0".to_vec();

@@ -1,6 +1,7 @@
 //! PyTorch's reference values. `testkit/oracle/README.md` says what is in the files.
 //!
-//! `BACKRULE_ORACLE=DIR` reads the files of another seed; an op that DIR doesn't have comes from the repository.
+//! `BACKRULE_ORACLE=DIR` reads the files of another seed; an op that DIR doesn't have comes from the
+//! repository.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -109,8 +110,8 @@ impl Case {
         self.field(name).filter(|value| value.get("shape").is_some()).map(tensor)
     }
 
-    /// The options of what this is an example of, without those that are null or only describe the case, and without
-    /// `lengths`, which are a tensor.
+    /// The options of what this is an example of, without those that are null or only describe the case, and
+    /// without `lengths`, which are a tensor.
     pub fn options(&self) -> Options {
         let options = self["options"].as_object().into_iter().flatten();
         let described = |name: &str| TAGS.contains(&name) || name == "lengths";
@@ -175,8 +176,8 @@ pub fn trajectories(op: &str) -> Vec<&'static Case> {
 
 /// Hands every case of a kind to `check`, which says whether it knows what the case is an example of.
 ///
-/// Fails on a case that `check` doesn't know and that isn't in `oracle/pending.txt`; on a line there that is no case's,
-/// or that `check` knows by now.
+/// Fails on a case that `check` doesn't know and that isn't in `oracle/pending.txt`; on a line there that is
+/// no case's, or that `check` knows by now.
 #[track_caller]
 pub fn every(kind: &str, mut check: impl FnMut(&Case) -> bool) {
     let cases: Vec<_> = cases(kind).into_iter().map(|case| (case, check(case))).collect();
@@ -311,7 +312,8 @@ fn in_our_layout(case: &mut Value, previous: Option<&Case>) {
             }
         }
     }
-    // Batches in a row: each starts where the one before it ended, the first at 0 and 1 unless the case says more.
+    // Batches in a row: each starts where the one before it ended, the first at 0 and 1 unless the case says
+    // more.
     if case["options"]["mode"] == "train" {
         let follows = case["options"]["step"].as_u64().is_some_and(|step| step > 1);
         for (name, first) in [("running_mean", 0), ("running_var", 1)] {

@@ -22,7 +22,8 @@ impl<T: Scalar> Trainer<T> {
         Self { tape, grads: Grads::new(net).expect("memory"), dy: Tensor::default() }
     }
 
-    /// Forward, loss, backward, update: the value of the loss, which writes its gradient into its second argument.
+    /// Forward, loss, backward, update: the value of the loss, which writes its gradient into its second
+    /// argument.
     #[track_caller]
     pub fn step<E: Debug>(
         &mut self,

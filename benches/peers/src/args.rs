@@ -21,8 +21,8 @@ pub struct Args {
 }
 
 impl Args {
-    /// Reads the command line, and hands the number of threads to the libraries. The first thing a program does: they
-    /// read their knobs once, when they start.
+    /// Reads the command line, and hands the number of threads to the libraries. The first thing a program
+    /// does: they read their knobs once, when they start.
     #[must_use]
     pub fn from_env() -> Self {
         let args = Self::parse(std::env::args().skip(1)).unwrap_or_else(|mistake| {

@@ -62,8 +62,8 @@ impl Report {
         self.print(&id, &timing)
     }
 
-    /// A loss and its gradient. `step` returns the loss and, if told to look, the first number of the gradient: some
-    /// libraries copy all of it for that, which mustn't be timed.
+    /// A loss and its gradient. `step` returns the loss and, if told to look, the first number of the
+    /// gradient: some libraries copy all of it for that, which mustn't be timed.
     ///
     /// # Errors
     /// If either is wrong.

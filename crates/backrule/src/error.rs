@@ -6,7 +6,8 @@ use backrule_nn::{ArchitectureError, GradcheckError, LayerError};
 use backrule_optim::StepError;
 use backrule_tensor::{ClipError, ConfigError, MemoryError, ShapeError, TensorError, readable};
 
-/// Any error of the Backrule crates, for a `main` or a function that uses several of them. `?` makes one of each.
+/// Any error of the Backrule crates, for a `main` or a function that uses several of them. `?` makes one of
+/// each.
 ///
 /// `{:?}`, which is what a `main` prints, is the message with its causes; `{:#?}` shows the fields.
 ///

@@ -44,8 +44,8 @@ impl<T: Scalar> fmt::Debug for Loaded<T> {
     }
 }
 
-/// The network of a checkpoint that was saved with its architecture: built, and with its values. The program knows nothing of
-/// it.
+/// The network of a checkpoint that was saved with its architecture: built, and with its values. The program
+/// knows nothing of it.
 ///
 /// ```
 /// use backrule::prelude::*;
@@ -66,11 +66,12 @@ impl<T: Scalar> fmt::Debug for Loaded<T> {
 /// # Ok::<(), Error>(())
 /// ```
 ///
-/// A file can't claim more memory than its values take, and it chooses among the built-in layers alone. For layers of your
-/// own there is [`load_with`].
+/// A file can't claim more memory than its values take, and it chooses among the built-in layers alone. For
+/// layers of your own there is [`load_with`].
 ///
 /// # Errors
-/// When the file can't be read, holds no architecture, or one that doesn't fit its values or another precision's.
+/// When the file can't be read, holds no architecture, or one that doesn't fit its values or another
+/// precision's.
 pub fn load<T: Scalar>(path: impl AsRef<Path>) -> Result<Loaded<T>, Error> {
     load_with(path, &Registry::new())
 }

@@ -16,8 +16,8 @@ impl Checkpoint {
     /// same paths, shapes and element types have to be on both sides. [`restoring`](Self::restoring) asks for
     /// less.
     ///
-    /// Files of others have more element types than tensors have. A shorter float becomes the same number, and
-    /// so does a whole number; one that the network's type doesn't have is an error.
+    /// Files of others have more element types than tensors have. A shorter float becomes the same number,
+    /// and so does a whole number; one that the network's type doesn't have is an error.
     ///
     /// ```
     /// # use backrule_io::Checkpoint;
@@ -196,8 +196,8 @@ impl<'c> Restoring<'c> {
     }
 
     /// Single precision goes into a network of double precision, exactly, and double precision into one of
-    /// single precision: each number is rounded to the nearest. A finite one that would become infinite is the
-    /// error [`NotHeld`](RestoreError::NotHeld).
+    /// single precision: each number is rounded to the nearest. A finite one that would become infinite is
+    /// the error [`NotHeld`](RestoreError::NotHeld).
     ///
     /// ```
     /// # use backrule_io::Checkpoint;
@@ -514,8 +514,8 @@ pub enum RestoreError {
         /// What was given to [`only`](Restoring::only).
         prefix: String,
     },
-    /// A number of the checkpoint is none of the network's element type: a whole number that would be rounded,
-    /// or a finite one that would become infinite.
+    /// A number of the checkpoint is none of the network's element type: a whole number that would be
+    /// rounded, or a finite one that would become infinite.
     #[error(
         "nothing restored: {} has {value} ({dtype}) at element {at}, which {target} can't hold", Name(*group, path)
     )]

@@ -50,9 +50,9 @@ use crate::snapshot::{SaveError, Snapshot};
 /// The new file is on the disk, and its name is, before an old one is removed. A process that is killed in
 /// between leaves files too many, finished or not, which the next [`save`](Self::save) removes.
 ///
-/// A name proves nothing, so what somebody else puts into the folder neither stops a rotation nor costs it the
-/// best checkpoint: a file counts as the best one only if it is a checkpoint and its metric is finite. A whole
-/// checkpoint under a name with a finite metric can't be told from one that was saved.
+/// A name proves nothing, so what somebody else puts into the folder neither stops a rotation nor costs it
+/// the best checkpoint: a file counts as the best one only if it is a checkpoint and its metric is finite. A
+/// whole checkpoint under a name with a finite metric can't be told from one that was saved.
 #[derive(Clone, Debug)]
 pub struct Rotation {
     folder: PathBuf,
@@ -128,16 +128,16 @@ impl Rotation {
         self
     }
 
-    /// Keeps also the one with the best metric; of equal ones the first. NaN and infinities are never the best,
-    /// and a file that is no whole checkpoint isn't either. One that can't be read at the moment is kept, as it
-    /// might be.
+    /// Keeps also the one with the best metric; of equal ones the first. NaN and infinities are never the
+    /// best, and a file that is no whole checkpoint isn't either. One that can't be read at the moment is
+    /// kept, as it might be.
     pub fn keep_best(mut self, best: Best) -> Self {
         self.best = Some(best);
         self
     }
 
-    /// Saves a checkpoint, and then removes what needn't be kept any longer. What killed processes have left of
-    /// unfinished files of this rotation is removed first.
+    /// Saves a checkpoint, and then removes what needn't be kept any longer. What killed processes have left
+    /// of unfinished files of this rotation is removed first.
     ///
     /// The metric may be `None`. If the largest number of all is taken, the files that are there are numbered
     /// anew from 0, in their order.
@@ -185,8 +185,8 @@ impl Rotation {
         Ok(Rotated { file: RotationFile { path, number, metric }, durability, removed, not_removed })
     }
 
-    /// The first number after all that are there, and its path; `None` when there is no such number. A folder or
-    /// a link may have that name: saving would fail, or follow it.
+    /// The first number after all that are there, and its path; `None` when there is no such number. A folder
+    /// or a link may have that name: saving would fail, or follow it.
     fn free(&self, metric: Option<f64>) -> Result<Option<(u64, PathBuf)>, RotationError> {
         let mut number = self.files()?.first().map_or(0, |newest| newest.number);
         while let Some(next) = number.checked_add(1) {
@@ -267,8 +267,8 @@ impl Rotation {
 
     /// The newest checkpoint that can be loaded; `None` if there are no files yet.
     ///
-    /// It is [loaded](Checkpoint::load) into memory. For a network that doesn't fit there twice, give the first of the
-    /// [`files`](Self::files) to [`Checkpoint::open`].
+    /// It is [loaded](Checkpoint::load) into memory. For a network that doesn't fit there twice, give the
+    /// first of the [`files`](Self::files) to [`Checkpoint::open`].
     ///
     /// # Errors
     /// When the folder can't be read, or there are files and none of them can be loaded.
@@ -320,8 +320,8 @@ fn is_damage(problem: &LoadProblem) -> bool {
     )
 }
 
-/// Whether the name that an unfinished file was to get is one of the rotation's. Of a long one, only the first
-/// [`MAX_STEM`] bytes are known.
+/// Whether the name that an unfinished file was to get is one of the rotation's. Of a long one, only the
+/// first [`MAX_STEM`] bytes are known.
 fn is_ours(name: &str, stem: &str) -> bool {
     let cut = || {
         let first = format!("{name}-");

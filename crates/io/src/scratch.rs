@@ -1,5 +1,5 @@
-//! A directory for a test's files. The workspace's test kit has one too, but isn't published, and the tests of this
-//! library are.
+//! A directory for a test's files. The workspace's test kit has one too, but isn't published, and the tests
+//! of this library are.
 
 use std::path::PathBuf;
 use std::{env, fs, process};

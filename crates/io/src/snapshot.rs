@@ -172,19 +172,19 @@ impl<'a, T: Scalar> Snapshot<'a, T> {
     /// Writes the file. At any time, even if the power fails, the old file or the new one is there, whole.
     ///
     /// The bytes go to a file beside it (`.NAME.PID.TIME.KERNEL.tmp`), which is synced and renamed. Then the
-    /// folder is synced; where folders can't be, the save succeeds without, and [`Durability::in_folder`] tells
-    /// beforehand. What a killed process has left beside it is removed by the next save. Several processes may
-    /// save to one path: the last one to finish wins.
+    /// folder is synced; where folders can't be, the save succeeds without, and [`Durability::in_folder`]
+    /// tells beforehand. What a killed process has left beside it is removed by the next save. Several
+    /// processes may save to one path: the last one to finish wins.
     ///
     /// A symbolic link is followed: the file that it leads to is replaced, or created. In a folder that
-    /// everybody can write to, a link of another user is an error. A file that is replaced hands on its mode, its
-    /// extended attributes and, where the system allows it, its owner, group and access control list. Hard links
-    /// to it keep the old contents. A read-only file is not replaced, and neither is one of another user in a
-    /// sticky folder of everybody.
+    /// everybody can write to, a link of another user is an error. A file that is replaced hands on its mode,
+    /// its extended attributes and, where the system allows it, its owner, group and access control list.
+    /// Hard links to it keep the old contents. A read-only file is not replaced, and neither is one of
+    /// another user in a sticky folder of everybody.
     ///
     /// # Errors
-    /// [`FileError::DurabilityUncertain`] when the new file is in place but syncing its folder failed. With any
-    /// other error, a file that was there is unchanged.
+    /// [`FileError::DurabilityUncertain`] when the new file is in place but syncing its folder failed. With
+    /// any other error, a file that was there is unchanged.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), SaveError> {
         self.save_to(path.as_ref()).map(drop)
     }

@@ -12,7 +12,8 @@ use crate::listed::{Listed, Sample, Wanted};
 use crate::pointwise::{PointwiseLoss, pointwise};
 use crate::reduction::Reduction;
 
-/// Mean squared error: L = Σᵢ (pᵢ − tᵢ)² / N over all N elements of a prediction p and a target t of the same shape.
+/// Mean squared error: L = Σᵢ (pᵢ − tᵢ)² / N over all N elements of a prediction p and a target t of the same
+/// shape.
 ///
 /// | reduction | L | ∂L/∂pᵢ |
 /// |---|---|---|

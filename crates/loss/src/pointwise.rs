@@ -50,9 +50,9 @@ use crate::reduction::Reduction;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// Both functions should be `#[inline(always)]`: the loop over them is compiled for several instruction sets. They see all
-/// numbers, NaN and ∞ included, and should pass NaN on. The terms are added in double precision and in a fixed order, so
-/// the bits are the same always.
+/// Both functions should be `#[inline(always)]`: the loop over them is compiled for several instruction sets.
+/// They see all numbers, NaN and ∞ included, and should pass NaN on. The terms are added in double precision
+/// and in a fixed order, so the bits are the same always.
 pub trait PointwiseLoss {
     /// The loss's name in errors, such as `mean squared error`.
     const NAME: &'static str;
@@ -80,8 +80,8 @@ pub trait PointwiseLoss {
     /// L, and ∂L/∂prediction in `dy`, which takes the prediction's shape and is overwritten.
     ///
     /// # Errors
-    /// When the shapes differ or are empty, the [reduction](Reduction::Over) has an impossible divisor, or there is no
-    /// memory for `dy`, which is unchanged then.
+    /// When the shapes differ or are empty, the [reduction](Reduction::Over) has an impossible divisor, or
+    /// there is no memory for `dy`, which is unchanged then.
     fn value_and_grad<T: Scalar>(
         &self,
         prediction: &Tensor<T>,
@@ -128,8 +128,8 @@ macro_rules! pointwise {
             /// L, and ∂L/∂prediction in `dy`, which takes the prediction's shape and is overwritten.
             ///
             /// # Errors
-            /// When the shapes differ or are empty, the [reduction](crate::Reduction::Over) has an impossible divisor, or
-            /// there is no memory for `dy`, which is unchanged then.
+            /// When the shapes differ or are empty, the [reduction](crate::Reduction::Over) has an impossible
+            /// divisor, or there is no memory for `dy`, which is unchanged then.
             pub fn value_and_grad<T: ::backrule_tensor::Scalar>(
                 &self,
                 prediction: &::backrule_tensor::Tensor<T>,
@@ -153,7 +153,8 @@ fn divisor<L: PointwiseLoss + ?Sized, T: Scalar>(
     if target.shape() != shape {
         return Err(ShapeError::new(operation, shape, target.shape()).into());
     }
-    // Without elements there is no mean. The other two add up over parts of a batch, one of which may have none.
+    // Without elements there is no mean. The other two add up over parts of a batch, one of which may have
+    // none.
     if shape.elements() == 0 && loss.reduction() == Reduction::Mean {
         return Err(LossError::Empty { operation, shape });
     }

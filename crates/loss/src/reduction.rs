@@ -6,12 +6,13 @@ use crate::error::LossError;
 
 /// How the losses of a batch become one number L: the sum of all losses l, divided by something.
 ///
-/// The mean is the default. Its gradient doesn't grow with the batch, so one learning rate fits any batch size.
+/// The mean is the default. Its gradient doesn't grow with the batch, so one learning rate fits any batch
+/// size.
 ///
 /// # Parts of a batch
-/// The mean over a batch is not the sum of the means over its parts. A batch that arrives in parts (micro-batches whose
-/// gradients accumulate, several processes) is divided by the number of the whole batch: [`Over`](Self::Over). Then values
-/// and gradients of the parts just add up.
+/// The mean over a batch is not the sum of the means over its parts. A batch that arrives in parts
+/// (micro-batches whose gradients accumulate, several processes) is divided by the number of the whole batch:
+/// [`Over`](Self::Over). Then values and gradients of the parts just add up.
 ///
 /// ```
 /// use backrule_loss::tensor::Tensor;
@@ -33,7 +34,8 @@ use crate::error::LossError;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// In a cross-entropy on classes, the number is the total weight of the labels that aren't ignored in the whole batch.
+/// In a cross-entropy on classes, the number is the total weight of the labels that aren't ignored in the
+/// whole batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub enum Reduction {
@@ -42,8 +44,9 @@ pub enum Reduction {
     Mean,
     /// L = Σ l
     Sum,
-    /// L = Σ l / n for this n, with the bits of [`Mean`](Self::Mean) if that has the same n. Each evaluation refuses an n
-    /// that is not positive and finite, or so small that 1/n is not finite in the tensor's precision.
+    /// L = Σ l / n for this n, with the bits of [`Mean`](Self::Mean) if that has the same n. Each evaluation
+    /// refuses an n that is not positive and finite, or so small that 1/n is not finite in the tensor's
+    /// precision.
     Over(f64),
 }
 

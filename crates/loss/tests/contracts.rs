@@ -202,8 +202,8 @@ fn single_precision_is_double_precision_rounded() {
             let (mut dy, mut exact_dy) = (Tensor::default(), Tensor::default());
             let value = loss.evaluate(&case.sample, Some(&mut dy)).unwrap();
             let exact_value = exact_loss.evaluate(&exact.sample, Some(&mut exact_dy)).unwrap();
-            // Inputs of up to 2 and targets are rounded by 2⁻²⁴ of themselves, and a few operations add as much again;
-            // a sum over 24 elements can have 24 times that.
+            // Inputs of up to 2 and targets are rounded by 2⁻²⁴ of themselves, and a few operations add as
+            // much again; a sum over 24 elements can have 24 times that.
             backrule_testkit::assert_near(&name, value.into(), exact_value, 2e-6);
             backrule_testkit::assert_close(&name, &dy, &exact_dy.cast().unwrap(), 2e-6);
         }

@@ -15,9 +15,9 @@ struct Tolerance {
 
 const F64: Tolerance = Tolerance { value: 1e-12, gradient: 1e-10 };
 
-/// Logits of up to 100 are rounded by 2⁻²⁴ of themselves, 6e-6 at most. The slopes of a row's loss sum to at most 2, which
-/// makes 1.2e-5 of that; a probability changes by at most a quarter of it. What follows is computed in double precision.
-/// A squared error is smaller in all of this.
+/// Logits of up to 100 are rounded by 2⁻²⁴ of themselves, 6e-6 at most. The slopes of a row's loss sum to at
+/// most 2, which makes 1.2e-5 of that; a probability changes by at most a quarter of it. What follows is
+/// computed in double precision. A squared error is smaller in all of this.
 const F32: Tolerance = Tolerance { value: 1.3e-5, gradient: 4e-6 };
 
 /// The case as a sample.

@@ -1,4 +1,5 @@
-//! A network's structure as data. It knows no layer: the catalogue builds layers of it, and describes layers in it.
+//! A network's structure as data. It knows no layer: the catalogue builds layers of it, and describes layers
+//! in it.
 
 use std::fmt;
 
@@ -6,8 +7,9 @@ use backrule_tensor::{ConfigError, MemoryError, Options, Path, Place, ShapeError
 
 /// The structure of a network as plain data: which layers, with which settings, in which containers.
 ///
-/// [`Architecture::of`] describes a network, [`build`](Self::build) builds it again. There are no types and no code in it,
-/// only names of layers with their settings, and all that it claims is checked before memory is taken for it.
+/// [`Architecture::of`] describes a network, [`build`](Self::build) builds it again. There are no types and
+/// no code in it, only names of layers with their settings, and all that it claims is checked before memory
+/// is taken for it.
 ///
 /// ```
 /// use backrule_nn::tensor::random;
@@ -36,7 +38,8 @@ use backrule_tensor::{ConfigError, MemoryError, Options, Path, Place, ShapeError
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(transparent))]
 pub struct Architecture {
-    /// Each container before what is in it. A list, because a file with a tree could be nested until the stack ends.
+    /// Each container before what is in it. A list, because a file with a tree could be nested until the
+    /// stack ends.
     layers: Vec<LayerSpec>,
 }
 
@@ -45,7 +48,8 @@ pub struct Architecture {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct LayerSpec {
-    /// Its name in the container that it is in; empty for the outermost layer and where a container has one child alone.
+    /// Its name in the container that it is in; empty for the outermost layer and where a container has one
+    /// child alone.
     #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "String::is_empty"))]
     pub name: String,
     /// What it is: `Linear`, or `crate/Name` for a layer of somebody's own.
@@ -186,7 +190,8 @@ impl TryFrom<Vec<LayerSpec>> for Architecture {
         if layers.len() > Self::MAX_LAYERS {
             return Err(too_many(layers.len()));
         }
-        // Where layers are still to come: how many, in how many containers they are, and the bytes of their path so far.
+        // Where layers are still to come: how many, in how many containers they are, and the bytes of their
+        // path so far.
         let mut open = vec![(1, 0, 0)];
         for (i, LayerSpec { name, kind, children, .. }) in layers.iter().enumerate() {
             let Some((left, depth, before)) = open.pop() else {

@@ -1,4 +1,5 @@
-//! What a built-in layer adds to its rule: its name in files, how it is built of settings, and samples for tests.
+//! What a built-in layer adds to its rule: its name in files, how it is built of settings, and samples for
+//! tests.
 
 use std::any::TypeId;
 
@@ -13,19 +14,20 @@ pub trait Builtin<T: Scalar>: Layer<T> + Sized {
     /// Its name in files.
     const KIND: &'static str;
 
-    /// A layer of the settings that [`Layer::options`] gives, with tensors of 0. What is left in `from` is refused
-    /// afterwards, so nothing has to be checked twice.
+    /// A layer of the settings that [`Layer::options`] gives, with tensors of 0. What is left in `from` is
+    /// refused afterwards, so nothing has to be checked twice.
     ///
     /// # Errors
     /// When a setting is missing or impossible, or there is no memory.
     fn build(from: &mut Build<T>) -> Result<Self, ArchitectureError>;
 
-    /// Instances with inputs. Every option has at least two values among them, and sizes include 1, a prime, one above a
-    /// register tile, and one for benchmarks.
+    /// Instances with inputs. Every option has at least two values among them, and sizes include 1, a prime,
+    /// one above a register tile, and one for benchmarks.
     #[cfg(feature = "testing")]
     fn samples() -> Vec<Sample<T>>;
 
-    /// The layer that a case of the oracle describes, if it is one of this layer's and has no setting that it lacks.
+    /// The layer that a case of the oracle describes, if it is one of this layer's and has no setting that it
+    /// lacks.
     #[cfg(feature = "testing")]
     fn oracle(case: &mut Case<'_, T>) -> Option<Oracle<T>> {
         let _ = case;
@@ -33,7 +35,8 @@ pub trait Builtin<T: Scalar>: Layer<T> + Sized {
     }
 }
 
-/// A layer that `assemble` makes of these tensors, which it asks for by name and shape: neither fewer nor more.
+/// A layer that `assemble` makes of these tensors, which it asks for by name and shape: neither fewer nor
+/// more.
 ///
 /// # Errors
 /// When a shape or the number of tensors is another one, and those of `assemble`.
@@ -106,8 +109,8 @@ impl<T: Scalar> Build<T> {
         self.options.size(name)
     }
 
-    /// Takes the size of an axis out of the settings: at least 1. With sizes of at least 1, no axis is longer than the number
-    /// of values that a layer has.
+    /// Takes the size of an axis out of the settings: at least 1. With sizes of at least 1, no axis is longer
+    /// than the number of values that a layer has.
     ///
     /// # Errors
     /// When there is none of this name, or it is 0.
@@ -194,7 +197,8 @@ impl<T: Scalar> Build<T> {
         self.children.len()
     }
 
-    /// A tensor of zeros, if the values of the whole network suffice for it: a file can't claim more than it holds.
+    /// A tensor of zeros, if the values of the whole network suffice for it: a file can't claim more than it
+    /// holds.
     ///
     /// # Errors
     /// When they don't, or there is no memory.
@@ -275,7 +279,8 @@ mod testing {
     /// A layer with inputs, for the tests and benchmarks that iterate over the catalogue.
     #[derive(Clone)]
     pub struct Sample<T: Scalar> {
-        /// What tells it from the other samples of its kind; part of a benchmark's name for one of benchmark size.
+        /// What tells it from the other samples of its kind; part of a benchmark's name for one of benchmark
+        /// size.
         pub name: &'static str,
         /// The layer.
         pub layer: Box<dyn Layer<T>>,
@@ -309,8 +314,8 @@ mod testing {
             }
         }
 
-        /// A layer that takes any shape, at several: one number, one sample, a prime, more than a register tile, three
-        /// axes, and one for benchmarks.
+        /// A layer that takes any shape, at several: one number, one sample, a prime, more than a register
+        /// tile, three axes, and one for benchmarks.
         pub fn of_any_shape(layer: impl Layer<T> + Clone) -> [Self; 6] {
             let shapes: [(&str, &[usize]); 6] = [
                 ("one", &[1, 1]),

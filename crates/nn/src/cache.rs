@@ -4,8 +4,9 @@ use backrule_tensor::{Scalar, Tensor};
 
 /// A layer's notes between forward and backward: what its rule needs and neither x nor y has.
 ///
-/// It belongs to the caller's [`Tape`](crate::Tape), not to the layer, and keeps its memory from step to step.
-/// `forward` must set whatever `backward` reads: after another forward pass the old contents are still there.
+/// It belongs to the caller's [`Tape`](crate::Tape), not to the layer, and keeps its memory from step to
+/// step. `forward` must set whatever `backward` reads: after another forward pass the old contents are still
+/// there.
 #[derive(Clone, Debug)]
 pub struct Cache<T: Scalar = f32> {
     tensors: Vec<Tensor<T>>,
@@ -57,7 +58,8 @@ impl<T: Scalar> Cache<T> {
         }
     }
 
-    /// A container's own `tensors` and the caches of its `children`, where their numbers are known at run time only.
+    /// A container's own `tensors` and the caches of its `children`, where their numbers are known at run
+    /// time only.
     pub fn split(&mut self, tensors: usize, children: usize) -> (&mut [Tensor<T>], &mut [Self]) {
         grow(&mut self.tensors, tensors);
         grow(&mut self.children, children);

@@ -1,4 +1,5 @@
-//! Layers from data and data from layers. It stands above the layers: neither the trait nor a layer knows of it.
+//! Layers from data and data from layers. It stands above the layers: neither the trait nor a layer knows of
+//! it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,7 +12,8 @@ use crate::layer::Layer;
 use crate::layer::sealed::Sealed;
 use crate::layers::table;
 
-/// Layers of your own, by their names in files. A file chooses among these and the built-in ones, and among no others.
+/// Layers of your own, by their names in files. A file chooses among these and the built-in ones, and among
+/// no others.
 ///
 /// ```
 /// use backrule_nn::tensor::{NamedTensors, Scalar};
@@ -51,9 +53,9 @@ impl<T: Scalar> Registry<T> {
         Self { kinds: BTreeMap::new() }
     }
 
-    /// Adds a layer: its [`custom_kind`](Layer::custom_kind), and a function that builds it of its settings. The function
-    /// captures nothing, reads every setting that [`Layer::options`] gives, and takes its tensors from
-    /// [`Build::zeros`].
+    /// Adds a layer: its [`custom_kind`](Layer::custom_kind), and a function that builds it of its settings.
+    /// The function captures nothing, reads every setting that [`Layer::options`] gives, and takes its
+    /// tensors from [`Build::zeros`].
     #[must_use]
     pub fn with(mut self, kind: &'static str, build: Constructor<T>) -> Self {
         self.kinds.insert(kind, build);
@@ -77,17 +79,17 @@ impl Architecture {
     /// The architecture of `net`.
     ///
     /// # Errors
-    /// When a layer is neither built in nor has a [`custom_kind`](Layer::custom_kind) of the form `crate/Name`, or the
-    /// network has more layers than [`MAX_LAYERS`](Self::MAX_LAYERS).
+    /// When a layer is neither built in nor has a [`custom_kind`](Layer::custom_kind) of the form
+    /// `crate/Name`, or the network has more layers than [`MAX_LAYERS`](Self::MAX_LAYERS).
     pub fn of<T: Scalar>(net: &dyn Layer<T>) -> Result<Self, ArchitectureError> {
         let mut layers = Vec::new();
         describe_into(net, "", 0, &table::<T>(), &mut layers)?;
         layers.try_into()
     }
 
-    /// A network of the built-in layers with all parameters 0, if it has `most` at most. Where it comes from a file, that
-    /// is the number of values which the file holds for it: then no claim takes more memory than they do, beside some hundred
-    /// bytes for each layer and each node of a graph.
+    /// A network of the built-in layers with all parameters 0, if it has `most` at most. Where it comes from
+    /// a file, that is the number of values which the file holds for it: then no claim takes more memory than
+    /// they do, beside some hundred bytes for each layer and each node of a graph.
     ///
     /// # Errors
     /// When there are more, or a layer has settings or a name that it can't have, or isn't built in.

@@ -272,8 +272,9 @@ fn run<T: Scalar>(
     parts.iter().try_for_each(|part| part.result.clone())
 }
 
-/// Adds the parts' gradients to those of the batch, as a tree over the parts: ((p₀ + p₁) + (p₂ + p₃)) + …. The tree depends on
-/// the number of parts alone, so it doesn't matter who was ready first, and a node of it can run in another process.
+/// Adds the parts' gradients to those of the batch, as a tree over the parts: ((p₀ + p₁) + (p₂ + p₃)) + ….
+/// The tree depends on the number of parts alone, so it doesn't matter who was ready first, and a node of it
+/// can run in another process.
 fn add<T: Scalar>(
     parts: &[Part<T>],
     net: &dyn Layer<T>,
@@ -306,7 +307,8 @@ fn add<T: Scalar>(
         };
         let Ok(()) = match role {
             Role::Parameter | Role::Constant => grad.accumulate(sum),
-            // As many as in a pass over the whole batch. Of several processes, the one with the first part counts them.
+            // As many as in a pass over the whole batch. Of several processes, the one with the first part
+            // counts them.
             Role::Buffer => {
                 let counts = parts.iter().filter_map(|part| part.grads.get(k)).map(Grad::count);
                 let count = if split.here.start == 0 { counts.max().unwrap_or(0) } else { 0 };
@@ -328,8 +330,8 @@ struct Tree<'a, T: Scalar> {
 }
 
 impl<T: Scalar> Tree<'_, T> {
-    /// The sum over the parts `first..first + size`, a power of two, and whether there is one: a part without samples, or
-    /// whose rule has added nothing, is absent, and no 0 is added for it.
+    /// The sum over the parts `first..first + size`, a power of two, and whether there is one: a part without
+    /// samples, or whose rule has added nothing, is absent, and no 0 is added for it.
     fn sum(&self, first: usize, size: usize, sum: &mut [T]) -> bool {
         let Some(part) = self.parts.get(first) else { return false };
         if size == 1 {

@@ -5,7 +5,8 @@ use std::ops::RangeInclusive;
 
 use backrule_tensor::{MemoryError, Place, ShapeError, TensorError, readable};
 
-/// Why a layer refused: it names the operation, the layer's place in the network, what it expected and what it got.
+/// Why a layer refused: it names the operation, the layer's place in the network, what it expected and what
+/// it got.
 #[derive(Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LayerError {
@@ -15,7 +16,8 @@ pub enum LayerError {
     /// There is no memory for what the layer computes.
     #[error(transparent)]
     Memory(#[from] MemoryError),
-    /// A tensor has the right shape, but a value that the layer can't take: an embedding's index out of range, say.
+    /// A tensor has the right shape, but a value that the layer can't take: an embedding's index out of
+    /// range, say.
     #[error("{}{operation}: expected {expected}, got {got}", place.prefix())]
     Value {
         /// The operation that refused, such as `embedding forward`.

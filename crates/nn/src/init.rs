@@ -94,7 +94,8 @@ mod tests {
 
     use super::*;
 
-    /// Mean, standard deviation and largest absolute value of 120,000 weights of a layer with 300 inputs and 400 outputs.
+    /// Mean, standard deviation and largest absolute value of 120,000 weights of a layer with 300 inputs and
+    /// 400 outputs.
     fn statistics(init: Init) -> [f64; 3] {
         let w: Tensor<f64> = init.tensor([400, 300], 300, 400, &mut random::rng(1)).unwrap();
         let n = w.len() as f64;

@@ -14,7 +14,8 @@ pub const MAX_INPUTS: usize = 16;
 /// The most outputs that a layer can have.
 pub const MAX_OUTPUTS: usize = 16;
 
-/// What only this crate can name: a method that takes a [`Sealed`] can be neither overridden nor called from outside.
+/// What only this crate can name: a method that takes a [`Sealed`] can be neither overridden nor called from
+/// outside.
 pub(crate) mod sealed {
     use backrule_tensor::{Grad, Scalar, Shape, Tensor};
 
@@ -45,8 +46,8 @@ pub(crate) mod sealed {
     #[derive(Clone, Copy, Debug)]
     pub struct Sealed;
 
-    /// An element-wise layer as the end of the layer in front: f in place, and a derivative that sees y alone. There is no x
-    /// here, because the output of the layer in front never exists by itself.
+    /// An element-wise layer as the end of the layer in front: f in place, and a derivative that sees y
+    /// alone. There is no x here, because the output of the layer in front never exists by itself.
     pub trait Epilogue<T: Scalar>: Sync {
         /// y ← f(y)
         fn apply(&self, y: &mut [T]);
@@ -54,8 +55,8 @@ pub(crate) mod sealed {
         fn back(&self, y: &Tensor<T>, dy: &Tensor<T>, dx: &mut Tensor<T>) -> Result<(), LayerError>;
     }
 
-    /// A layer that can run an [`Epilogue`] on elements of y that it has just written. Its rule has no y to read, because what
-    /// stands there is the epilogue's.
+    /// A layer that can run an [`Epilogue`] on elements of y that it has just written. Its rule has no y to
+    /// read, because what stands there is the epilogue's.
     pub trait Affine<T: Scalar> {
         /// y = epilogue(f(x; θ))
         fn forward_then(
@@ -81,13 +82,15 @@ use sealed::{Affine, Epilogue, Sealed, Walk};
 
 /// A formula y = f(x; θ) and its derivative.
 ///
-/// A layer holds its parameters and nothing else: what the derivative needs of the forward pass comes back to it in
-/// [`At`]. So a layer can be shared between threads, and one network can be in use with any number of tapes.
+/// A layer holds its parameters and nothing else: what the derivative needs of the forward pass comes back to
+/// it in [`At`]. So a layer can be shared between threads, and one network can be in use with any number of
+/// tapes.
 ///
-/// To write your own, name its parameters ([`named_tensors!`](backrule_tensor::named_tensors), or an empty `impl
-/// NamedTensors` if it has none), derive `Clone`, implement `forward` and `backward`, and let
-/// [`gradcheck`](crate::gradcheck()) compare the two. A layer that gives another shape than it takes implements
-/// `output_shape`, too. An element-wise layer implements [`Pointwise`](crate::Pointwise) instead, which is shorter.
+/// To write your own, name its parameters ([`named_tensors!`](backrule_tensor::named_tensors), or an empty
+/// `impl NamedTensors` if it has none), derive `Clone`, implement `forward` and `backward`, and let
+/// [`gradcheck`](crate::gradcheck()) compare the two. A layer that gives another shape than it takes
+/// implements `output_shape`, too. An element-wise layer implements [`Pointwise`](crate::Pointwise) instead,
+/// which is shorter.
 ///
 /// ```
 /// use backrule_nn::tensor::{Grad, NamedTensors, Scalar, Tensor};
@@ -137,11 +140,11 @@ use sealed::{Affine, Epilogue, Sealed, Walk};
 ///
 /// A layer with **several inputs or outputs** (states, lengths, a memory to attend to) says how many in
 /// [`inputs`](Self::inputs) and [`outputs`](Self::outputs), and implements the functions in `_many`;
-/// [`through_many!`](crate::through_many) gives it the two others. It runs in a [`Graph`](crate::Graph), or by
-/// [`Tape::forward_many`](crate::Tape::forward_many).
+/// [`through_many!`](crate::through_many) gives it the two others. It runs in a [`Graph`](crate::Graph), or
+/// by [`Tape::forward_many`](crate::Tape::forward_many).
 pub trait Layer<T: Scalar>: NamedTensors<T> + BoxedClone<T> + Send + Sync + 'static {
-    /// y = f(x; θ): gives `y` its shape and overwrites it, and notes in `cache` what the derivative needs and neither x
-    /// nor y has. Allocates nothing when the buffers have been as large before.
+    /// y = f(x; θ): gives `y` its shape and overwrites it, and notes in `cache` what the derivative needs and
+    /// neither x nor y has. Allocates nothing when the buffers have been as large before.
     ///
     /// # Errors
     /// When the layer doesn't take such an x.
@@ -153,8 +156,8 @@ pub trait Layer<T: Scalar>: NamedTensors<T> + BoxedClone<T> + Send + Sync + 'sta
         mode: Mode,
     ) -> Result<(), LayerError>;
 
-    /// Given dy = ∂l/∂y: overwrites `dx` with ∂l/∂x when that is wanted, and **adds** ∂l/∂θ to `grads`, one per tensor in
-    /// visit order, by [`Grad::accumulate`] or [`Grad::add_to`].
+    /// Given dy = ∂l/∂y: overwrites `dx` with ∂l/∂x when that is wanted, and **adds** ∂l/∂θ to `grads`, one
+    /// per tensor in visit order, by [`Grad::accumulate`] or [`Grad::add_to`].
     ///
     /// The entry of a [`Role::Buffer`] gets the increment of that buffer instead, by [`Grad::increment`].
     ///
@@ -189,8 +192,8 @@ pub trait Layer<T: Scalar>: NamedTensors<T> + BoxedClone<T> + Send + Sync + 'sta
     /// The name of a layer of your own in files, `"crate/Name"`. Whoever loads such a file hands a
     /// [`Registry`](crate::Registry) that knows the name.
     ///
-    /// Without one, a network with this layer has no [`Architecture`](crate::Architecture), and a program that restores it
-    /// builds it first.
+    /// Without one, a network with this layer has no [`Architecture`](crate::Architecture), and a program
+    /// that restores it builds it first.
     fn custom_kind(&self) -> Option<&'static str> {
         None
     }
@@ -233,8 +236,8 @@ pub trait Layer<T: Scalar>: NamedTensors<T> + BoxedClone<T> + Send + Sync + 'sta
         self.forward(x, y, cache, mode)
     }
 
-    /// As [`backward`](Self::backward). `dy[i]` is `None` where nobody has used output i, `dx[i]` where nobody wants it. An
-    /// input without a derivative, such as a list of lengths, gets zeros if it is wanted.
+    /// As [`backward`](Self::backward). `dy[i]` is `None` where nobody has used output i, `dx[i]` where
+    /// nobody wants it. An input without a derivative, such as a list of lengths, gets zeros if it is wanted.
     ///
     /// # Errors
     /// As [`backward`](Self::backward).
@@ -259,14 +262,15 @@ pub trait Layer<T: Scalar>: NamedTensors<T> + BoxedClone<T> + Send + Sync + 'sta
         }
     }
 
-    /// Whether `forward` and `backward` are those of [`through_many!`](crate::through_many): then the functions in `_many`
-    /// can't be the defaults, which would call them.
+    /// Whether `forward` and `backward` are those of [`through_many!`](crate::through_many): then the
+    /// functions in `_many` can't be the defaults, which would call them.
     #[doc(hidden)]
     fn is_through_many(&self) -> bool {
         false
     }
 
-    /// The type of the layer: what names a built-in one in files. Somebody's own layer of the same name is another type.
+    /// The type of the layer: what names a built-in one in files. Somebody's own layer of the same name is
+    /// another type.
     #[doc(hidden)]
     fn of_type(&self, _: Sealed) -> TypeId {
         TypeId::of::<Self>()
@@ -300,7 +304,8 @@ pub trait Layer<T: Scalar>: NamedTensors<T> + BoxedClone<T> + Send + Sync + 'sta
         false
     }
 
-    /// This layer as the end of the one in front. Element-wise layers whose derivative needs y alone have one.
+    /// This layer as the end of the one in front. Element-wise layers whose derivative needs y alone have
+    /// one.
     #[doc(hidden)]
     fn epilogue(&self, _: Sealed) -> Option<&dyn Epilogue<T>> {
         None
@@ -313,8 +318,8 @@ pub trait Layer<T: Scalar>: NamedTensors<T> + BoxedClone<T> + Send + Sync + 'sta
     }
 }
 
-/// [`Layer::forward`] and [`Layer::backward`] of a layer with several inputs or outputs, for its `impl Layer<T>`: by its
-/// functions in `_many`, which may refuse a single input.
+/// [`Layer::forward`] and [`Layer::backward`] of a layer with several inputs or outputs, for its `impl
+/// Layer<T>`: by its functions in `_many`, which may refuse a single input.
 #[macro_export]
 macro_rules! through_many {
     ($T:ty) => {
@@ -373,7 +378,8 @@ pub(crate) fn check_dx<T: Scalar>(x: &Tensor<T>, dx: Option<&mut Tensor<T>>) -> 
     }
 }
 
-/// Fills what a layer has to overwrite with NaN, in debug builds: the numbers of another layer would pass for its own.
+/// Fills what a layer has to overwrite with NaN, in debug builds: the numbers of another layer would pass for
+/// its own.
 pub(crate) fn poison<T: Scalar>(dx: Option<&mut Tensor<T>>) {
     if cfg!(debug_assertions)
         && let Some(dx) = dx
@@ -382,8 +388,8 @@ pub(crate) fn poison<T: Scalar>(dx: Option<&mut Tensor<T>>) {
     }
 }
 
-/// Compares the shapes that a layer has written with those that it says it writes, in debug builds. Containers compare those of
-/// their children.
+/// Compares the shapes that a layer has written with those that it says it writes, in debug builds.
+/// Containers compare those of their children.
 ///
 /// # Errors
 /// When they differ.
@@ -426,7 +432,8 @@ pub struct At<'a, T: Scalar> {
     pub x: &'a Tensor<T>,
     /// Its output.
     pub y: &'a Tensor<T>,
-    /// The notes of `forward`. They can be written, too: containers keep the gradients between their children here.
+    /// The notes of `forward`. They can be written, too: containers keep the gradients between their children
+    /// here.
     pub cache: &'a mut Cache<T>,
     /// The mode of the forward pass.
     pub mode: Mode,

@@ -6,7 +6,8 @@ use backrule_tensor::random;
 /// Where a layer's randomness comes from: a small number that is handed down, never a global generator.
 ///
 /// A training step takes a key of its own, containers split it for their children, and a layer draws from
-/// [`rng`](Key::rng). The same key gives the same dropout mask, in every run and whatever else was drawn before.
+/// [`rng`](Key::rng). The same key gives the same dropout mask, in every run and whatever else was drawn
+/// before.
 ///
 /// ```
 /// use backrule_nn::Key;
@@ -47,7 +48,8 @@ const fn mix(state: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// What a forward pass is for. It is an argument, not a flag within layers: a network can train and predict at once.
+/// What a forward pass is for. It is an argument, not a flag within layers: a network can train and predict
+/// at once.
 ///
 /// ```
 /// use backrule_nn::{Key, Mode};
@@ -67,7 +69,8 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// Training of a network that draws no random numbers. A layer that does, such as dropout, asks for a key by an error.
+    /// Training of a network that draws no random numbers. A layer that does, such as dropout, asks for a key
+    /// by an error.
     pub const fn train() -> Self {
         Self::Train(None)
     }

@@ -69,7 +69,8 @@ pub fn summary_many<T: Scalar>(net: &dyn Layer<T>, inputs: &[Shape]) -> Result<S
     Ok(Summary { inputs, rows, outputs, parameters })
 }
 
-/// A row for every layer: of a container, its own before its children's. The outermost one is the table itself.
+/// A row for every layer: of a container, its own before its children's. The outermost one is the table
+/// itself.
 fn add_rows<T: Scalar>(
     layer: &dyn Layer<T>,
     path: Path<'_>,
@@ -109,8 +110,8 @@ fn add_rows<T: Scalar>(
     Ok(outputs)
 }
 
-/// Values that are trained, by the paths of their tensors. The outermost layer says what is: one that is frozen holds layers
-/// that know nothing of it.
+/// Values that are trained, by the paths of their tensors. The outermost layer says what is: one that is
+/// frozen holds layers that know nothing of it.
 fn trained<T: Scalar>(net: &dyn Layer<T>) -> Vec<(String, usize)> {
     let mut trained = Vec::new();
     net.visit(Path::ROOT, &mut |path, role, tensor| {

@@ -10,8 +10,8 @@ use crate::error::LayerError;
 use crate::layer::{At, Layer, MAX_INPUTS};
 use crate::mode::Mode;
 
-/// The memory of forward passes: outputs and notes of every layer. Make one, and reuse it for every step: after the first
-/// step of a batch shape, nothing is allocated any more.
+/// The memory of forward passes: outputs and notes of every layer. Make one, and reuse it for every step:
+/// after the first step of a batch shape, nothing is allocated any more.
 ///
 /// ```
 /// use backrule_nn::tensor::Tensor;
@@ -57,18 +57,20 @@ impl<T: Scalar> Tape<T> {
     /// # Ok::<(), backrule_nn::tensor::ConfigError>(())
     /// ```
     ///
-    /// Nothing else of a training loop changes. The parts are contiguous along the first axis of every input, of the sizes
-    /// that [`share`](backrule_tensor::share) gives; a batch with fewer samples has fewer parts, and a single input of rank
-    /// below 2 is one sample, which isn't split. When all are done, their outputs are one y again, and their gradients are
-    /// added as a tree: ((p₀ + p₁) + (p₂ + p₃)). **The number of threads changes no bit**, so a run can go on on another
-    /// machine; the number of parts does, in the last digits, and belongs to a run as the batch size does. Take as many
-    /// parts as there will be threads (see [`parallel`](backrule_tensor::parallel)).
+    /// Nothing else of a training loop changes. The parts are contiguous along the first axis of every input,
+    /// of the sizes that [`share`](backrule_tensor::share) gives; a batch with fewer samples has fewer parts,
+    /// and a single input of rank below 2 is one sample, which isn't split. When all are done, their outputs
+    /// are one y again, and their gradients are added as a tree: ((p₀ + p₁) + (p₂ + p₃)). **The number of
+    /// threads changes no bit**, so a run can go on on another machine; the number of parts does, in the last
+    /// digits, and belongs to a run as the batch size does. Take as many parts as there will be threads (see
+    /// [`parallel`](backrule_tensor::parallel)).
     ///
-    /// Each part draws its random numbers from a key of its own: dropout has other masks than in a tape without parts. A
-    /// layer that looks across the batch sees its part; a buffer gets the mean of the parts' increments, by their samples.
+    /// Each part draws its random numbers from a key of its own: dropout has other masks than in a tape
+    /// without parts. A layer that looks across the batch sees its part; a buffer gets the mean of the parts'
+    /// increments, by their samples.
     ///
-    /// It pays when a part's work takes far longer than handing it to a thread, some microseconds. It costs memory: for
-    /// each part a second set of gradients, and all parts together a copy of x, y, dy and dx.
+    /// It pays when a part's work takes far longer than handing it to a thread, some microseconds. It costs
+    /// memory: for each part a second set of gradients, and all parts together a copy of x, y, dy and dx.
     ///
     /// # Errors
     /// When `count` is 0, or above 65,536.
@@ -83,11 +85,12 @@ impl<T: Scalar> Tape<T> {
         Ok(self)
     }
 
-    /// Runs only these of the parts here, on their share of a batch of `samples`: the other parts run in other processes, and
-    /// x has the rows of these parts alone, those from the first one's [`share`](backrule_tensor::share) to the last one's.
+    /// Runs only these of the parts here, on their share of a batch of `samples`: the other parts run in
+    /// other processes, and x has the rows of these parts alone, those from the first one's
+    /// [`share`](backrule_tensor::share) to the last one's.
     ///
-    /// Keys, weights and sums are as in a tape that runs all parts. So the gradients of several processes, added as a tree
-    /// again, have the bits of one process:
+    /// Keys, weights and sums are as in a tape that runs all parts. So the gradients of several processes,
+    /// added as a tree again, have the bits of one process:
     ///
     /// ```
     /// use backrule_nn::tensor::{Tensor, random, share};
@@ -110,8 +113,8 @@ impl<T: Scalar> Tape<T> {
     /// ```
     ///
     /// # Errors
-    /// When the parts aren't a node of the tree: as many as a power of two, or up to the last one, from a multiple of that
-    /// power on.
+    /// When the parts aren't a node of the tree: as many as a power of two, or up to the last one, from a
+    /// multiple of that power on.
     pub fn only(mut self, parts: Range<usize>, samples: usize) -> Result<Self, ConfigError> {
         let within = parts.end <= self.split.count && !parts.is_empty();
         let size = if within { parts.len().next_power_of_two() } else { 1 };
@@ -128,8 +131,8 @@ impl<T: Scalar> Tape<T> {
         Ok(self)
     }
 
-    /// The samples of the whole batches from now on, for a tape that runs [`only`](Self::only) some of the parts: the last
-    /// batch of an epoch may be smaller.
+    /// The samples of the whole batches from now on, for a tape that runs [`only`](Self::only) some of the
+    /// parts: the last batch of an epoch may be smaller.
     pub fn set_samples(&mut self, samples: usize) {
         if self.split.samples.is_some() {
             self.split.samples = Some(samples);
@@ -138,12 +141,12 @@ impl<T: Scalar> Tape<T> {
 
     /// Computes y = f(x) and keeps what the derivative needs.
     ///
-    /// The [`Pass`] borrows the network, the input and the tape, so none of them can change before its derivative has been
-    /// taken.
+    /// The [`Pass`] borrows the network, the input and the tape, so none of them can change before its
+    /// derivative has been taken.
     ///
     /// # Errors
-    /// When x doesn't suit the network; the error names the layer. With [`parts`](Self::parts) it is about the first part
-    /// that has one, and a network whose y has another first axis than x is an error, too.
+    /// When x doesn't suit the network; the error names the layer. With [`parts`](Self::parts) it is about
+    /// the first part that has one, and a network whose y has another first axis than x is an error, too.
     pub fn forward<'a>(
         &'a mut self,
         net: &'a dyn Layer<T>,
@@ -280,8 +283,8 @@ impl<'a, T: Scalar> Pass<'a, T> {
     /// Given dy = ∂l/∂y, adds ∂l/∂θ to `grads` for every parameter.
     ///
     /// # Errors
-    /// When `dy` doesn't have the output's shape, there are several outputs, or `grads` belong to another network. They are
-    /// unchanged then.
+    /// When `dy` doesn't have the output's shape, there are several outputs, or `grads` belong to another
+    /// network. They are unchanged then.
     pub fn backward(self, dy: &Tensor<T>, grads: &mut Grads<T>) -> Result<(), LayerError> {
         let inputs = self.inputs;
         self.run_backward(&[Some(dy)], &mut [const { None }; MAX_INPUTS][..inputs], grads)
@@ -300,8 +303,9 @@ impl<'a, T: Scalar> Pass<'a, T> {
         self.run_backward(&[Some(dy)], &mut [Some(dx)], grads)
     }
 
-    /// Given ∂l/∂y of every output, `None` where nobody has used it, adds ∂l/∂θ to `grads`. Layers that only unused outputs
-    /// depend on are skipped: neither their parameters' gradients nor their buffers' increments change.
+    /// Given ∂l/∂y of every output, `None` where nobody has used it, adds ∂l/∂θ to `grads`. Layers that only
+    /// unused outputs depend on are skipped: neither their parameters' gradients nor their buffers'
+    /// increments change.
     ///
     /// # Errors
     /// As [`backward`](Self::backward).
@@ -310,8 +314,8 @@ impl<'a, T: Scalar> Pass<'a, T> {
         self.run_backward(dy, &mut [const { None }; MAX_INPUTS][..inputs], grads)
     }
 
-    /// As [`backward_many`](Self::backward_many), and overwrites the `dx` that are wanted with ∂l/∂x of that input. An input
-    /// without a derivative, such as a list of lengths, gives zeros.
+    /// As [`backward_many`](Self::backward_many), and overwrites the `dx` that are wanted with ∂l/∂x of that
+    /// input. An input without a derivative, such as a list of lengths, gives zeros.
     ///
     /// # Errors
     /// As [`backward`](Self::backward), and when there aren't as many `dx` as inputs.
@@ -375,7 +379,8 @@ impl<'a, T: Scalar> Pass<'a, T> {
 
 /// The network's output for `x`, the easy way: nothing is random, nothing is kept.
 ///
-/// To predict often without allocating, keep a [`Tape`] and use `tape.forward(&net, &x, Mode::Eval)?.into_output()`.
+/// To predict often without allocating, keep a [`Tape`] and use `tape.forward(&net, &x,
+/// Mode::Eval)?.into_output()`.
 ///
 /// ```
 /// use backrule_nn::tensor::Tensor;

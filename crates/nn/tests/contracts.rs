@@ -1,5 +1,5 @@
-//! The contracts that every layer keeps. They iterate over the catalogue: a layer with samples is held to all of them, and a
-//! layer without samples fails.
+//! The contracts that every layer keeps. They iterate over the catalogue: a layer with samples is held to all
+//! of them, and a layer without samples fails.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -119,8 +119,8 @@ fn the_rule_is_the_derivative() {
     });
 }
 
-/// In f32, where differences say less: no sample is wrong at any seed, and each is decided at one. A saturated function, or
-/// a rectifier near its kink, isn't.
+/// In f32, where differences say less: no sample is wrong at any seed, and each is decided at one. A
+/// saturated function, or a rectifier near its kink, isn't.
 #[test]
 fn the_rule_is_the_derivative_in_f32() {
     every::<f32>(|name, sample| {
@@ -429,8 +429,8 @@ fn flags_are_true() {
     }
 }
 
-/// Whether l = Σ dy ⊙ y jumps in slope along the line from one random x to another: a second difference over twice the step is twice as
-/// large at a kink, and four times as large where the function is smooth.
+/// Whether l = Σ dy ⊙ y jumps in slope along the line from one random x to another: a second difference over
+/// twice the step is twice as large at a kink, and four times as large where the function is smooth.
 fn jumps(sample: &Sample<f64>) -> bool {
     const POINTS: usize = 800;
     let [from, to] = [3, 4].map(|seed| sample.tensors(seed).unwrap());
@@ -470,7 +470,8 @@ fn kinks_are_where_they_are_said_to_be() {
     }
 }
 
-/// A tape that splits the batch gives what one gives that doesn't; sums over the batch are taken in another order.
+/// A tape that splits the batch gives what one gives that doesn't; sums over the batch are taken in another
+/// order.
 #[test]
 fn the_parts_of_a_batch_are_the_batch() {
     every_small::<f64>(|name, sample| {
@@ -587,7 +588,8 @@ fn prediction_is_deterministic_and_training_follows_the_key() {
     });
 }
 
-/// A used tape gives what a fresh one does: nothing of an earlier pass, of another layer, shape or mode, shows.
+/// A used tape gives what a fresh one does: nothing of an earlier pass, of another layer, shape or mode,
+/// shows.
 #[test]
 fn a_reused_tape_forgets() {
     let mut tape = Tape::new();

@@ -1,4 +1,5 @@
-//! The frame carries what isn't built yet: layers with running statistics, shared weights, several tapes at once.
+//! The frame carries what isn't built yet: layers with running statistics, shared weights, several tapes at
+//! once.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use backrule_nn::{
@@ -7,8 +8,8 @@ use backrule_nn::{
 };
 use backrule_tensor::{Grad, NamedTensors, Scalar, Shape, Tensor, named_tensors, random};
 
-/// y = x − mean, with the batch's mean in training and the running one in prediction: the part of a batch norm that is
-/// not plain calculus.
+/// y = x − mean, with the batch's mean in training and the running one in prediction: the part of a batch
+/// norm that is not plain calculus.
 #[derive(Clone)]
 struct Center<T: Scalar> {
     running_mean: Tensor<T>,

@@ -1,4 +1,5 @@
-//! A layer that runs as the epilogue of the one in front: the types say which can, so no layer can get it wrong.
+//! A layer that runs as the epilogue of the one in front: the types say which can, so no layer can get it
+//! wrong.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use backrule_nn::tensor::{Grad, NamedTensors, Scalar, Tensor, random};

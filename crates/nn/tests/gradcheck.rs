@@ -481,7 +481,8 @@ fn a_curve_is_no_kink() {
     assert!(error.to_string().starts_with("1 of 15 derivatives wrong, 0 undecided at kinks"), "{error}");
 }
 
-/// A kink beside the point is passed by smaller steps, and one at the point decides nothing about that tensor.
+/// A kink beside the point is passed by smaller steps, and one at the point decides nothing about that
+/// tensor.
 #[test]
 fn kinks_are_told_by_tensor() {
     let x = Tensor::from([[1.0, 4e-6, -3e-6, 2.0]]);

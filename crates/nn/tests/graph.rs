@@ -287,7 +287,8 @@ fn wrong_shapes_name_the_node() {
     assert!(error.to_string().contains("a first axis of 6 for input 1"), "{error}");
 }
 
-/// A node of the tree of parts runs in another process: its gradients, added as the tree is, have the bits of one process.
+/// A node of the tree of parts runs in another process: its gradients, added as the tree is, have the bits of
+/// one process.
 #[test]
 fn processes_that_share_the_parts_give_the_bits_of_one() {
     for case in [image_and_scalars(), towers(), encoder_decoder()] {
@@ -324,8 +325,8 @@ fn processes_that_share_the_parts_give_the_bits_of_one() {
     }
 }
 
-/// A batch norm that is used twice: its buffers move by the mean of both uses' increments, with parts and without, in one
-/// process and in several.
+/// A batch norm that is used twice: its buffers move by the mean of both uses' increments, with parts and
+/// without, in one process and in several.
 #[test]
 fn buffers_move_alike_with_parts_and_processes() {
     let mut g = Graph::<f64>::builder();
@@ -387,7 +388,8 @@ fn a_share_of_the_wrong_size_is_refused() {
     assert!(grads.iter().all(backrule_tensor::Grad::is_zero));
 }
 
-/// Graphs in graphs, each of which uses its child twice: a file of a kilobyte would describe a pass of 2³⁰ layers.
+/// Graphs in graphs, each of which uses its child twice: a file of a kilobyte would describe a pass of 2³⁰
+/// layers.
 #[test]
 fn a_pass_without_end_is_refused() {
     let graph = |children| {

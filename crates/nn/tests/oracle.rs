@@ -1,5 +1,5 @@
-//! Every layer against PyTorch's values, by the mapping in the layer's own file: 1e-12 forward and 1e-10 backward in f64,
-//! and 2e-6 in f32.
+//! Every layer against PyTorch's values, by the mapping in the layer's own file: 1e-12 forward and 1e-10
+//! backward in f64, and 2e-6 in f32.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::cell::RefCell;
@@ -18,8 +18,9 @@ struct Bounds {
 
 const F64: Bounds = Bounds { forward: 1e-12, backward: 1e-10 };
 
-/// In f32 a value of size 1 carries a rounding error of 6e-8, and the cases themselves are rounded on the way in: some 33 of
-/// these errors, of values as large as the largest element of the tensor. An element near 0 is a sum of such values, too.
+/// In f32 a value of size 1 carries a rounding error of 6e-8, and the cases themselves are rounded on the way
+/// in: some 33 of these errors, of values as large as the largest element of the tensor. An element near 0 is
+/// a sum of such values, too.
 const F32: Bounds = Bounds { forward: 2e-6, backward: 2e-6 };
 
 /// The layer that a case is an example of. A mapping says of every option what it means.
@@ -132,7 +133,8 @@ fn run<T: Scalar>(
     (y, dx)
 }
 
-/// Some time steps after the others: the states, all inputs and outputs but the first, are handed on, their gradients are not.
+/// Some time steps after the others: the states, all inputs and outputs but the first, are handed on, their
+/// gradients are not.
 fn in_parts<T: Scalar>(
     subject: &Oracle<T>,
     x: &mut [Tensor<T>],

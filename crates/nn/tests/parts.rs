@@ -177,8 +177,8 @@ fn errors_come_from_the_first_part_and_change_no_gradient() {
     assert_eq!(grads, Grads::new(&net).unwrap());
 }
 
-/// y = x, but row 7 of the data (its first feature says which it is) is refused by backward; a row is missing where the
-/// first feature is negative, and all axes where it is −2.
+/// y = x, but row 7 of the data (its first feature says which it is) is refused by backward; a row is missing
+/// where the first feature is negative, and all axes where it is −2.
 #[derive(Clone)]
 struct Moody;
 

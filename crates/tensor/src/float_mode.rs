@@ -1,14 +1,15 @@
 //! The floating-point mode of a thread: how it rounds, and whether it takes tiny numbers for zero.
 //!
 //! A processor keeps the mode for each thread, and a new thread inherits it. Some libraries for sound and
-//! graphics flush tiny numbers to zero, or are compiled so that loading them does. Results in such a mode have
-//! other bits, and a pool's workers may be in another mode than its caller.
+//! graphics flush tiny numbers to zero, or are compiled so that loading them does. Results in such a mode
+//! have other bits, and a pool's workers may be in another mode than its caller.
 //!
 //! So everything that computes does so in the default mode: round to nearest, ties to even, tiny numbers as
 //! they are, no traps. What is covered: products, sums, softmax, element-wise operations, random tensors,
-//! gradients, [`parallel`](crate::parallel), and in the crates above tape, predictions, losses and optimizers.
-//! The caller's mode is back when they return, also by an error or a panic. Not covered: a layer's `forward`
-//! and a [`Kernel`](crate::simd::Kernel) that are called directly. [`with_default`] covers these.
+//! gradients, [`parallel`](crate::parallel), and in the crates above tape, predictions, losses and
+//! optimizers. The caller's mode is back when they return, also by an error or a panic. Not covered: a
+//! layer's `forward` and a [`Kernel`](crate::simd::Kernel) that are called directly. [`with_default`] covers
+//! these.
 //!
 //! ```
 //! use backrule_tensor::float_mode;
@@ -74,10 +75,10 @@ pub(crate) fn set_default() {
 
 /// The register that holds the mode.
 ///
-/// **Invariant**: Rust's arithmetic is defined in the default mode only. The one value that this crate chooses
-/// is the default; any other was in the register before, on the same thread, and is put back where that
-/// thread's code goes on (`Restored`). Both instructions exist on every processor of their architecture, and
-/// their memory is a local variable.
+/// **Invariant**: Rust's arithmetic is defined in the default mode only. The one value that this crate
+/// chooses is the default; any other was in the register before, on the same thread, and is put back where
+/// that thread's code goes on (`Restored`). Both instructions exist on every processor of their architecture,
+/// and their memory is a local variable.
 #[cfg(not(miri))]
 #[cfg(target_arch = "x86_64")]
 mod register {

@@ -108,8 +108,8 @@ impl Shape {
     }
 }
 
-/// Not derived: that would call `memcmp`, which takes longer than comparing the few numbers. What is behind the last axis
-/// is 0, so there is one loop of a fixed length.
+/// Not derived: that would call `memcmp`, which takes longer than comparing the few numbers. What is behind
+/// the last axis is 0, so there is one loop of a fixed length.
 impl PartialEq for Shape {
     #[inline]
     fn eq(&self, other: &Self) -> bool {

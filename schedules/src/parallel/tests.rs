@@ -25,8 +25,8 @@ fn pool() -> &'static Pool {
     Box::leak(Box::new(Pool::new()))
 }
 
-/// Runs `tasks` tasks. A result is written without any order of its own: the caller sees all of them only if the
-/// pool orders the end of each task before that of `run`.
+/// Runs `tasks` tasks. A result is written without any order of its own: the caller sees all of them only if
+/// the pool orders the end of each task before that of `run`.
 fn job(pool: &'static Pool, threads: usize, tasks: usize) -> bool {
     let results: Vec<_> = (0..tasks).map(|_| AtomicUsize::new(0)).collect();
     let ran = pool.run(threads, tasks, &|task| {

@@ -116,8 +116,9 @@ impl Repository {
 
     /// Checks a commit out. What is in `tree` is lost.
     ///
-    /// It is a clone that borrows the repository's objects, so nothing has to be cleaned up in the repository.
-    /// One that was left behind by a killed run, or that belongs to another repository, is made anew.
+    /// It is a clone that borrows the repository's objects, so nothing has to be cleaned up in the
+    /// repository. One that was left behind by a killed run, or that belongs to another repository, is made
+    /// anew.
     pub(crate) fn check_out(&self, tree: &Path, commit: &str) -> Result<()> {
         let git_dir = tree.join(".git");
         // Named, so git doesn't go up to the user's repository if the clone is no repository.
@@ -142,8 +143,9 @@ impl Repository {
         renew()
     }
 
-    /// Makes `tree` a copy of the working tree: of what git tracks or doesn't ignore, without what lies in one
-    /// of the folders `without`. Files that are equal stay untouched, so cargo builds only what has changed.
+    /// Makes `tree` a copy of the working tree: of what git tracks or doesn't ignore, without what lies in
+    /// one of the folders `without`. Files that are equal stay untouched, so cargo builds only what has
+    /// changed.
     pub(crate) fn copy(&self, tree: &Path, without: &[&Path]) -> Result<()> {
         let without: Vec<PathBuf> = without.iter().map(|path| canonical(path)).collect();
         let top = canonical(&self.top);

@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 
 use crate::Result;
 
-/// Appends the results of `compare` and `gate` for one commit, all crates in one line. A line of the same commit, which
-/// a workflow wrote before it was run again, is replaced.
+/// Appends the results of `compare` and `gate` for one commit, all crates in one line. A line of the same
+/// commit, which a workflow wrote before it was run again, is replaced.
 pub(crate) fn append(file: &Path, results: &[String]) -> Result<bool> {
     let mut read = Vec::new();
     for path in results {

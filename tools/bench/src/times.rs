@@ -197,8 +197,8 @@ mod tests {
             (0..12).map(|_| self.uniform()).sum::<f64>() - 6.0
         }
 
-        /// `noise` is ordinary. Beside it there is a drift that base and head share, and every tenth measurement is hit by a
-        /// neighbour, by up to a third.
+        /// `noise` is ordinary. Beside it there is a drift that base and head share, and every tenth
+        /// measurement is hit by a neighbour, by up to a third.
         fn times(&mut self, rounds: usize, factor: f64, noise: f64) -> Times {
             let mut times = Times::default();
             for _ in 0..rounds {

@@ -1,7 +1,7 @@
 //! Copies of both sides of a comparison, and the benchmark programs of each.
 //!
-//! Both are built and run in the target folder: nothing is written into the working tree, also if this program
-//! is killed.
+//! Both are built and run in the target folder: nothing is written into the working tree, also if this
+//! program is killed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, TryLockError};
@@ -114,8 +114,8 @@ impl Tree {
         }
     }
 
-    /// Builds bench targets and says where they are. As cargo does it, but a `Cargo.lock` that wasn't there isn't
-    /// there afterwards.
+    /// Builds bench targets and says where they are. As cargo does it, but a `Cargo.lock` that wasn't there
+    /// isn't there afterwards.
     pub(crate) fn build_in_place(&self, names: &[String]) -> Result<Programs> {
         let lock = self.root.join("Cargo.lock");
         let there = lock.exists();
@@ -179,8 +179,8 @@ pub(crate) struct Sides {
 impl Tree {
     /// Builds the working tree, and what it is compared with, in copies. `out` takes no part in the copy.
     ///
-    /// The base is built with the working tree's benchmarks: both sides do the same work. Where they use what the
-    /// base doesn't have, it is built with its own. Target folders are kept, so the next build is short.
+    /// The base is built with the working tree's benchmarks: both sides do the same work. Where they use what
+    /// the base doesn't have, it is built with its own. Target folders are kept, so the next build is short.
     pub(crate) fn build_both(
         &self,
         repository: &Repository,

@@ -1,6 +1,7 @@
 //! What the tool does to the repository that it is started in: nothing, wherever and however it is started.
 //!
-//! The workspaces here have a benchmark without criterion that leaves the same files, so each is built in a second.
+//! The workspaces here have a benchmark without criterion that leaves the same files, so each is built in a
+//! second.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 

@@ -5,8 +5,8 @@
 //! $ node .ci/wasm.mjs target/wasm32-unknown-unknown/release/backrule-wasm.wasm
 //! ```
 //!
-//! It prints nothing, because there is nothing to print on: a panic, which Node sees as a trap, is a failure. The module
-//! imports nothing.
+//! It prints nothing, because there is nothing to print on: a panic, which Node sees as a trap, is a failure.
+//! The module imports nothing.
 #![allow(clippy::unwrap_used, reason = "a panic is what tells that it failed")]
 
 use backrule_io::Checkpoint;

@@ -72,7 +72,8 @@ fn cross_entropy(row: CrossEntropyRow) -> Outcome<LossStep> {
     }))
 }
 
-/// Optimizers update layers: one of which all numbers are in the matrix, since a bias without a gradient is left out.
+/// Optimizers update layers: one of which all numbers are in the matrix, since a bias without a gradient is
+/// left out.
 fn sgd() -> Outcome<Step> {
     const UNITS: usize = 1000;
     let inputs = SgdRow::LEN / UNITS;

@@ -12,8 +12,8 @@ const LABEL: &[u8] = b"security.selinux";
 /// The extended attributes of a file that is going to be replaced.
 ///
 /// On Linux these are the user's own, the access control list and the label of SELinux. All others belong to
-/// the contents that are replaced (signatures, capabilities) or to the file system. On Apple's systems they are
-/// all.
+/// the contents that are replaced (signatures, capabilities) or to the file system. On Apple's systems they
+/// are all.
 pub(super) struct Attributes(Vec<(Vec<u8>, Vec<u8>)>);
 
 impl Attributes {
@@ -39,8 +39,8 @@ impl Attributes {
         self.0.iter().any(|(name, _)| name == ACL)
     }
 
-    /// Gives them to the new file, which has the owner and the group of the old one if `same_owners`. To others, an
-    /// access control list would give permissions that nobody meant them to have.
+    /// Gives them to the new file, which has the owner and the group of the old one if `same_owners`. To
+    /// others, an access control list would give permissions that nobody meant them to have.
     pub(super) fn give(&self, new: &File, same_owners: bool) -> io::Result<()> {
         let flags = rustix::fs::XattrFlags::empty();
         if !self.has_acl() {

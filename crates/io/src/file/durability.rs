@@ -52,8 +52,8 @@ impl Durability {
         Ok(Self::FileOnly)
     }
 
-    /// Of what syncing a folder gave. "Not supported" has four names: EINVAL, ENOTSUP, ENOSYS, and EPERM of some
-    /// file systems in user space. EACCES is of the same kind as EPERM, and would be a failure.
+    /// Of what syncing a folder gave. "Not supported" has four names: EINVAL, ENOTSUP, ENOSYS, and EPERM of
+    /// some file systems in user space. EACCES is of the same kind as EPERM, and would be a failure.
     #[cfg(unix)]
     fn of(synced: io::Result<()>) -> io::Result<Self> {
         const EPERM: i32 = 1;

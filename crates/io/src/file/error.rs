@@ -104,14 +104,14 @@ pub enum TargetProblem {
     /// Symbolic links that lead to each other.
     #[error("more than {MAX_LINKS} symbolic links, one after the other: remove those that lead in a circle")]
     LinkLoop,
-    /// A symbolic link of another user, in a folder that everybody can write to: it may have been put there so
-    /// that saving replaces some other file. Linux has the same rule (`fs.protected_symlinks`).
+    /// A symbolic link of another user, in a folder that everybody can write to: it may have been put there
+    /// so that saving replaces some other file. Linux has the same rule (`fs.protected_symlinks`).
     #[error(
         "it is a symbolic link of another user in a folder that everybody can write to: choose a folder of your own"
     )]
     ForeignLink,
-    /// A file of another user, in a folder where everybody can create files: replaced, it would go on belonging
-    /// to that user.
+    /// A file of another user, in a folder where everybody can create files: replaced, it would go on
+    /// belonging to that user.
     #[error(
         "the file there belongs to another user, in a folder that everybody can write to: choose a folder of your own"
     )]

@@ -387,7 +387,8 @@ mod tests {
             assert_eq!(attribute(&file, ACL), None);
         }
 
-        /// What others can plant: a link that leads a save to another file, a file that gives the new one away.
+        /// What others can plant: a link that leads a save to another file, a file that gives the new one
+        /// away.
         #[test]
         fn in_a_folder_of_everybody_nothing_of_others_is_followed_or_replaced() {
             let scratch = Scratch::new("everybody");

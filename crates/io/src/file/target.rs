@@ -58,8 +58,8 @@ impl From<io::Error> for Stop {
     }
 }
 
-/// The path at the end of all symbolic links, and the file there. A link that leads nowhere is followed too: the
-/// file will be created where it points.
+/// The path at the end of all symbolic links, and the file there. A link that leads nowhere is followed too:
+/// the file will be created where it points.
 fn follow(file: &Path) -> Result<(PathBuf, Option<Metadata>), Stop> {
     let mut path = file.to_path_buf();
     for _ in 0..=MAX_LINKS {
@@ -86,7 +86,8 @@ const EVERYBODY: u32 = 0o002;
 /// Only its owner may rename or remove a file in the folder.
 const STICKY: u32 = 0o1000;
 
-/// Whether something belongs neither to us nor to the owner of its folder, and the folder has a mode of `mode`.
+/// Whether something belongs neither to us nor to the owner of its folder, and the folder has a mode of
+/// `mode`.
 #[cfg(unix)]
 fn is_foreign(found: &Metadata, path: &Path, mode: u32) -> io::Result<bool> {
     use std::os::unix::fs::MetadataExt;

@@ -16,8 +16,8 @@ use std::time::{Duration, SystemTime};
 
 /// Names that are tried before giving up.
 const ATTEMPTS: usize = 1000;
-/// Bytes of the target's name that are in the name of the file beside it: a name of full length has no room for
-/// the rest.
+/// Bytes of the target's name that are in the name of the file beside it: a name of full length has no room
+/// for the rest.
 pub(crate) const MAX_STEM: usize = 80;
 /// Where a lock proves nothing, nobody has written into a leftover for so long.
 const ABANDONED: Duration = Duration::from_secs(10 * 60);
@@ -134,8 +134,8 @@ fn is_same(_: &Metadata, opened: &Metadata) -> bool {
     opened.is_file()
 }
 
-/// What is the same for all processes that locks can keep apart: the machine since it was started. `None` where
-/// the system doesn't say.
+/// What is the same for all processes that locks can keep apart: the machine since it was started. `None`
+/// where the system doesn't say.
 fn kernel() -> Option<&'static str> {
     static KERNEL: OnceLock<Option<String>> = OnceLock::new();
     let read = || {

@@ -70,7 +70,8 @@ pub enum LoadProblem {
     /// Not a file: it was not read.
     #[error("there is {0}, not a file")]
     Special(FileKind),
-    /// More than a GiB long, and not a thousandth of that is on the disk: the rest are holes, and it was not read.
+    /// More than a GiB long, and not a thousandth of that is on the disk: the rest are holes, and it was not
+    /// read.
     #[error("it takes {stored} bytes of the disk and claims to have {length}: a file of holes is no network")]
     Holes {
         /// How long it is.

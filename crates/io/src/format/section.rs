@@ -2,7 +2,8 @@
 //! of their fields, variants of enums go by their names, and types with a form for humans (an IP address, a
 //! UUID) use it.
 //!
-//! docs/decisions/0036-metadata-is-messagepack.md compares it with other formats. Only this file knows `rmp-serde`.
+//! docs/decisions/0036-metadata-is-messagepack.md compares it with other formats. Only this file knows
+//! `rmp-serde`.
 
 use std::fmt;
 

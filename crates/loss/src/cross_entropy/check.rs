@@ -13,7 +13,8 @@ use crate::target::Target;
 const SUM_TOLERANCE: f64 = 1e-4;
 
 impl CrossEntropy {
-    /// What the sum over the rows is divided by, once prediction, target and settings are found to fit together.
+    /// What the sum over the rows is divided by, once prediction, target and settings are found to fit
+    /// together.
     pub(super) fn divisor<T: Scalar>(
         &self,
         prediction: Shape,
@@ -37,7 +38,8 @@ impl CrossEntropy {
         if classes == 0 {
             return Err(LossError::NoClasses { shape: prediction });
         }
-        // Without rows there is no mean. The other two add up over parts of a batch, one of which may have none.
+        // Without rows there is no mean. The other two add up over parts of a batch, one of which may have
+        // none.
         if rows == 0 && self.reduction == Reduction::Mean {
             let shape = prediction;
             return Err(LossError::Empty { operation, shape });
@@ -97,8 +99,8 @@ fn check_probabilities<T: Scalar>(t: &Tensor<T>) -> Result<(), LossError> {
     })
 }
 
-/// Finds the first row of probabilities that isn't a distribution: an element is negative or NaN, or the sum is not 1. Gives
-/// its number and sum.
+/// Finds the first row of probabilities that isn't a distribution: an element is negative or NaN, or the sum
+/// is not 1. Gives its number and sum.
 struct NoDistribution<'a, T: Scalar> {
     t: &'a Tensor<T>,
     tolerance: f64,

@@ -35,8 +35,8 @@ impl CrossEntropy {
     /// L, and ∂L/∂prediction in `dy`, which takes the prediction's shape and is overwritten.
     ///
     /// # Errors
-    /// When prediction, target and settings don't fit together, or there is no memory for `dy`: see [`LossError`]. `dy` is
-    /// unchanged then.
+    /// When prediction, target and settings don't fit together, or there is no memory for `dy`: see
+    /// [`LossError`]. `dy` is unchanged then.
     pub fn value_and_grad<'t, T: Scalar>(
         &self,
         prediction: &Tensor<T>,

@@ -10,8 +10,9 @@ use crate::reduction::Reduction;
 ///
 /// l = −Σ_c t_c ln p_c  and  ∂l/∂z = p − t
 ///
-/// The prediction has the shape `[.., classes]`: all axes but the last are rows. The target is either a class per row
-/// (t is 1 there), or a tensor of probabilities in the prediction's shape; see [`Target`](crate::Target).
+/// The prediction has the shape `[.., classes]`: all axes but the last are rows. The target is either a class
+/// per row (t is 1 there), or a tensor of probabilities in the prediction's shape; see
+/// [`Target`](crate::Target).
 ///
 /// ```
 /// use backrule_loss::CrossEntropy;
@@ -26,15 +27,17 @@ use crate::reduction::Reduction;
 /// ```
 ///
 /// # Settings
-/// They mean what they mean in PyTorch, each alone and all together. With class weights w, label smoothing ε, C classes:
+/// They mean what they mean in PyTorch, each alone and all together. With class weights w, label smoothing ε,
+/// C classes:
 ///
 /// | target | l of a row | the mean divides by |
 /// |---|---|---|
 /// | class y | −(1−ε) w_y ln p_y − ε/C Σ_c w_c ln p_c | Σ w_y over the rows that aren't ignored |
 /// | probabilities t | −Σ_c w_c t′_c ln p_c, t′ = (1−ε) t + ε/C | the number of rows |
 ///
-/// Both are −Σ_c a_c ln p_c for some a, so ∂l/∂z = p Σ_c a_c − a. A row whose class is the ignored index counts nowhere and
-/// gets the gradient 0, whatever its logits. If all rows are ignored, there is no mean; other reductions give 0 and zeros.
+/// Both are −Σ_c a_c ln p_c for some a, so ∂l/∂z = p Σ_c a_c − a. A row whose class is the ignored index
+/// counts nowhere and gets the gradient 0, whatever its logits. If all rows are ignored, there is no mean;
+/// other reductions give 0 and zeros.
 ///
 /// ```
 /// use backrule_loss::tensor::Tensor;
@@ -56,10 +59,11 @@ use crate::reduction::Reduction;
 /// ```
 ///
 /// # Numbers
-/// Only differences of logits enter, so a constant added to a row changes nothing, and logits of any size are safe.
-/// NaN in a row makes the loss and the row's gradient NaN. A logit of −∞ is an impossible class: its gradient is 0 where
-/// a is; the loss is infinite when it is the label, and NaN when it has a 0 among *probabilities* (0·∞, as in PyTorch).
-/// Rows are added in double precision and in a fixed order: the same bits always, on any number of threads.
+/// Only differences of logits enter, so a constant added to a row changes nothing, and logits of any size are
+/// safe. NaN in a row makes the loss and the row's gradient NaN. A logit of −∞ is an impossible class: its
+/// gradient is 0 where a is; the loss is infinite when it is the label, and NaN when it has a 0 among
+/// *probabilities* (0·∞, as in PyTorch). Rows are added in double precision and in a fixed order: the same
+/// bits always, on any number of threads.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CrossEntropy {
     pub(super) reduction: Reduction,

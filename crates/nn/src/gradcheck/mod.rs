@@ -22,16 +22,16 @@ const ENOUGH: f64 = 1e-3;
 
 /// Checks a layer's derivative rule against finite differences, for an input of this shape.
 ///
-/// For authors of layers: everything random (the input, which is normally distributed, the upstream gradient, dropout
-/// masks) follows from `seed`, so a failure repeats. The layer is unchanged afterwards. Take a batch of at least 2 and
-/// sizes that differ, several seeds, and both modes where they differ. A layer for f32 alone has
-/// [`run_f32`](Gradcheck::run_f32).
+/// For authors of layers: everything random (the input, which is normally distributed, the upstream gradient,
+/// dropout masks) follows from `seed`, so a failure repeats. The layer is unchanged afterwards. Take a batch
+/// of at least 2 and sizes that differ, several seeds, and both modes where they differ. A layer for f32
+/// alone has [`run_f32`](Gradcheck::run_f32).
 ///
-/// With a random dy, l = Σ dy ⊙ f(x; θ) has the derivatives that `backward` claims; each of them is compared with
-/// (l(θ + h) − l(θ − h)) / 2h for every element of x and of every parameter. Random upstream gradients find transposed
-/// rules, which all-ones ones hide. The check also proves that `backward` overwrites dx (it is handed NaN) and adds to
-/// the parameters' gradients: it runs twice, first with gradients that are clear and have NaN left in them. Before, it runs
-/// once with another dy, whose results must not come back.
+/// With a random dy, l = Σ dy ⊙ f(x; θ) has the derivatives that `backward` claims; each of them is compared
+/// with (l(θ + h) − l(θ − h)) / 2h for every element of x and of every parameter. Random upstream gradients
+/// find transposed rules, which all-ones ones hide. The check also proves that `backward` overwrites dx (it
+/// is handed NaN) and adds to the parameters' gradients: it runs twice, first with gradients that are clear
+/// and have NaN left in them. Before, it runs once with another dy, whose results must not come back.
 ///
 /// ```
 /// use backrule_nn::tensor::random;
@@ -44,9 +44,9 @@ const ENOUGH: f64 = 1e-3;
 /// ```
 ///
 /// # Errors
-/// [`GradcheckError::Mismatch`] when the rule is wrong; it names the worst element with its path, and both numbers. A check
-/// that proves nothing is an error, too: with outputs that are NaN or infinite, without a derivative to compare, or with
-/// settings that no wrong rule would fail.
+/// [`GradcheckError::Mismatch`] when the rule is wrong; it names the worst element with its path, and both
+/// numbers. A check that proves nothing is an error, too: with outputs that are NaN or infinite, without a
+/// derivative to compare, or with settings that no wrong rule would fail.
 pub fn gradcheck(
     layer: &mut dyn Layer<f64>,
     input: impl IntoShape,
@@ -58,9 +58,9 @@ pub fn gradcheck(
 
 /// The settings of a derivative check; [`gradcheck`] uses the defaults.
 ///
-/// Change them for a layer that doesn't take just any input: `Gradcheck { input: false, ..Gradcheck::new(7) }` checks
-/// the parameters only, as an embedding needs, whose inputs are whole numbers. For several inputs there is
-/// [`run_many`](Self::run_many).
+/// Change them for a layer that doesn't take just any input: `Gradcheck { input: false, ..Gradcheck::new(7)
+/// }` checks the parameters only, as an embedding needs, whose inputs are whole numbers. For several inputs
+/// there is [`run_many`](Self::run_many).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Gradcheck {
     /// What the random numbers follow from.
@@ -69,15 +69,17 @@ pub struct Gradcheck {
     pub mode: Mode,
     /// Whether ∂l/∂x is checked. The default is that it is.
     pub input: bool,
-    /// How many elements of each tensor are checked at most: of a larger one so many are drawn. The default is all.
+    /// How many elements of each tensor are checked at most: of a larger one so many are drawn. The default
+    /// is all.
     pub most: usize,
-    /// The step of the central differences, from 1e-9 to 1e-2 times max(1, |x|) for each number x that is moved. The
-    /// default, 1e-5, is right for f64 and numbers around 1. In f32 the first step is 20,000 times as large.
+    /// The step of the central differences, from 1e-9 to 1e-2 times max(1, |x|) for each number x that is
+    /// moved. The default, 1e-5, is right for f64 and numbers around 1. In f32 the first step is 20,000 times
+    /// as large.
     pub h: f64,
     /// Largest |analytic − numeric| for a derivative near 0, above 0 and up to 1e-3. The default is 1e-8.
     pub absolute: f64,
-    /// Largest |analytic − numeric| / |numeric| for a large one, above 0 and up to 1e-3. The default is 1e-6; the sum of
-    /// both bounds counts.
+    /// Largest |analytic − numeric| / |numeric| for a large one, above 0 and up to 1e-3. The default is 1e-6;
+    /// the sum of both bounds counts.
     pub relative: f64,
 }
 
@@ -96,8 +98,8 @@ impl Gradcheck {
         self.check(layer, vec![x.clone()], &[self.input], false)
     }
 
-    /// Checks a layer of several inputs or outputs at the inputs `x`, by its functions in `_many`. ∂l/∂xᵢ is checked where
-    /// `differentiable[i]` says so: a list of lengths has no derivative.
+    /// Checks a layer of several inputs or outputs at the inputs `x`, by its functions in `_many`. ∂l/∂xᵢ is
+    /// checked where `differentiable[i]` says so: a list of lengths has no derivative.
     ///
     /// # Errors
     /// As [`gradcheck`].
@@ -112,15 +114,16 @@ impl Gradcheck {
 
     /// Checks a layer that exists in f32 alone. Where there is an f64 form, [`run`](Self::run) shows more.
     ///
-    /// Differences of f32 outputs are taken and added in f64. The first step is 20,000 times [`h`](Self::h), 0.2 by default,
-    /// and is halved. Each element of y takes the slope with the least bound of its error: what rounding can do, 2 ε |y| / h,
-    /// and by how much slopes differ from step to step, which shows curvature and kinks. The sum with dy, which is random
-    /// and normally distributed, has four standard deviations as its bound.
+    /// Differences of f32 outputs are taken and added in f64. The first step is 20,000 times [`h`](Self::h),
+    /// 0.2 by default, and is halved. Each element of y takes the slope with the least bound of its error:
+    /// what rounding can do, 2 ε |y| / h, and by how much slopes differ from step to step, which shows
+    /// curvature and kinks. The sum with dy, which is random and normally distributed, has four standard
+    /// deviations as its bound.
     ///
-    /// A derivative is right when it is as near as this bound and the tolerances allow, and the bound is at most 1/200 of it,
-    /// or of the root mean square of its tensor: so a factor of 1.01 is found. A larger bound leaves it undecided; a quarter
-    /// of such elements, or a tensor without others, fails the check, and another seed may decide them. A derivative of 0
-    /// can't be told from one below Σ |dy ⊙ y| / 1000.
+    /// A derivative is right when it is as near as this bound and the tolerances allow, and the bound is at
+    /// most 1/200 of it, or of the root mean square of its tensor: so a factor of 1.01 is found. A larger
+    /// bound leaves it undecided; a quarter of such elements, or a tensor without others, fails the check,
+    /// and another seed may decide them. A derivative of 0 can't be told from one below Σ |dy ⊙ y| / 1000.
     ///
     /// ```
     /// use backrule_nn::tensor::{Tensor, random};
@@ -244,8 +247,8 @@ impl Gradcheck {
         let call = Call { net: layer, x: &inputs, mode: self.mode, many };
         let (mut y, mut cache, mut grads) = (Vec::new(), Cache::default(), Grads::new(layer)?);
         let (mut dy, mut dx, mut first) = (Vec::new(), Vec::new(), Vec::new());
-        // What the first pass leaves must not show. Rules must overwrite ∂l/∂x and what is clear, and then add to the
-        // gradients.
+        // What the first pass leaves must not show. Rules must overwrite ∂l/∂x and what is clear, and then
+        // add to the gradients.
         for pass in 0..3 {
             call.forward(&mut y, &mut cache, self.mode)?;
             self.expect_shapes(call, &y)?;

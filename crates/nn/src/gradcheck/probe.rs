@@ -63,8 +63,8 @@ pub(super) struct Slope {
 }
 
 impl Slope {
-    /// Whether a factor of 1.01 wouldn't show, in a tensor whose slopes have this size. What is 0 as far as the outputs
-    /// tell counts as 0.
+    /// Whether a factor of 1.01 wouldn't show, in a tensor whose slopes have this size. What is 0 as far as
+    /// the outputs tell counts as 0.
     pub(super) fn is_coarse(&self, size: f64) -> bool {
         let is_zero = self.error >= self.value.abs() && self.error <= 1e-3 * self.scale || self.scale == 0.0;
         self.error > 5e-3 * size.max(self.value.abs()) && !is_zero
@@ -94,9 +94,9 @@ impl<'a, T: Scalar> Probe<'a, T> {
 
     /// ∂l/∂ the element at `place`, by steps from `h` down. `enough` says which slope needs no smaller one.
     ///
-    /// Each element of y takes the step that suits it: the one with the least bound of the slope's error, which is what
-    /// rounding can do, and by how much slopes and jumps in slope differ from step to step. So a kink of one sample
-    /// makes no other sample's step small.
+    /// Each element of y takes the step that suits it: the one with the least bound of the slope's error,
+    /// which is what rounding can do, and by how much slopes and jumps in slope differ from step to step. So
+    /// a kink of one sample makes no other sample's step small.
     pub(super) fn slope(
         &mut self,
         place: Place<'_>,
@@ -162,8 +162,8 @@ impl<'a, T: Scalar> Probe<'a, T> {
 
     /// The slope of l.
     ///
-    /// What the elements' slopes and errors are doesn't depend on dy, which is random. So the error Σ dy ⊙ error has the
-    /// deviation √Σ error², and can't be above Σ |dy ⊙ error|.
+    /// What the elements' slopes and errors are doesn't depend on dy, which is random. So the error Σ dy ⊙
+    /// error has the deviation √Σ error², and can't be above Σ |dy ⊙ error|.
     fn sum(&self) -> Slope {
         let [mut value, mut scale, mut largest, mut absolute, mut squares, mut rounding] = [0.0; 6];
         for element in &self.elements {
@@ -254,8 +254,8 @@ struct Element {
 }
 
 impl Element {
-    /// Takes in a step, after so many that were twice, four times, … as large. `sizes` are to the right and to the left;
-    /// `rounding` is what a slope has where |y| is 1.
+    /// Takes in a step, after so many that were twice, four times, … as large. `sizes` are to the right and
+    /// to the left; `rounding` is what a slope has where |y| is 1.
     fn step(&mut self, before: usize, sizes: [f64; 2], rounding: f64) {
         let [up, down] = self.sides.map(|y| y - self.here);
         if !self.moved && (up != 0.0 || down != 0.0) {
@@ -279,13 +279,14 @@ impl Element {
         }
         let size = self.sides.iter().fold(self.size, |size, y| size.max(y.abs()));
         let rounding = if self.moved { rounding * size } else { 0.0 };
-        // What rounding doesn't explain lies within this step, so larger ones are off by as much, even where they agree.
+        // What rounding doesn't explain lies within this step, so larger ones are off by as much, even where
+        // they agree.
         self.error = self.error.max(spreads[0].min(spreads[1]) - SPREAD * rounding);
         for (value, (now, before)) in
             [slope, straight].into_iter().zip(spreads.into_iter().zip(before_spreads))
         {
-            // Where the function is smooth, a spread is at most a quarter of the one before. Where it has kinks, two steps
-            // can agree by chance.
+            // Where the function is smooth, a spread is at most a quarter of the one before. Where it has
+            // kinks, two steps can agree by chance.
             let error = rounding + now.max(before / 4.0);
             if error < self.error || (value - self.best).abs() > error + self.error {
                 (self.best, self.error, self.rounding) = (value, error, rounding);

@@ -20,11 +20,13 @@ pub(super) fn index_of(mut i: usize, shape: Shape) -> Vec<usize> {
 pub struct GradcheckReport {
     /// How many derivatives were compared.
     pub elements: usize,
-    /// How many there are: more than were compared where [`Gradcheck::most`](crate::Gradcheck::most) had them drawn.
+    /// How many there are: more than were compared where [`Gradcheck::most`](crate::Gradcheck::most) had them
+    /// drawn.
     pub of: usize,
     /// How many of them differ by more than the bounds allow.
     pub wrong: usize,
-    /// How many lie at a kink, such as ReLU's at 0, where finite differences say nothing. Few of these are no fault.
+    /// How many lie at a kink, such as ReLU's at 0, where finite differences say nothing. Few of these are no
+    /// fault.
     pub kinks: usize,
     /// In f32, how many are so small that rounding hides them. Few of these are no fault.
     pub hidden: usize,
@@ -48,7 +50,8 @@ pub struct Counted {
     pub undecided: usize,
     /// How many were compared.
     pub of: usize,
-    /// Whether all that are wrong were right after the first of two passes: the rule overwrites where it must add.
+    /// Whether all that are wrong were right after the first of two passes: the rule overwrites where it must
+    /// add.
     pub must_add: bool,
 }
 

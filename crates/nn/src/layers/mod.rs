@@ -1,5 +1,5 @@
-//! The only list of layers: a line for its file, a word in the table. One layer, one file: its formula, its struct, its rule,
-//! its samples, its tests.
+//! The only list of layers: a line for its file, a word in the table. One layer, one file: its formula, its
+//! struct, its rule, its samples, its tests.
 
 pub(crate) mod pointwise;
 

@@ -13,7 +13,8 @@ use crate::mode::Mode;
 pub enum Of {
     /// Of the input.
     X,
-    /// Of the output alone. Such a layer needs no pass of its own behind a dense one: it runs as its epilogue.
+    /// Of the output alone. Such a layer needs no pass of its own behind a dense one: it runs as its
+    /// epilogue.
     Y,
 }
 
@@ -44,8 +45,8 @@ pub enum Of {
 /// # Ok::<(), backrule_nn::GradcheckError>(())
 /// ```
 ///
-/// Mark `f` and `df` with `#[inline(always)]`: the loops around them are compiled for the processor's instructions, and
-/// what isn't part of such a loop is not.
+/// Mark `f` and `df` with `#[inline(always)]`: the loops around them are compiled for the processor's
+/// instructions, and what isn't part of such a loop is not.
 pub trait Pointwise: Send + Sync {
     /// What [`df`](Self::df) is handed.
     const DF_OF: Of;

@@ -1,5 +1,5 @@
-//! The only list of rules: a word for its file and its type. One rule, one file: its formula, its struct, its update, its
-//! samples, its tests.
+//! The only list of rules: a word for its file and its type. One rule, one file: its formula, its struct, its
+//! update, its samples, its tests.
 
 /// Being public and being tested begin here.
 macro_rules! rules {

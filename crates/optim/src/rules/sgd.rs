@@ -6,8 +6,8 @@ use crate::rule::Rule;
 /// Its name in errors.
 const SGD: &str = "Sgd";
 
-/// Stochastic gradient descent: θ ← θ − η g, with momentum and weight decay if wanted. It computes what PyTorch's `SGD`
-/// computes, option by option.
+/// Stochastic gradient descent: θ ← θ − η g, with momentum and weight decay if wanted. It computes what
+/// PyTorch's `SGD` computes, option by option.
 ///
 /// With the gradient dθ, weight decay λ, learning rate η, and a velocity v that starts as the first g:
 ///
@@ -37,11 +37,11 @@ const SGD: &str = "Sgd";
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// Weight decay is coupled: it is part of the gradient that the momentum sees. It applies to every parameter, biases
-/// included.
+/// Weight decay is coupled: it is part of the gradient that the momentum sees. It applies to every parameter,
+/// biases included.
 ///
-/// In one thing this is not PyTorch to the last bit: a velocity below the smallest normal number (10⁻³⁸ in single
-/// precision), which moves nothing any more, becomes 0.
+/// In one thing this is not PyTorch to the last bit: a velocity below the smallest normal number (10⁻³⁸ in
+/// single precision), which moves nothing any more, becomes 0.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(try_from = "Options", into = "Options"))]
@@ -53,8 +53,8 @@ pub struct Sgd {
 
 /// What an [`Sgd`] remembers of earlier gradients.
 ///
-/// A plain number is classic momentum without dampening: `sgd.momentum(0.9)`. Nesterov's has no dampening at all.
-/// The numbers are checked where they are given to an [`Sgd`].
+/// A plain number is classic momentum without dampening: `sgd.momentum(0.9)`. Nesterov's has no dampening at
+/// all. The numbers are checked where they are given to an [`Sgd`].
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Momentum {
     /// Nothing.
@@ -232,8 +232,9 @@ impl<T: Scalar> Rule<T> for Sgd {
     }
 }
 
-/// From so many elements on, a part of a parameter is updated with registers of 32 bytes, because its elements come from memory:
-/// on an EPYC of family 25, model 17, 10 million of them take 0.91 of the time then.
+/// From so many elements on, a part of a parameter is updated with registers of 32 bytes, because its
+/// elements come from memory: on an EPYC of family 25, model 17, 10 million of them take 0.91 of the time
+/// then.
 const STREAMED: usize = 1 << 13;
 
 struct Update<'a, 'b, T> {
@@ -257,14 +258,14 @@ impl<T: Scalar> Kernel for Update<'_, '_, T> {
 }
 
 impl<T: Scalar> Update<'_, '_, T> {
-    /// With g = `decayed(dx, x)`. Whatever is the same for all elements is asked before the loops: with a question in it, a
-    /// loop takes one register at a time.
+    /// With g = `decayed(dx, x)`. Whatever is the same for all elements is asked before the loops: with a
+    /// question in it, a loop takes one register at a time.
     #[inline(always)]
     fn update(self, decayed: impl Fn(T, T) -> T) {
         let Self { sgd, first, x, dx, slots } = self;
         let rate = T::from_f64(sgd.learning_rate);
-        // Subnormal numbers are some 20 times slower, and without a gradient the velocity would stay there for ever:
-        // rounding keeps the smallest number from shrinking.
+        // Subnormal numbers are some 20 times slower, and without a gradient the velocity would stay there
+        // for ever: rounding keeps the smallest number from shrinking.
         let smallest = T::MIN_POSITIVE;
         let settled = |v: T| if v.abs() < smallest { T::ZERO } else { v };
         let all = x.iter_mut().zip(dx);

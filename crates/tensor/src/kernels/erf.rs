@@ -1,5 +1,6 @@
-//! The error function and its complement: rational approximations on five intervals, with the coefficients of the FreeBSD
-//! mathematical library (`s_erf.c`, Sun Microsystems, 1993). Within one unit in the last place of a double.
+//! The error function and its complement: rational approximations on five intervals, with the coefficients of
+//! the FreeBSD mathematical library (`s_erf.c`, Sun Microsystems, 1993). Within one unit in the last place of
+//! a double.
 #![allow(clippy::excessive_precision, reason = "the coefficients as they were published")]
 
 /// Σ cᵢ xⁱ

@@ -40,7 +40,8 @@ kernel!(
 );
 
 kernel!(
-    /// The derivatives by the sums of the gates, in place of the gates, and by c₋, in place of the derivative by c.
+    /// The derivatives by the sums of the gates, in place of the gates, and by c₋, in place of the derivative
+    /// by c.
     ///
     /// The derivative by h is the sum of `dy`, of the step's own output, and `dh`, of the step behind it.
     ///

@@ -1,10 +1,11 @@
 //! Rows in chunks of sixteen elements: what row-wise [kernels](crate::simd::Kernel) are made of.
 //!
-//! Sixteen f32 are one AVX-512 register, or a few smaller ones. A loop over arrays of sixteen becomes vector instructions
-//! for rows of any length, because the last chunk is as long as the others: padding replaces what lies past the row's end.
-//! So each sum has one order, whatever surrounds the row.
+//! Sixteen f32 are one AVX-512 register, or a few smaller ones. A loop over arrays of sixteen becomes vector
+//! instructions for rows of any length, because the last chunk is as long as the others: padding replaces
+//! what lies past the row's end. So each sum has one order, whatever surrounds the row.
 //!
-//! A function here takes the rest of the buffer and the row's remaining length, because it may read past the row's end.
+//! A function here takes the rest of the buffer and the row's remaining length, because it may read past the
+//! row's end.
 //!
 //! ```
 //! use backrule_tensor::kernels::row::{self, CHUNK};
@@ -27,14 +28,15 @@ use crate::simd::vector::{Quad, Register, Vector};
 /// How many elements a chunk has.
 pub const CHUNK: usize = 16;
 
-/// The positions at which the chunks of a row of `n` elements begin, each with how many elements are left from there.
+/// The positions at which the chunks of a row of `n` elements begin, each with how many elements are left
+/// from there.
 #[inline(always)]
 pub fn chunks(n: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..n.div_ceil(CHUNK)).map(move |i| (i * CHUNK, n - i * CHUNK))
 }
 
-/// How many whole rows of `columns` elements a buffer of `len` elements has, where one begins `stride` elements after the
-/// one before it. None if they would overlap or have no elements.
+/// How many whole rows of `columns` elements a buffer of `len` elements has, where one begins `stride`
+/// elements after the one before it. None if they would overlap or have no elements.
 #[inline(always)]
 pub fn count(len: usize, columns: usize, stride: usize) -> usize {
     match len.checked_sub(columns) {
@@ -80,8 +82,8 @@ pub fn load<T: Scalar>(x: &[T], left: usize, pad: T) -> [T; CHUNK] {
     chunk
 }
 
-/// Writes the first sixteen elements of `y`, or all of them if there are fewer. The end of the chunk may spill past the
-/// row's end, so rows are computed in order: each overwrites the spill of the one before.
+/// Writes the first sixteen elements of `y`, or all of them if there are fewer. The end of the chunk may
+/// spill past the row's end, so rows are computed in order: each overwrites the spill of the one before.
 #[inline(always)]
 pub fn store<T: Scalar>(chunk: [T; CHUNK], y: &mut [T]) {
     match y.first_chunk_mut() {
@@ -103,8 +105,8 @@ fn copy<T: Scalar>(from: &[T], to: &mut [T]) {
     }
 }
 
-/// Each element in f64. Not `map`, here and wherever an array is long: of more than eight elements the compiler leaves that
-/// as a call, of a function for the oldest processor.
+/// Each element in f64. Not `map`, here and wherever an array is long: of more than eight elements the
+/// compiler leaves that as a call, of a function for the oldest processor.
 #[inline(always)]
 pub fn to_f64<T: Scalar, const N: usize>(x: [T; N]) -> [f64; N] {
     let mut y = [0.0; N];
@@ -121,8 +123,8 @@ pub fn from_f64<T: Scalar, const N: usize>(x: [f64; N]) -> [T; N] {
 }
 
 /// The sum of a chunk, in a fixed order: the second half is added to the first, until one element is left.
-// Not inlined: this tree would make the compiler add up the chunks before it in vectors of two elements. A cross-entropy of
-// 1000 classes takes 1.6 times as long then.
+// Not inlined: this tree would make the compiler add up the chunks before it in vectors of two elements. A
+// cross-entropy of 1000 classes takes 1.6 times as long then.
 #[inline(never)]
 pub fn sum<T: Scalar>(mut chunk: [T; CHUNK]) -> T {
     for half in [8, 4, 2, 1] {
@@ -134,7 +136,8 @@ pub fn sum<T: Scalar>(mut chunk: [T; CHUNK]) -> T {
     chunk[0]
 }
 
-/// The largest of a row's `n` elements, NaN aside: NaN spreads through the sums that follow. −∞ if there are none.
+/// The largest of a row's `n` elements, NaN aside: NaN spreads through the sums that follow. −∞ if there are
+/// none.
 #[inline(always)]
 pub fn max<T: Scalar>(x: &[T], n: usize) -> T {
     let x = &x[..n.min(x.len())];
@@ -188,11 +191,12 @@ fn fold_max<T: Scalar, const N: usize>(chunk: [T; N]) -> T {
 /// How many short rows [`transpose`] takes at once.
 pub const GROUP: usize = 32;
 
-/// Short rows, transposed: `transposed[j][i]` is element j of row i. An operation on element j of all rows fills whole
-/// registers then, and none of it is spent past a row's end.
+/// Short rows, transposed: `transposed[j][i]` is element j of row i. An operation on element j of all rows
+/// fills whole registers then, and none of it is spent past a row's end.
 pub type Transposed<T> = [[T; GROUP]; CHUNK];
 
-/// Transposes the first `rows` ≤ [`GROUP`] rows of `n` ≤ [`CHUNK`] elements of `x`. Columns i ≥ `rows` get any numbers.
+/// Transposes the first `rows` ≤ [`GROUP`] rows of `n` ≤ [`CHUNK`] elements of `x`. Columns i ≥ `rows` get
+/// any numbers.
 #[inline(always)]
 pub fn transpose<T: Scalar, S: Simd>(x: &[T], n: usize, rows: usize, transposed: &mut Transposed<T>) {
     for i in (0..rows).step_by(4) {
@@ -215,8 +219,8 @@ pub fn transpose<T: Scalar, S: Simd>(x: &[T], n: usize, rows: usize, transposed:
     }
 }
 
-/// Writes `rows` rows of `n` elements one after the other into `y`, each times its `factor`. As [`store`], it may spill
-/// past the end of the last one.
+/// Writes `rows` rows of `n` elements one after the other into `y`, each times its `factor`. As [`store`], it
+/// may spill past the end of the last one.
 #[inline(always)]
 pub fn transpose_back<T: Scalar, S: Simd>(
     transposed: &Transposed<T>,

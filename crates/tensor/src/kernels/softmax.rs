@@ -5,7 +5,8 @@
 //! | softmax | yⱼ = exp(xⱼ − m) / s | yⱼ (∂l/∂yⱼ − Σₖ ∂l/∂yₖ yₖ) |
 //! | log-softmax | yⱼ = (xⱼ − m) − ln s | ∂l/∂yⱼ − exp(yⱼ) Σₖ ∂l/∂yₖ |
 //!
-//! with m = max x and s = Σₖ exp(xₖ − m). [`sum_exp`] computes both for each row. Cross-entropy starts with them, too.
+//! with m = max x and s = Σₖ exp(xₖ − m). [`sum_exp`] computes both for each row. Cross-entropy starts with
+//! them, too.
 
 use crate::in_default_mode;
 use crate::kernels::exp;
@@ -38,8 +39,8 @@ pub fn softmax<T: Scalar>(x: &[T], p: &mut [T]) {
     forward(x, p, x.len().min(p.len()), Rule::Softmax);
 }
 
-/// yⱼ = xⱼ − ln Σₖ exp(xₖ), without overflow, and as accurate for large x as for small: the largest element is taken out
-/// of both terms.
+/// yⱼ = xⱼ − ln Σₖ exp(xₖ), without overflow, and as accurate for large x as for small: the largest element
+/// is taken out of both terms.
 ///
 /// ```
 /// use backrule_tensor::log_softmax;
@@ -67,8 +68,8 @@ pub fn forward<T: Scalar>(x: &[T], y: &mut [T], columns: usize, rule: Rule) {
     }
 }
 
-/// [`forward`] where a row of `x` begins `strides[0]` elements after the one before it, and one of `y` `strides[1]`. Nothing
-/// is written between the rows. There are no rows where they would overlap.
+/// [`forward`] where a row of `x` begins `strides[0]` elements after the one before it, and one of `y`
+/// `strides[1]`. Nothing is written between the rows. There are no rows where they would overlap.
 pub fn forward_strided<T: Scalar>(x: &[T], y: &mut [T], columns: usize, strides: [usize; 2], rule: Rule) {
     if strides == [columns; 2] {
         return forward(x, y, columns, rule);
@@ -115,8 +116,8 @@ pub fn backward<T: Scalar>(y: &[T], dy: &[T], dx: &mut [T], columns: usize, rule
     }
 }
 
-/// [`backward`] where a row of `y`, `dy` and `dx` begins `strides[0]`, `[1]` and `[2]` elements after the one before it.
-/// Nothing is written between the rows. There are no rows where they would overlap.
+/// [`backward`] where a row of `y`, `dy` and `dx` begins `strides[0]`, `[1]` and `[2]` elements after the one
+/// before it. Nothing is written between the rows. There are no rows where they would overlap.
 pub fn backward_strided<T: Scalar>(
     y: &[T],
     dy: &[T],
@@ -138,7 +139,8 @@ pub fn backward_strided<T: Scalar>(
 
 /// What is computed from max x and Σ exp(x − max x) of each row.
 pub trait SumExp<T: Scalar> {
-    /// eᵈ for a d ≤ 0. The default gives 0 where that is below the normal numbers, as no sum that begins at 1 sees them.
+    /// eᵈ for a d ≤ 0. The default gives 0 where that is below the normal numbers, as no sum that begins at 1
+    /// sees them.
     #[inline(always)]
     fn exp(d: T) -> T {
         d.exp_of_negative()
@@ -169,8 +171,8 @@ pub struct ShortRows<'a, T> {
     pub e: &'a Transposed<T>,
 }
 
-/// Computes max x and Σ exp(x − max x) of all rows of `columns` elements, in their order, and hands them to `kernel`. The sum
-/// runs in f64, or its error would grow with the row.
+/// Computes max x and Σ exp(x − max x) of all rows of `columns` elements, in their order, and hands them to
+/// `kernel`. The sum runs in f64, or its error would grow with the row.
 ///
 /// NaN is never the maximum, but makes the sum NaN.
 #[inline(always)]
@@ -351,8 +353,8 @@ impl<T: Scalar> SumExp<T> for LogSoftmax<'_, T> {
     }
 }
 
-/// The logarithm of a sum of exponentials: a positive normal number, or NaN. The same bits on every machine, and within one
-/// unit in the last place of the exact result in double precision.
+/// The logarithm of a sum of exponentials: a positive normal number, or NaN. The same bits on every machine,
+/// and within one unit in the last place of the exact result in double precision.
 #[inline(always)]
 pub fn ln(sum: f64) -> f64 {
     exp::ln(sum)

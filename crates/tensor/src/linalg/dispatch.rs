@@ -109,7 +109,8 @@ fn run_in_place<T: GemmElement>(product: &mut Product<'_, T>) -> bool {
     if product.is_small() {
         match product.is_exact() {
             true => Small(product).run::<simd::Baseline>(),
-            // Neither gains by more than 32 bytes: a kernel that isn't compiled for AVX-512 makes programs smaller.
+            // Neither gains by more than 32 bytes: a kernel that isn't compiled for AVX-512 makes programs
+            // smaller.
             false => simd::run_within(32, Small(product)),
         }
         return true;

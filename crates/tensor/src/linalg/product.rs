@@ -212,7 +212,8 @@ impl Blocks {
     }
 }
 
-/// The rows of `c`, of `n` elements, each `ldc` behind the one before. The last one may end where its columns do.
+/// The rows of `c`, of `n` elements, each `ldc` behind the one before. The last one may end where its columns
+/// do.
 #[inline(always)]
 pub(super) fn rows_mut<T>(c: &mut [T], n: usize, ldc: usize) -> impl Iterator<Item = &mut [T]> {
     let mut rest = c;

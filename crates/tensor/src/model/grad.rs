@@ -137,8 +137,8 @@ impl<T: Scalar> Grad<T> {
     /// # Ok::<(), TensorError>(())
     /// ```
     ///
-    /// A rule calls it in each pass, also where it adds nothing: the count is what the sum is divided by, in parts of a batch
-    /// the largest one.
+    /// A rule calls it in each pass, also where it adds nothing: the count is what the sum is divided by, in
+    /// parts of a batch the largest one.
     ///
     /// # Errors
     /// Those of `f`. Nothing is counted then.

@@ -95,7 +95,8 @@ impl<T: Scalar> Grads<T> {
     }
 
     /// Scales the gradients of all parameters by most / (norm + 10⁻⁶) where that is below 1, as PyTorch's
-    /// `clip_grad_norm_` does: their [`norm`](Self::norm) is at most `most` then. Returns the norm from before.
+    /// `clip_grad_norm_` does: their [`norm`](Self::norm) is at most `most` then. Returns the norm from
+    /// before.
     ///
     /// ```
     /// use backrule_tensor::{Grads, Tensor};

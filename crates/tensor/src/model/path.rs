@@ -21,8 +21,9 @@ impl<'a> Path<'a> {
     /// The outermost place, without a name.
     pub const ROOT: Path<'static> = Path { parent: None, name: "" };
 
-    /// Bytes that a path has at most, where networks are built, read and saved. Without a limit, what lists the tensors of
-    /// a network is as long as their number times the depth of the network times the length of a name.
+    /// Bytes that a path has at most, where networks are built, read and saved. Without a limit, what lists
+    /// the tensors of a network is as long as their number times the depth of the network times the length of
+    /// a name.
     pub const MAX: usize = 512;
 
     /// The place called `name` within this one.

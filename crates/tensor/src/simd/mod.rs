@@ -36,8 +36,8 @@ mod x86_64;
 
 use crate::simd::vector::{Element, Registers};
 
-/// A function whose body is compiled once for each instruction set: a [`Kernel`] of its arguments, and the call of [`run`].
-/// In the body, `S` is the instruction set.
+/// A function whose body is compiled once for each instruction set: a [`Kernel`] of its arguments, and the
+/// call of [`run`]. In the body, `S` is the instruction set.
 macro_rules! kernel {
     (
         $(#[$attribute:meta])*
@@ -269,8 +269,8 @@ pub(crate) fn run_at<K: Kernel>(level: &str, kernel: K) -> Option<K::Output> {
     at_level(level, || run(kernel))
 }
 
-/// Runs kernels as on a processor that has nothing newer than `level`, if this one has that: for tests that compare
-/// instruction sets. Other threads keep theirs.
+/// Runs kernels as on a processor that has nothing newer than `level`, if this one has that: for tests that
+/// compare instruction sets. Other threads keep theirs.
 #[cfg(test)]
 pub(crate) fn at_level<R>(level: &str, f: impl FnOnce() -> R) -> Option<R> {
     let level = match level {

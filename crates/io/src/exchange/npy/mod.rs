@@ -99,9 +99,9 @@ fn write<T: Scalar>(tensor: &Tensor<T>, out: &mut impl Write) -> io::Result<()> 
 /// ```
 ///
 /// # Errors
-/// When the file can't be read, is none of NumPy's, has other elements (texts, complex numbers, dates, records,
-/// Python's objects), has an element that `T` can't hold, isn't as long as its header says, or doesn't fit into
-/// memory. The message names the file.
+/// When the file can't be read, is none of NumPy's, has other elements (texts, complex numbers, dates,
+/// records, Python's objects), has an element that `T` can't hold, isn't as long as its header says, or
+/// doesn't fit into memory. The message names the file.
 pub fn load<T: Scalar>(path: impl AsRef<Path>) -> Result<Tensor<T>, LoadError> {
     read_file(path.as_ref(), |mut input, length| read(&mut input, length))
 }

@@ -117,12 +117,12 @@ impl Npz {
 
     /// Reads an array as [`npy::load`] does, and compares its checksum.
     ///
-    /// It takes no more memory than the tensor and 1 MiB; and no tensor is larger than the array's bytes in the
-    /// file can become.
+    /// It takes no more memory than the tensor and 1 MiB; and no tensor is larger than the array's bytes in
+    /// the file can become.
     ///
     /// # Errors
-    /// When there is no such array, its bytes are damaged, or one of [`npy::load`]. The message names the file
-    /// and the array.
+    /// When there is no such array, its bytes are damaged, or one of [`npy::load`]. The message names the
+    /// file and the array.
     pub fn load<T: Scalar>(&self, name: &str) -> Result<Tensor<T>, LoadError> {
         let file = self.file.clone();
         let Some(entry) = self.entries.iter().find(|entry| entry.name == name) else {

@@ -112,8 +112,8 @@ fn write<T: Scalar>(head: &[u8], tensors: &[(String, &Tensor<T>)], out: &mut imp
 /// Reads a file into memory, and checks its structure. Metadata are passed over.
 ///
 /// Elements of any type are taken: [`Checkpoint::tensors`] lists them. `F16`, `BF16` and the types of 8 bits
-/// are restored as the same numbers in the network's type. Whole numbers and `BOOL` are too, or it is an error
-/// if one is none of that type's numbers. `F64` into `f32` and `F32` into `f64` is asked for with
+/// are restored as the same numbers in the network's type. Whole numbers and `BOOL` are too, or it is an
+/// error if one is none of that type's numbers. `F64` into `f32` and `F32` into `f64` is asked for with
 /// [`Restoring::convert`](crate::Restoring::convert). A tensor of any other type is an error only if it is to
 /// be restored: [`only`](crate::Restoring::only) and [`partial`](crate::Restoring::partial) leave it out.
 ///
@@ -122,8 +122,8 @@ fn write<T: Scalar>(head: &[u8], tensors: &[(String, &Tensor<T>)], out: &mut imp
 /// noticed.
 ///
 /// # Errors
-/// When the file can't be read, is no safetensors file, is beyond the [limits] of a checkpoint, or doesn't fit
-/// into memory. The message names the file.
+/// When the file can't be read, is no safetensors file, is beyond the [limits] of a checkpoint, or doesn't
+/// fit into memory. The message names the file.
 pub fn load(path: impl AsRef<Path>) -> Result<Checkpoint, LoadError> {
     read_file(path.as_ref(), |mut input, length| read_to_memory(&mut input, length))
 }

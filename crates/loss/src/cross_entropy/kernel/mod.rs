@@ -1,10 +1,10 @@
 //! Rows of logits z: their losses and gradients.
 //!
-//! Every target comes down to l = −Σ_c a_c ln p_c with p = softmax(z), which is l = Σ_c a_c (ln Σ_k exp(z_k) − z_c).
-//! The derivative of ln Σ_k exp(z_k) by z_j is p_j, hence ∂l/∂z_j = p_j Σ_c a_c − a_j.
+//! Every target comes down to l = −Σ_c a_c ln p_c with p = softmax(z), which is l = Σ_c a_c (ln Σ_k exp(z_k)
+//! − z_c). The derivative of ln Σ_k exp(z_k) by z_j is p_j, hence ∂l/∂z_j = p_j Σ_c a_c − a_j.
 //!
-//! Both are computed from the differences d = z − max z: ln p_c = d_c − ln Σ_k exp(d_k). Logits of 10⁴ in single precision
-//! have no digits left for small differences, so ln Σ exp(z) is never one number.
+//! Both are computed from the differences d = z − max z: ln p_c = d_c − ln Σ_k exp(d_k). Logits of 10⁴ in
+//! single precision have no digits left for small differences, so ln Σ exp(z) is never one number.
 
 mod row;
 mod short;
@@ -17,7 +17,8 @@ use self::row::Row;
 use super::settings::CrossEntropy;
 use crate::target::Target;
 
-/// Computes Σ l over the rows of a part of the batch, and ∂l/∂z times `scale`. Everything must have been checked.
+/// Computes Σ l over the rows of a part of the batch, and ∂l/∂z times `scale`. Everything must have been
+/// checked.
 pub(super) struct Losses<'a, T: Scalar> {
     pub(super) loss: &'a CrossEntropy,
     /// The rows of the batch before this part.

@@ -89,7 +89,8 @@ impl<T: Scalar> Row<'_, T> {
         a
     }
 
-    /// l = −w_y ln p_y, before any mean. Only the label's term is there: an impossible class elsewhere must not give 0·∞.
+    /// l = −w_y ln p_y, before any mean. Only the label's term is there: an impossible class elsewhere must
+    /// not give 0·∞.
     #[inline(always)]
     fn loss_to_class(mut self, y: usize) -> f64 {
         let w_y = self.loss.weight(y);

@@ -7,13 +7,13 @@ use crate::builtin::{Build, Builtin};
 use crate::builtin::{Case, Oracle, Sample};
 use crate::layers::pointwise::{Of, Pointwise};
 
-/// The Gaussian error linear unit: y = x Φ(x), where Φ is the distribution function of the normal distribution
-/// (D. Hendrycks, K. Gimpel, 2016).
+/// The Gaussian error linear unit: y = x Φ(x), where Φ is the distribution function of the normal
+/// distribution (D. Hendrycks, K. Gimpel, 2016).
 ///
 /// Its rule: dy/dx = Φ(x) + x φ(x), with the density φ(x) = exp(−x²/2)/√(2π).
 ///
-/// [`tanh`](Self::tanh) is the approximation y = ½ x (1 + t), t = tanh u, u = √(2/π) (x + 0.044715 x³). Its rule is that of
-/// this formula: dy/dx = ½ (1 + t) + ½ x (1 − t²) du/dx.
+/// [`tanh`](Self::tanh) is the approximation y = ½ x (1 + t), t = tanh u, u = √(2/π) (x + 0.044715 x³). Its
+/// rule is that of this formula: dy/dx = ½ (1 + t) + ½ x (1 − t²) du/dx.
 ///
 /// ```
 /// use backrule_nn::tensor::Tensor;

@@ -8,8 +8,8 @@ use crate::layers::pointwise::{Of, Pointwise};
 
 /// A rectifier that leaks: y = x for x > 0, and s x else, with a slope s ≥ 0 (A. Maas et al., 2013).
 ///
-/// Its rule: ∂l/∂x = ∂l/∂y where x > 0, and s ∂l/∂y elsewhere. At the kink x = 0 the derivative is s, as in PyTorch. y has
-/// x's sign, so the rule needs y alone. A slope of 0 is a [`Relu`](crate::Relu).
+/// Its rule: ∂l/∂x = ∂l/∂y where x > 0, and s ∂l/∂y elsewhere. At the kink x = 0 the derivative is s, as in
+/// PyTorch. y has x's sign, so the rule needs y alone. A slope of 0 is a [`Relu`](crate::Relu).
 ///
 /// ```
 /// use backrule_nn::tensor::Tensor;
@@ -33,8 +33,8 @@ impl LeakyRelu {
     /// With this slope below 0. PyTorch's default is 0.01.
     ///
     /// # Errors
-    /// When `slope` isn't a finite number of at least 0, in single precision too: with a negative one y wouldn't tell the sign
-    /// of x.
+    /// When `slope` isn't a finite number of at least 0, in single precision too: with a negative one y
+    /// wouldn't tell the sign of x.
     pub fn new(slope: f64) -> Result<Self, ConfigError> {
         match (0.0..=f64::from(f32::MAX)).contains(&slope) {
             true => Ok(Self { slope }),

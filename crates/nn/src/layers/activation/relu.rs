@@ -8,8 +8,8 @@ use crate::layers::pointwise::{Of, Pointwise};
 
 /// The rectifier: y = max(0, x), element by element.
 ///
-/// Its rule: ∂l/∂x = ∂l/∂y where x > 0, and 0 where x ≤ 0. At the kink x = 0 the derivative is taken to be 0, as in
-/// PyTorch. NaN is passed on, in both directions.
+/// Its rule: ∂l/∂x = ∂l/∂y where x > 0, and 0 where x ≤ 0. At the kink x = 0 the derivative is taken to be 0,
+/// as in PyTorch. NaN is passed on, in both directions.
 ///
 /// ```
 /// use backrule_nn::tensor::Tensor;

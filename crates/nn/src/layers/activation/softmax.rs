@@ -15,8 +15,8 @@ use crate::mode::Mode;
 /// Its Jacobian is yⱼ (1 − yⱼ) on the diagonal and −yⱼ yₖ off it. Multiplied by ∂l/∂y, row by row:
 /// ∂l/∂xⱼ = yⱼ (∂l/∂yⱼ − Σₖ ∂l/∂yₖ yₖ). It is right with any loss.
 ///
-/// To train a classifier, end the network with logits and use the cross-entropy on logits, which has this rule folded
-/// in; use a softmax where probabilities themselves are wanted.
+/// To train a classifier, end the network with logits and use the cross-entropy on logits, which has this
+/// rule folded in; use a softmax where probabilities themselves are wanted.
 ///
 /// ```
 /// use backrule_nn::tensor::Tensor;

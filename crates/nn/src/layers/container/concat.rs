@@ -32,8 +32,8 @@ pub struct Concat {
 }
 
 impl Concat {
-    /// Along this axis: 1 for the features of `[batch, features]` and the channels of images. Axis 0, the batch, is none: what
-    /// a sample's y is depends on no other sample.
+    /// Along this axis: 1 for the features of `[batch, features]` and the channels of images. Axis 0, the
+    /// batch, is none: what a sample's y is depends on no other sample.
     ///
     /// # Errors
     /// When the axis is 0, or there can be no such axis.

@@ -14,12 +14,13 @@ use crate::mode::Mode;
 
 /// A layer that is not trained: y = f(x), where nothing of f changes.
 ///
-/// All tensors of f are constants ([`Role::Constant`]): they are saved, and no optimizer touches them. **f runs in
-/// [`Mode::Eval`]**, also while the network around it trains: its dropout is off, and its running statistics are used and stay
-/// as they are. ∂l/∂x passes through it; ∂l/∂θ of f is not computed.
+/// All tensors of f are constants ([`Role::Constant`]): they are saved, and no optimizer touches them. **f
+/// runs in [`Mode::Eval`]**, also while the network around it trains: its dropout is off, and its running
+/// statistics are used and stay as they are. ∂l/∂x passes through it; ∂l/∂θ of f is not computed.
 ///
-/// [`thaw`](Self::thaw) makes it an ordinary layer again, and [`freeze()`] and [`thaw()`] do so for a layer anywhere in a
-/// network, which isn't built anew. Gradients and optimizer are made anew then: they have none for what was frozen.
+/// [`thaw`](Self::thaw) makes it an ordinary layer again, and [`freeze()`] and [`thaw()`] do so for a layer
+/// anywhere in a network, which isn't built anew. Gradients and optimizer are made anew then: they have none
+/// for what was frozen.
 ///
 /// ```
 /// use backrule_nn::tensor::{NamedTensors, Path, Role, Tensor};
@@ -45,8 +46,8 @@ pub struct Frozen<T: Scalar = f32> {
     frozen: bool,
 }
 
-/// Freezes the layer at `path` of a network, such as `"encoder.conv"`: it is a [`Frozen`] one from now on, and its tensors
-/// keep their paths. Gradients and optimizer are to be made anew.
+/// Freezes the layer at `path` of a network, such as `"encoder.conv"`: it is a [`Frozen`] one from now on,
+/// and its tensors keep their paths. Gradients and optimizer are to be made anew.
 ///
 /// ```
 /// use backrule_nn::tensor::random;
@@ -92,7 +93,8 @@ fn is_path(path: &str) -> bool {
     path.is_empty() || path.split('.').all(|name| !name.is_empty())
 }
 
-/// Freezes or thaws what is at `path` in a child: a `Frozen` layer there is switched, any other is put into one.
+/// Freezes or thaws what is at `path` in a child: a `Frozen` layer there is switched, any other is put into
+/// one.
 pub(super) fn set_frozen<T: Scalar>(child: &mut Box<dyn Layer<T>>, path: &str, frozen: bool) -> bool {
     if (**child).set_frozen(Sealed, path, frozen) {
         return true;

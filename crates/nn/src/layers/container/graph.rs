@@ -18,11 +18,12 @@ use crate::layers::container::sequential::{check_names, check_paths};
 use crate::layers::container::split_path;
 use crate::mode::Mode;
 
-/// Layers with several inputs and outputs, wired as you like: encoder and decoder, two heads, a weight that is used twice.
+/// Layers with several inputs and outputs, wired as you like: encoder and decoder, two heads, a weight that
+/// is used twice.
 ///
-/// A node takes values that are there already, so a cycle can't be written. Its rule is the chain rule, from the last node
-/// to the first: where a value is used several times, the gradients of its uses are added in the order of the nodes,
-/// backwards.
+/// A node takes values that are there already, so a cycle can't be written. Its rule is the chain rule, from
+/// the last node to the first: where a value is used several times, the gradients of its uses are added in
+/// the order of the nodes, backwards.
 ///
 /// ```
 /// use backrule_nn::tensor::{NamedTensors, Tensor, random};
@@ -50,8 +51,8 @@ use crate::mode::Mode;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// An output that nobody has a loss on is `None` in `dy`. Nodes that only it depends on are skipped: neither their
-/// parameters' gradients nor their buffers' increments change.
+/// An output that nobody has a loss on is `None` in `dy`. Nodes that only it depends on are skipped: neither
+/// their parameters' gradients nor their buffers' increments change.
 #[derive(Clone)]
 pub struct Graph<T: Scalar = f32> {
     inputs: Vec<String>,
@@ -224,8 +225,9 @@ impl<T: Scalar> GraphBuilder<T> {
     /// The graph with these outputs.
     ///
     /// # Errors
-    /// When a name is empty, holds a dot, or stands twice; a value is another builder's or isn't there; a layer doesn't
-    /// take so many inputs; a node's outputs are all unused; or there are more than 16 inputs or outputs.
+    /// When a name is empty, holds a dot, or stands twice; a value is another builder's or isn't there; a
+    /// layer doesn't take so many inputs; a node's outputs are all unused; or there are more than 16 inputs
+    /// or outputs.
     pub fn build(mut self, outputs: impl IntoIterator<Item: Into<Value>>) -> Result<Graph<T>, ConfigError> {
         let outputs: Vec<_> = outputs.into_iter().map(|value| self.index(value.into())).collect();
         self.finish(outputs)
@@ -326,8 +328,8 @@ impl<T: Scalar> Graph<T> {
         !self.outputs[..k].contains(&self.outputs[k])
     }
 
-    /// Puts the buffers of y in the places of the values that they are, or takes them out again: no output is copied, and a
-    /// buffer stays what it is from step to step.
+    /// Puts the buffers of y in the places of the values that they are, or takes them out again: no output is
+    /// copied, and a buffer stays what it is from step to step.
     fn exchange(&self, y: &mut [Tensor<T>], values: &mut [Tensor<T>]) {
         for (k, y) in y.iter_mut().enumerate() {
             if let Some(value) = self.of_node(k)
@@ -379,7 +381,8 @@ impl<T: Scalar> Graph<T> {
             .ok_or_else(|| LayerError::count("backward: gradients", "one for every tensor", len))
     }
 
-    /// Marks the values whose gradients are wanted: those with something trained in front of them, or an input that is wanted.
+    /// Marks the values whose gradients are wanted: those with something trained in front of them, or an
+    /// input that is wanted.
     fn mark_wanted(
         &self,
         marks: &mut Vec<u32>,

@@ -38,7 +38,8 @@ pub(super) fn only<'y, T>(operation: &'static str, y: &'y mut [T]) -> Result<&'y
     }
 }
 
-/// What one of these layers adds to the functions that all of them have: the joined shape, y from all x, and ∂l/∂xᵢ.
+/// What one of these layers adds to the functions that all of them have: the joined shape, y from all x, and
+/// ∂l/∂xᵢ.
 pub(super) trait Join: Copy {
     /// The operations, as errors name them.
     const OPERATIONS: [&'static str; 2];

@@ -17,8 +17,8 @@ use crate::mode::Mode;
 
 /// Layers one after the other, each with a name: y = fₙ(… f₂(f₁(x))).
 ///
-/// Its rule is the chain rule: from the last child to the first, each one's ∂l/∂x is the ∂l/∂y of the one before it. A
-/// container is a layer, so that they nest; names add up to paths such as `encoder.fc1.weight`.
+/// Its rule is the chain rule: from the last child to the first, each one's ∂l/∂x is the ∂l/∂y of the one
+/// before it. A container is a layer, so that they nest; names add up to paths such as `encoder.fc1.weight`.
 ///
 /// ```
 /// use backrule_nn::tensor::{NamedTensors, random};
@@ -127,7 +127,8 @@ pub(crate) fn check_names<'a>(
     Ok(())
 }
 
-/// Paths of a container's children and of their tensors: none too long, or what lists them takes more memory than they do.
+/// Paths of a container's children and of their tensors: none too long, or what lists them takes more memory
+/// than they do.
 ///
 /// # Errors
 /// When a path has more bytes than [`Path::MAX`].
@@ -189,8 +190,8 @@ impl<T: Scalar> fmt::Debug for Sequential<T> {
 const GRADIENTS: usize = 2;
 
 impl<T: Scalar> Sequential<T> {
-    /// Child `i` as the end of the one in front, if both are of the kinds that can: the type of a layer decides, so forward
-    /// and backward agree, and no layer can claim it.
+    /// Child `i` as the end of the one in front, if both are of the kinds that can: the type of a layer
+    /// decides, so forward and backward agree, and no layer can claim it.
     fn fused(&self, i: usize) -> Option<(&dyn Affine<T>, &dyn Epilogue<T>)> {
         let front = self.children.get(i.checked_sub(1)?)?;
         let epilogue = self.children.get(i)?.layer.epilogue(Sealed)?;
@@ -245,7 +246,8 @@ impl<T: Scalar> Layer<T> for Sequential<T> {
         if n == 0 {
             return dx.map_or(Ok(()), |dx| Ok(dx.copy_from(dy)?));
         }
-        // Where nobody wants ∂l/∂x, children before the first one whose gradients are wanted have nothing to do.
+        // Where nobody wants ∂l/∂x, children before the first one whose gradients are wanted have nothing to
+        // do.
         let first = match dx {
             Some(_) => 0,
             None => {
@@ -325,7 +327,8 @@ impl<T: Scalar> Layer<T> for Sequential<T> {
     }
 }
 
-/// Fills the output of a layer whose epilogue has taken its place with NaN where a debug build looks: nobody may read it.
+/// Fills the output of a layer whose epilogue has taken its place with NaN where a debug build looks: nobody
+/// may read it.
 fn poison_unwritten<T: Scalar>(own: &mut [Tensor<T>], y: &Tensor<T>) -> Result<(), LayerError> {
     if cfg!(debug_assertions)
         && let Some(own) = own.first_mut()

@@ -55,7 +55,8 @@ pub struct Linear<T: Scalar = f32> {
 }
 
 impl<T: Scalar> Linear<T> {
-    /// A layer whose weights and biases start uniformly within ±1/√in. [`LinearConfig`] has the other choices.
+    /// A layer whose weights and biases start uniformly within ±1/√in. [`LinearConfig`] has the other
+    /// choices.
     ///
     /// # Errors
     /// When there can be no matrix of this size, or there is no memory.

@@ -18,16 +18,16 @@ use crate::init::Init;
 use crate::layer::{At, AtMany, Layer, zeros_like};
 use crate::mode::Mode;
 
-/// A long short-term memory (S. Hochreiter, J. Schmidhuber, 1997): units with a state h and a memory c that go
-/// along a sequence.
+/// A long short-term memory (S. Hochreiter, J. Schmidhuber, 1997): units with a state h and a memory c that
+/// go along a sequence.
 ///
 /// For time step t of x `[batch, time, in]` and n units, z = x(t) W_ihᵀ + b_ih + h(t−1) W_hhᵀ + b_hh has four
 /// blocks of n elements, and
 ///
 /// i = σ(zᵢ), f = σ(z_f), g = tanh z_g, o = σ(zₒ); c(t) = f c(t−1) + i g; h(t) = o tanh c(t).
 ///
-/// y(t) is h(t). With two directions a second set of weights goes from the end to the beginning, and y(t) has both
-/// h(t), the forward one first. The y of a layer is the x of the layer above.
+/// y(t) is h(t). With two directions a second set of weights goes from the end to the beginning, and y(t) has
+/// both h(t), the forward one first. The y of a layer is the x of the layer above.
 ///
 /// | tensor | shape |
 /// |---|---|
@@ -47,17 +47,17 @@ use crate::mode::Mode;
 ///
 /// h0 and c0 `[batch, layers · directions, n]` are the states at the start, zeros if they aren't given. Their
 /// middle axis is in the order layer 0 forward, layer 0 reverse, layer 1 forward, …. The outputs are y
-/// `[batch, time, directions · n]` and the states at the end, hn and cn. The form of one input and one output,
-/// [`forward`](Layer::forward), gives y alone.
+/// `[batch, time, directions · n]` and the states at the end, hn and cn. The form of one input and one
+/// output, [`forward`](Layer::forward), gives y alone.
 ///
-/// Lengths `[batch]` are whole numbers from 0 to time. What stands behind a sequence's end isn't read: y and ∂l/∂x
-/// are 0 there, hn and cn are the states at the end, and the reverse direction begins there. A sequence of length 0
-/// keeps its states.
+/// Lengths `[batch]` are whole numbers from 0 to time. What stands behind a sequence's end isn't read: y and
+/// ∂l/∂x are 0 there, hn and cn are the states at the end, and the reverse direction begins there. A sequence
+/// of length 0 keeps its states.
 ///
 /// # Rule
 ///
-/// Each direction of each layer goes back in time. dh and dc come from the step behind; at the end they are ∂l/∂hn
-/// and ∂l/∂cn.
+/// Each direction of each layer goes back in time. dh and dc come from the step behind; at the end they are
+/// ∂l/∂hn and ∂l/∂cn.
 ///
 /// | derivative | formula |
 /// |---|---|
@@ -70,8 +70,8 @@ use crate::mode::Mode;
 ///
 /// # Truncation
 ///
-/// The layer keeps no state. A caller who hands hn and cn on as the next part's h0 and c0, and not their gradients,
-/// has truncated backpropagation through time:
+/// The layer keeps no state. A caller who hands hn and cn on as the next part's h0 and c0, and not their
+/// gradients, has truncated backpropagation through time:
 ///
 /// ```
 /// use backrule_nn::tensor::{Tensor, random};
@@ -94,8 +94,8 @@ use crate::mode::Mode;
 /// # Differences from PyTorch
 ///
 /// Names, layouts and start of the parameters are PyTorch's. The batch is the first axis of the states, too.
-/// Lengths are an input, of sequences in any order, and may be 0. There are no projections, and no dropout between
-/// layers.
+/// Lengths are an input, of sequences in any order, and may be 0. There are no projections, and no dropout
+/// between layers.
 ///
 /// # Example
 ///
@@ -140,8 +140,8 @@ struct Cell<T: Scalar> {
 }
 
 impl<T: Scalar> Lstm<T> {
-    /// One layer in one direction, whose parameters start uniformly within ±1/√units. [`LstmConfig`] has the other
-    /// choices.
+    /// One layer in one direction, whose parameters start uniformly within ±1/√units. [`LstmConfig`] has the
+    /// other choices.
     ///
     /// # Errors
     /// When a size is 0, or there is no memory.
@@ -603,8 +603,8 @@ impl<'a, T: Scalar> Direction<'a, T> {
         }
     }
 
-    /// dz of all steps, in place of the gates. dh and dc are ∂l/∂hn and ∂l/∂cn at first and ∂l/∂h0 and ∂l/∂c0 at
-    /// last; ∂l/∂h0 only if it is wanted.
+    /// dz of all steps, in place of the gates. dh and dc are ∂l/∂hn and ∂l/∂cn at first and ∂l/∂h0 and ∂l/∂c0
+    /// at last; ∂l/∂h0 only if it is wanted.
     fn backward(
         &self,
         dy: Option<&Tensor<T>>,
@@ -658,8 +658,8 @@ impl<'a, T: Scalar> Direction<'a, T> {
         })?;
         dw_hh.add_to(|dw| self.add_to_dw_hh(y.as_slice(), dz.as_slice(), dw))?;
         if biases.iter().any(Grad::is_wanted) {
-            // One sum over all rows is accurate, a sum of each sample's sums isn't. So the rows behind the ends
-            // count, which may hold gates of an earlier pass.
+            // One sum over all rows is accurate, a sum of each sample's sums isn't. So the rows behind the
+            // ends count, which may hold gates of an earlier pass.
             clear_rows(dz, self.ends.behind());
             db.resize(Shape::new(&[4 * self.units])?)?;
             sum_of_rows(dz.mat(), T::ZERO, db.as_mut_slice())?;
@@ -679,8 +679,8 @@ impl<'a, T: Scalar> Direction<'a, T> {
         Ok(())
     }
 
-    /// dW_hh ← dW_hh + Σ dzᵀ h(t−1): a product for each time step, of all samples, or for each sample, of all time
-    /// steps, whichever are fewer. The first time step has h0, and always a product of its own.
+    /// dW_hh ← dW_hh + Σ dzᵀ h(t−1): a product for each time step, of all samples, or for each sample, of all
+    /// time steps, whichever are fewer. The first time step has h0, and always a product of its own.
     fn add_to_dw_hh(&self, y: &[T], dz: &[T], dw: &mut Tensor<T>) -> Result<(), TensorError> {
         let by_time = self.ends.time < self.ends.batch;
         for t in self.steps() {
@@ -856,7 +856,8 @@ impl<T: Scalar> Layer<T> for Lstm<T> {
                 let count = self.config.tensors();
                 direction.gradients(x, y, &mut grads[index * count..][..count], cache)?;
             }
-            // Both directions have read ∂l/∂y. So ∂l/∂x, which is ∂l/∂y of the layer below, may take its place.
+            // Both directions have read ∂l/∂y. So ∂l/∂x, which is ∂l/∂y of the layer below, may take its
+            // place.
             let dx = if layer == 0 { dx.as_deref_mut() } else { Some(&mut *between) };
             let Some(dx) = dx else { continue };
             dx.resize(x.shape())?;
@@ -979,7 +980,8 @@ impl LstmConfig {
         self
     }
 
-    /// Whether each layer has a second direction, from the end to the beginning. The default is that it hasn't.
+    /// Whether each layer has a second direction, from the end to the beginning. The default is that it
+    /// hasn't.
     pub fn bidirectional(mut self, bidirectional: bool) -> Self {
         self.bidirectional = bidirectional;
         self

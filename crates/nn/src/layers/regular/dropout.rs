@@ -9,8 +9,9 @@ use crate::error::LayerError;
 use crate::layer::{At, Layer};
 use crate::mode::Mode;
 
-/// Sets a random part of its inputs to 0 while training, and scales the others up so that their expectation stays:
-/// y = m x, where m is 0 with probability `rate` and 1/(1 − rate) otherwise (N. Srivastava et al., 2014, inverted).
+/// Sets a random part of its inputs to 0 while training, and scales the others up so that their expectation
+/// stays: y = m x, where m is 0 with probability `rate` and 1/(1 − rate) otherwise (N. Srivastava et al.,
+/// 2014, inverted).
 ///
 /// Its rule: ∂l/∂x = m ∂l/∂y, with the same m. In [`Mode::Eval`] it passes everything through.
 ///
