@@ -91,6 +91,28 @@ use crate::mode::Mode;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
+/// # One answer for a sequence
+///
+/// In a `Sequential` the layer gives y of all steps. hn, the state after each sequence's last step, is output 1
+/// in a `Graph`:
+///
+/// ```
+/// use backrule_nn::tensor::{Tensor, random};
+/// use backrule_nn::{Embedding, Flatten, Graph, Linear, Lstm, predict};
+///
+/// let rng = &mut random::rng(1);
+/// let mut g = Graph::builder();
+/// let [tokens] = g.inputs(["tokens"]);
+/// let x = g.layer("embed", Embedding::new(10, 4, rng)?, [tokens]);
+/// let lstm = g.layer("lstm", Lstm::new(4, 8, rng)?, [x]);
+/// let hn = g.layer("flat", Flatten::default(), [lstm.output(1)]); // [batch, 1, 8] → [batch, 8]
+/// let logits = g.layer("logits", Linear::new(8, 2, rng)?, [hn]);
+/// let net: Graph = g.build([logits])?;
+/// let tokens = Tensor::from([[3.0, 7.0, 1.0], [0.0, 2.0, 9.0]]);
+/// assert_eq!(predict(&net, &tokens)?.shape(), [2, 2]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Differences from PyTorch
 ///
 /// Names, layouts and start of the parameters are PyTorch's. The batch is the first axis of the states, too.
