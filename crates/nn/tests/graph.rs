@@ -265,7 +265,7 @@ fn what_can_not_be_wired_is_refused_by_name() {
         let [x] = g.inputs(["x"]);
         vec![g.layer("relu", Relu, [x]).output(1)]
     });
-    assert_eq!(message, "Graph: value: expected an output that the node has, got a further one");
+    assert_eq!(message, "Graph: output: expected a number below 1, the outputs of `relu`, got 1");
     assert_eq!(refusal(&|_| vec![]), "Graph: inputs: expected 1 to 16, got 0");
 }
 

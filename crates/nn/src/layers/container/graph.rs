@@ -88,6 +88,8 @@ pub struct Value {
     builder: u64,
     /// Inputs first, then the outputs of all nodes in order.
     index: usize,
+    /// The layer and the number of the output that isn't there.
+    missing: Option<(usize, usize)>,
 }
 
 /// A node in a [`GraphBuilder`].
@@ -102,8 +104,9 @@ pub struct Node {
 impl Node {
     /// The node's output number `i`, from 0. One that isn't there is an error when the graph is built.
     pub fn output(self, i: usize) -> Value {
-        let index = if i < self.count { self.first + i } else { usize::MAX };
-        Value { builder: self.builder, index }
+        let missing = (i >= self.count).then_some((self.layer, i));
+        let index = if missing.is_none() { self.first + i } else { usize::MAX };
+        Value { builder: self.builder, index, missing }
     }
 }
 
@@ -154,7 +157,7 @@ impl<T: Scalar> GraphBuilder<T> {
         }
         self.inputs.extend(names.iter().map(|name| name.to_string()));
         self.values = N;
-        std::array::from_fn(|index| Value { builder: self.id, index })
+        std::array::from_fn(|index| Value { builder: self.id, index, missing: None })
     }
 
     /// Adds a layer, and feeds it these values.
@@ -212,7 +215,17 @@ impl<T: Scalar> GraphBuilder<T> {
             return 0;
         }
         if value.index >= self.values {
-            self.fail(refuse("value", "an output that the node has", "a further one"));
+            let of_node = value.missing.and_then(|(layer, i)| Some((self.layers.get(layer)?, i)));
+            let error = match of_node {
+                Some(((name, layer), i)) => {
+                    let outputs = layer.outputs();
+                    let expected =
+                        format_args!("a number below {outputs}, the outputs of `{name}`").to_string();
+                    ConfigError::new("Graph", "output", expected, i)
+                }
+                None => refuse("value", "an output that the node has", "a further one"),
+            };
+            self.fail(error);
             return 0;
         }
         value.index
