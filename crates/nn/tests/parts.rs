@@ -177,8 +177,8 @@ fn errors_come_from_the_first_part_and_change_no_gradient() {
     assert_eq!(grads, Grads::new(&net).unwrap());
 }
 
-/// y = x, but row 7 of the data (its first feature says which it is) is refused by backward; a row is missing
-/// where the first feature is negative, and all axes where it is −2.
+/// y = x, but row 7 of the data (its first feature says which it is) is refused by backward, and dx isn't
+/// written where it is 100; a row is missing where the first feature is negative, and all axes where it is −2.
 #[derive(Clone)]
 struct Moody;
 
@@ -199,13 +199,15 @@ impl<T: Scalar> Layer<T> for Moody {
     fn backward(
         &self,
         at: At<'_, T>,
-        _: &Tensor<T>,
-        _: Option<&mut Tensor<T>>,
+        dy: &Tensor<T>,
+        dx: Option<&mut Tensor<T>>,
         _: &mut [Grad<T>],
     ) -> Result<(), LayerError> {
-        match at.x.rows().find(|row| row[0].to_f64() == 7.0) {
-            Some(_) => Err(LayerError::value("backward", "another row", at.x.shape())),
-            None => Ok(()),
+        let holds = |first: f64| at.x.rows().any(|row| row[0].to_f64() == first);
+        match dx {
+            _ if holds(7.0) => Err(LayerError::value("backward", "another row", at.x.shape())),
+            Some(dx) if !holds(100.0) => Ok(dx.copy_from(dy)?),
+            _ => Ok(()),
         }
     }
 }
@@ -241,7 +243,7 @@ fn an_error_in_one_part_only_is_an_error() {
         assert_eq!(error.to_string(), format!("{expected}{got}"));
     }
     // No dx was written by a layer that must write it.
-    x = Tensor::zeros([9, 2]).unwrap();
+    x = Tensor::full([9, 2], 100.0).unwrap();
     let pass = tape.forward(&Moody, &x, Mode::Eval).unwrap();
     assert!(pass.backward_to_input(&dy, &mut Grads::new(&Moody).unwrap(), &mut dx).is_err());
 }
