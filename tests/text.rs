@@ -97,7 +97,8 @@ fn comments(source: &str) -> impl Iterator<Item = (usize, &str)> {
         let fence = is_doc && text.starts_with("```");
         code ^= fence;
         let other = text.starts_with('|') || !is_doc && text.starts_with('`') || text.contains("://");
-        (!(is_doc && code) && !fence && !other).then_some((i + 1, line))
+        let skipped = fence || other || is_doc && code;
+        (!skipped).then_some((i + 1, line))
     })
 }
 

@@ -178,7 +178,8 @@ fn errors_come_from_the_first_part_and_change_no_gradient() {
 }
 
 /// y = x, but row 7 of the data (its first feature says which it is) is refused by backward, and dx isn't
-/// written where it is 100; a row is missing where the first feature is negative, and all axes where it is −2.
+/// written where it is 100; a row is missing where the first feature is negative, and all axes where it is
+/// −2.
 #[derive(Clone)]
 struct Moody;
 

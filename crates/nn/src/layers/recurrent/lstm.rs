@@ -93,8 +93,8 @@ use crate::mode::Mode;
 ///
 /// # One answer for a sequence
 ///
-/// In a `Sequential` the layer gives y of all steps. hn, the state after each sequence's last step, is output 1
-/// in a `Graph`:
+/// In a `Sequential` the layer gives y of all steps. hn, the state after each sequence's last step, is output
+/// 1 in a `Graph`:
 ///
 /// ```
 /// use backrule_nn::tensor::{Tensor, random};
