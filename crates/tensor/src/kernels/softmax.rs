@@ -183,7 +183,7 @@ pub fn sum_exp<T: Scalar, S: Simd, K: SumExp<T>>(x: &[T], columns: usize, kernel
         for i in 0..count {
             let x = &x[i * n..];
             let max = row::max(x, n);
-            let sum = exp_sum(x, n, max, kernel.exponentials(i), K::exp);
+            let sum = exp_sum::<T, K>(x, n, max, kernel.exponentials(i));
             kernel.long_row(i, max, sum);
         }
         return;
@@ -202,15 +202,16 @@ pub fn sum_exp<T: Scalar, S: Simd, K: SumExp<T>>(x: &[T], columns: usize, kernel
 
 /// Σ exp(x − max) over the `n` elements of a row. In long rows each term is the sum of four.
 /// The exponentials are written to `e` if there is one, as by [`row::store`].
+// By K, and not by a closure: with that, a cross-entropy of 1000 classes takes 1.13 times as long.
 #[inline(always)]
-fn exp_sum<T: Scalar>(x: &[T], n: usize, max: T, mut e: Option<&mut [T]>, exp: impl Fn(T) -> T) -> f64 {
+fn exp_sum<T: Scalar, K: SumExp<T>>(x: &[T], n: usize, max: T, mut e: Option<&mut [T]>) -> f64 {
     const FOUR: usize = 4 * CHUNK;
     let mut sums = [0.0; CHUNK];
     let (blocks, _) = x[..n].as_chunks::<FOUR>();
     for (i, x) in blocks.iter().enumerate() {
         let mut block = *x;
         for x in &mut block {
-            *x = exp(*x - max);
+            *x = K::exp(*x - max);
         }
         for (j, sum) in sums.iter_mut().enumerate() {
             let four = (block[j] + block[j + CHUNK]) + (block[j + 2 * CHUNK] + block[j + 3 * CHUNK]);
@@ -222,7 +223,7 @@ fn exp_sum<T: Scalar>(x: &[T], n: usize, max: T, mut e: Option<&mut [T]>, exp: i
     }
     let done = blocks.len() * FOUR;
     for (at, left) in row::chunks(n - done) {
-        let chunk = exp_of_chunk(&x[done + at..], left, max, &exp);
+        let chunk = exp_of_chunk(&x[done + at..], left, max, K::exp);
         for (sum, &e) in sums.iter_mut().zip(&chunk) {
             *sum += e.to_f64();
         }
@@ -451,18 +452,31 @@ mod tests {
             assert_eq!(sum[i], exp[0] + exp[1] + exp[2]);
         }
     }
+    /// Nothing but the default exponential.
+    struct Exponentials;
+
+    impl SumExp<f64> for Exponentials {
+        fn exponentials(&mut self, _: usize) -> Option<&mut [f64]> {
+            None
+        }
+
+        fn long_row(&mut self, _: usize, _: f64, _: f64) {}
+
+        fn short_rows<S: Simd>(&mut self, _: ShortRows<'_, f64>) {}
+    }
+
     #[test]
     fn the_sum_of_exponentials_counts_each_element_once() {
         for n in [1, 15, 16, 17, 63, 64, 65, 128, 130, 200] {
             // What follows the row would make the sum infinite.
             let x: Vec<f64> = (0..n + 20).map(|j| if j < n { -((j % 5) as f64) } else { 1e4 }).collect();
             let mut e = vec![-1.0; n + 20];
-            let sum = exp_sum(&x, n, 0.0, Some(&mut e), f64::exp);
+            let sum = exp_sum::<f64, Exponentials>(&x, n, 0.0, Some(&mut e));
             let expected: f64 = x[..n].iter().map(|x| x.exp()).sum();
             assert!((sum - expected).abs() < 1e-13 * expected, "{n}: {sum}, {expected}");
             assert!(e[..n].iter().zip(&x).all(|(e, x)| *e == x.exp()), "{n}");
             assert!(e[n.next_multiple_of(CHUNK)..].iter().all(|&e| e == -1.0), "{n}");
-            assert_eq!(exp_sum(&x, n, 0.0, None, f64::exp), sum);
+            assert_eq!(exp_sum::<f64, Exponentials>(&x, n, 0.0, None), sum);
         }
     }
     /// e⁻¹⁰⁰ is below the normal numbers, and the first two terms of a sum must not hide it.
