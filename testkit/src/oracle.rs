@@ -19,9 +19,10 @@ const PENDING: &str = include_str!("../oracle/pending.txt");
 const OTHER_SEED: &str = "BACKRULE_ORACLE";
 
 /// Options that describe the case, not what it is an example of.
-const TAGS: [&str; 10] = [
+const TAGS: [&str; 11] = [
     "constant_row",
     "extreme",
+    "far_from_zero",
     "gates",
     "in_channels",
     "index",

@@ -18,6 +18,11 @@ struct Bounds {
 
 const F64: Bounds = Bounds { forward: 1e-12, backward: 1e-10 };
 
+/// Around 10⁶, where files drawn by older generators have inputs, PyTorch's own values are off by several
+/// roundings of 10⁶, 1e-10 each, times the square of 1/σ. A variance of squares instead of differences would
+/// be off by 1e-4.
+const F64_FAR_FROM_ZERO: Bounds = Bounds { forward: 1e-8, backward: 1e-8 };
+
 /// In f32 a value of size 1 carries a rounding error of 6e-8, and the cases themselves are rounded on the way
 /// in: some 33 of these errors, of values as large as the largest element of the tensor. An element near 0 is
 /// a sum of such values, too.
@@ -179,7 +184,8 @@ fn joined<T: Scalar>(parts: &[Tensor<T>]) -> Tensor<T> {
 fn layers_agree() {
     oracle::every("layer", |case| {
         let Some(double) = subject::<f64>(case) else { return false };
-        check(case, &double, &F64);
+        let far = case.flag("far_from_zero") == Some(true);
+        check(case, &double, if far { &F64_FAR_FROM_ZERO } else { &F64 });
         // The cases are rounded on the way in, too. Around 10⁶ that alone is 0.06.
         let inputs = double.inputs.iter().filter_map(|name| case.tensor::<f64>(name));
         if inputs.flat_map(|x| x.as_slice().to_vec()).all(|x| x.abs() < 1e3) {
