@@ -7,8 +7,9 @@ use std::thread::LocalKey;
 use crate::error::MemoryError;
 use crate::linalg::gemm::{Gemm, Tiled};
 use crate::linalg::gemv::Gemv;
-use crate::linalg::product::{Form, Product, buffer_len};
+use crate::linalg::product::{Form, Initial, Product, buffer_len, range_by};
 use crate::linalg::small::Small;
+use crate::linalg::total::{GROUP, add_group, columns_at_once, round};
 use crate::memory::reserve;
 use crate::parallel;
 use crate::scalar::Scalar;
@@ -89,17 +90,69 @@ fn compute_typed<T: GemmElement>(product: &mut Product<'_, T>) -> bool {
     if multiplications(product.sizes) >= 2 * WORTH_A_THREAD && parallel::threads().get() > 1 {
         return shared(product).is_ok();
     }
-    if run_in_place(product) {
+    if !product.is_long() && run_in_place(product) {
         return true;
     }
     let (operation, len) = (product.form.operation(), product.buffer_len());
-    with_buffer(operation, len, |buffer| simd::run(Gemm { product, buffer })).is_ok()
+    with_buffer(operation, len, |buffer| match product.is_long() {
+        true => run_long(product, buffer),
+        false => simd::run(Gemm { product, buffer }),
+    })
+    .is_ok()
 }
 
 /// Computes a product on this thread, with a buffer that is long enough.
 fn run<T: GemmElement>(product: &mut Product<'_, T>, buffer: &mut [T]) {
-    if !run_in_place(product) {
+    if product.is_long() {
+        run_long(product, buffer);
+    } else if !run_in_place(product) {
         simd::run(Gemm { product, buffer });
+    }
+}
+
+/// Computes a product whose sums are made of several groups: strips of columns, and in each of them a product
+/// for each group.
+#[cold]
+fn run_long<T: GemmElement>(product: &mut Product<'_, T>, buffer: &mut [T]) {
+    let &mut Product { form, sizes, strides, first, rows, a, b, initial, epilogue, ref mut c } = product;
+    let ([m, n, k], [lda, ldb, ldc]) = (sizes, strides);
+    let (columns, terms) = (columns_at_once(rows, n), GROUP * form.block());
+    let (low, rest) = buffer.split_at_mut(rows * columns);
+    let (part, buffer) = rest.split_at_mut(rows * columns);
+    for j in range_by(0, n, columns) {
+        let columns = columns.min(n - j);
+        let size = rows * columns;
+        let c = &mut c[j..];
+        low[..size].fill(T::ZERO);
+        for p in range_by(0, k, terms) {
+            let a = match form {
+                Form::Nn | Form::Nt => &a[p..],
+                Form::Tn => &a[p * lda..],
+            };
+            let b = match form {
+                Form::Nn | Form::Tn => &b[p * ldb + j..],
+                Form::Nt => &b[j * ldb + p..],
+            };
+            let (sizes, part) = ([m, columns, terms.min(k - p)], &mut part[..size]);
+            let mut group = |strides, initial, c| {
+                let epilogue = None;
+                run(&mut Product { form, sizes, strides, first, rows, a, b, initial, epilogue, c }, buffer);
+            };
+            if p == 0 {
+                let initial = match initial {
+                    Initial::Bias(row) => Initial::Bias(&row[j..]),
+                    initial => initial,
+                };
+                group(strides, initial, c);
+            } else {
+                group([lda, ldb, columns], Initial::Zero, part);
+                add_group(c, ldc, &mut low[..size], part, columns);
+            }
+        }
+        round(c, ldc, &low[..size], columns);
+    }
+    if let Some(epilogue) = epilogue {
+        epilogue.apply_to_rows(c, n, ldc);
     }
 }
 

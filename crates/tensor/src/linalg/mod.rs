@@ -27,10 +27,12 @@ mod rows;
 mod small;
 #[cfg(test)]
 mod tests;
+mod total;
 
 pub use epilogue::Epilogue;
 pub use mat::{MatMut, MatRef};
 pub use rows::{add_to_rows, log_softmax, softmax, sum_of_rows};
+pub use total::SumOfProducts;
 
 use crate::error::{ShapeError, TensorError};
 use crate::in_default_mode;

@@ -1,6 +1,7 @@
 //! What a product is: its operands, its sizes, and the properties by which a kernel is chosen.
 
 use crate::linalg::epilogue::Epilogue;
+use crate::linalg::total::{GROUP, columns_at_once};
 use crate::scalar::Scalar;
 
 /// Repeats a block for `$i` in 0..`$n`, written out, so the accumulators stay in registers.
@@ -136,6 +137,12 @@ impl<T: Scalar> Product<'_, T> {
         work <= SMALL && work > 0 && terms <= SHORT && ldc == n
     }
 
+    /// Whether its sums are made of several groups: see [`total`](crate::linalg::total).
+    #[inline]
+    pub(super) fn is_long(&self) -> bool {
+        is_long(self.form, self.sizes)
+    }
+
     /// Whether it is A·Bᵀ with few rows: see [`is_gemv`].
     #[inline]
     pub(super) fn is_gemv(&self) -> bool {
@@ -163,10 +170,24 @@ pub(super) fn is_gemv(form: Form, [_, _, k]: [usize; 3], [_, _, ldc]: [usize; 3]
     matches!(form, Form::Nt) && k > 1 && len > 0 && len <= few * ldc
 }
 
+/// Whether a sum has more blocks than are added in the element's type.
+#[inline(always)]
+pub(super) fn is_long(form: Form, [_, _, k]: [usize; 3]) -> bool {
+    k > GROUP * form.block()
+}
+
 /// The elements that `rows` rows of a product pack into; 0 if both operands are read in place.
 #[inline]
 pub(super) fn buffer_len(form: Form, sizes: [usize; 3], strides: [usize; 3], rows: usize) -> usize {
-    let ([_, n, k], [_, _, ldc]) = (sizes, strides);
+    let ([m, n, k], [_, _, ldc]) = (sizes, strides);
+    if is_long(form, sizes) {
+        let (columns, terms) = (columns_at_once(rows, n), GROUP * form.block());
+        let group = |n, k| buffer_len(form, [m, n, k], strides, rows);
+        // The last strip has fewer columns, or the last group fewer terms, for which blocks are larger.
+        let (of_first, of_last) = (group(columns, terms), group(columns, k % terms));
+        let of_narrow = group(n % columns.max(1), terms).max(group(n % columns.max(1), k % terms));
+        return 2 * rows * columns + of_first.max(of_last).max(of_narrow);
+    }
     if rows == 0
         || n == 0
         || k == 0

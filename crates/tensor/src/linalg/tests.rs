@@ -66,24 +66,26 @@ mod kernels {
 
     fn same_bits_in_any_batch<T: Scalar>() {
         let m = 41;
-        for n in [1, 3, 10, 33, 530] {
-            for k in [1, 5, 64, 65, 257, 512, 518, 1025, 1540] {
-                let (a, b, c) = (numbers::<T>(m * k, 1), numbers(k * n, 2), numbers(m * n, 3));
-                let row = numbers(n, 4);
-                for initial in [Initial::Zero, Initial::Bias(&row), Initial::Beta(T::from_f64(0.3))] {
-                    for form in FORMS {
-                        let whole = product(form, [m, n, k], &a, &b, initial, &c);
-                        // Without accumulators, all forms are one.
-                        if form.accumulators(k) == 1 {
-                            assert_eq!(whole, product(Form::Nn, [m, n, k], &a, &b, initial, &c), "{form:?}");
+        let all = [1, 3, 10, 33, 530].into_iter().flat_map(|n| {
+            let sizes = [1, 5, 64, 65, 257, 512, 518, 1025, 1540].map(|k| (n, k)).into_iter();
+            sizes.chain((n < 33).then_some([(n, 4100), (n, 8200)]).into_iter().flatten())
+        });
+        for (n, k) in all {
+            let (a, b, c) = (numbers::<T>(m * k, 1), numbers(k * n, 2), numbers(m * n, 3));
+            let row = numbers(n, 4);
+            for initial in [Initial::Zero, Initial::Bias(&row), Initial::Beta(T::from_f64(0.3))] {
+                for form in FORMS {
+                    let whole = product(form, [m, n, k], &a, &b, initial, &c);
+                    // Without accumulators, all forms are one.
+                    if form.accumulators(k) == 1 {
+                        assert_eq!(whole, product(Form::Nn, [m, n, k], &a, &b, initial, &c), "{form:?}");
+                    }
+                    for batch in [1, 3, 4, 8, 9, m] {
+                        let mut parts = Vec::new();
+                        for (a, c) in a.chunks(batch * k).zip(c.chunks(batch * n)) {
+                            parts.extend(product(form, [c.len() / n, n, k], a, &b, initial, c));
                         }
-                        for batch in [1, 3, 4, 8, 9, m] {
-                            let mut parts = Vec::new();
-                            for (a, c) in a.chunks(batch * k).zip(c.chunks(batch * n)) {
-                                parts.extend(product(form, [c.len() / n, n, k], a, &b, initial, c));
-                            }
-                            assert_eq!(whole, parts, "{form:?}, {n} columns, {k} terms, batches of {batch}");
-                        }
+                        assert_eq!(whole, parts, "{form:?}, {n} columns, {k} terms, batches of {batch}");
                     }
                 }
             }
@@ -154,6 +156,93 @@ mod kernels {
                 let column: Vec<f32> = b.iter().skip(j).step_by(n).copied().collect();
                 let alone = product(form, [m, 1, k], &a, &column, Initial::Zero, &c[..m]);
                 assert!(alone.iter().eq(whole.iter().skip(j).step_by(n)), "{form:?}, column {j}");
+            }
+        }
+    }
+
+    /// More terms than a group has, and more columns than are computed at once.
+    #[test]
+    fn strips_and_groups_change_no_bit() {
+        let [m, n, k] = [600, 601, 4200];
+        let (a, b, c) = (numbers::<f32>(m * k, 1), numbers::<f32>(k * n, 2), numbers(m * n, 3));
+        let row = numbers(n, 4);
+        for form in FORMS {
+            for initial in [Initial::Bias(&row), Initial::Beta(0.3)] {
+                let whole = product(form, [m, n, k], &a, &b, initial, &c);
+                for j in [0, 255, 256, 511, 512, 600] {
+                    let column: Vec<f32> = b.iter().skip(j).step_by(n).copied().collect();
+                    let of_c: Vec<f32> = c.iter().skip(j).step_by(n).copied().collect();
+                    let of_row = [row[j]];
+                    let initial =
+                        if let Initial::Bias(_) = initial { Initial::Bias(&of_row) } else { initial };
+                    let alone = product(form, [m, 1, k], &a, &column, initial, &of_c);
+                    assert!(alone.iter().eq(whole.iter().skip(j).step_by(n)), "{form:?}, column {j}");
+                }
+            }
+        }
+    }
+
+    /// |c − Σ a b| / (ε Σ|a b|) for the first element of C.
+    fn error(c: f32, pairs: impl Iterator<Item = (f32, f32)>) -> f64 {
+        let (mut exact, mut absolute) = (0.0, 0.0);
+        for (a, b) in pairs {
+            let term = f64::from(a) * f64::from(b);
+            exact += term;
+            absolute += term.abs();
+        }
+        (f64::from(c) - exact).abs() / (f64::from(f32::EPSILON) * absolute)
+    }
+
+    /// Blocks of 20 million terms, added in order, are off by 3,750 ε if one term is large.
+    #[test]
+    fn the_error_does_not_grow_with_the_number_of_terms() {
+        let equal = |k: usize| vec![0.1_f32; k];
+        let large = |k: usize| {
+            let mut x = equal(k);
+            x[k / 3] = 1e6;
+            x
+        };
+        for ([m, n, k], form) in [[1, 1, 20_000_000], [9, 20, 200_000], [2, 3, 1_000_001]]
+            .into_iter()
+            .flat_map(|sizes| FORMS.map(|form| (sizes, form)))
+        {
+            for (kind, x) in [("equal", equal(k)), ("one large", large(k)), ("random", numbers(k, 1))] {
+                // The same terms for all elements of C.
+                let b = vec![0.7_f32; k * n];
+                let a = match form {
+                    Form::Tn => x.iter().flat_map(|&x| vec![x; m]).collect(),
+                    _ => x.repeat(m),
+                };
+                let mut c = vec![f32::NAN; m * n];
+                gemm(form, [m, n, k], &a, &b, Initial::Zero, &mut c);
+                let error = error(c[0], x.iter().map(|&x| (x, 0.7)));
+                let bound = form.block() as f64 / 2.0 + 4.0;
+                assert!(error <= bound, "{form:?} {m} {n} {k}, {kind}: {error} ε, allowed {bound}");
+                assert!(c.iter().all(|&x| x == c[0]), "{form:?} {m} {n} {k}, {kind}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_finite_stays_in_long_sums() {
+        let k = 20_000;
+        for form in FORMS {
+            for [m, n] in [[1, 1], [5, 20]] {
+                for (x, at) in [(f32::INFINITY, 3), (f32::INFINITY, k - 1), (-f32::INFINITY, 9_000)] {
+                    let mut a = vec![1.0; m * k];
+                    a[at] = x;
+                    let b = vec![1.0; k * n];
+                    let c = product(form, [m, n, k], &a, &b, Initial::Zero, &vec![f32::NAN; m * n]);
+                    assert!(c[..n].iter().all(|&c| c == x), "{form:?} {x} at {at}: {:?}", &c[..n]);
+                    assert!(c[n..].iter().all(|&c| c == k as f32), "{form:?} {x} at {at}");
+                    a[at] = f32::NAN;
+                    let c = product(form, [m, n, k], &a, &b, Initial::Zero, &vec![0.0; m * n]);
+                    assert!(c[..n].iter().all(|c| c.is_nan()), "{form:?} NaN at {at}");
+                    // Too large for the type, at the end of a group.
+                    a.fill(f32::MAX / 4096.0);
+                    let c = product(form, [m, n, k], &a, &b, Initial::Zero, &vec![0.0; m * n]);
+                    assert!(c.iter().all(|&c| c == f32::INFINITY), "{form:?}: {:?}", &c[..n]);
+                }
             }
         }
     }
