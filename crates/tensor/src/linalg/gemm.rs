@@ -22,7 +22,8 @@
 //!
 //! **An element of C has the same bits in every product**: alone, in a batch of any size, at any place, on
 //! any number of threads. So a batch can be split. The element's sum runs over blocks of terms
-//! ([`Form::block`]), which are added in order. In a long block of A·Bᵀ it has several accumulators
+//! ([`Form::block`]), which are added in order; of more than eight blocks it is made of
+//! [groups](crate::linalg::groups). In a long block of A·Bᵀ it has several accumulators
 //! ([`Form::accumulators`]), which are added in order, too: they hide the latency of a single row's
 //! additions, and a batch must sum in the same order.
 //!

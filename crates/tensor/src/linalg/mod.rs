@@ -19,20 +19,21 @@ mod epilogue;
 mod gemm;
 mod gemv;
 mod ger;
+mod groups;
 pub(crate) mod mat;
 mod microkernel;
 mod pack;
 mod product;
 mod rows;
 mod small;
+mod sum_of_products;
 #[cfg(test)]
 mod tests;
-mod total;
 
 pub use epilogue::Epilogue;
 pub use mat::{MatMut, MatRef};
 pub use rows::{add_to_rows, log_softmax, softmax, sum_of_rows};
-pub use total::SumOfProducts;
+pub use sum_of_products::SumOfProducts;
 
 use crate::error::{ShapeError, TensorError};
 use crate::in_default_mode;

@@ -1,7 +1,6 @@
 //! What a product is: its operands, its sizes, and the properties by which a kernel is chosen.
 
 use crate::linalg::epilogue::Epilogue;
-use crate::linalg::total::{GROUP, columns_at_once};
 use crate::scalar::Scalar;
 
 /// Repeats a block for `$i` in 0..`$n`, written out, so the accumulators stay in registers.
@@ -106,10 +105,23 @@ pub(super) const TALLEST: usize = 8;
 pub(super) const LOW: usize = 4;
 /// Terms of the sum in a block.
 pub(super) const KC: usize = 512;
+/// Blocks of terms whose sums are added in the element's type.
+pub(super) const GROUP: usize = 8;
 /// Elements of a packed block of B: half a megabyte in single precision, within the second-level cache.
 pub(super) const BLOCK: usize = 1 << 17;
 /// Elements of C for one call of the epilogue: they fit the first-level cache, and outweigh the call.
 pub(super) const EPILOGUE: usize = 2048;
+
+/// Columns of C that are computed at once, so what is kept beside them stays small. Whole blocks of packed
+/// columns: nothing is packed twice.
+pub(super) fn columns_at_once(rows: usize, n: usize) -> usize {
+    const ELEMENTS: usize = 1 << 18;
+    const PACKED: usize = 256;
+    match rows.saturating_mul(n) <= ELEMENTS {
+        true => n,
+        false => n.min((ELEMENTS / rows / PACKED).max(1) * PACKED),
+    }
+}
 
 /// `rows` rows of C = A·B + initial, from row `first` on. The whole product is m × n and sums
 /// over k terms. All buffers are row-major, and the caller has checked their lengths.
@@ -137,7 +149,7 @@ impl<T: Scalar> Product<'_, T> {
         work <= SMALL && work > 0 && terms <= SHORT && ldc == n
     }
 
-    /// Whether its sums are made of several groups: see [`total`](crate::linalg::total).
+    /// Whether its sums are made of several groups: see [`total`](crate::linalg::groups).
     #[inline]
     pub(super) fn is_long(&self) -> bool {
         is_long(self.form, self.sizes)

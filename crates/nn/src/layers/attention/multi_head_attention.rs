@@ -2,7 +2,7 @@ use std::iter;
 use std::ops::{Range, RangeInclusive};
 
 use backrule_tensor::kernels::softmax::{self, Rule};
-use backrule_tensor::linalg::{Epilogue, MatMut, MatRef, affine, matmul, sum_of_rows};
+use backrule_tensor::linalg::{Epilogue, MatMut, MatRef, SumOfProducts, affine, matmul, sum_of_rows};
 use backrule_tensor::rand::Rng;
 use backrule_tensor::{
     ConfigError, Grad, Options, Scalar, Shape, ShapeError, Tensor, affine_activation_into, apply,
@@ -23,6 +23,8 @@ const FORWARD: &str = "multi-head attention forward";
 const BACKWARD: &str = "multi-head attention backward";
 /// Queries of a causal layer that are multiplied at once. Keys that only some see follow query by query.
 const BLOCK: usize = 16;
+/// At most so many blocks: a value's gradient is the sum of theirs, and its error grows with their number.
+const BLOCKS: usize = 256;
 
 /// Multi-head attention (A. Vaswani et al., 2017): every query takes a mean of values, weighted by how well
 /// their keys fit.
@@ -408,7 +410,7 @@ impl Head {
     /// Blocks of queries with the keys that one of them sees or more: for products whose hidden elements
     /// nobody reads.
     fn blocks(self) -> impl Iterator<Item = Pair> {
-        let block = if self.causal { BLOCK } else { self.time.max(1) };
+        let block = if self.causal { self.time.div_ceil(BLOCKS).max(BLOCK) } else { self.time.max(1) };
         (0..self.time).step_by(block).map(move |start| {
             let queries = start..(start + block).min(self.time);
             let end = if self.causal { queries.end.min(self.seen) } else { self.seen };
@@ -688,7 +690,7 @@ impl<T: Scalar> Layer<T> for MultiHeadAttention<T> {
             return dm.map_or(Ok(()), |dm| zeros_like(dm, memory));
         }
         let (db, of_out) = of_rest.split_at_mut(usize::from(bias));
-        let [q, kv, z, own_p, dp, da, dz] = at.cache.tensors();
+        let [q, kv, z, own_p, dp, da, dz, room] = at.cache.tensors();
         let p = at.y.get(1).map_or(&*own_p, |p| p);
         if let (Some(dy), [dw_out, db_out @ ..]) = (dy, of_out) {
             dw_out.accumulate(|beta, dw| matmul_tn_into(dy, z, beta, dw))?;
@@ -726,16 +728,12 @@ impl<T: Scalar> Layer<T> for MultiHeadAttention<T> {
         dw.accumulate(|beta, dw| {
             let (of_q, of_kv) = dw.as_mut_slice().split_at_mut(e * e);
             matmul(dq.mat().t(), x.mat(), beta, MatMut::new(of_q, [e, e])?)?;
-            let mut beta = beta;
+            let mut of_kv = SumOfProducts::new(beta, MatMut::new(of_kv, [2 * e, e])?, room);
             for keys in inputs.keys() {
                 let dkv = rows(&keys, 2 * e).of(dkv.as_slice())?;
-                let memory = rows(&keys, e).of(memory.as_slice())?;
-                matmul(dkv.t(), memory, beta, MatMut::new(&mut *of_kv, [2 * e, e])?)?;
-                beta = T::ONE;
+                of_kv.add(dkv.t(), rows(&keys, e).of(memory.as_slice())?)?;
             }
-            if beta == T::ZERO {
-                of_kv.fill(T::ZERO);
-            }
+            of_kv.finish();
             Ok::<_, LayerError>(())
         })?;
         for db in db {

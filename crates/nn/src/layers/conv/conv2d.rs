@@ -1,7 +1,9 @@
 use backrule_tensor::kernels::im2col::{Window, Windows, add_col2im, add_sums_of_planes, im2col};
-use backrule_tensor::linalg::{MatMut, MatRef, matmul};
+use backrule_tensor::linalg::{MatMut, MatRef, SumOfProducts, matmul};
 use backrule_tensor::rand::Rng;
-use backrule_tensor::{ConfigError, Grad, Options, Scalar, Shape, ShapeError, Tensor, named_tensors};
+use backrule_tensor::{
+    ConfigError, Grad, Options, Scalar, Shape, ShapeError, Tensor, TensorError, named_tensors,
+};
 
 use crate::architecture::ArchitectureError;
 use crate::builtin::{Build, Builtin};
@@ -76,9 +78,6 @@ pub struct Conv2d<T: Scalar = f32> {
 
 /// So many windows of an axis may see padding alone: nobody needs them, and a file could ask for any number.
 const BLANK: usize = 32;
-
-/// Products of so many samples are added to ∂l/∂W one by one. A longer sum would stop growing in f32.
-const RUN: usize = 256;
 
 impl<T: Scalar> Conv2d<T> {
     /// A layer of `kernel` = height and width, one element further at a time and without padding, whose
@@ -282,22 +281,25 @@ impl Plan {
         columns.as_slice()
     }
 
-    /// dW ← dW + dy Xᵀ of some samples.
+    /// dW ← dW + Σ dy Xᵀ over the samples.
     fn add_dw<T: Scalar>(
         &self,
-        samples: std::ops::Range<usize>,
         x: &Tensor<T>,
         dy: &Tensor<T>,
-        columns: &mut Tensor<T>,
+        [columns, room]: [&mut Tensor<T>; 2],
         dw: &mut Tensor<T>,
-    ) -> Result<(), LayerError> {
+    ) -> Result<(), TensorError> {
         let &Self { outputs, taps, positions, groups, .. } = self;
-        for at in samples.start * groups..samples.end * groups {
-            let x = self.columns_of(part(x.as_slice(), at, self.image), columns);
-            let x = MatRef::new(x, [taps, positions])?;
-            let dy = MatRef::new(part(dy.as_slice(), at, outputs * positions), [outputs, positions])?;
-            let dw = part_mut(dw.as_mut_slice(), at % groups, outputs * taps);
-            matmul(dy, x.t(), T::ONE, MatMut::new(dw, [outputs, taps])?)?;
+        for group in 0..groups {
+            let dw = part_mut(dw.as_mut_slice(), group, outputs * taps);
+            let mut sum = SumOfProducts::new(T::ONE, MatMut::new(dw, [outputs, taps])?, room);
+            for at in (group..self.samples * groups).step_by(groups) {
+                let x = self.columns_of(part(x.as_slice(), at, self.image), columns);
+                let x = MatRef::new(x, [taps, positions])?;
+                let dy = MatRef::new(part(dy.as_slice(), at, outputs * positions), [outputs, positions])?;
+                sum.add(dy, x.t())?;
+            }
+            sum.finish();
         }
         Ok(())
     }
@@ -413,24 +415,13 @@ impl<T: Scalar> Affine<T> for Conv2d<T> {
                 return Err(LayerError::count("conv2d gradients", expected, grads.len()));
             }
         };
-        let [columns, sum] = cache.tensors();
+        let [columns, room] = cache.tensors();
         plan.make_room(columns)?;
         if let Some(dx) = dx {
             dx.resize(x.shape())?;
             plan.write_dx(&self.weight, dy, columns, dx)?;
         }
-        dw.add_to(|dw| {
-            if plan.samples <= RUN {
-                return plan.add_dw(0..plan.samples, x, dy, columns, dw);
-            }
-            sum.resize(self.weight.shape())?;
-            for start in (0..plan.samples).step_by(RUN) {
-                sum.fill(T::ZERO);
-                plan.add_dw(start..plan.samples.min(start + RUN), x, dy, columns, sum)?;
-                dw.add(sum)?;
-            }
-            Ok(())
-        })?;
+        dw.add_to(|dw| plan.add_dw(x, dy, [columns, room], dw))?;
         if let Some(db) = db {
             db.add_to(|db| {
                 add_sums_of_planes(dy.as_slice(), plan.positions, db.as_mut_slice());
@@ -755,8 +746,8 @@ mod tests {
     fn gradients_of_many_samples_do_not_stop_growing() {
         const SAMPLES: usize = 1 << 20;
         let x = Tensor::full([SAMPLES, 1, 1, 1], 0.1_f32).unwrap();
-        // Each addition rounds by at most ε/2.
-        let of_weight = (RUN + SAMPLES / RUN) as f64 * f64::from(f32::EPSILON) / 2.0;
+        // As of a single product, whose blocks have 512 terms.
+        let of_weight = (512.0 / 2.0 + 4.0) * f64::from(f32::EPSILON);
         let of_bias = 4.0 * f64::from(f32::EPSILON);
         for kernel in [1, 3] {
             let config = Conv2dConfig::new(1, 1, [kernel; 2]).padding([kernel / 2; 2]);
@@ -772,7 +763,7 @@ mod tests {
         }
     }
 
-    /// The columns of one sample, whatever the batch.
+    /// The columns of one sample, whatever the batch; and twice ∂l/∂W, for sums over many samples.
     #[test]
     fn working_memory_is_that_of_one_sample() {
         let layer: Conv2d = Conv2dConfig::new(2, 3, [3, 3]).groups(1).build(&mut random::rng(1)).unwrap();
@@ -783,7 +774,7 @@ mod tests {
         let (dy, mut dx) = (y.clone(), Tensor::default());
         let at = At { x: &x, y: &y, cache: &mut cache, mode: Mode::train() };
         layer.backward(at, &dy, Some(&mut dx), &mut grads).unwrap();
-        assert_eq!(cache.tensors::<2>().each_ref().map(Tensor::len), [2 * 9 * 3 * 4, 0]);
+        assert_eq!(cache.tensors::<2>().each_ref().map(Tensor::len), [2 * 9 * 3 * 4, 2 * 3 * 2 * 9]);
     }
 
     /// A rectifier behind it runs on what has just been written, and gives the same bits.

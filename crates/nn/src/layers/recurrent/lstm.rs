@@ -2,7 +2,7 @@ use std::iter;
 use std::ops::{Range, RangeInclusive};
 
 use backrule_tensor::kernels::lstm as kernel;
-use backrule_tensor::linalg::{MatMut, MatRef, affine, matmul, sum_of_rows};
+use backrule_tensor::linalg::{MatMut, MatRef, SumOfProducts, affine, matmul, sum_of_rows};
 use backrule_tensor::rand::Rng;
 use backrule_tensor::{
     ConfigError, Grad, NamedTensors, Options, Path, Role, Scalar, Shape, ShapeError, Tensor, TensorError,
@@ -669,16 +669,24 @@ impl<'a, T: Scalar> Direction<'a, T> {
         grads: &mut [Grad<T>],
         cache: &mut Cache<T>,
     ) -> Result<(), LayerError> {
-        let [dz, _, db] = cache.tensors();
+        let [dz, _, db, room] = cache.tensors();
         let [dw_ih, dw_hh, biases @ ..] = grads else {
             return Err(LayerError::count("lstm gradients", "two weights and their biases", grads.len()));
         };
         dw_ih.add_to(|dw| {
-            self.ends
-                .rows()
-                .try_for_each(|rows| matmul(part(dz, &rows)?.t(), part(x, &rows)?, T::ONE, dw.mat_mut()))
+            let mut sum = SumOfProducts::new(T::ONE, dw.mat_mut(), room);
+            for rows in self.ends.rows() {
+                sum.add(part(dz, &rows)?.t(), part(x, &rows)?)?;
+            }
+            sum.finish();
+            Ok::<_, TensorError>(())
         })?;
-        dw_hh.add_to(|dw| self.add_to_dw_hh(y.as_slice(), dz.as_slice(), dw))?;
+        dw_hh.add_to(|dw| {
+            let mut sum = SumOfProducts::new(T::ONE, dw.mat_mut(), room);
+            self.add_to_dw_hh(y.as_slice(), dz.as_slice(), &mut sum)?;
+            sum.finish();
+            Ok::<_, TensorError>(())
+        })?;
         if biases.iter().any(Grad::is_wanted) {
             // One sum over all rows is accurate, a sum of each sample's sums isn't. So the rows behind the
             // ends count, which may hold gates of an earlier pass.
@@ -703,12 +711,12 @@ impl<'a, T: Scalar> Direction<'a, T> {
 
     /// dW_hh ← dW_hh + Σ dzᵀ h(t−1): a product for each time step, of all samples, or for each sample, of all
     /// time steps, whichever are fewer. The first time step has h0, and always a product of its own.
-    fn add_to_dw_hh(&self, y: &[T], dz: &[T], dw: &mut Tensor<T>) -> Result<(), TensorError> {
+    fn add_to_dw_hh(&self, y: &[T], dz: &[T], dw: &mut SumOfProducts<'_, T>) -> Result<(), TensorError> {
         let by_time = self.ends.time < self.ends.batch;
         for t in self.steps() {
             for run in self.runs(t).filter(|run| run.starts || by_time) {
                 if let Some(h) = self.h_before(&run, y)? {
-                    matmul(self.z_of(&run, dz)?.t(), h, T::ONE, dw.mat_mut())?;
+                    dw.add(self.z_of(&run, dz)?.t(), h)?;
                 }
             }
         }
@@ -718,7 +726,7 @@ impl<'a, T: Scalar> Direction<'a, T> {
             let dz = MatRef::new(&dz[self.z(sample, of_z).start..], [last, 4 * self.units])?;
             let h = MatRef::new(&y[self.h(sample, of_h).start..], [last, self.units])?;
             let h = h.with_row_stride(self.columns)?;
-            matmul(dz.t(), h, T::ONE, dw.mat_mut())?;
+            dw.add(dz.t(), h)?;
         }
         Ok(())
     }

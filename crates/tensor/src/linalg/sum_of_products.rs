@@ -1,75 +1,14 @@
-//! Sums of so many terms that a running sum would lose them: the terms of a long product, and of many
-//! products.
-//!
-//! A sum is made of **groups** of at most [`GROUP`] blocks. Within a group, blocks are added in the element's
-//! type. Groups are added in twice its precision: C has the sum, and a second matrix what C lacks of it. So a
-//! product of f32 is off by at most (terms of a block / 2 + 4) ε Σ|a b| with ε = 2⁻²³, however many terms it
-//! has: ε/2 for each term of a block, for each block of a group, and for the last rounding.
+//! The sum of many products.
 
 use crate::error::TensorError;
 use crate::in_default_mode;
+use crate::linalg::groups::{add_group, round};
 use crate::linalg::mat::{MatMut, MatRef};
-use crate::linalg::product::{KC, range_by};
-use crate::linalg::{matmul, product};
+use crate::linalg::matmul;
+use crate::linalg::product::{GROUP, KC};
 use crate::scalar::Scalar;
 use crate::shape::Shape;
-use crate::simd::kernel;
 use crate::tensor::Tensor;
-
-/// Blocks of terms whose sums are added in the element's type.
-pub(super) const GROUP: usize = 8;
-
-kernel!(
-    /// (c, low) ← (c, low) + part, where c + low is a sum in twice the precision. The rows of c begin `stride`
-    /// elements apart, and the others have no gaps.
-    pub(super) fn add_group<T: Scalar>(
-        c: &mut [T],
-        stride: usize,
-        low: &mut [T],
-        part: &[T],
-        columns: usize,
-    ) {
-        let rows = low.chunks_exact_mut(columns).zip(part.chunks_exact(columns));
-        for (c, (low, part)) in product::rows_mut(c, columns, stride).zip(rows) {
-            for ((c, low), &part) in c.iter_mut().zip(low).zip(part) {
-                // What the addition loses: Knuth's sum of two numbers.
-                let sum = *c + part;
-                let added = sum - *c;
-                let lost = (*c - (sum - added)) + (part - added);
-                // Beside ∞ there is nothing to lose, and ∞ − ∞ would be NaN.
-                let rest = finite(*low + lost);
-                *c = sum + rest;
-                *low = rest - (*c - sum);
-            }
-        }
-    }
-);
-
-kernel!(
-    /// c ← c + low: the sum, rounded once.
-    pub(super) fn round<T: Scalar>(c: &mut [T], stride: usize, low: &[T], columns: usize) {
-        for (c, low) in product::rows_mut(c, columns, stride).zip(low.chunks_exact(columns)) {
-            c.iter_mut().zip(low).for_each(|(c, &low)| *c += finite(low));
-        }
-    }
-);
-
-/// x, or 0 for NaN and ±∞.
-#[inline(always)]
-fn finite<T: Scalar>(x: T) -> T {
-    if x - x == T::ZERO { x } else { T::ZERO }
-}
-
-/// Columns of C that are computed at once, so what is kept beside them stays small. Whole blocks of packed
-/// columns: nothing is packed twice.
-pub(super) fn columns_at_once(rows: usize, n: usize) -> usize {
-    const ELEMENTS: usize = 1 << 18;
-    const PACKED: usize = 256;
-    match rows.saturating_mul(n) <= ELEMENTS {
-        true => n,
-        false => n.min((ELEMENTS / rows / PACKED).max(1) * PACKED),
-    }
-}
 
 /// C ← β C + Σ Aᵢ·Bᵢ for any number of products, such as those of the samples of a batch. The error doesn't
 /// grow with their number: it is as large as that of a single product.
@@ -170,11 +109,12 @@ impl<'a, T: Scalar> SumOfProducts<'a, T> {
                 round(self.c.into_elements(), stride, low, columns);
             }
         } else if self.beta != T::ONE {
-            for i in range_by(0, rows, 1) {
-                let beta = self.beta;
+            for i in 0..rows {
                 // 0·NaN is 0.
-                let of = |c: T| if beta == T::ZERO { T::ZERO } else { beta * c };
-                self.c.row_mut(i).iter_mut().for_each(|c| *c = of(*c));
+                match self.c.row_mut(i) {
+                    c if self.beta == T::ZERO => c.fill(T::ZERO),
+                    c => c.iter_mut().for_each(|c| *c = self.beta * *c),
+                }
             }
         }
     }
