@@ -391,6 +391,54 @@ fn a_batch_is_its_samples_one_by_one() {
     });
 }
 
+/// The gradient of many equal samples is that of two, so many times, within the error of one product: a
+/// running sum in f32 would lose terms.
+#[test]
+fn gradients_of_a_large_batch_lose_no_terms() {
+    let (mut checked, mut means) = (0, 0);
+    every_small::<f32>(|name, sample| {
+        let x = sample.tensors(3).unwrap();
+        if grads_of(sample).iter().next().is_none() || x[0].shape()[0] == 0 {
+            return;
+        }
+        let elements = x.iter().map(Tensor::len).max().unwrap_or(1) / x[0].shape()[0];
+        let many = (1 << 21) / elements.next_power_of_two().max(64);
+        let x = slices(&x, 0..1);
+        let dy = upstream(&predict_many(&*sample.layer, &refs(&x)).unwrap());
+        let of = |samples: usize| {
+            let repeated = |x: &Tensor| {
+                let mut shape = x.shape().to_vec();
+                shape[0] = samples;
+                Tensor::from_vec(&shape[..], x.as_slice().repeat(samples)).unwrap()
+            };
+            let (x, dy): (Vec<_>, Vec<_>) =
+                (x.iter().map(repeated).collect(), dy.iter().map(repeated).collect());
+            let (mut tape, mut grads, x) = (Tape::new(), grads_of(sample), refs(&x));
+            let run = tape.forward_many(&*sample.layer, &x, Mode::Eval).unwrap();
+            run.backward_many(&dy.iter().map(Some).collect::<Vec<_>>(), &mut grads).unwrap();
+            let elements = |grad: &Grad| grad.get().map(|grad| grad.as_slice().to_vec());
+            grads.iter().map(|grad| elements(grad).unwrap_or_default()).collect::<Vec<_>>()
+        };
+        // 260 ε of the products, and what each sample's own sums are off.
+        let bound = 300.0 * f64::from(f32::EPSILON);
+        for ((one, two), all) in of(1).into_iter().zip(of(2)).zip(of(many)) {
+            // The sum of a row that counts its places is their mean.
+            if one == two && one.iter().any(|&x| x != 0.0) {
+                means += 1;
+                continue;
+            }
+            let largest = two.iter().fold(0.0, |most: f64, x| most.max(f64::from(x.abs()))) / 2.0;
+            for (two, all) in two.into_iter().zip(all) {
+                let (one, mean) = (f64::from(two) / 2.0, f64::from(all) / many as f64);
+                let close = (one - mean).abs() <= bound * largest;
+                assert!(close, "{name}: {many} × {one} became {many} × {mean}");
+            }
+            checked += 1;
+        }
+    });
+    assert!(checked > 40 && means < 5, "{checked} tensors checked, {means} are means");
+}
+
 /// The flags of each sample are true: what is said to see the batch does, what is said to be random is, and
 /// what has no derivative gets zeros.
 #[test]
