@@ -117,9 +117,9 @@ def found(copy, target, crate, instrument):
         plant(copy, crate, 30)
         name = timed
         code, output = run(copy, target, "compare", "HEAD", "--crates", crate, "--only", name)
-    lines = [line for line in output.splitlines() if name in line]
+    lines = [line.strip() for line in output.splitlines() if name in line]
     print(f"{crate}: {instrument}: exit code {code}")
-    print("\n".join(f"    {line.strip()}" for line in lines) or output, flush=True)
+    print("\n".join(f"    {line}" for line in dict.fromkeys(lines)) or output, flush=True)
     return code == 1 and bool(lines)
 
 
