@@ -12,8 +12,8 @@ use crate::scalar::Scalar;
 use crate::simd::kernel;
 
 kernel!(
-    /// (c, low) ← (c, low) + part, where c + low is a sum in twice the precision. The rows of c begin `stride`
-    /// elements apart, and the others have no gaps.
+    /// (c, low) ← (c, low) + part, where c + low is a sum in twice the precision. The rows of c begin
+    /// `stride` elements apart, and the others have no gaps.
     pub(super) fn add_group<T: Scalar>(
         c: &mut [T],
         stride: usize,
