@@ -46,7 +46,7 @@ fn open_after(file: &Path, meanwhile: impl FnOnce()) -> Result<(File, u64), NotO
 
 /// A file that is longer is not read if more than all but one in [`HOLES`] of its bytes are holes: nobody
 /// stored them, and reading them would take as long as if somebody had.
-const HOLES_COUNT: u64 = 1 << 30;
+const HOLES_COUNT: u64 = 64 << 30;
 const HOLES: u64 = 1024;
 
 /// The bytes that a file takes on the disk; `None` where the file system doesn't say.

@@ -70,7 +70,7 @@ pub enum LoadProblem {
     /// Not a file: it was not read.
     #[error("there is {0}, not a file")]
     Special(FileKind),
-    /// More than a GiB long, and not a thousandth of that is on the disk: the rest are holes, and it was not
+    /// More than 64 GiB long, and not a thousandth of that is on the disk: the rest are holes, and it was not
     /// read.
     #[error("it takes {stored} bytes of the disk and claims to have {length}: a file of holes is no network")]
     Holes {
