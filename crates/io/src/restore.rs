@@ -1,11 +1,14 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 
-use backrule_tensor::{ConfigError, DType, NamedTensors, Path, Scalar, TrainingState};
+use backrule_tensor::{ConfigError, DType, MemoryError, NamedTensors, Path, Scalar, Tensor, TrainingState};
 
 use crate::checkpoint::Checkpoint;
-use crate::checkpoint::payload::Elements;
+use crate::checkpoint::payload::{Elements, Lost};
+use crate::checkpoint::stored::Stored;
 use crate::element::{self, ElementType, NotHeld};
 use crate::format::entry::{Group, Name, TensorInfo};
+use crate::index::{Index, State};
 use crate::quoted::Quoted;
 use crate::report::{Mismatch, Pair, Report};
 
@@ -42,7 +45,7 @@ impl Checkpoint {
         &self,
         network: &mut (impl NamedTensors<T> + ?Sized),
     ) -> Result<(), RestoreError> {
-        self.restoring().restore_into(network).map(drop)
+        self.restoring().run(network, None::<&mut dyn TrainingState<T>>, false).map(drop)
     }
 
     /// Puts the network's and the optimizer's values back, bit for bit, and the optimizer's step count and
@@ -58,7 +61,7 @@ impl Checkpoint {
         network: &mut (impl NamedTensors<T> + ?Sized),
         optimizer: &mut (impl TrainingState<T> + ?Sized),
     ) -> Result<(), RestoreError> {
-        self.restoring().restore_into_with_optimizer(network, optimizer).map(drop)
+        self.restoring().run(network, Some(optimizer), false).map(drop)
     }
 
     /// Begins to restore into something that differs from what was saved: see [`Restoring`].
@@ -229,13 +232,7 @@ impl<'c> Restoring<'c> {
         self,
         network: &mut (impl NamedTensors<T> + ?Sized),
     ) -> Result<Report, RestoreError> {
-        let mut report = Report::default();
-        let mut plan = self.network(network, &mut report)?;
-        let report = self.accept(report)?;
-        plan.refused.take().map_or(Ok(()), Err)?;
-        self.source()?;
-        plan.write(network)?;
-        Ok(report)
+        self.run(network, None::<&mut dyn TrainingState<T>>, true)
     }
 
     /// Restores the network and the optimizer with its step count and options: both or none.
@@ -249,39 +246,87 @@ impl<'c> Restoring<'c> {
         network: &mut (impl NamedTensors<T> + ?Sized),
         optimizer: &mut (impl TrainingState<T> + ?Sized),
     ) -> Result<Report, RestoreError> {
-        let saved = self.checkpoint.optimizer().ok_or(RestoreError::NoOptimizer)?;
-        let mut report = Report::default();
-        let mut net = self.network(network, &mut report)?;
-        let mut state = Plan::new(&self, Group::Optimizer)?;
-        // The state of a parameter that keeps its values belongs to other values, even where its shape fits.
-        let mut kept = BTreeSet::new();
-        if self.fit == Fit::SkipMisshapen {
-            kept.extend(report.skipped.iter().map(|pair| pair.target.path.clone()));
+        self.run(network, Some(optimizer), true)
+    }
+
+    /// Restores all or nothing. The report is empty, unless it is to be `listed`.
+    fn run<T: Scalar>(
+        &self,
+        network: &mut (impl NamedTensors<T> + ?Sized),
+        mut optimizer: Option<&mut (impl TrainingState<T> + ?Sized)>,
+        listed: bool,
+    ) -> Result<Report, RestoreError> {
+        let saved = self.checkpoint.optimizer();
+        if optimizer.is_some() && saved.is_none() {
+            return Err(RestoreError::NoOptimizer);
         }
-        state.compare(optimizer, &mut report, |path| owner(path, |it| kept.contains(it)).is_none());
-        let report = self.accept(report)?;
-        net.refused.take().or(state.refused.take()).map_or(Ok(()), Err)?;
-        self.source()?;
-        if !saved.options.is_empty() {
-            optimizer.set_options(saved.options.clone())?;
+        self.check_names(network)?;
+        let mut buffer = self.checkpoint.payload().buffer()?;
+        let mut net = Plan::new(self, Group::Network)?;
+        net.decide(network, &mut buffer, |_| true);
+        let mut state = None;
+        if let Some(optimizer) = &mut optimizer {
+            let state = state.insert(Plan::new(self, Group::Optimizer)?);
+            // The state of a parameter that keeps its values belongs to other values, even where its shape
+            // fits.
+            let kept = |path: &str| self.fit == Fit::SkipMisshapen && net.keeps(path);
+            state.decide(*optimizer, &mut buffer, |path| owner(path, kept).is_none());
+        }
+
+        let counts = state.iter().fold(net.counts, |counts, state| counts.and(state.counts));
+        let Counts { restored, missing, unexpected, skipped } = counts;
+        let all = missing == 0 && unexpected == 0 && skipped == 0;
+        let none = net.counts.restored == 0;
+        let fits = all
+            || !none
+                && match self.fit {
+                    Fit::Strict => false,
+                    Fit::Partial => skipped == 0,
+                    Fit::SkipMisshapen => true,
+                };
+        let mut report = Report::default();
+        if !fits || listed {
+            // A list without room stays empty.
+            reserve(&mut report.restored, if fits { restored } else { 0 })?;
+            if fits || none || self.fit == Fit::Strict {
+                reserve(&mut report.missing, missing)?;
+                reserve(&mut report.unexpected, unexpected)?;
+            }
+            reserve(&mut report.skipped, skipped)?;
+        }
+        if fits {
+            let refused = net.refused.take().or_else(|| state.as_mut()?.refused.take());
+            refused.map_or(Ok(()), Err)?;
+            self.source()?;
+            if let (Some(optimizer), Some(saved)) = (&mut optimizer, saved)
+                && !saved.options.is_empty()
+            {
+                optimizer.set_options(saved.options.clone())?;
+            }
         }
         // From here on only the file can fail, if the elements are still there.
-        net.write(network)?;
-        state.write(optimizer)?;
-        optimizer.set_step_count(saved.steps);
+        net.carry_out(network, &mut buffer, fits, &mut report)?;
+        if let (Some(optimizer), Some(state)) = (&mut optimizer, &mut state) {
+            state.carry_out(*optimizer, &mut buffer, fits, &mut report)?;
+        }
+        if !fits {
+            let Report { missing, unexpected, skipped: misshapen, .. } = report;
+            return Err(Mismatch { missing, unexpected, misshapen }.into());
+        }
+        if let (Some(optimizer), Some(saved)) = (optimizer, saved) {
+            optimizer.set_step_count(saved.steps);
+        }
         Ok(report)
     }
 
-    /// What is going to be written to the network, after a look at whether all paths that were given mean
-    /// something.
-    fn network<T: Scalar>(
+    /// Whether all paths that were given mean something.
+    fn check_names<T: Scalar>(
         &self,
         network: &mut (impl NamedTensors<T> + ?Sized),
-        report: &mut Report,
-    ) -> Result<Plan<'_>, RestoreError> {
-        let stored = || self.checkpoint.group(Group::Network);
+    ) -> Result<(), RestoreError> {
         for from in &self.froms {
-            if !stored().any(|(info, _)| below(&info.path, from).is_some()) {
+            let mut stored = self.checkpoint.from_place(Group::Network, 0);
+            if !stored.any(|(_, stored)| below(stored.path, from).is_some()) {
                 return Err(RestoreError::UnknownRename { from: from.clone() });
             }
         }
@@ -289,12 +334,10 @@ impl<'c> Restoring<'c> {
         network.visit_mut(Path::ROOT, &mut |path, _, _| {
             unknown.retain(|prefix| below(&path.to_string(), prefix).is_none());
         });
-        if let Some(&prefix) = unknown.first() {
-            return Err(RestoreError::UnknownOnly { prefix: prefix.clone() });
+        match unknown.first() {
+            Some(&prefix) => Err(RestoreError::UnknownOnly { prefix: prefix.clone() }),
+            None => Ok(()),
         }
-        let mut plan = Plan::new(self, Group::Network)?;
-        plan.compare(network, report, |_| true);
-        Ok(plan)
     }
 
     /// Whether the elements are still those that were verified: the last look before anything is written.
@@ -304,26 +347,6 @@ impl<'c> Restoring<'c> {
             Ok(false) => Err(RestoreError::Changed { reason: "it was written to".to_string() }),
             Err(error) => Err(RestoreError::Changed { reason: error.to_string() }),
         }
-    }
-
-    /// Whether as much fits as was asked for.
-    fn accept(&self, report: Report) -> Result<Report, RestoreError> {
-        let Report { restored, missing, unexpected, skipped } = &report;
-        let all = missing.is_empty() && unexpected.is_empty() && skipped.is_empty();
-        let none = !restored.iter().any(|pair| pair.target.group == Group::Network);
-        let fits = match self.fit {
-            Fit::Strict => all,
-            Fit::Partial => skipped.is_empty(),
-            Fit::SkipMisshapen => true,
-        };
-        if all || fits && !none {
-            return Ok(report);
-        }
-        let mut mismatch = Mismatch { misshapen: report.skipped, ..Mismatch::default() };
-        if self.fit == Fit::Strict || none {
-            (mismatch.missing, mismatch.unexpected) = (report.missing, report.unexpected);
-        }
-        Err(mismatch.into())
     }
 
     fn includes(&self, path: &str) -> bool {
@@ -352,96 +375,205 @@ fn owner(slot: &str, is_parameter: impl Fn(&str) -> bool) -> Option<&str> {
     std::iter::once(slot).chain(above).chain([""]).find(|path| is_parameter(path))
 }
 
-/// What is going to be written to the network or the optimizer.
-struct Plan<'r> {
+/// Makes room for a list of so many.
+fn reserve<I>(list: &mut Vec<I>, count: usize) -> Result<(), MemoryError> {
+    let reserved = list.try_reserve_exact(count);
+    reserved.map_err(|_| MemoryError::new("restore", count.saturating_mul(size_of::<I>())))
+}
+
+/// Adds to a list, as far as there is room.
+fn note<I>(list: &mut Vec<I>, item: impl FnOnce() -> I) {
+    if list.len() < list.capacity() {
+        list.push(item());
+    }
+}
+
+/// Where the tensors of a group go.
+struct Names<'r> {
     restoring: &'r Restoring<'r>,
     group: Group,
-    /// What no tensor has asked for yet, by the path where it goes.
-    stored: BTreeMap<String, (TensorInfo, Elements<'r>)>,
-    /// What fits, by the path where it goes.
-    writes: BTreeMap<String, Elements<'r>>,
+    /// The network's tensors by their paths in the file: an optimizer's state is renamed with its parameter.
+    parameters: Option<Index>,
+}
+
+impl<'r> Names<'r> {
+    fn new(restoring: &'r Restoring<'r>, group: Group) -> Result<Self, MemoryError> {
+        let mut parameters = None;
+        if group == Group::Optimizer && !restoring.renames.is_empty() {
+            let stored = || restoring.checkpoint.from_place(Group::Network, 0);
+            let index = parameters.insert(Index::with_room(stored().count())?);
+            for (place, stored) in stored() {
+                // No path stands twice in a group.
+                index.insert(stored.path, place, |_| false);
+            }
+        }
+        Ok(Self { restoring, group, parameters })
+    }
+
+    /// Where the tensor goes that is called `path` in the file.
+    fn of<'p>(&self, path: &'p str) -> Cow<'p, str> {
+        if self.restoring.renames.is_empty() {
+            return path.into();
+        }
+        let parameter = self.parameters.as_ref().and_then(|parameters| {
+            let is = |name: &str, place| self.stored(Group::Network, place).is_some_and(|it| it.path == name);
+            owner(path, |name| parameters.find(name, |place| is(name, place)).is_some())
+        });
+        let parameter = parameter.unwrap_or(path);
+        join(&self.restoring.renamed(parameter), below(path, parameter).unwrap_or_default()).into()
+    }
+
+    /// Whether the tensor at `place` goes to `path`.
+    fn leads(&self, place: u32, path: &str) -> bool {
+        self.stored(self.group, place).is_some_and(|stored| self.of(stored.path) == path)
+    }
+
+    fn stored(&self, group: Group, place: u32) -> Option<Stored<'r>> {
+        self.restoring.checkpoint.at(group, place)
+    }
+}
+
+/// How many tensors each list of a report has.
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    restored: usize,
+    missing: usize,
+    unexpected: usize,
+    skipped: usize,
+}
+
+impl Counts {
+    fn and(self, other: Self) -> Self {
+        Self {
+            restored: self.restored.saturating_add(other.restored),
+            missing: self.missing.saturating_add(other.missing),
+            unexpected: self.unexpected.saturating_add(other.unexpected),
+            skipped: self.skipped.saturating_add(other.skipped),
+        }
+    }
+}
+
+/// What is going to be written to the network or the optimizer. Together with the index of parameters, two of
+/// them take less than 1 MiB whatever the file has.
+struct Plan<'r> {
+    names: Names<'r>,
+    /// The file's tensors by where they go.
+    index: Index,
+    /// The place of every 64th tensor, and where its elements begin.
+    marks: Vec<(u32, usize)>,
+    counts: Counts,
     /// Why nothing can be written, although names, shapes and types fit: the first reason.
     refused: Option<RestoreError>,
 }
 
+/// Tensors from one mark to the next.
+const MARK: usize = 64;
+
 impl<'r> Plan<'r> {
     fn new(restoring: &'r Restoring<'r>, group: Group) -> Result<Self, RestoreError> {
-        let checkpoint = restoring.checkpoint;
-        let parameters: BTreeSet<String> =
-            checkpoint.group(Group::Network).map(|(info, _)| info.path).collect();
-        let mut stored = BTreeMap::new();
-        for (info, elements) in checkpoint.group(group) {
-            let parameter = match group {
-                Group::Optimizer => owner(&info.path, |path| parameters.contains(path)),
-                _ => None,
-            };
-            let path = match parameter {
-                Some(path) => join(&restoring.renamed(path), below(&info.path, path).unwrap_or_default()),
-                None => restoring.renamed(&info.path),
-            };
-            let second = info.path.clone();
-            if let Some((first, _)) = stored.insert(path.clone(), (info, elements)) {
-                return Err(RestoreError::Collision { group, path, first: first.path, second });
+        let names = Names::new(restoring, group)?;
+        let stored = |group| restoring.checkpoint.from_place(group, 0);
+        let count = stored(group).count();
+        let (mut index, mut marks) = (Index::with_room(count)?, Vec::new());
+        reserve(&mut marks, count.div_ceil(MARK))?;
+        let mut offset = match group {
+            Group::Network => 0,
+            // Its elements follow the network's.
+            Group::Optimizer => {
+                stored(Group::Network).fold(0_usize, |sum, (_, it)| sum.saturating_add(it.size))
+            }
+        };
+        let mut counts = Counts::default();
+        for (i, (place, stored)) in stored(group).enumerate() {
+            if i.is_multiple_of(MARK) {
+                marks.push((place, offset));
+            }
+            offset = offset.saturating_add(stored.size);
+            let path = names.of(stored.path);
+            if let Some(first) = index.insert(&path, place, |other| names.leads(other, &path)) {
+                let first = names.stored(group, first).map(|it| it.path.to_string()).unwrap_or_default();
+                let (path, second) = (path.into_owned(), stored.path.to_string());
+                return Err(RestoreError::Collision { group, path, first, second });
+            }
+            if restoring.includes(&path) {
+                counts.unexpected = counts.unexpected.saturating_add(1);
             }
         }
-        stored.retain(|path, _| restoring.includes(path));
-        Ok(Self { restoring, group, stored, writes: BTreeMap::new(), refused: None })
+        Ok(Self { names, index, marks, counts, refused: None })
     }
 
-    /// Decides for every tensor of `target`, notes it in `report`, and changes nothing.
+    /// Decides for every tensor of `target`, and changes nothing.
     ///
-    /// It visits as `write` will, for writing: what has been compared here is exactly what is going to be
+    /// It visits as `carry_out` will, for writing: what has been compared here is exactly what is going to be
     /// written.
-    fn compare<T: Scalar>(
+    fn decide<T: Scalar>(
         &mut self,
         target: &mut (impl NamedTensors<T> + ?Sized),
-        report: &mut Report,
+        buffer: &mut Vec<u8>,
         wanted: impl Fn(&str) -> bool,
     ) {
         target.visit_mut(Path::ROOT, &mut |path, _, tensor| {
             let path = path.to_string();
-            if !self.restoring.includes(&path) {
+            if !self.names.restoring.includes(&path) {
                 return;
             }
-            let target = TensorInfo {
-                group: self.group,
-                path: path.clone(),
-                dtype: T::DTYPE.into(),
-                shape: tensor.shape(),
-                crc: None,
-                size: tensor.len().saturating_mul(T::DTYPE.size()),
-            };
-            // Taken out, so the second of two tensors with one name is missing.
-            let Some((stored, mut elements)) = self.stored.remove(&path) else {
-                report.missing.push(target);
+            // The second of two tensors with one name finds that the first one has asked, and is missing.
+            let found = self.find(&path).filter(|(_, _, state)| *state == State::Waiting);
+            let Some((at, place, _)) = found else {
+                self.counts.missing = self.counts.missing.saturating_add(1);
                 return;
             };
-            elements.rounded = self.restoring.convert;
-            let fits = stored.shape == target.shape && wanted(&path) && self.holds::<T>(&stored, &elements);
-            let pair = Pair { stored, target };
-            if fits {
-                self.writes.insert(path, elements);
-                report.restored.push(pair);
-            } else {
-                report.skipped.push(pair);
-            }
+            let shape = self.names.stored(self.names.group, place).map(|it| it.shape);
+            let fits = shape == Some(tensor.shape()) && wanted(&path) && self.holds::<T>(place, buffer);
+            self.index.set(at, if fits { State::Fits } else { State::Kept });
+            let Counts { restored, skipped, unexpected, .. } = &mut self.counts;
+            let count = if fits { restored } else { skipped };
+            *count = count.saturating_add(1);
+            *unexpected = unexpected.saturating_sub(1);
         });
-        report.unexpected.extend(self.stored.values().map(|(info, _)| info.clone()));
+    }
+
+    /// Where in the index the tensor that goes to `path` is, its place in the file, and its state.
+    fn find(&self, path: &str) -> Option<(usize, u32, State)> {
+        self.index.find(path, |place| self.names.leads(place, path))
+    }
+
+    /// Whether the tensor at `path` keeps its values, although the file has some.
+    fn keeps(&self, path: &str) -> bool {
+        self.find(path).is_some_and(|(_, _, state)| state == State::Kept)
+    }
+
+    /// The elements of the tensor at a place. Their sizes add up: that was checked when they were read.
+    fn elements(&self, place: u32) -> Option<Elements<'r>> {
+        let Restoring { checkpoint, convert: rounded, .. } = *self.names.restoring;
+        let after = self.marks.partition_point(|(mark, _)| *mark <= place);
+        let (mark, mut offset) = *self.marks.get(after.checked_sub(1)?)?;
+        for (at, Stored { dtype, size, crc, .. }) in checkpoint.from_place(self.names.group, mark) {
+            if at == place {
+                return Some(Elements { payload: checkpoint.payload(), dtype, offset, size, crc, rounded });
+            }
+            offset = offset.saturating_add(size);
+        }
+        None
     }
 
     /// Whether a tensor of `T` has these values. A reason that isn't a matter of types is noted.
-    fn holds<T: Scalar>(&mut self, stored: &TensorInfo, elements: &Elements<'_>) -> bool {
-        match stored.dtype.fit(T::DTYPE, self.restoring.convert) {
+    fn holds<T: Scalar>(&mut self, place: u32, buffer: &mut Vec<u8>) -> bool {
+        let Restoring { convert, fit, .. } = *self.names.restoring;
+        let Some(Stored { group, path, dtype, .. }) = self.names.stored(self.names.group, place) else {
+            return false;
+        };
+        match dtype.fit(T::DTYPE, convert) {
             element::Fit::Always => return true,
             element::Fit::Never => return false,
             element::Fit::IfHeld => {}
         }
-        let reason = match elements.not_held::<T>() {
+        let not_held = self.elements(place).ok_or(Lost::Changed).and_then(|it| it.not_held::<T>(buffer));
+        let reason = match not_held {
             Ok(None) => return true,
-            Ok(Some(_)) if self.restoring.fit == Fit::SkipMisshapen => return false,
+            Ok(Some(_)) if fit == Fit::SkipMisshapen => return false,
             Ok(Some(NotHeld { at, value })) => {
-                let TensorInfo { group, path, dtype, .. } = stored.clone();
-                RestoreError::NotHeld { group, path, dtype, at, value, target: T::DTYPE }
+                RestoreError::NotHeld { group, path: path.to_string(), dtype, at, value, target: T::DTYPE }
             }
             Err(lost) => RestoreError::Changed { reason: lost.to_string() },
         };
@@ -449,20 +581,58 @@ impl<'r> Plan<'r> {
         true
     }
 
-    /// Copies all values. After `compare` and `source` it can only fail while a file is being read.
-    fn write<T: Scalar>(mut self, target: &mut (impl NamedTensors<T> + ?Sized)) -> Result<(), RestoreError> {
+    /// Tells of every tensor what was decided, and copies the values if it may `write`. After `decide` and
+    /// `source` it can only fail while a file is being read.
+    fn carry_out<T: Scalar>(
+        &mut self,
+        target: &mut (impl NamedTensors<T> + ?Sized),
+        buffer: &mut Vec<u8>,
+        write: bool,
+        report: &mut Report,
+    ) -> Result<(), RestoreError> {
+        let group = self.names.group;
         let mut outcome = Ok(());
         target.visit_mut(Path::ROOT, &mut |path, _, tensor| {
             let path = path.to_string();
-            let Some(elements) = self.writes.remove(&path).filter(|_| outcome.is_ok()) else { return };
-            outcome = elements.copy_to(tensor.as_mut_slice()).map_err(|lost| RestoreError::Interrupted {
-                group: self.group,
-                path,
-                reason: lost.to_string(),
-            });
+            if outcome.is_err() || !self.names.restoring.includes(&path) {
+                return;
+            }
+            let found = self.find(&path).filter(|(_, _, state)| *state != State::Done);
+            let Some((at, place, state)) = found else {
+                return note(&mut report.missing, || info(group, path, tensor));
+            };
+            self.index.set(at, State::Done);
+            if state == State::Fits && write {
+                let elements = self.elements(place).ok_or(Lost::Changed);
+                let copied = elements.and_then(|it| it.copy_to(tensor.as_mut_slice(), buffer));
+                if let Err(lost) = copied {
+                    outcome = Err(RestoreError::Interrupted { group, path, reason: lost.to_string() });
+                    return;
+                }
+            }
+            if let Some(stored) = self.names.stored(group, place) {
+                let list = if state == State::Fits { &mut report.restored } else { &mut report.skipped };
+                note(list, || Pair { stored: stored.info(), target: info(group, path, tensor) });
+            }
         });
+        for (_, stored) in self.names.restoring.checkpoint.from_place(group, 0) {
+            if report.unexpected.len() == report.unexpected.capacity() {
+                break;
+            }
+            let path = self.names.of(stored.path);
+            let waiting = self.find(&path).is_some_and(|(_, _, state)| state == State::Waiting);
+            if waiting && self.names.restoring.includes(&path) {
+                note(&mut report.unexpected, || stored.info());
+            }
+        }
         outcome
     }
+}
+
+/// A tensor that should be restored.
+fn info<T: Scalar>(group: Group, path: String, tensor: &Tensor<T>) -> TensorInfo {
+    let size = tensor.len().saturating_mul(T::DTYPE.size());
+    TensorInfo { group, path, dtype: T::DTYPE.into(), shape: tensor.shape(), crc: None, size }
 }
 
 /// Why a checkpoint was not restored. Nothing has been changed, except by [`Interrupted`](Self::Interrupted).
@@ -514,6 +684,9 @@ pub enum RestoreError {
         /// What was given to [`only`](Restoring::only).
         prefix: String,
     },
+    /// There is no memory for comparing, or for the report.
+    #[error("nothing restored: {0}")]
+    Memory(MemoryError),
     /// A number of the checkpoint is none of the network's element type: a whole number that would be
     /// rounded, or a finite one that would become infinite.
     #[error(
@@ -560,6 +733,12 @@ pub enum RestoreError {
     },
 }
 
+impl From<MemoryError> for RestoreError {
+    fn from(error: MemoryError) -> Self {
+        Self::Memory(error)
+    }
+}
+
 impl From<ConfigError> for RestoreError {
     fn from(error: ConfigError) -> Self {
         Self::Options(error)
@@ -574,6 +753,7 @@ backrule_tensor::readable! {
         Collision { group, path, first, second },
         UnknownRename { from },
         UnknownOnly { prefix },
+        Memory(error),
         NotHeld { group, path, dtype, at, value, target },
         Changed { reason },
         Interrupted { group, path, reason },

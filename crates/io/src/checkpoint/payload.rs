@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use backrule_tensor::Scalar;
+use backrule_tensor::{MemoryError, Scalar};
 use crc32fast::Hasher;
 
 use crate::element::{ElementType, NotHeld};
@@ -52,6 +52,15 @@ impl Payload {
             Self::Stored { file, verified, .. } => Ok(Stamp::of(&file.metadata()?) == *verified),
         }
     }
+
+    /// Room for what is read from the file at a time.
+    pub(crate) fn buffer(&self) -> Result<Vec<u8>, MemoryError> {
+        let mut buffer = Vec::new();
+        if let Self::Stored { .. } = self {
+            buffer.try_reserve_exact(PIECE).map_err(|_| MemoryError::new("restore", PIECE))?;
+        }
+        Ok(buffer)
+    }
 }
 
 /// One tensor's elements.
@@ -78,9 +87,9 @@ pub(crate) enum Lost {
 
 impl Elements<'_> {
     /// Bit for bit, or each value as it is in the other type. What is not held was refused before.
-    pub(crate) fn copy_to<T: Scalar>(&self, mut values: &mut [T]) -> Result<(), Lost> {
+    pub(crate) fn copy_to<T: Scalar>(&self, mut values: &mut [T], buffer: &mut Vec<u8>) -> Result<(), Lost> {
         let mut outcome = Ok(());
-        self.pieces(|bytes| {
+        self.pieces(buffer, |bytes| {
             let count = bytes.len().checked_div(self.dtype.size().unwrap_or(1)).unwrap_or(0);
             if let Some(part) = values.split_off_mut(..count)
                 && self.dtype.read(bytes, part, self.rounded).is_err()
@@ -92,9 +101,9 @@ impl Elements<'_> {
     }
 
     /// The first element that a tensor of `T` doesn't have.
-    pub(crate) fn not_held<T: Scalar>(&self) -> Result<Option<NotHeld>, Lost> {
+    pub(crate) fn not_held<T: Scalar>(&self, buffer: &mut Vec<u8>) -> Result<Option<NotHeld>, Lost> {
         let (mut first, mut before) = (None, 0_usize);
-        self.pieces(|bytes| {
+        self.pieces(buffer, |bytes| {
             if let (None, Err(NotHeld { at, value })) = (&first, self.dtype.check::<T>(bytes, self.rounded)) {
                 first = Some(NotHeld { at: at.saturating_add(before), value });
             }
@@ -104,8 +113,9 @@ impl Elements<'_> {
         Ok(first)
     }
 
-    /// All bytes, as whole elements. What is read from a file is verified a second time, on its way.
-    pub(crate) fn pieces(&self, mut take: impl FnMut(&[u8])) -> Result<(), Lost> {
+    /// All bytes, as whole elements. What is read from a file is verified a second time, on its way through
+    /// `buffer`, which is one of [`Payload::buffer`]: it never grows.
+    fn pieces(&self, buffer: &mut Vec<u8>, mut take: impl FnMut(&[u8])) -> Result<(), Lost> {
         let (file, start) = match self.payload {
             Payload::Memory(bytes) => {
                 let end = self.offset.saturating_add(self.size);
@@ -114,15 +124,14 @@ impl Elements<'_> {
             }
             Payload::Stored { file, start, .. } => (file, start),
         };
-        let mut buffer = vec![0; self.size.min(PIECE)];
         let mut at = start.saturating_add(self.offset as u64);
         let mut left = self.size;
         let mut crc = Hasher::new();
         while left > 0 {
-            buffer.truncate(left);
-            read_exact_at(file, &mut buffer, at)?;
-            crc.update(&buffer);
-            take(&buffer);
+            buffer.resize(left.min(PIECE), 0);
+            read_exact_at(file, buffer, at)?;
+            crc.update(buffer);
+            take(buffer);
             at = at.saturating_add(buffer.len() as u64);
             left = left.saturating_sub(buffer.len());
         }
