@@ -11,7 +11,7 @@ use crc32fast::Hasher;
 use crate::element::{ElementType, NotHeld};
 
 /// Bytes of a file that are read and converted at a time.
-const PIECE: usize = 128 << 10;
+const PIECE: usize = 64 << 10;
 
 #[derive(Clone)]
 pub(crate) enum Payload {
