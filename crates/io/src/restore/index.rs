@@ -10,7 +10,7 @@ use crate::format::limits::MAX_HEADER;
 /// so the caller compares them. A map that owns them takes a hundred times the memory.
 ///
 /// The keys of the hash are random, so no file can make searches long.
-pub(crate) struct Index {
+pub(super) struct Index {
     /// Of each one 24 bits are the place, 2 the state, and 6 are from the hash.
     slots: Vec<u32>,
     keys: RandomState,
@@ -18,7 +18,7 @@ pub(crate) struct Index {
 
 /// What is known of a tensor.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum State {
+pub(super) enum State {
     /// Nobody has asked for it.
     Waiting,
     /// It fits what has asked.
@@ -38,7 +38,7 @@ const _: () = assert!(MAX_HEADER <= 1 << STATE);
 
 impl Index {
     /// One for so many names.
-    pub(crate) fn with_room(names: usize) -> Result<Self, MemoryError> {
+    pub(super) fn with_room(names: usize) -> Result<Self, MemoryError> {
         // An eighth stays empty, and one at least: there a search ends.
         let count = names.saturating_add(names / 7).saturating_add(1);
         let mut slots = Vec::new();
@@ -50,7 +50,7 @@ impl Index {
 
     /// Adds a tensor, or gives the place of the one that has this name already. `is` tells whether the tensor
     /// at a place has it.
-    pub(crate) fn insert(&mut self, name: &str, place: u32, is: impl Fn(u32) -> bool) -> Option<u32> {
+    pub(super) fn insert(&mut self, name: &str, place: u32, is: impl Fn(u32) -> bool) -> Option<u32> {
         let (hash, at) = self.search(name, is);
         let slot = self.slots.get_mut(at?)?;
         if *slot != EMPTY {
@@ -61,7 +61,7 @@ impl Index {
     }
 
     /// Where in this index the tensor of this name is, its place, and its state.
-    pub(crate) fn find(&self, name: &str, is: impl Fn(u32) -> bool) -> Option<(usize, u32, State)> {
+    pub(super) fn find(&self, name: &str, is: impl Fn(u32) -> bool) -> Option<(usize, u32, State)> {
         let at = self.search(name, is).1?;
         let slot = *self.slots.get(at).filter(|slot| **slot != EMPTY)?;
         let state = match slot >> STATE & 3 {
@@ -74,7 +74,7 @@ impl Index {
     }
 
     /// Changes the state of a tensor that was found.
-    pub(crate) fn set(&mut self, at: usize, state: State) {
+    pub(super) fn set(&mut self, at: usize, state: State) {
         if let Some(slot) = self.slots.get_mut(at) {
             *slot = *slot & !(3 << STATE) | (state as u32) << STATE;
         }
