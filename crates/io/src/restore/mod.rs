@@ -11,7 +11,7 @@ use backrule_tensor::{NamedTensors, Path, Scalar, TrainingState};
 use crate::checkpoint::Checkpoint;
 use crate::format::entry::Group;
 use crate::report::{Mismatch, Report};
-use crate::restore::plan::{Counts, Fit, Plan, Request, below, join, owner, reserve};
+use crate::restore::plan::{Findings, Fit, Plan, Request, below, join, owner, reserve};
 
 pub use error::RestoreError;
 
@@ -240,41 +240,36 @@ impl<'c> Restoring<'c> {
             return Err(RestoreError::NoOptimizer);
         }
         self.check_names(network)?;
+        let fit = self.request.fit;
         let mut buffer = self.request.checkpoint.payload().buffer()?;
-        let mut net = Plan::new(&self.request, Group::Network)?;
-        net.decide(network, &mut buffer, |_| true);
+        let mut findings = Findings::default();
+        let mut net = Plan::new(&self.request, Group::Network, &mut findings)?;
+        net.decide(network, &mut buffer, &mut findings, |_| true);
+        let none = findings.restored == 0;
         let mut state = None;
         if let Some(optimizer) = &mut optimizer {
-            let state = state.insert(Plan::new(&self.request, Group::Optimizer)?);
+            let state = state.insert(Plan::new(&self.request, Group::Optimizer, &mut findings)?);
             // The state of a parameter that keeps its values belongs to other values, even where its shape
             // fits.
-            let kept = |path: &str| self.request.fit == Fit::SkipMisshapen && net.keeps(path);
-            state.decide(*optimizer, &mut buffer, |path| owner(path, kept).is_none());
+            let kept = |path: &str| fit == Fit::SkipMisshapen && net.keeps(path);
+            state.decide(*optimizer, &mut buffer, &mut findings, |path| owner(path, kept).is_none());
         }
 
-        let counts = state.iter().fold(net.counts, |counts, state| counts.and(state.counts));
-        let Counts { restored, missing, unexpected, skipped } = counts;
+        let Findings { restored, missing, unexpected, skipped, refused } = findings;
         let all = missing == 0 && unexpected == 0 && skipped == 0;
-        let none = net.counts.restored == 0;
-        let fits = all
-            || !none
-                && match self.request.fit {
-                    Fit::Strict => false,
-                    Fit::Partial => skipped == 0,
-                    Fit::SkipMisshapen => true,
-                };
+        let enough = fit == Fit::SkipMisshapen || fit == Fit::Partial && skipped == 0;
+        let fits = all || enough && !none;
         let mut report = Report::default();
         if !fits || listed {
             // A list without room stays empty.
             reserve(&mut report.restored, if fits { restored } else { 0 })?;
-            if fits || none || self.request.fit == Fit::Strict {
+            if fits || none || fit == Fit::Strict {
                 reserve(&mut report.missing, missing)?;
                 reserve(&mut report.unexpected, unexpected)?;
             }
             reserve(&mut report.skipped, skipped)?;
         }
         if fits {
-            let refused = net.refused.take().or_else(|| state.as_mut()?.refused.take());
             refused.map_or(Ok(()), Err)?;
             self.source()?;
             if let (Some(optimizer), Some(saved)) = (&mut optimizer, saved)

@@ -73,6 +73,10 @@ pub(super) fn reserve<I>(list: &mut Vec<I>, count: usize) -> Result<(), MemoryEr
     reserved.map_err(|_| MemoryError::new("restore", count.saturating_mul(size_of::<I>())))
 }
 
+fn add_one(count: &mut usize) {
+    *count = count.saturating_add(1);
+}
+
 /// Adds to a list, as far as there is room.
 fn note<I>(list: &mut Vec<I>, item: impl FnOnce() -> I) {
     if list.len() < list.capacity() {
@@ -108,7 +112,8 @@ impl<'r> Names<'r> {
             return path.into();
         }
         let parameter = self.parameters.as_ref().and_then(|parameters| {
-            let is = |name: &str, place| self.stored(Group::Network, place).is_some_and(|it| it.path == name);
+            let stored = |place| self.request.checkpoint.at(Group::Network, place);
+            let is = |name: &str, place| stored(place).is_some_and(|it| it.path == name);
             owner(path, |name| parameters.find(name, |place| is(name, place)).is_some())
         });
         let parameter = parameter.unwrap_or(path);
@@ -117,32 +122,23 @@ impl<'r> Names<'r> {
 
     /// Whether the tensor at `place` goes to `path`.
     fn leads(&self, place: u32, path: &str) -> bool {
-        self.stored(self.group, place).is_some_and(|stored| self.of(stored.path) == path)
+        self.stored(place).is_some_and(|stored| self.of(stored.path) == path)
     }
 
-    fn stored(&self, group: Group, place: u32) -> Option<Stored<'r>> {
-        self.request.checkpoint.at(group, place)
+    fn stored(&self, place: u32) -> Option<Stored<'r>> {
+        self.request.checkpoint.at(self.group, place)
     }
 }
 
-/// How many tensors each list of a report has.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Counts {
+/// What comparing has found: how many tensors each list of a report would have.
+#[derive(Default)]
+pub(super) struct Findings {
     pub(super) restored: usize,
     pub(super) missing: usize,
     pub(super) unexpected: usize,
     pub(super) skipped: usize,
-}
-
-impl Counts {
-    pub(super) fn and(self, other: Self) -> Self {
-        Self {
-            restored: self.restored.saturating_add(other.restored),
-            missing: self.missing.saturating_add(other.missing),
-            unexpected: self.unexpected.saturating_add(other.unexpected),
-            skipped: self.skipped.saturating_add(other.skipped),
-        }
-    }
+    /// Why nothing can be written, although names, shapes and types fit: the first reason.
+    pub(super) refused: Option<RestoreError>,
 }
 
 /// What is going to be written to the network or the optimizer. Together with the index of parameters, two of
@@ -153,16 +149,18 @@ pub(super) struct Plan<'r> {
     index: Index,
     /// The place of every 64th tensor, and where its elements begin.
     marks: Vec<(u32, usize)>,
-    pub(super) counts: Counts,
-    /// Why nothing can be written, although names, shapes and types fit: the first reason.
-    pub(super) refused: Option<RestoreError>,
 }
 
 /// Tensors from one mark to the next.
 const MARK: usize = 64;
 
 impl<'r> Plan<'r> {
-    pub(super) fn new(request: &'r Request<'r>, group: Group) -> Result<Self, RestoreError> {
+    /// Finds where everything goes. Until somebody asks for it, it is unexpected.
+    pub(super) fn new(
+        request: &'r Request<'r>,
+        group: Group,
+        findings: &mut Findings,
+    ) -> Result<Self, RestoreError> {
         let names = Names::new(request, group)?;
         let stored = |group| request.checkpoint.from_place(group, 0);
         let count = stored(group).count();
@@ -175,7 +173,6 @@ impl<'r> Plan<'r> {
                 stored(Group::Network).fold(0_usize, |sum, (_, it)| sum.saturating_add(it.size))
             }
         };
-        let mut counts = Counts::default();
         for (i, (place, stored)) in stored(group).enumerate() {
             if i.is_multiple_of(MARK) {
                 marks.push((place, offset));
@@ -183,15 +180,15 @@ impl<'r> Plan<'r> {
             offset = offset.saturating_add(stored.size);
             let path = names.of(stored.path);
             if let Some(first) = index.insert(&path, place, |other| names.leads(other, &path)) {
-                let first = names.stored(group, first).map(|it| it.path.to_string()).unwrap_or_default();
+                let first = names.stored(first).map(|it| it.path.to_string()).unwrap_or_default();
                 let (path, second) = (path.into_owned(), stored.path.to_string());
                 return Err(RestoreError::Collision { group, path, first, second });
             }
             if request.includes(&path) {
-                counts.unexpected = counts.unexpected.saturating_add(1);
+                add_one(&mut findings.unexpected);
             }
         }
-        Ok(Self { names, index, marks, counts, refused: None })
+        Ok(Self { names, index, marks })
     }
 
     /// Decides for every tensor of `target`, and changes nothing.
@@ -202,27 +199,32 @@ impl<'r> Plan<'r> {
         &mut self,
         target: &mut (impl NamedTensors<T> + ?Sized),
         buffer: &mut Vec<u8>,
+        findings: &mut Findings,
         wanted: impl Fn(&str) -> bool,
     ) {
         target.visit_mut(Path::ROOT, &mut |path, _, tensor| {
-            let path = path.to_string();
-            if !self.names.request.includes(&path) {
-                return;
-            }
+            let Some(path) = self.included(path) else { return };
             // The second of two tensors with one name finds that the first one has asked, and is missing.
             let found = self.find(&path).filter(|(_, _, state)| *state == State::Waiting);
             let Some((at, place, _)) = found else {
-                self.counts.missing = self.counts.missing.saturating_add(1);
-                return;
+                return add_one(&mut findings.missing);
             };
-            let shape = self.names.stored(self.names.group, place).map(|it| it.shape);
-            let fits = shape == Some(tensor.shape()) && wanted(&path) && self.holds::<T>(place, buffer);
+            let shape = self.names.stored(place).map(|it| it.shape);
+            let fits = shape == Some(tensor.shape())
+                && wanted(&path)
+                && self.holds::<T>(place, buffer).unwrap_or_else(|reason| {
+                    findings.refused.get_or_insert(reason);
+                    true
+                });
             self.index.set(at, if fits { State::Fits } else { State::Kept });
-            let Counts { restored, skipped, unexpected, .. } = &mut self.counts;
-            let count = if fits { restored } else { skipped };
-            *count = count.saturating_add(1);
-            *unexpected = unexpected.saturating_sub(1);
+            add_one(if fits { &mut findings.restored } else { &mut findings.skipped });
+            findings.unexpected = findings.unexpected.saturating_sub(1);
         });
+    }
+
+    /// The path of a tensor that is to be restored.
+    fn included(&self, path: Path<'_>) -> Option<String> {
+        Some(path.to_string()).filter(|path| self.names.request.includes(path))
     }
 
     /// Where in the index the tensor that goes to `path` is, its place in the file, and its state.
@@ -236,41 +238,38 @@ impl<'r> Plan<'r> {
     }
 
     /// The elements of the tensor at a place. Their sizes add up: that was checked when they were read.
-    fn elements(&self, place: u32) -> Option<Elements<'r>> {
+    fn elements(&self, place: u32) -> Result<Elements<'r>, Lost> {
         let Request { checkpoint, convert: rounded, .. } = *self.names.request;
         let after = self.marks.partition_point(|(mark, _)| *mark <= place);
-        let (mark, mut offset) = *self.marks.get(after.checked_sub(1)?)?;
+        let (mark, mut offset) =
+            after.checked_sub(1).and_then(|i| self.marks.get(i)).copied().unwrap_or_default();
         for (at, Stored { dtype, size, crc, .. }) in checkpoint.from_place(self.names.group, mark) {
             if at == place {
-                return Some(Elements { payload: checkpoint.payload(), dtype, offset, size, crc, rounded });
+                return Ok(Elements { payload: checkpoint.payload(), dtype, offset, size, crc, rounded });
             }
             offset = offset.saturating_add(size);
         }
-        None
+        Err(Lost::Changed)
     }
 
-    /// Whether a tensor of `T` has these values. A reason that isn't a matter of types is noted.
-    fn holds<T: Scalar>(&mut self, place: u32, buffer: &mut Vec<u8>) -> bool {
+    /// Whether a tensor of `T` has these values, or a reason that isn't a matter of types.
+    fn holds<T: Scalar>(&self, place: u32, buffer: &mut Vec<u8>) -> Result<bool, RestoreError> {
         let Request { convert, fit, .. } = *self.names.request;
-        let Some(Stored { group, path, dtype, .. }) = self.names.stored(self.names.group, place) else {
-            return false;
-        };
+        let Some(Stored { group, path, dtype, .. }) = self.names.stored(place) else { return Ok(false) };
         match dtype.fit(T::DTYPE, convert) {
-            element::Fit::Always => return true,
-            element::Fit::Never => return false,
+            element::Fit::Always => return Ok(true),
+            element::Fit::Never => return Ok(false),
             element::Fit::IfHeld => {}
         }
-        let not_held = self.elements(place).ok_or(Lost::Changed).and_then(|it| it.not_held::<T>(buffer));
-        let reason = match not_held {
-            Ok(None) => return true,
-            Ok(Some(_)) if fit == Fit::SkipMisshapen => return false,
+        match self.elements(place).and_then(|elements| elements.not_held::<T>(buffer)) {
+            Ok(None) => Ok(true),
+            Ok(Some(_)) if fit == Fit::SkipMisshapen => Ok(false),
             Ok(Some(NotHeld { at, value })) => {
-                RestoreError::NotHeld { group, path: path.to_string(), dtype, at, value, target: T::DTYPE }
+                let path = path.to_string();
+                Err(RestoreError::NotHeld { group, path, dtype, at, value, target: T::DTYPE })
             }
-            Err(lost) => RestoreError::Changed { reason: lost.to_string() },
-        };
-        self.refused.get_or_insert(reason);
-        true
+            Err(lost) => Err(RestoreError::Changed { reason: lost.to_string() }),
+        }
     }
 
     /// Tells of every tensor what was decided, and copies the values if it may `write`. After `decide` and
@@ -285,24 +284,20 @@ impl<'r> Plan<'r> {
         let group = self.names.group;
         let mut outcome = Ok(());
         target.visit_mut(Path::ROOT, &mut |path, _, tensor| {
-            let path = path.to_string();
-            if outcome.is_err() || !self.names.request.includes(&path) {
-                return;
-            }
+            let Some(path) = self.included(path).filter(|_| outcome.is_ok()) else { return };
             let found = self.find(&path).filter(|(_, _, state)| *state != State::Done);
             let Some((at, place, state)) = found else {
                 return note(&mut report.missing, || info(group, path, tensor));
             };
             self.index.set(at, State::Done);
             if state == State::Fits && write {
-                let elements = self.elements(place).ok_or(Lost::Changed);
-                let copied = elements.and_then(|it| it.copy_to(tensor.as_mut_slice(), buffer));
-                if let Err(lost) = copied {
+                let elements = self.elements(place);
+                if let Err(lost) = elements.and_then(|it| it.copy_to(tensor.as_mut_slice(), buffer)) {
                     outcome = Err(RestoreError::Interrupted { group, path, reason: lost.to_string() });
                     return;
                 }
             }
-            if let Some(stored) = self.names.stored(group, place) {
+            if let Some(stored) = self.names.stored(place) {
                 let list = if state == State::Fits { &mut report.restored } else { &mut report.skipped };
                 note(list, || Pair { stored: stored.info(), target: info(group, path, tensor) });
             }
