@@ -9,6 +9,7 @@ use backrule_tensor::{MemoryError, Scalar};
 use crc32fast::Hasher;
 
 use crate::element::{ElementType, NotHeld};
+use crate::memory::with_room;
 
 /// Bytes of a file that are read and converted at a time.
 const PIECE: usize = 64 << 10;
@@ -55,11 +56,11 @@ impl Payload {
 
     /// Room for what is read from the file at a time.
     pub(crate) fn buffer(&self) -> Result<Vec<u8>, MemoryError> {
-        let mut buffer = Vec::new();
-        if let Self::Stored { .. } = self {
-            buffer.try_reserve_exact(PIECE).map_err(|_| MemoryError::new("restore", PIECE))?;
-        }
-        Ok(buffer)
+        let size = match self {
+            Self::Memory(_) => 0,
+            Self::Stored { .. } => PIECE,
+        };
+        with_room("restore", size)
     }
 }
 

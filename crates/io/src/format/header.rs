@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::ops::Range;
 
-use backrule_tensor::{DType, MAX_RANK, MemoryError, Shape};
+use backrule_tensor::{DType, MAX_RANK, Shape};
 use serde::de::DeserializeOwned;
 
 use crate::format::codec::{Same, get, put};
@@ -16,6 +16,7 @@ use crate::format::limits::{self, LimitError, MAX_HEADER, MAX_PATH, MAX_PROGRAM,
 use crate::format::options;
 use crate::format::problem::{LoadProblem, Malformed};
 use crate::format::section::{self, Section, SectionError, SectionProblem};
+use crate::memory::push;
 use crate::run::{OptimizerState, Run};
 
 /// A header that was read and found right; by default one of nothing.
@@ -218,10 +219,7 @@ fn decode_group(group: Group, bytes: &[u8], input: &mut &[u8]) -> Result<Range<u
     for _ in 0..count {
         let place = place_of(all, input);
         check_path(&decode_entry(group, input)?)?;
-        places
-            .try_reserve(1)
-            .map_err(|_| MemoryError::new("load", size_of_val(&*places).saturating_mul(2)))?;
-        places.push(place);
+        push("load", &mut places, place)?;
     }
     let path = |place| {
         let mut entry = all.get(place as usize..).unwrap_or_default();

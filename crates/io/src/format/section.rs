@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::format::limits::{self, LimitError, MAX_SECTION, MAX_SECTION_DEPTH};
 use crate::format::plain::Plain;
-use crate::format::quoted::Quoted;
 use crate::format::show::Show;
+use crate::quoted::Quoted;
 
 /// A part of a checkpoint that serde writes and reads: a value that only the saving program understands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use backrule_tensor::MemoryError;
 
 use crate::format::limits::MAX_HEADER;
+use crate::memory::with_room;
 
 /// Places of tensors by their names: a hash table with open addressing. The names stay in the file's header,
 /// so the caller compares them. A map that owns them takes a hundred times the memory.
@@ -38,12 +39,10 @@ const _: () = assert!(MAX_HEADER <= 1 << STATE);
 
 impl Index {
     /// One for so many names.
-    pub(super) fn with_room(names: usize) -> Result<Self, MemoryError> {
+    pub(super) fn new(names: usize) -> Result<Self, MemoryError> {
         // An eighth stays empty, and one at least: there a search ends.
         let count = names.saturating_add(names / 7).saturating_add(1);
-        let mut slots = Vec::new();
-        (slots.try_reserve_exact(count))
-            .map_err(|_| MemoryError::new("restore", count.saturating_mul(size_of::<u32>())))?;
+        let mut slots = with_room("restore", count)?;
         slots.resize(count, EMPTY);
         Ok(Self { slots, keys: RandomState::new() })
     }
@@ -100,7 +99,7 @@ mod tests {
         for count in [0, 1, 7, 5000] {
             let names: Vec<_> = (0..count).map(|i| format!("layer{i}.weight")).collect();
             let is = |name: &str, place: u32| names[place as usize] == name;
-            let mut index = Index::with_room(count).unwrap();
+            let mut index = Index::new(count).unwrap();
             for (name, place) in names.iter().zip(0..) {
                 assert_eq!(index.insert(name, place, |other| is(name, other)), None);
             }
@@ -117,11 +116,5 @@ mod tests {
                 assert!(index.find(other, |place| is(other, place)).is_none());
             }
         }
-    }
-
-    #[test]
-    fn memory_that_is_not_there_is_an_error() {
-        let error = Index::with_room(usize::MAX).err().unwrap();
-        assert_eq!((error.operation, error.bytes), ("restore", usize::MAX));
     }
 }

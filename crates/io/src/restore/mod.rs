@@ -10,8 +10,9 @@ use backrule_tensor::{NamedTensors, Path, Scalar, TrainingState};
 
 use crate::checkpoint::Checkpoint;
 use crate::format::entry::Group;
+use crate::memory::with_room;
 use crate::report::{Mismatch, Report};
-use crate::restore::plan::{Findings, Fit, Plan, Request, below, join, owner, reserve};
+use crate::restore::plan::{Findings, Fit, Plan, Request, below, join, owner};
 
 pub use error::RestoreError;
 
@@ -262,12 +263,12 @@ impl<'c> Restoring<'c> {
         let mut report = Report::default();
         if !fits || listed {
             // A list without room stays empty.
-            reserve(&mut report.restored, if fits { restored } else { 0 })?;
+            report.restored = with_room("restore", if fits { restored } else { 0 })?;
             if fits || none || fit == Fit::Strict {
-                reserve(&mut report.missing, missing)?;
-                reserve(&mut report.unexpected, unexpected)?;
+                report.missing = with_room("restore", missing)?;
+                report.unexpected = with_room("restore", unexpected)?;
             }
-            reserve(&mut report.skipped, skipped)?;
+            report.skipped = with_room("restore", skipped)?;
         }
         if fits {
             refused.map_or(Ok(()), Err)?;

@@ -9,6 +9,7 @@ use crate::checkpoint::payload::{Elements, Lost};
 use crate::checkpoint::stored::Stored;
 use crate::element::{self, NotHeld};
 use crate::format::entry::{Group, TensorInfo};
+use crate::memory::with_room;
 use crate::report::{Pair, Report};
 use crate::restore::error::RestoreError;
 use crate::restore::index::{Index, State};
@@ -67,12 +68,6 @@ pub(super) fn owner(slot: &str, is_parameter: impl Fn(&str) -> bool) -> Option<&
     std::iter::once(slot).chain(above).chain([""]).find(|path| is_parameter(path))
 }
 
-/// Makes room for a list of so many.
-pub(super) fn reserve<I>(list: &mut Vec<I>, count: usize) -> Result<(), MemoryError> {
-    let reserved = list.try_reserve_exact(count);
-    reserved.map_err(|_| MemoryError::new("restore", count.saturating_mul(size_of::<I>())))
-}
-
 fn add_one(count: &mut usize) {
     *count = count.saturating_add(1);
 }
@@ -97,7 +92,7 @@ impl<'r> Names<'r> {
         let mut parameters = None;
         if group == Group::Optimizer && !request.renames.is_empty() {
             let stored = || request.checkpoint.from_place(Group::Network, 0);
-            let index = parameters.insert(Index::with_room(stored().count())?);
+            let index = parameters.insert(Index::new(stored().count())?);
             for (place, stored) in stored() {
                 // No path stands twice in a group.
                 index.insert(stored.path, place, |_| false);
@@ -164,8 +159,8 @@ impl<'r> Plan<'r> {
         let names = Names::new(request, group)?;
         let stored = |group| request.checkpoint.from_place(group, 0);
         let count = stored(group).count();
-        let (mut index, mut marks) = (Index::with_room(count)?, Vec::new());
-        reserve(&mut marks, count.div_ceil(MARK))?;
+        let mut index = Index::new(count)?;
+        let mut marks = with_room("restore", count.div_ceil(MARK))?;
         let mut offset = match group {
             Group::Network => 0,
             // Its elements follow the network's.
