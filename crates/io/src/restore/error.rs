@@ -76,7 +76,8 @@ pub enum RestoreError {
         /// The element type of the network.
         target: DType,
     },
-    /// The elements had stayed in the file, and it is not as it was when [`Checkpoint::open`] verified it.
+    /// The elements had stayed in the file, and it is not as it was when
+    /// [`Checkpoint::open`](crate::Checkpoint::open) verified it.
     #[error(
         "nothing restored, because the file has changed since it was opened ({}): open it again",
         Quoted(reason)
