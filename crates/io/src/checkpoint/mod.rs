@@ -154,7 +154,11 @@ impl Checkpoint {
     }
 
     /// The tensors of a group from the one at `place` on, with their places.
-    pub(crate) fn from_place(&self, group: Group, mut place: u32) -> impl Iterator<Item = (u32, Stored<'_>)> {
+    pub(crate) fn stored_from(
+        &self,
+        group: Group,
+        mut place: u32,
+    ) -> impl Iterator<Item = (u32, Stored<'_>)> {
         std::iter::from_fn(move || {
             let (stored, next) = match self.header.entry(group, place) {
                 Some((entry, next)) => (entry.into(), next),
@@ -169,7 +173,7 @@ impl Checkpoint {
 
     /// The tensor at a place.
     pub(crate) fn at(&self, group: Group, place: u32) -> Option<Stored<'_>> {
-        self.from_place(group, place).next().map(|(_, stored)| stored)
+        self.stored_from(group, place).next().map(|(_, stored)| stored)
     }
 
     pub(crate) fn payload(&self) -> &Payload {

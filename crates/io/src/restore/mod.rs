@@ -300,7 +300,7 @@ impl<'c> Restoring<'c> {
         network: &mut (impl NamedTensors<T> + ?Sized),
     ) -> Result<(), RestoreError> {
         for from in &self.froms {
-            let mut stored = self.request.checkpoint.from_place(Group::Network, 0);
+            let mut stored = self.request.checkpoint.stored_from(Group::Network, 0);
             if !stored.any(|(_, stored)| below(stored.path, from).is_some()) {
                 return Err(RestoreError::UnknownRename { from: from.clone() });
             }

@@ -91,7 +91,7 @@ impl<'r> Names<'r> {
     fn new(request: &'r Request<'r>, group: Group) -> Result<Self, MemoryError> {
         let mut parameters = None;
         if group == Group::Optimizer && !request.renames.is_empty() {
-            let stored = || request.checkpoint.from_place(Group::Network, 0);
+            let stored = || request.checkpoint.stored_from(Group::Network, 0);
             let index = parameters.insert(Index::new(stored().count())?);
             for (place, stored) in stored() {
                 // No path stands twice in a group.
@@ -157,7 +157,7 @@ impl<'r> Plan<'r> {
         findings: &mut Findings,
     ) -> Result<Self, RestoreError> {
         let names = Names::new(request, group)?;
-        let stored = |group| request.checkpoint.from_place(group, 0);
+        let stored = |group| request.checkpoint.stored_from(group, 0);
         let count = stored(group).count();
         let mut index = Index::new(count)?;
         let mut marks = with_room("restore", count.div_ceil(MARK))?;
@@ -238,7 +238,7 @@ impl<'r> Plan<'r> {
         let after = self.marks.partition_point(|(mark, _)| *mark <= place);
         let (mark, mut offset) =
             after.checked_sub(1).and_then(|i| self.marks.get(i)).copied().unwrap_or_default();
-        for (at, Stored { dtype, size, crc, .. }) in checkpoint.from_place(self.names.group, mark) {
+        for (at, Stored { dtype, size, crc, .. }) in checkpoint.stored_from(self.names.group, mark) {
             if at == place {
                 return Ok(Elements { payload: checkpoint.payload(), dtype, offset, size, crc, rounded });
             }
@@ -297,7 +297,7 @@ impl<'r> Plan<'r> {
                 note(list, || Pair { stored: stored.info(), target: info(group, path, tensor) });
             }
         });
-        for (_, stored) in self.names.request.checkpoint.from_place(group, 0) {
+        for (_, stored) in self.names.request.checkpoint.stored_from(group, 0) {
             if report.unexpected.len() == report.unexpected.capacity() {
                 break;
             }
