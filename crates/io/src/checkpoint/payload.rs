@@ -236,12 +236,18 @@ mod tests {
         Checkpoint::of(&net(1.0)).save(&path).unwrap();
         let checkpoint = Checkpoint::open(&path).unwrap();
         let modified = fs::metadata(&path).unwrap().modified().unwrap();
+        let mut file = write_into(&path);
+        file.seek(SeekFrom::End(-13)).unwrap();
+        file.write_all(b"x").unwrap();
         // No trace of it in the times.
-        write_into(&path).set_modified(modified).unwrap();
-        match checkpoint.restore(&mut net(9.0)) {
-            Err(RestoreError::Interrupted { path, .. }) => assert_eq!(path, "b"),
+        file.set_modified(modified).unwrap();
+        let mut restored = net(9.0);
+        match checkpoint.restore(&mut restored) {
+            Err(RestoreError::Interrupted { path, .. }) => assert_eq!(path, "a"),
             other => panic!("{other:?}"),
         }
+        // It ends there.
+        assert_eq!((&restored[0], &restored[2]), (&net(1.0)[0], &net(9.0)[2]));
     }
 
     #[test]

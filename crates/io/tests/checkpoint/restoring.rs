@@ -138,6 +138,15 @@ fn only_a_part_is_compared_and_written() {
     assert!(matches!(error, RestoreError::Mismatch(list) if list.misshapen.len() == 1));
     let error = refused(|net, _| checkpoint.restoring().only("body").restore_into(net));
     assert!(matches!(error, RestoreError::Mismatch(list) if list.missing.len() == 2));
+    // What the file has elsewhere is not unexpected.
+    let mut net = vec![("fc2.bias", full([4], 0.0))];
+    match checkpoint.restoring().only("fc2").restore_into(&mut net) {
+        Err(RestoreError::Mismatch(list)) => {
+            let paths: Vec<_> = list.unexpected.iter().map(|info| info.path.as_str()).collect();
+            assert_eq!((paths, list.missing.len()), (vec!["fc2.weight"], 1));
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
