@@ -3,6 +3,7 @@
 
 use backrule_io::Checkpoint;
 use backrule_nn::{Architecture, Dropout, Linear, Sequential};
+use backrule_optim::{Optimizer, Sgd};
 use backrule_tensor::{NamedTensors, Path, random};
 
 /// What a stage may take beside what it returns.
@@ -10,8 +11,8 @@ const BESIDE: u64 = 1 << 20;
 /// Bytes of a layer beside its values.
 const OF_LAYER: u64 = 512;
 
-/// As deep and with as many layers and as long paths as there may be.
-fn largest() -> Sequential {
+/// As deep and with as many layers and as long paths as there may be. All of it is below `outermost`.
+fn largest(outermost: &str) -> Sequential {
     let rng = &mut random::rng(1);
     let leaves = Architecture::MAX_LAYERS - Architecture::MAX_DEPTH;
     let mut inner = Sequential::builder();
@@ -23,10 +24,10 @@ fn largest() -> Sequential {
         };
     }
     let mut net = inner.build().unwrap();
-    for _ in 1..Architecture::MAX_DEPTH {
+    for _ in 2..Architecture::MAX_DEPTH {
         net = Sequential::builder().layer("n".repeat(14), net).build().unwrap();
     }
-    net
+    Sequential::builder().layer(outermost, net).build().unwrap()
 }
 
 /// What `stage` returns, the bytes of it that stay, and the bytes that it takes beside them.
@@ -39,13 +40,16 @@ fn measured<R>(stage: impl FnOnce() -> R) -> (R, u64, u64) {
 
 #[test]
 fn every_stage_of_loading_the_largest_network_takes_little() {
-    let net = largest();
+    let net = largest("encoder");
     let mut longest = 0;
     net.visit(Path::ROOT, &mut |path, _, _| longest = longest.max(path.bytes()));
-    assert!((480..=512).contains(&longest), "{longest}");
+    assert!((470..=512).contains(&longest), "{longest}");
     let architecture = Architecture::of(&net).unwrap();
     assert_eq!(architecture.layers().len(), Architecture::MAX_LAYERS);
-    let bytes = Checkpoint::of(&net).architecture(&architecture).unwrap().to_bytes().unwrap();
+    let sgd = Sgd::new(0.1).unwrap().momentum(0.9).unwrap();
+    let optimizer = Optimizer::new(sgd, &net).unwrap();
+    let snapshot = Checkpoint::of(&net).optimizer(&optimizer).architecture(&architecture).unwrap();
+    let bytes = snapshot.to_bytes().unwrap();
 
     let (checkpoint, stays, beside) = measured(|| Checkpoint::from_bytes(&bytes).unwrap());
     println!("load: {stays} bytes for a file of {}, {beside} beside", bytes.len());
@@ -61,6 +65,43 @@ fn every_stage_of_loading_the_largest_network_takes_little() {
     assert!(stays <= 4 * values as u64 + OF_LAYER * architecture.layers().len() as u64);
     assert!(beside <= BESIDE);
 
-    let ((), _, beside) = measured(|| checkpoint.restore(&mut built).unwrap());
+    let (report, stays, beside) = measured(|| checkpoint.restore(&mut built));
     println!("restore: {beside} beside");
+    assert!(report.is_ok() && stays == 0 && beside <= BESIDE);
+    let mut fresh = Optimizer::new(sgd, &built).unwrap();
+    let (report, stays, beside) = measured(|| checkpoint.restore_with_optimizer(&mut built, &mut fresh));
+    println!("with the optimizer: {beside} beside");
+    assert!(report.is_ok() && stays == 0 && beside <= BESIDE);
+    assert_eq!(fresh.tensor_count(), values);
+}
+
+/// With a report, and with the error that lists every tensor.
+#[test]
+fn a_restore_under_other_names_takes_little() {
+    let net = largest("encoder");
+    let sgd = Sgd::new(0.1).unwrap().momentum(0.9).unwrap();
+    let optimizer = Optimizer::new(sgd, &net).unwrap();
+    let bytes = Checkpoint::of(&net).optimizer(&optimizer).to_bytes().unwrap();
+    let checkpoint = Checkpoint::from_bytes(&bytes).unwrap();
+    let mut net = largest("decoder");
+    let mut optimizer = Optimizer::new(sgd, &net).unwrap();
+
+    let (error, stays, beside) =
+        measured(|| checkpoint.restore_with_optimizer(&mut net, &mut optimizer).unwrap_err());
+    println!("mismatch: {stays} bytes, {beside} beside");
+    assert!(beside <= BESIDE);
+    let (text, stays, beside) = measured(|| error.to_string());
+    println!("its text: {stays} bytes, {beside} beside");
+    assert!(text.lines().count() == 22 && stays + beside <= BESIDE);
+
+    let by_prefix = checkpoint.restoring().rename("encoder", "decoder");
+    let by_function = checkpoint.restoring().rename_with(|path| Some(path.replace("enc", "dec")));
+    for restoring in [by_prefix, by_function] {
+        let restoring = restoring.only("decoder");
+        let (report, stays, beside) =
+            measured(|| restoring.restore_into_with_optimizer(&mut net, &mut optimizer).unwrap());
+        println!("report: {stays} bytes, {beside} beside");
+        assert_eq!(report.restored.len(), net.tensor_count() + optimizer.tensor_count());
+        assert!(beside <= BESIDE);
+    }
 }

@@ -18,6 +18,7 @@ mod element;
 mod exchange;
 mod file;
 mod format;
+mod memory;
 mod quoted;
 mod report;
 mod restore;

@@ -60,14 +60,16 @@ impl fmt::Display for Report {
         let counts = [restored.len(), missing.len(), unexpected.len(), skipped.len()];
         let [a, b, c, d] = counts;
         write!(f, "{a} restored, {b} missing, {c} unexpected, {d} skipped")?;
+        // Made twice: all rows together can be as long as the file.
         let pair = |what, pair: &Pair| (what, pair.target.to_string(), pair.stored.to_string());
-        let rows: Vec<(&str, String, String)> = (restored.iter().map(|it| pair("restored", it)))
-            .chain(missing.iter().map(|info| ("missing", info.to_string(), String::new())))
-            .chain(unexpected.iter().map(|info| ("unexpected", String::new(), info.to_string())))
-            .chain(skipped.iter().map(|it| pair("skipped", it)))
-            .collect();
-        let width = rows.iter().map(|(_, target, _)| target.chars().count()).max().unwrap_or(0);
-        for (what, target, stored) in rows {
+        let rows = || {
+            (restored.iter().map(|it| pair("restored", it)))
+                .chain(missing.iter().map(|info| ("missing", info.to_string(), String::new())))
+                .chain(unexpected.iter().map(|info| ("unexpected", String::new(), info.to_string())))
+                .chain(skipped.iter().map(|it| pair("skipped", it)))
+        };
+        let width = rows().map(|(_, target, _)| target.chars().count()).max().unwrap_or(0);
+        for (what, target, stored) in rows() {
             let row = format!("{what:<10}  {target:<width$}  {stored}");
             write!(f, "\n{}", row.trim_end())?;
         }

@@ -17,6 +17,7 @@ use crate::format::envelope::{Envelope, VERSION};
 use crate::format::header;
 use crate::format::limits::LimitError;
 use crate::format::section::{self, Section, SectionError};
+use crate::memory::with_room;
 use crate::run::{OptimizerState, Run};
 
 /// Elements that are converted and written at a time: 64 or 128 KiB, which stay in the cache.
@@ -209,7 +210,7 @@ impl<'a, T: Scalar> Snapshot<'a, T> {
         let (entries, head) = self.plan()?;
         let payload = entries.iter().fold(0_usize, |sum, entry| sum.saturating_add(entry.size()));
         let size = head.len().saturating_add(payload).saturating_add(Envelope::END as usize);
-        let mut out = Cursor::new(memory(size)?);
+        let mut out = Cursor::new(with_room("save", size)?);
         written(self.write(entries, &head, &mut out))?;
         Ok(out.into_inner())
     }
@@ -314,13 +315,6 @@ fn check_finite<T: Scalar>(group: Group, path: &str, tensor: &Tensor<T>) -> Resu
     }
 }
 
-/// Memory for a whole file.
-pub(crate) fn memory(bytes: usize) -> Result<Vec<u8>, SaveError> {
-    let mut memory = Vec::new();
-    memory.try_reserve_exact(bytes).map_err(|_| SaveError::Memory(MemoryError::new("save", bytes)))?;
-    Ok(memory)
-}
-
 /// The outcome of writing to memory that was there already, which can't fail.
 pub(crate) fn written(outcome: io::Result<()>) -> Result<(), SaveError> {
     let failed = |error| FileError::NotCommitted { file: PathBuf::new(), step: SaveStep::Write, error };
@@ -373,6 +367,12 @@ pub enum SaveError {
     File(#[from] FileError),
 }
 
+impl From<MemoryError> for SaveError {
+    fn from(error: MemoryError) -> Self {
+        Self::Memory(error)
+    }
+}
+
 impl From<LimitError> for SaveError {
     fn from(error: LimitError) -> Self {
         Self::Limit(error)
@@ -400,19 +400,6 @@ impl fmt::Debug for SaveError {
                 .finish(),
             Self::Memory(error) => f.debug_tuple("Memory").field(error).finish(),
             Self::File(error) => f.debug_tuple("File").field(error).finish(),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn memory_that_is_not_there_is_an_error() {
-        for size in [usize::MAX, usize::MAX / 4] {
-            let Err(SaveError::Memory(error)) = memory(size) else { panic!("{size}") };
-            assert_eq!((error.operation, error.bytes), ("save", size));
         }
     }
 }

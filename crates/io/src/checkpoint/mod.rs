@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
-use crate::checkpoint::payload::{Elements, Payload};
+use crate::checkpoint::payload::Payload;
 use crate::checkpoint::stored::{Foreign, Stored};
 use crate::element::ElementType;
 use crate::format::entry::{Group, TensorInfo};
@@ -153,15 +153,27 @@ impl Checkpoint {
         self.header.entries().map(Stored::from).chain(self.foreign.iter().map(Stored::from))
     }
 
-    /// Every tensor of a group with its elements. Their sizes add up: that was checked when they were read.
-    pub(crate) fn group(&self, group: Group) -> impl Iterator<Item = (TensorInfo, Elements<'_>)> {
-        let mut end = 0_usize;
-        self.stored().filter_map(move |it| {
-            let (offset, Stored { dtype, size, crc, .. }) = (end, it);
-            end = end.saturating_add(size);
-            let elements = Elements { payload: &self.payload, dtype, offset, size, crc, rounded: false };
-            (it.group == group).then(|| (it.info(), elements))
+    /// The tensors of a group from the one at `place` on, with their places.
+    pub(crate) fn stored_from(
+        &self,
+        group: Group,
+        mut place: u32,
+    ) -> impl Iterator<Item = (u32, Stored<'_>)> {
+        std::iter::from_fn(move || {
+            let (stored, next) = match self.header.entry(group, place) {
+                Some((entry, next)) => (entry.into(), next),
+                None if group == Group::Network => {
+                    (self.foreign.get(place as usize)?.into(), place.saturating_add(1))
+                }
+                None => return None,
+            };
+            Some((std::mem::replace(&mut place, next), stored))
         })
+    }
+
+    /// The tensor at a place.
+    pub(crate) fn at(&self, group: Group, place: u32) -> Option<Stored<'_>> {
+        self.stored_from(group, place).next().map(|(_, stored)| stored)
     }
 
     pub(crate) fn payload(&self) -> &Payload {

@@ -5,13 +5,14 @@ use std::io;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use backrule_tensor::Scalar;
+use backrule_tensor::{MemoryError, Scalar};
 use crc32fast::Hasher;
 
 use crate::element::{ElementType, NotHeld};
+use crate::memory::with_room;
 
 /// Bytes of a file that are read and converted at a time.
-const PIECE: usize = 128 << 10;
+const PIECE: usize = 64 << 10;
 
 #[derive(Clone)]
 pub(crate) enum Payload {
@@ -52,6 +53,15 @@ impl Payload {
             Self::Stored { file, verified, .. } => Ok(Stamp::of(&file.metadata()?) == *verified),
         }
     }
+
+    /// Room for what is read from the file at a time.
+    pub(crate) fn buffer(&self) -> Result<Vec<u8>, MemoryError> {
+        let size = match self {
+            Self::Memory(_) => 0,
+            Self::Stored { .. } => PIECE,
+        };
+        with_room("restore", size)
+    }
 }
 
 /// One tensor's elements.
@@ -78,9 +88,9 @@ pub(crate) enum Lost {
 
 impl Elements<'_> {
     /// Bit for bit, or each value as it is in the other type. What is not held was refused before.
-    pub(crate) fn copy_to<T: Scalar>(&self, mut values: &mut [T]) -> Result<(), Lost> {
+    pub(crate) fn copy_to<T: Scalar>(&self, mut values: &mut [T], buffer: &mut Vec<u8>) -> Result<(), Lost> {
         let mut outcome = Ok(());
-        self.pieces(|bytes| {
+        self.pieces(buffer, |bytes| {
             let count = bytes.len().checked_div(self.dtype.size().unwrap_or(1)).unwrap_or(0);
             if let Some(part) = values.split_off_mut(..count)
                 && self.dtype.read(bytes, part, self.rounded).is_err()
@@ -92,9 +102,9 @@ impl Elements<'_> {
     }
 
     /// The first element that a tensor of `T` doesn't have.
-    pub(crate) fn not_held<T: Scalar>(&self) -> Result<Option<NotHeld>, Lost> {
+    pub(crate) fn not_held<T: Scalar>(&self, buffer: &mut Vec<u8>) -> Result<Option<NotHeld>, Lost> {
         let (mut first, mut before) = (None, 0_usize);
-        self.pieces(|bytes| {
+        self.pieces(buffer, |bytes| {
             if let (None, Err(NotHeld { at, value })) = (&first, self.dtype.check::<T>(bytes, self.rounded)) {
                 first = Some(NotHeld { at: at.saturating_add(before), value });
             }
@@ -104,8 +114,9 @@ impl Elements<'_> {
         Ok(first)
     }
 
-    /// All bytes, as whole elements. What is read from a file is verified a second time, on its way.
-    pub(crate) fn pieces(&self, mut take: impl FnMut(&[u8])) -> Result<(), Lost> {
+    /// All bytes, as whole elements. What is read from a file is verified a second time, on its way through
+    /// `buffer`, which is one of [`Payload::buffer`]: it never grows.
+    fn pieces(&self, buffer: &mut Vec<u8>, mut take: impl FnMut(&[u8])) -> Result<(), Lost> {
         let (file, start) = match self.payload {
             Payload::Memory(bytes) => {
                 let end = self.offset.saturating_add(self.size);
@@ -114,15 +125,14 @@ impl Elements<'_> {
             }
             Payload::Stored { file, start, .. } => (file, start),
         };
-        let mut buffer = vec![0; self.size.min(PIECE)];
         let mut at = start.saturating_add(self.offset as u64);
         let mut left = self.size;
         let mut crc = Hasher::new();
         while left > 0 {
-            buffer.truncate(left);
-            read_exact_at(file, &mut buffer, at)?;
-            crc.update(&buffer);
-            take(&buffer);
+            buffer.resize(left.min(PIECE), 0);
+            read_exact_at(file, buffer, at)?;
+            crc.update(buffer);
+            take(buffer);
             at = at.saturating_add(buffer.len() as u64);
             left = left.saturating_sub(buffer.len());
         }
@@ -226,12 +236,18 @@ mod tests {
         Checkpoint::of(&net(1.0)).save(&path).unwrap();
         let checkpoint = Checkpoint::open(&path).unwrap();
         let modified = fs::metadata(&path).unwrap().modified().unwrap();
+        let mut file = write_into(&path);
+        file.seek(SeekFrom::End(-13)).unwrap();
+        file.write_all(b"x").unwrap();
         // No trace of it in the times.
-        write_into(&path).set_modified(modified).unwrap();
-        match checkpoint.restore(&mut net(9.0)) {
-            Err(RestoreError::Interrupted { path, .. }) => assert_eq!(path, "b"),
+        file.set_modified(modified).unwrap();
+        let mut restored = net(9.0);
+        match checkpoint.restore(&mut restored) {
+            Err(RestoreError::Interrupted { path, .. }) => assert_eq!(path, "a"),
             other => panic!("{other:?}"),
         }
+        // It ends there.
+        assert_eq!((&restored[0], &restored[2]), (&net(1.0)[0], &net(9.0)[2]));
     }
 
     #[test]

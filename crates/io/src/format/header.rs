@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::ops::Range;
 
-use backrule_tensor::{DType, MAX_RANK, MemoryError, Shape};
+use backrule_tensor::{DType, MAX_RANK, Shape};
 use serde::de::DeserializeOwned;
 
 use crate::format::codec::{Same, get, put};
@@ -16,6 +16,7 @@ use crate::format::limits::{self, LimitError, MAX_HEADER, MAX_PATH, MAX_PROGRAM,
 use crate::format::options;
 use crate::format::problem::{LoadProblem, Malformed};
 use crate::format::section::{self, Section, SectionError, SectionProblem};
+use crate::memory::push;
 use crate::run::{OptimizerState, Run};
 
 /// A header that was read and found right; by default one of nothing.
@@ -27,8 +28,8 @@ pub(crate) struct Header {
     bytes: Vec<u8>,
     /// Where in `bytes` the contents are.
     sections: Vec<(Section, Range<usize>)>,
-    network: (u32, Range<usize>),
-    optimizer: (u32, Range<usize>),
+    network: Range<usize>,
+    optimizer: Range<usize>,
 }
 
 /// The bytes decide everything, and they equal themselves even where an option is NaN.
@@ -60,7 +61,7 @@ impl Header {
         let network = decode_group(Group::Network, &bytes, &mut input)?;
         let optimizer = match optimizer_state {
             Some(_) => decode_group(Group::Optimizer, &bytes, &mut input)?,
-            None => (0, 0..0),
+            None => 0..0,
         };
         if !input.is_empty() {
             return Err(Malformed::SpareBytes { count: input.len() }.into());
@@ -92,12 +93,25 @@ impl Header {
         self.group(Group::Network).chain(self.group(Group::Optimizer))
     }
 
-    fn group(&self, group: Group) -> Entries<'_> {
-        let (left, at) = match group {
+    fn group(&self, group: Group) -> impl Iterator<Item = Entry<'_>> {
+        let mut input = self.bytes_of(group);
+        std::iter::from_fn(move || decode_entry(group, &mut input).ok())
+    }
+
+    /// The entry at a place, counted in bytes from the group's first one, and the place of the next one.
+    pub(crate) fn entry(&self, group: Group, place: u32) -> Option<(Entry<'_>, u32)> {
+        let all = self.bytes_of(group);
+        let mut input = all.get(place as usize..)?;
+        let entry = decode_entry(group, &mut input).ok()?;
+        Some((entry, place_of(all, input)))
+    }
+
+    fn bytes_of(&self, group: Group) -> &[u8] {
+        let at = match group {
             Group::Network => &self.network,
             Group::Optimizer => &self.optimizer,
         };
-        Entries { group, left: *left, input: self.bytes.get(at.clone()).unwrap_or_default() }
+        self.bytes.get(at.clone()).unwrap_or_default()
     }
 
     /// Whether writing these values gives these bytes.
@@ -196,20 +210,16 @@ fn decode_sections(bytes: &[u8], input: &mut &[u8]) -> Result<Vec<(Section, Rang
     Ok(sections)
 }
 
-/// Checks the entries of a group, and gives their number and place.
-fn decode_group(group: Group, bytes: &[u8], input: &mut &[u8]) -> Result<(u32, Range<usize>), LoadProblem> {
+/// Checks the entries of a group, and gives their place.
+fn decode_group(group: Group, bytes: &[u8], input: &mut &[u8]) -> Result<Range<usize>, LoadProblem> {
     let count: u32 = get(input, "a number of tensors")?;
     check_count(group, usize::try_from(count).unwrap_or(usize::MAX))?;
     let (all, mut places) = (*input, Vec::new());
     // The vector grows with the entries that are there, not with the count that is claimed.
     for _ in 0..count {
-        // A header is shorter than 4 GiB.
-        let place = all.len().saturating_sub(input.len()) as u32;
+        let place = place_of(all, input);
         check_path(&decode_entry(group, input)?)?;
-        places
-            .try_reserve(1)
-            .map_err(|_| MemoryError::new("load", size_of_val(&*places).saturating_mul(2)))?;
-        places.push(place);
+        push("load", &mut places, place)?;
     }
     let path = |place| {
         let mut entry = all.get(place as usize..).unwrap_or_default();
@@ -219,7 +229,7 @@ fn decode_group(group: Group, bytes: &[u8], input: &mut &[u8]) -> Result<(u32, R
         return Err(Malformed::DuplicatePath { group, path: path.to_string() }.into());
     }
     let length = all.len().saturating_sub(input.len());
-    Ok((count, range(bytes.len().saturating_sub(input.len()), length)))
+    Ok(range(bytes.len().saturating_sub(input.len()), length))
 }
 
 fn decode_entry<'a>(group: Group, input: &mut &'a [u8]) -> Result<Entry<'a>, LoadProblem> {
@@ -246,21 +256,9 @@ fn decode_entry<'a>(group: Group, input: &mut &'a [u8]) -> Result<Entry<'a>, Loa
     Ok(Entry { group, path, dtype, shape, crc })
 }
 
-/// The entries of a group, decoded one by one.
-#[derive(Clone)]
-struct Entries<'a> {
-    group: Group,
-    left: u32,
-    input: &'a [u8],
-}
-
-impl<'a> Iterator for Entries<'a> {
-    type Item = Entry<'a>;
-
-    fn next(&mut self) -> Option<Entry<'a>> {
-        self.left = self.left.checked_sub(1)?;
-        decode_entry(self.group, &mut self.input).ok()
-    }
+/// How far `rest` is into `all`. A header is shorter than 4 GiB.
+fn place_of(all: &[u8], rest: &[u8]) -> u32 {
+    all.len().saturating_sub(rest.len()) as u32
 }
 
 fn check_count(group: Group, count: usize) -> Result<(), LimitError> {

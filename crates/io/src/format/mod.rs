@@ -13,7 +13,6 @@ pub mod limits;
 pub(crate) mod options;
 pub(crate) mod plain;
 pub(crate) mod problem;
-pub(crate) mod quoted;
 pub(crate) mod reader;
 pub(crate) mod section;
 mod show;

@@ -2,7 +2,6 @@
 
 use std::io::{BufRead, Read};
 
-use backrule_tensor::MemoryError;
 use crc32fast::Hasher;
 
 use crate::format::checksum::Checksums;
@@ -11,6 +10,7 @@ use crate::format::envelope::Envelope;
 use crate::format::header::Header;
 use crate::format::problem::{LoadProblem, Malformed, Part};
 use crate::format::section;
+use crate::memory::with_room;
 
 /// Bytes that are read from a file at a time.
 pub(crate) const BUFFER: usize = 256 << 10;
@@ -111,10 +111,7 @@ pub(crate) fn read_exactly(input: &mut impl Read, size: u64) -> Result<Vec<u8>, 
 
 /// Memory for `size` bytes and no more.
 pub(crate) fn memory(size: u64) -> Result<Vec<u8>, LoadProblem> {
-    let size = usize::try_from(size).unwrap_or(usize::MAX);
-    let mut bytes = Vec::new();
-    bytes.try_reserve_exact(size).map_err(|_| MemoryError::new("load", size))?;
-    Ok(bytes)
+    Ok(with_room("load", usize::try_from(size).unwrap_or(usize::MAX))?)
 }
 
 /// Appends a piece to memory that is there already.

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::format::limits::{self, LimitError, MAX_SECTION, MAX_SECTION_DEPTH};
 use crate::format::plain::Plain;
-use crate::format::quoted::Quoted;
 use crate::format::show::Show;
+use crate::quoted::Quoted;
 
 /// A part of a checkpoint that serde writes and reads: a value that only the saving program understands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -92,7 +92,7 @@ pub enum SectionProblem {
     Deserialize {
         /// The type asked for.
         expected: &'static str,
-        /// What doesn't fit. It may quote the file.
+        /// What doesn't fit. It may quote the file, but no more than 200 characters.
         reason: String,
     },
 }
@@ -134,11 +134,19 @@ pub(crate) fn decode<M: DeserializeOwned>(bytes: &[u8]) -> Result<M, String> {
     // Borrows texts from the slice: a reader of a stream would copy each one.
     let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes).with_human_readable();
     deserializer.set_max_depth(MAX_SECTION_DEPTH);
-    let value = M::deserialize(&mut deserializer).map_err(|error| error.to_string())?;
+    let value = M::deserialize(&mut deserializer).map_err(|error| beginning(error.to_string()))?;
     // The deserializer doesn't tell its position, but it tells when no byte is left.
     match <()>::deserialize(&mut deserializer) {
         Err(Error::InvalidMarkerRead(_)) => Ok(value),
         _ => Err("bytes are left over".to_string()),
+    }
+}
+
+/// A reason without what is too long to read: it may quote all of a section.
+fn beginning(reason: String) -> String {
+    match reason.char_indices().nth(200) {
+        Some((end, _)) => format!("{}…", reason.get(..end).unwrap_or_default()),
+        None => reason,
     }
 }
 

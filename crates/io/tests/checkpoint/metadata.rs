@@ -268,3 +268,11 @@ fn another_type_is_an_error_and_a_newer_one_is_not() -> Result<(), LoadError> {
     assert_eq!(without.metadata::<u8>(), Err(SectionError { section, problem }));
     Ok(())
 }
+
+/// What deserializes quotes all of it.
+#[test]
+fn a_long_text_of_the_wrong_type_is_quoted_in_part() {
+    let error = saved(&"ä".repeat(1_000_000)).unwrap().metadata::<Inner>().unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("ää") && text.ends_with('…') && text.len() < 600, "{}", text.len());
+}

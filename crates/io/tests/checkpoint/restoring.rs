@@ -2,7 +2,8 @@
 
 use crate::common::{Momentum, Named, bits, spoil};
 use backrule_io::tensor::{Options, Tensor, TrainingState};
-use backrule_io::{Checkpoint, Group, Mismatch, Pair, Report, RestoreError};
+use backrule_io::{Checkpoint, Group, Mismatch, Pair, Report, RestoreError, limits};
+use backrule_testkit::Scratch;
 
 fn full<const N: usize>(shape: [usize; N], value: f32) -> Tensor {
     Tensor::full(shape, value).unwrap()
@@ -137,6 +138,15 @@ fn only_a_part_is_compared_and_written() {
     assert!(matches!(error, RestoreError::Mismatch(list) if list.misshapen.len() == 1));
     let error = refused(|net, _| checkpoint.restoring().only("body").restore_into(net));
     assert!(matches!(error, RestoreError::Mismatch(list) if list.missing.len() == 2));
+    // What the file has elsewhere is not unexpected.
+    let mut net = vec![("fc2.bias", full([4], 0.0))];
+    match checkpoint.restoring().only("fc2").restore_into(&mut net) {
+        Err(RestoreError::Mismatch(list)) => {
+            let paths: Vec<_> = list.unexpected.iter().map(|info| info.path.as_str()).collect();
+            assert_eq!((paths, list.missing.len()), (vec!["fc2.weight"], 1));
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
@@ -238,4 +248,39 @@ fn another_element_type_is_skipped_on_request() {
     let mut double = vec![("fc1.bias", Tensor::<f64>::zeros([2]).unwrap())];
     let error = checkpoint.restoring().skip_misshapen().restore_into(&mut double).unwrap_err();
     assert!(matches!(error, RestoreError::Mismatch(list) if list.misshapen.len() == 1));
+}
+
+/// As many tensors as a file may have, in another order and under other names: beside the report it takes
+/// less than 1 MiB.
+#[test]
+fn the_largest_file_takes_little_memory() {
+    let named = |prefix: &str, suffix: &str| -> Vec<(String, Tensor)> {
+        let name = |i| format!("{prefix}.{i:090}{suffix}");
+        (0..limits::MAX_TENSORS).map(|i| (name(i), Tensor::from([i as f32]))).collect()
+    };
+    let momentum = |prefix| {
+        let velocities = named(prefix, ".v").leak().iter().map(|(path, tensor)| (&**path, tensor.clone()));
+        Momentum { velocities: velocities.collect(), steps: 5, options: Options::new() }
+    };
+    let scratch = Scratch::new("largest");
+    let path = scratch.0.join("largest.brk");
+    Checkpoint::of(&named("old", "")).optimizer(&momentum("old")).save(&path).unwrap();
+
+    let (mut net, mut optim) = (named("new", ""), momentum("new"));
+    net.reverse();
+    optim.velocities.reverse();
+    let before = (bits(&net), bits(&optim));
+    for checkpoint in [Checkpoint::load(&path).unwrap(), Checkpoint::open(&path).unwrap()] {
+        spoil(&mut net);
+        spoil(&mut optim);
+        let mut report = Report::default();
+        let measured = allocation_counter::measure(|| {
+            let restoring = checkpoint.restoring().rename("old", "new");
+            report = restoring.restore_into_with_optimizer(&mut net, &mut optim).unwrap();
+        });
+        assert_eq!(report.restored.len(), 2 * limits::MAX_TENSORS);
+        let beside = measured.bytes_max - u64::try_from(measured.bytes_current).unwrap();
+        assert!(beside <= 1 << 20, "{beside}");
+        assert!((bits(&net), bits(&optim)) == before);
+    }
 }

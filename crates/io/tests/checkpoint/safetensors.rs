@@ -70,6 +70,19 @@ fn an_opened_file_is_restored_from_the_disk() {
     assert!(restored == net);
 }
 
+/// More of them than any step of the search passes over at once.
+#[test]
+fn many_tensors_are_found_in_any_order() {
+    let tensor = |i: usize| (format!("layer{i}"), Tensor::full([i % 7], i as f32).unwrap());
+    let net: Vec<_> = (0..500).map(tensor).collect();
+    let checkpoint = from_bytes(&to_bytes(&net).unwrap()).unwrap();
+    let mut shuffled: Vec<_> = (0..500).map(|i| tensor(i * 37 % 500)).collect();
+    let expected = bits(&shuffled);
+    spoil(&mut shuffled);
+    checkpoint.restore(&mut shuffled).unwrap();
+    assert_eq!(bits(&shuffled), expected);
+}
+
 #[test]
 fn it_is_listed_as_what_it_is() {
     let net = vec![("w", Tensor::from([0.5_f32])), ("\u{1b}", Tensor::scalar(1.0))];

@@ -17,6 +17,7 @@ use crate::file::replace::replace;
 use crate::format::limits;
 use crate::format::problem::{LoadProblem, Malformed};
 use crate::format::reader;
+use crate::memory::with_room;
 use crate::snapshot::{self, SaveError};
 
 /// The first bytes of a file.
@@ -60,7 +61,7 @@ pub fn save<T: Scalar>(path: impl AsRef<Path>, tensor: &Tensor<T>) -> Result<(),
 /// When there is not enough memory.
 pub fn to_bytes<T: Scalar>(tensor: &Tensor<T>) -> Result<Vec<u8>, SaveError> {
     let elements = tensor.len().saturating_mul(T::DTYPE.size());
-    let mut out = snapshot::memory(elements.saturating_add(header::encode(tensor).len()))?;
+    let mut out = with_room("save", elements.saturating_add(header::encode(tensor).len()))?;
     snapshot::written(write(tensor, &mut out))?;
     Ok(out)
 }

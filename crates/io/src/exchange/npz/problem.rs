@@ -1,4 +1,4 @@
-use crate::format::quoted::Quoted;
+use crate::quoted::Quoted;
 
 /// What is wrong with a file of several arrays.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]

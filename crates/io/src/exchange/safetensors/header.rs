@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::fmt::{self, Write};
 
-use backrule_tensor::{MAX_RANK, MemoryError, Shape};
+use backrule_tensor::{MAX_RANK, Shape};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use crate::element::ElementType;
@@ -12,6 +12,7 @@ use crate::exchange::safetensors::problem::Problem;
 use crate::format::entry::Entry;
 use crate::format::limits::{self, MAX_HEADER, MAX_PATH, MAX_TENSORS};
 use crate::format::problem::LoadProblem;
+use crate::memory::push;
 use crate::snapshot::SaveError;
 
 const METADATA: &str = "__metadata__";
@@ -144,11 +145,9 @@ impl<'j> Visitor<'j> for Tensors<'_> {
                 return refuse(refused, error);
             }
             let tensor = entries.next_value_seed(Fields { name, refused })?;
-            if tensors.try_reserve(1).is_err() {
-                let bytes = size_of_val(&*tensors).saturating_mul(2);
-                return refuse(refused, MemoryError::new("load", bytes));
+            if let Err(error) = push("load", &mut tensors, tensor) {
+                return refuse(refused, error);
             }
-            tensors.push(tensor);
         }
         Ok(tensors)
     }

@@ -37,7 +37,7 @@ use std::io::{self, BufRead, BufWriter, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use backrule_tensor::{DType, MemoryError, NamedTensors, Scalar, Shape, Tensor};
+use backrule_tensor::{DType, NamedTensors, Scalar, Shape, Tensor};
 
 pub use problem::Problem;
 
@@ -50,6 +50,7 @@ use crate::format::entry::{Entry, Group};
 use crate::format::limits::{self, MAX_HEADER};
 use crate::format::problem::{LoadProblem, Malformed};
 use crate::format::reader;
+use crate::memory::with_room;
 use crate::run::Run;
 use crate::snapshot::{self, SaveError};
 
@@ -86,7 +87,7 @@ pub fn to_bytes<T: Scalar>(network: &(impl NamedTensors<T> + ?Sized)) -> Result<
     let head = head(&tensors)?;
     let size = |tensor: &Tensor<T>| tensor.len().saturating_mul(T::DTYPE.size());
     let size = tensors.iter().fold(head.len(), |sum, (_, tensor)| sum.saturating_add(size(tensor)));
-    let mut out = snapshot::memory(size)?;
+    let mut out = with_room("save", size)?;
     snapshot::written(write(&head, &tensors, &mut out))?;
     Ok(out)
 }
@@ -176,9 +177,7 @@ fn read<K>(
     let tensors = header::decode(json, size)?;
 
     let mut kept = begin(size)?;
-    let mut list = Vec::new();
-    (list.try_reserve_exact(tensors.len()))
-        .map_err(|_| MemoryError::new("load", tensors.len().saturating_mul(size_of::<Foreign>())))?;
+    let mut list = with_room("load", tensors.len())?;
     for tensor in &tensors {
         let (path, dtype, shape, size) = (&*tensor.name, tensor.dtype, tensor.shape, tensor.size());
         let crc = reader::pieces(input, size, |piece| keep(&mut kept, piece))?.finalize();
