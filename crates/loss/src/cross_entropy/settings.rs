@@ -1,3 +1,7 @@
+//! value: cross-entropy on logits, with the softmax in it
+//! prediction: `[.., classes]`
+//! target: a class per row, or probabilities
+//!
 //! The loss and its settings.
 
 use backrule_tensor::{ConfigError, Options};

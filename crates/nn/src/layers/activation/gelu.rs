@@ -1,3 +1,7 @@
+//! formula: y = x Φ(x)
+//! rule: dx = dy (Φ(x) + x φ(x))
+//! tape: y
+
 use backrule_tensor::kernels::erf::erfc;
 use backrule_tensor::{ConfigError, NamedTensors, Options, Scalar};
 

@@ -1,3 +1,7 @@
+//! formula: yⱼ = xⱼ − ln Σₖ e^xₖ
+//! rule: dxⱼ = dyⱼ − e^yⱼ Σₖ dyₖ
+//! tape: y
+
 use backrule_tensor::kernels::softmax::{self, Rule};
 use backrule_tensor::{Grad, NamedTensors, Scalar, ShapeError, Tensor};
 

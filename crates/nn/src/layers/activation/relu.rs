@@ -1,3 +1,7 @@
+//! formula: y = max(0, x)
+//! rule: dx = dy where x > 0, else 0
+//! tape: y
+
 use backrule_tensor::{NamedTensors, Scalar};
 
 use crate::architecture::ArchitectureError;

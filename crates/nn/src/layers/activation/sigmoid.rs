@@ -1,3 +1,7 @@
+//! formula: y = 1 / (1 + e⁻ˣ)
+//! rule: dx = dy y (1 − y)
+//! tape: y
+
 use backrule_tensor::{NamedTensors, Scalar};
 
 use crate::architecture::ArchitectureError;

@@ -1,3 +1,7 @@
+//! formula: softmax(q kᵀ / √d) v for each head
+//! rule: that of each product and of the softmax
+//! tape: y, q, k, v, the heads' results, and the probabilities
+
 use std::iter;
 use std::ops::{Range, RangeInclusive};
 

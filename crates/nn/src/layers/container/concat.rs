@@ -1,3 +1,7 @@
+//! formula: y = [x₀ x₁ …] along an axis
+//! rule: dxᵢ is its part of dy
+//! tape: y
+
 use std::ops::RangeInclusive;
 
 use backrule_tensor::{ConfigError, Grad, NamedTensors, Options, Scalar, Shape, ShapeError, Tensor};

@@ -1,3 +1,7 @@
+//! formula: layers with several inputs and outputs
+//! rule: the chain rule; a value's uses add
+//! tape: what its layers keep, and a gradient for each value
+
 use std::fmt;
 use std::mem::{swap, take};
 use std::ops::RangeInclusive;

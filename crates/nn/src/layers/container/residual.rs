@@ -1,3 +1,7 @@
+//! formula: y = x + f(x)
+//! rule: dx = dy + f's dx
+//! tape: y and f(x), and what f keeps
+
 use backrule_tensor::{Grad, NamedTensors, Path, Role, Scalar, Shape, ShapeError, Tensor};
 
 use crate::architecture::ArchitectureError;

@@ -1,3 +1,7 @@
+//! formula: y = W ∗ x + b
+//! rule: as of a dense layer, for each window
+//! tape: y, and the windows of one sample
+
 use backrule_tensor::kernels::im2col::{Window, Windows, add_col2im, add_sums_of_planes, im2col};
 use backrule_tensor::linalg::{MatMut, MatRef, SumOfProducts, matmul};
 use backrule_tensor::rand::Rng;

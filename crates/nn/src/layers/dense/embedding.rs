@@ -1,3 +1,7 @@
+//! formula: y = row x of W
+//! rule: dWᵣ = Σ dy where x = r
+//! tape: y, and the indices
+
 use backrule_tensor::kernels::row::CHUNK;
 use backrule_tensor::kernels::sum::RUN;
 use backrule_tensor::rand::Rng;

@@ -1,3 +1,7 @@
+//! formula: y = x Wᵀ + b
+//! rule: dx = dy W, dW = dyᵀ x, db = Σ dy
+//! tape: y, or nothing in front of an activation whose rule needs y alone
+
 use backrule_tensor::linalg;
 use backrule_tensor::rand::Rng;
 use backrule_tensor::{

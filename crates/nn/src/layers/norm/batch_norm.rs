@@ -1,3 +1,7 @@
+//! formula: y = w (x − μ) / √(v + eps) + b, by channel
+//! rule: through μ and v while training
+//! tape: y, and mean and deviation of each channel
+
 use backrule_tensor::kernels::norm::{Channels, Normal};
 use backrule_tensor::{
     ConfigError, Grad, OptionValue, Options, Scalar, Shape, ShapeError, Tensor, named_tensors,

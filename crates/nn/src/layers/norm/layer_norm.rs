@@ -1,3 +1,7 @@
+//! formula: y = w (x − μ) / √(v + eps) + b, by sample
+//! rule: through μ and v
+//! tape: y, and mean and deviation of each sample
+
 use backrule_tensor::kernels::norm::{self, Normal};
 use backrule_tensor::{
     ConfigError, Grad, IntoShape, Options, Scalar, Shape, ShapeError, Tensor, named_tensors,

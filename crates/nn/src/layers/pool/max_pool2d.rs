@@ -1,3 +1,7 @@
+//! formula: y = max of a window
+//! rule: dy goes to the largest element
+//! tape: y, and the place of each maximum
+
 use backrule_tensor::kernels::im2col::Window;
 use backrule_tensor::{
     ConfigError, Grad, MemoryError, NamedTensors, Options, Scalar, Shape, ShapeError, Tensor,

@@ -1,3 +1,7 @@
+//! formula: h(t) = o tanh c(t), c(t) = f c(t−1) + i g
+//! rule: back in time
+//! tape: y, and gates and states of all time steps
+
 use std::iter;
 use std::ops::{Range, RangeInclusive};
 
