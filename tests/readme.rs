@@ -85,8 +85,8 @@ fn sources(folder: &str) -> Vec<(String, String)> {
     found
 }
 
-/// The page with the rows of the table whose first column is `what`. The heads of the other columns are labels:
-/// a cell is what stands in the line `//! LABEL: …` at the top of the file that declares the type.
+/// The page with the rows of the table whose first column is `what`. The heads of the other columns are
+/// labels: a cell is what stands in the line `//! LABEL: …` at the top of the file that declares the type.
 fn with_rows(page: &str, what: &str, types: &[&str], sources: &[(String, String)], link: &str) -> String {
     let start = page.find(&format!("| {what} |")).unwrap_or_else(|| panic!("no table of each {what}"));
     let (before, table) = page.split_at(start);

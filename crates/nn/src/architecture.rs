@@ -31,7 +31,8 @@ use backrule_tensor::{ConfigError, MemoryError, Options, Path, Place, ShapeError
 ///   relu: Relu
 ///   fc: Linear(8 → 2, bias)"
 /// );
-/// let again = architecture.build::<f32>(1000)?; // with parameters of 0, ready to be restored
+/// // With parameters of 0, ready to be restored.
+/// let again = architecture.build::<f32>(1000)?;
 /// assert_eq!(Architecture::of(&*again)?, architecture);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

@@ -135,8 +135,10 @@ impl CrossEntropy {
     ///
     /// let loss = CrossEntropy::new().class_weights([1.0, 2.5])?;
     /// let options = loss.options();
-    /// let text = r#"reduction "mean", class_weights [1.0, 2.5], label_smoothing 0.0, ignore_index []"#;
-    /// assert_eq!(options.to_string(), text);
+    /// assert_eq!(
+    ///     options.to_string(),
+    ///     r#"reduction "mean", class_weights [1.0, 2.5], label_smoothing 0.0, ignore_index []"#
+    /// );
     /// assert_eq!(CrossEntropy::build(options)?, loss);
     /// # Ok::<(), backrule_loss::ConfigError>(())
     /// ```

@@ -110,7 +110,10 @@ impl<T: Scalar> Grads<T> {
     ///
     /// grads[1] = Tensor::from([f64::NAN]).into();
     /// let error = grads.clip_norm(5.0).unwrap_err();
-    /// assert_eq!(error.to_string(), "b: clipping of gradients: expected finite numbers, got NaN");
+    /// assert_eq!(
+    ///     error.to_string(),
+    ///     "b: clipping of gradients: expected finite numbers, got NaN"
+    /// );
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///

@@ -17,7 +17,8 @@ use crate::tensor::Tensor;
 /// ```
 /// use backrule_tensor::{Layout, Role, Tensor};
 ///
-/// let mut net = vec![("weight", Tensor::from([[1.0_f32, 2.0]])), ("bias", Tensor::from([0.5]))];
+/// let (weight, bias) = (Tensor::from([[1.0_f32, 2.0]]), Tensor::from([0.5]));
+/// let mut net = vec![("weight", weight), ("bias", bias)];
 /// let layout = Layout::of(&net);
 /// assert_eq!(layout.entries()[1].path, "bias");
 /// assert_eq!(layout.entries()[0].shape, [1, 2]);
@@ -25,7 +26,10 @@ use crate::tensor::Tensor;
 ///
 /// net[1].0 = "shift";
 /// let error = layout.expect("training", &net).unwrap_err();
-/// assert_eq!(error.to_string(), "training: expected the tensor `bias`, got the tensor `shift`");
+/// assert_eq!(
+///     error.to_string(),
+///     "training: expected the tensor `bias`, got the tensor `shift`"
+/// );
 /// # Ok::<(), backrule_tensor::ShapeError>(())
 /// ```
 #[derive(Clone, Debug)]

@@ -25,7 +25,10 @@ use crate::error::ConfigError;
 /// let error = options.flag("mode").unwrap_err().of("Attention");
 /// assert_eq!(error.to_string(), r#"Attention: mode: expected true or false, got "causal""#);
 /// let error = options.finish().unwrap_err().of("Attention");
-/// assert_eq!(error.to_string(), "Attention: axes: expected no setting of this name, got [1, 2]");
+/// assert_eq!(
+///     error.to_string(),
+///     "Attention: axes: expected no setting of this name, got [1, 2]"
+/// );
 /// # Ok::<(), ConfigError>(())
 /// ```
 ///

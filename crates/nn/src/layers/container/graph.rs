@@ -37,7 +37,8 @@ use crate::mode::Mode;
 /// let mut g = Graph::builder();
 /// let [image, scalars] = g.inputs(["image", "scalars"]);
 /// let features = g.layer("features", Linear::new(16, 8, &mut rng)?, [image]);
-/// let features = g.layer("relu", Relu, [features]).output(0); // a node's first output, as `features` alone above
+/// // A node's first output, as `features` alone above.
+/// let features = g.layer("relu", Relu, [features]).output(0);
 /// let both = g.layer("both", Concat::new(1)?, [features, scalars]);
 /// let class = g.layer("class", Linear::new(8 + 3, 5, &mut rng)?, [both]);
 /// let value = g.layer("value", Linear::new(8 + 3, 1, &mut rng)?, [both]);
