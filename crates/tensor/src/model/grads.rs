@@ -169,14 +169,7 @@ impl<T: Scalar> Grads<T> {
     /// # Errors
     /// About the first tensor without a gradient of its own.
     pub fn expect(&self, net: &(impl NamedTensors<T> + ?Sized)) -> Result<(), ShapeError> {
-        // The network is what they have to fit.
-        let swapped = |ShapeError { operation, place, expected, got }| ShapeError {
-            operation,
-            place,
-            expected: got,
-            got: expected,
-        };
-        self.layout.expect("gradients", net).map_err(swapped)?;
+        self.layout.expect_of("gradients", net)?;
         self.expect_own_shapes("gradients")
     }
 

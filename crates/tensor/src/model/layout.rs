@@ -60,6 +60,17 @@ impl Layout {
         walk.finish()
     }
 
+    /// As [`expect`](Self::expect), where it is this layout that has to be the network's.
+    pub(crate) fn expect_of<T: Scalar>(
+        &self,
+        operation: &'static str,
+        net: &(impl NamedTensors<T> + ?Sized),
+    ) -> Result<(), ShapeError> {
+        let mut walk = Walk { swapped: true, ..Walk::new(self, operation) };
+        net.visit(Path::ROOT, &mut |path, role, tensor| walk.see(path, role, tensor));
+        walk.finish()
+    }
+
     /// As [`expect`](Self::expect), by the visit that lends the tensors to be changed: a `visit_mut` that
     /// disagrees with its `visit` is found out.
     ///
@@ -108,12 +119,14 @@ impl Eq for Layout {}
 struct Walk<'a> {
     operation: &'static str,
     left: std::slice::Iter<'a, LayoutEntry>,
+    /// Whether the layout is what was got, not what was expected.
+    swapped: bool,
     problem: Option<ShapeError>,
 }
 
 impl<'a> Walk<'a> {
     fn new(layout: &'a Layout, operation: &'static str) -> Self {
-        Self { operation, left: layout.0.iter(), problem: None }
+        Self { operation, left: layout.0.iter(), swapped: false, problem: None }
     }
 
     fn see<T: Scalar>(&mut self, path: Path<'_>, role: Role, tensor: &Tensor<T>) {
@@ -127,15 +140,29 @@ impl<'a> Walk<'a> {
         let entry = self.left.next();
         if entry.is_none_or(|entry| path != entry.path || role != entry.role || shape != entry.shape) {
             let found = LayoutEntry { path: path.to_string(), role, shape };
-            self.problem = difference(self.operation, entry, Some(&found));
+            self.problem = self.difference(entry, Some(&found));
         }
+    }
+
+    fn difference(&self, entry: Option<&LayoutEntry>, found: Option<&LayoutEntry>) -> Option<ShapeError> {
+        let (expected, got) = if self.swapped { (found, entry) } else { (entry, found) };
+        let mut problem = difference(self.operation, expected, got)?;
+        if let (Some(expected), Some(got)) = (expected, got)
+            && expected.path == got.path
+            && expected.role != got.role
+            && [expected.role, got.role].contains(&Role::Constant)
+        {
+            problem.got += ": make gradients and optimizer after freezing or thawing";
+        }
+        Some(problem)
     }
 
     fn finish(mut self) -> Result<(), ShapeError> {
         if let Some(problem) = self.problem {
             return Err(problem);
         }
-        difference(self.operation, self.left.next(), None).map_or(Ok(()), Err)
+        let entry = self.left.next();
+        self.difference(entry, None).map_or(Ok(()), Err)
     }
 }
 

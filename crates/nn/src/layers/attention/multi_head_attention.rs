@@ -275,9 +275,9 @@ impl<T: Scalar> MultiHeadAttention<T> {
         let p = p.unwrap_or(own_p);
         q.resize(x.shape())?;
         z.resize(x.shape())?;
-        kv.resize(Shape::new(&[batch, source, 2 * e])?)?;
+        kv.resize([batch, source, 2 * e])?;
         p.resize(self.of_probabilities([batch, time, source])?)?;
-        scores.resize(Shape::new(&[time, source])?)?;
+        scores.resize([time, source])?;
 
         // q is scaled instead of the scores, which are more.
         let ([w_q, w_kv], scale) = (self.weights()?, self.scale());

@@ -324,7 +324,7 @@ impl<T: Scalar> Lstm<T> {
 
     /// A row of zeros: the state before the first step, or the gradient of an output that nobody uses.
     fn zeros<'b>(&self, buffer: &'b mut Tensor<T>) -> Result<&'b [T], LayerError> {
-        buffer.resize(Shape::new(&[self.config.units])?)?;
+        buffer.resize([self.config.units])?;
         buffer.fill(T::ZERO);
         Ok(buffer.as_slice())
     }
@@ -697,7 +697,7 @@ impl<'a, T: Scalar> Direction<'a, T> {
             // One sum over all rows is accurate, a sum of each sample's sums isn't. So the rows behind the
             // ends count, which may hold gates of an earlier pass.
             clear_rows(dz, self.ends.behind());
-            db.resize(Shape::new(&[4 * self.units])?)?;
+            db.resize([4 * self.units])?;
             sum_of_rows(dz.mat(), T::ZERO, db.as_mut_slice())?;
             for grad in biases {
                 grad.add_to(|sum| sum.add(db))?;
