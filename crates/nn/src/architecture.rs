@@ -55,7 +55,8 @@ pub struct LayerSpec {
     pub name: String,
     /// What it is: `Linear`, or `crate/Name` for a layer of somebody's own.
     pub kind: String,
-    /// Its settings.
+    /// Its settings, within the limits of [`Options`]: of a graph, say, at most 4,096 values that its layers
+    /// take, and names of inputs of at most 256 bytes.
     #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Options::is_empty"))]
     pub options: Options,
     /// How many layers are in it: those that follow, each with what is in it.

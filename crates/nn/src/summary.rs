@@ -35,8 +35,8 @@ pub fn summary<T: Scalar>(net: &dyn Layer<T>, input: impl IntoShape) -> Result<S
     summary_many(net, [input])
 }
 
-/// The same for a network of several inputs, with a shape for each: arrays, slices such as `[&[4, 16][..], &[4]]`
-/// where their lengths differ, or [`Shape`]s.
+/// The same for a network of several inputs, with a shape for each: arrays, [`Shape`]s, or where the number
+/// of axes differs slices such as `[&[4, 16][..], &[4]]`.
 ///
 /// ```
 /// use backrule_nn::tensor::random;

@@ -6,7 +6,7 @@ use backrule_nn::{
     Key, LayerNorm, Linear, Lstm, Mode, Mul, MultiHeadAttentionConfig, Relu, Sequential, Tanh, Tape,
     predict_many, summary_many,
 };
-use backrule_tensor::{NamedTensors, Path, Role, Shape, Tensor, random, share};
+use backrule_tensor::{NamedTensors, Options, Path, Role, Shape, Tensor, random, share};
 use backrule_testkit::with_threads;
 
 const TRAIN: Mode = Mode::train_with(Key::new(1));
@@ -412,7 +412,7 @@ fn a_share_of_the_wrong_size_is_refused() {
 #[test]
 fn a_pass_without_end_is_refused() {
     let graph = |children| {
-        let options = backrule_tensor::Options::new()
+        let options = Options::new()
             .with("inputs", vec!["a".to_string()])
             .with("nodes", vec![0_usize, 0])
             .with("arity", vec![1_usize, 1])
@@ -428,6 +428,49 @@ fn a_pass_without_end_is_refused() {
     });
     let error = Architecture::try_from(specs).unwrap().build::<f32>(0).err().unwrap();
     assert!(error.to_string().contains("at most 65536 runs in a pass"), "{error}");
+}
+
+/// What is built can be saved, and what is saved can be built: both have the limits of settings.
+#[test]
+fn a_graph_has_the_limits_of_its_settings() {
+    let of = |sums: usize, rest: usize| {
+        let mut g = Graph::<f32>::builder();
+        let [x] = g.inputs(["x"]);
+        let mut sum = x;
+        for i in 0..sums {
+            sum = g.layer(format!("sum{i}"), Add, [sum].into_iter().chain([x; 15]));
+        }
+        let y = g.layer("rest", Add, [sum].into_iter().chain(vec![x; rest]));
+        g.build([y])
+    };
+    // 255 · 16 + 16 and + 17 values.
+    let net = of(255, 15).unwrap();
+    let architecture = Architecture::of(&net).unwrap();
+    let again = architecture.build::<f32>(0).unwrap();
+    assert_eq!(Architecture::of(&*again).unwrap(), architecture);
+    let message = "Graph: from: expected at most 4096 values in a list, got more";
+    assert_eq!(of(256, 0).unwrap_err().to_string(), message);
+    // As a file has it.
+    let mut json = serde_json::to_value(&architecture).unwrap();
+    let read = serde_json::from_value::<Architecture>(json.clone()).unwrap();
+    assert_eq!(Architecture::of(&*read.build::<f32>(0).unwrap()).unwrap(), architecture);
+    json[0]["options"]["from"].as_array_mut().unwrap().push(0.into());
+    let error = serde_json::from_value::<Architecture>(json.clone()).unwrap_err().to_string();
+    assert_eq!(error, "from: expected at most 4096 values in a list, got more");
+    json[0]["options"]["from"].as_array_mut().unwrap().pop();
+    json[0]["options"]["inputs"] = vec!["x".repeat(257)].into();
+    let error = serde_json::from_value::<Architecture>(json).unwrap_err().to_string();
+    assert_eq!(error, "inputs: expected at most 256 bytes of a word, got 257");
+
+    let named = |bytes: usize| {
+        let mut g = Graph::<f32>::builder();
+        let [x] = g.inputs([&*"x".repeat(bytes)]);
+        let y = g.layer("relu", Relu, [x]);
+        g.build([y]).map(drop)
+    };
+    named(256).unwrap();
+    let error = named(257).unwrap_err().to_string();
+    assert_eq!(error, "Graph: inputs: expected at most 256 bytes of a word, got 257");
 }
 
 /// Frozen: constants, evaluation inside, no derivative computed; thawed without building anything anew.

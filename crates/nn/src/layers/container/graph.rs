@@ -86,8 +86,8 @@ struct Wire {
     count: usize,
 }
 
-/// A value in a [`GraphBuilder`]: an input, or an output of a layer. What [`layer`](GraphBuilder::layer) gives
-/// is the first output, so it can be handed on as it is.
+/// A value in a [`GraphBuilder`]: an input, or an output of a layer. What [`layer`](GraphBuilder::layer)
+/// gives is the first output, so it can be handed on as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Value {
     builder: u64,
@@ -163,7 +163,8 @@ impl<T: Scalar> GraphBuilder<T> {
         self.node(self.layers.len() - 1, from)
     }
 
-    /// Uses the layer that gives `value` once more, on other values: the same weights, whose gradients add up.
+    /// Uses the layer that gives `value` once more, on other values: the same weights, whose gradients add
+    /// up.
     pub fn again(&mut self, value: Value, from: impl IntoIterator<Item = Value>) -> Value {
         let layer = value.layer.filter(|_| value.builder == self.id);
         if layer.is_none() {
@@ -228,7 +229,9 @@ impl<T: Scalar> GraphBuilder<T> {
     /// # Errors
     /// When a name is empty, holds a dot, or stands twice; a value is another builder's or isn't there; a
     /// layer doesn't take so many inputs; a node's outputs are all unused; or there are more than 16 inputs
-    /// or outputs.
+    /// or outputs. Layers run and take values at most 4,096 times ([`Options::MAX_LIST`]), and an input's
+    /// name has at most 256 bytes ([`Options::MAX_WORD`]): then the graph can be saved. Larger ones are
+    /// graphs of graphs.
     pub fn build(mut self, outputs: impl IntoIterator<Item = Value>) -> Result<Graph<T>, ConfigError> {
         let outputs: Vec<_> = outputs.into_iter().map(|value| self.index(value)).collect();
         self.finish(outputs)
@@ -278,7 +281,10 @@ impl<T: Scalar> GraphBuilder<T> {
             Child { name, layer, first: first - count, count }
         });
         let (layers, values) = (layers.collect(), values - inputs.len());
-        Ok(Graph { inputs, layers, nodes, outputs, values })
+        let graph = Graph { inputs, layers, nodes, outputs, values };
+        // What is built can be saved.
+        Layer::<T>::options(&graph).check().map_err(|error| error.of("Graph"))?;
+        Ok(graph)
     }
 }
 
