@@ -144,18 +144,18 @@ fn network(attention: bool, rng: &mut impl Rng) -> Result<Graph, Box<dyn Error>>
     let config = MultiHeadAttentionConfig::new(FEATURES, HEADS).lengths(true).probabilities(true);
     let mut g = Graph::builder();
     let [tokens, lengths] = g.inputs(["tokens", "lengths"]);
-    let mut x = g.layer("embed", Linear::new(INPUTS, FEATURES, rng)?, [tokens]).output(0);
+    let mut x = g.layer("embed", Linear::new(INPUTS, FEATURES, rng)?, [tokens]);
     let mut outputs = Vec::new();
     if attention {
         let attention: MultiHeadAttention = config.build(rng)?;
         let attended = g.layer("attention", attention, [x, lengths]);
-        x = g.layer("sum", Add, [x, attended.output(0)]).output(0);
+        x = g.layer("sum", Add, [x, attended]);
         outputs.push(attended.output(1));
     }
     let hidden = g.layer("hidden", Linear::new(FEATURES, FEATURES, rng)?, [x]);
-    let hidden = g.layer("relu", Relu, [hidden]).output(0);
+    let hidden = g.layer("relu", Relu, [hidden]);
     let mean = g.layer("mean", MeanOverLengths, [hidden, lengths]);
-    let scores = g.layer("scores", Linear::new(FEATURES, 2, rng)?, [mean]).output(0);
+    let scores = g.layer("scores", Linear::new(FEATURES, 2, rng)?, [mean]);
     outputs.insert(0, scores);
     Ok(g.build(outputs)?)
 }
@@ -181,7 +181,7 @@ impl Data {
     fn new(count: usize, rng: &mut impl Rng) -> Result<Self, Box<dyn Error>> {
         let (mut sequences, mut classes) = (Vec::new(), Vec::new());
         for _ in 0..count {
-            let mut below = |n: usize| (random::uniform(rng) * n as f64) as usize;
+            let mut below = |n| random::below(rng, n);
             let (kind, class) = (below(KINDS), below(2));
             let other = |offset: usize| (kind + 1 + offset) % KINDS;
             let partner = if class == 1 { kind } else { other(below(KINDS - 1)) };

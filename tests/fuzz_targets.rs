@@ -142,32 +142,32 @@ fn networks() -> Vec<(&'static str, Box<dyn Layer<f32>>)> {
     let rng = &mut random::rng(1);
     let mut g = Graph::builder();
     let [source, lengths, target] = g.inputs(["source", "lengths", "target"]);
-    let words = g.layer("words", Embedding::new(9, 4, rng).unwrap(), [source]).output(0);
+    let words = g.layer("words", Embedding::new(9, 4, rng).unwrap(), [source]);
     let encoder = g.layer("encoder", Lstm::new(4, 5, rng).unwrap(), [words, lengths]);
     let decoder =
         g.layer("decoder", Lstm::new(3, 5, rng).unwrap(), [target, encoder.output(1), encoder.output(2)]);
     let attention = MultiHeadAttentionConfig::new(5, 1).cross(true).lengths(true).build(rng).unwrap();
-    let seen = g.layer("attention", attention, [decoder.output(0), encoder.output(0), lengths]).output(0);
-    let both = g.layer("both", Add, [decoder.output(0), seen]).output(0);
-    let norm = g.layer("norm", LayerNorm::new([5]).unwrap(), [both]).output(0);
-    let y = g.layer("logits", Linear::new(5, 2, rng).unwrap(), [norm]).output(0);
+    let seen = g.layer("attention", attention, [decoder, encoder, lengths]);
+    let both = g.layer("both", Add, [decoder, seen]);
+    let norm = g.layer("norm", LayerNorm::new([5]).unwrap(), [both]);
+    let y = g.layer("logits", Linear::new(5, 2, rng).unwrap(), [norm]);
     let translator = g.build([y]).unwrap();
 
     let mut g = Graph::builder();
     let [image, scalars] = g.inputs(["image", "scalars"]);
     let conv = Conv2dConfig::new(2, 3, [3, 3]).padding([1, 1]).build(rng).unwrap();
-    let features = g.layer("conv", conv, [image]).output(0);
-    let flat = g.layer("flat", Flatten::new(1).unwrap(), [features]).output(0);
-    let both = g.layer("both", Concat::new(1).unwrap(), [flat, scalars]).output(0);
-    let y = g.layer("fc", Linear::new(3 * 4 * 5 + 3, 2, rng).unwrap(), [both]).output(0);
+    let features = g.layer("conv", conv, [image]);
+    let flat = g.layer("flat", Flatten::new(1).unwrap(), [features]);
+    let both = g.layer("both", Concat::new(1).unwrap(), [flat, scalars]);
+    let y = g.layer("fc", Linear::new(3 * 4 * 5 + 3, 2, rng).unwrap(), [both]);
     let image = g.build([y]).unwrap();
 
     let mut g = Graph::builder();
     let [a, b] = g.inputs(["a", "b"]);
     let tower = g.layer("tower", Linear::new(4, 3, rng).unwrap(), [a]);
-    let other = g.again(tower, [b]).output(0);
-    let product = g.layer("product", Mul, [tower.output(0), other]).output(0);
-    let norm = g.layer("norm", BatchNorm::new(3).unwrap(), [product]).output(0);
+    let other = g.again(tower, [b]);
+    let product = g.layer("product", Mul, [tower, other]);
+    let norm = g.layer("norm", BatchNorm::new(3).unwrap(), [product]);
     let towers = g.build([norm, other]).unwrap();
 
     let block = Residual::new(Linear::new(4, 4, rng).unwrap());

@@ -11,9 +11,8 @@ use backrule_io::tensor::{
     ConfigError, MemoryError, NamedTensors, Options, Role, ShapeError, Tensor, TrainingState,
 };
 use backrule_io::{
-    Best, Checkpoint, FileError, Group, LimitError, LoadError, LoadProblem, Malformed, Mismatch, Part,
-    RestoreError, Rotation, RotationError, Run, SaveError, SaveStep, Section, SectionError, SectionProblem,
-    safetensors,
+    Best, Checkpoint, FileError, Group, LoadProblem, Malformed, Mismatch, Part, RestoreError, Rotation,
+    RotationError, Run, SaveError, SaveStep, Section, SectionProblem, safetensors,
 };
 use backrule_nn::{Architecture, ArchitectureError};
 use backrule_testkit::Scratch;
@@ -62,7 +61,17 @@ fn a_hostile_text_would_be_found() {
 #[test]
 fn errors_of_io() {
     let group = Group::Network;
-    let limit = || LimitError { what: hostile(), found: 2, limit: 1 };
+    let limit = || {
+        let net = vec![("a".repeat(513), Tensor::from([1.0_f32]))];
+        let Err(SaveError::Limit(mut limit)) = Checkpoint::of(&net).to_bytes() else { panic!("512 bytes") };
+        limit.what = hostile();
+        limit
+    };
+    let load = |problem| {
+        let mut error = Checkpoint::from_bytes(&[]).unwrap_err();
+        (error.file, error.problem) = (Some(path()), problem);
+        error
+    };
     let config = || ConfigError::new(HOSTILE, HOSTILE, HOSTILE, HOSTILE);
     let malformed = [
         Malformed::SectionContent { section: Section::Metadata, reason: hostile() },
@@ -78,9 +87,9 @@ fn errors_of_io() {
     }
     let part = Part::Tensor { group, path: hostile() };
     shown(&part);
-    shown(&LoadError { file: Some(path()), problem: LoadProblem::Checksum(part) });
-    shown(&LoadError { file: Some(path()), problem: LoadProblem::Limit(limit()) });
-    shown(&LoadError { file: Some(path()), problem: LoadProblem::Io(io::Error::other(HOSTILE)) });
+    shown(&load(LoadProblem::Checksum(part)));
+    shown(&load(LoadProblem::Limit(limit())));
+    shown(&load(LoadProblem::Io(io::Error::other(HOSTILE))));
     for problem in [
         SectionProblem::Serialize(hostile()),
         SectionProblem::OneWay(hostile()),
@@ -88,7 +97,10 @@ fn errors_of_io() {
         SectionProblem::Deserialize { expected: "T", reason: hostile() },
     ] {
         shown(&problem);
-        shown(&SectionError { section: Section::Metrics, problem });
+        let bytes = Checkpoint::of(&Tensor::from([1.0_f32])).to_bytes().unwrap();
+        let mut error = Checkpoint::from_bytes(&bytes).unwrap().metadata::<u8>().unwrap_err();
+        error.problem = problem;
+        shown(&error);
     }
     let file =
         || FileError::NotCommitted { file: path(), step: SaveStep::Write, error: io::Error::other(HOSTILE) };
@@ -109,8 +121,7 @@ fn errors_of_io() {
     shown(&RotationError::Name { name: hostile() });
     shown(&RotationError::Folder { folder: path(), error: io::Error::other(HOSTILE) });
     shown(&RotationError::Full { folder: path() });
-    let problem = LoadError { file: Some(path()), problem: LoadProblem::NotACheckpoint };
-    shown(&RotationError::NoneLoads { folder: path(), problems: vec![problem] });
+    shown(&RotationError::NoneLoads { folder: path(), problems: vec![load(LoadProblem::NotACheckpoint)] });
     for error in [
         RestoreError::Mismatch(Mismatch::default()),
         RestoreError::Options(config()),

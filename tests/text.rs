@@ -11,6 +11,9 @@ const WIDEST: usize = 100;
 /// Columns of a line of a comment.
 const WIDEST_COMMENT: usize = 110;
 
+/// Columns of a line of an example in the documentation: rustdoc shows no more without a bar to scroll.
+const WIDEST_EXAMPLE: usize = 90;
+
 /// What a page of docs/decisions says, in this order. "Decision" and "Evidence" may have other words behind
 /// them.
 const SECTIONS: [&str; 5] = ["## Context", "## Decision", "## Cost", "## Evidence", "## How to undo it"];
@@ -100,6 +103,56 @@ fn comments(source: &str) -> impl Iterator<Item = (usize, &str)> {
         let skipped = fence || other || is_doc && code;
         (!skipped).then_some((i + 1, line))
     })
+}
+
+/// The lines of Rust in a page, without those that rustdoc hides, with their numbers. `text` takes what is
+/// around a line of the page away, and is nothing outside of it.
+fn examples<'a>(
+    page: &'a str,
+    text: impl Fn(&'a str) -> Option<&'a str>,
+) -> impl Iterator<Item = (usize, &'a str)> {
+    let (mut code, mut rust) = (false, false);
+    page.lines().enumerate().filter_map(move |(i, line)| {
+        let Some(line) = text(line) else {
+            code = false;
+            return None;
+        };
+        if let Some(words) = line.trim_start().strip_prefix("```") {
+            code = !code;
+            rust = !["console", "sh", "text", "toml"].contains(&words);
+            return None;
+        }
+        let hidden = line == "#" || line.starts_with("# ");
+        (code && rust && !hidden).then_some((i + 1, line))
+    })
+}
+
+/// The text of a line of documentation in a source.
+fn documentation(line: &str) -> Option<&str> {
+    let line = line.trim_start();
+    let text = line.strip_prefix("///").or_else(|| line.strip_prefix("//!"))?;
+    Some(text.strip_prefix(' ').unwrap_or(text))
+}
+
+#[test]
+fn lines_of_examples_are_narrow() {
+    let mut texts = all();
+    let ends = |path: &Path, end: &str| path.to_str().is_some_and(|path| path.ends_with(end));
+    texts.retain(|(path, _)| ends(path, ".rs") || ends(path, "README.md"));
+    let (pages, sources): (Vec<_>, Vec<_>) = texts.into_iter().partition(|(path, _)| ends(path, ".md"));
+    assert!(pages.len() >= 7 && sources.len() >= 100, "{} pages, {} sources", pages.len(), sources.len());
+    let wide = |(number, line): (usize, &str)| (line.chars().count() > WIDEST_EXAMPLE).then_some(number);
+    let mut found = complaints(pages, |page| examples(page, Some).filter_map(wide).collect());
+    found.extend(complaints(sources, |page| examples(page, documentation).filter_map(wide).collect()));
+    assert_eq!(found, [""; 0], "more than {WIDEST_EXAMPLE} columns");
+}
+
+#[test]
+fn only_lines_of_rust_that_are_shown_count_as_examples() {
+    let source = "/// a\n/// ```\n/// b\n/// # c\n/// ```\nd\n    //! ```text\n    //! e\n    //! ```\n/// ```no_run\n///  f\n";
+    let lines: Vec<_> = examples(source, documentation).collect();
+    assert_eq!(lines, [(3, "b"), (11, " f")]);
+    assert_eq!(examples("```rust\na\n```\nb\n```console\nc\n```\n", Some).collect::<Vec<_>>(), [(2, "a")]);
 }
 
 #[test]

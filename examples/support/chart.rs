@@ -8,7 +8,8 @@
 /// let loss = Panel::new("Loss", "epoch")
 ///     .line("train", [(1.0, 2.3), (2.0, 0.4)])
 ///     .line("test", [(2.0, 0.5)]);
-/// let accuracy = Panel::percent("Accuracy", "epoch").line("test", [(1.0, 0.81), (2.0, 0.97)]);
+/// let accuracy = Panel::percent("Accuracy", "epoch");
+/// let accuracy = accuracy.line("test", [(1.0, 0.81), (2.0, 0.97)]);
 /// let svg = Chart::new("Digits").panel(loss).panel(accuracy).to_svg();
 /// assert!(svg.starts_with("<svg "));
 /// ```

@@ -94,7 +94,7 @@ pub fn architecture(content: &[u8]) {
     for shape in [&[6, 4][..], &[6, 2, 4, 5], &[6, 3, 3]] {
         let shape = Shape::new(shape).unwrap();
         for inputs in 1..4 {
-            let _ = summary_many(&net, &vec![shape; inputs]).map(|summary| summary.to_string());
+            let _ = summary_many(&net, vec![shape; inputs]).map(|summary| summary.to_string());
         }
     }
 }

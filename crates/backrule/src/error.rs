@@ -16,7 +16,8 @@ use backrule_tensor::{ClipError, ConfigError, MemoryError, ShapeError, TensorErr
 ///
 /// fn train() -> Result<(), Error> {
 ///     let mut rng = random::rng(1);
-///     let net: Sequential = Sequential::builder().layer("fc", Linear::new(3, 2, &mut rng)?).build()?;
+///     let fc = Linear::new(3, 2, &mut rng)?;
+///     let net: Sequential = Sequential::builder().layer("fc", fc).build()?;
 ///     predict(&net, &Tensor::zeros([1, 4])?)?;
 ///     Ok(())
 /// }

@@ -55,7 +55,8 @@ impl<T: Scalar> fmt::Debug for Loaded<T> {
 /// # let file = folder.join("net.brk");
 /// let net: Sequential =
 ///     Sequential::builder().layer("fc", Linear::new(2, 3, &mut random::rng(1))?).build()?;
-/// Checkpoint::of(&net).architecture(&Architecture::of(&net)?)?.metadata(&"iris".to_string())?.save(&file)?;
+/// let (architecture, metadata) = (Architecture::of(&net)?, "iris".to_string());
+/// Checkpoint::of(&net).architecture(&architecture)?.metadata(&metadata)?.save(&file)?;
 ///
 /// // In another program:
 /// let loaded = backrule::load::<f32>(&file)?;

@@ -29,8 +29,12 @@ use crate::snapshot::{SaveError, Snapshot};
 ///     net[0].1.fill(loss as f32);
 ///     rotation.save(&Checkpoint::of(&net).run(&Run { epoch, ..Run::default() }), loss)?;
 /// }
-/// let names: Vec<_> = rotation.files()?.iter().map(|file| file.path.file_name().unwrap().to_owned()).collect();
-/// assert_eq!(names, ["digits-00000005-6e-1.brk", "digits-00000004-7e-1.brk", "digits-00000002-4e-1.brk"]);
+/// let files = rotation.files()?;
+/// let names: Vec<_> = files.iter().map(|file| file.path.file_name().unwrap()).collect();
+/// assert_eq!(names[0], "digits-00000005-6e-1.brk");
+/// assert_eq!(names[1], "digits-00000004-7e-1.brk");
+/// assert_eq!(names[2], "digits-00000002-4e-1.brk");
+/// assert_eq!(names.len(), 3);
 ///
 /// // After a crash: whatever was saved last, if there is anything yet.
 /// if let Some(found) = rotation.latest()? {

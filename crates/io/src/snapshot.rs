@@ -89,7 +89,10 @@ impl<'a, T: Scalar> Snapshot<'a, T> {
     /// let net = vec![("fc.bias", Tensor::from([0.5_f32, f32::NAN]))];
     /// assert!(Checkpoint::of(&net).to_bytes().is_ok());
     /// let error = Checkpoint::of(&net).finite_only().to_bytes().unwrap_err();
-    /// assert_eq!(error.to_string(), "not saved: network `fc.bias` has NaN at element 1: did the run diverge?");
+    /// assert_eq!(
+    ///     error.to_string(),
+    ///     "not saved: network `fc.bias` has NaN at element 1: did the run diverge?"
+    /// );
     /// ```
     pub fn finite_only(mut self) -> Self {
         self.finite_only = true;

@@ -11,7 +11,10 @@ use backrule_tensor::{MemoryError, Shape, ShapeError, TensorError, readable};
 /// let logits: Tensor = Tensor::zeros([2, 3])?;
 /// let error = CrossEntropy::new().value(&logits, &[0, 3]).unwrap_err();
 /// assert_eq!(error, LossError::Label { row: 1, label: 3, classes: 3 });
-/// assert_eq!(error.to_string(), "cross-entropy: row 1 has the label 3, but there are 3 classes, counted from 0");
+/// assert_eq!(
+///     error.to_string(),
+///     "cross-entropy: row 1 has the label 3, but there are 3 classes, counted from 0"
+/// );
 /// # Ok::<(), backrule_loss::tensor::TensorError>(())
 /// ```
 #[derive(Clone, PartialEq, thiserror::Error)]

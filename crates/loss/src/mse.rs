@@ -1,4 +1,6 @@
-//! Mean squared error.
+//! value: mean squared error
+//! prediction: any shape
+//! target: the same shape
 
 #[cfg(feature = "testing")]
 use backrule_tensor::Tensor;

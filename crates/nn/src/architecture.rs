@@ -31,7 +31,8 @@ use backrule_tensor::{ConfigError, MemoryError, Options, Path, Place, ShapeError
 ///   relu: Relu
 ///   fc: Linear(8 → 2, bias)"
 /// );
-/// let again = architecture.build::<f32>(1000)?; // with parameters of 0, ready to be restored
+/// // With parameters of 0, ready to be restored.
+/// let again = architecture.build::<f32>(1000)?;
 /// assert_eq!(Architecture::of(&*again)?, architecture);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -54,7 +55,8 @@ pub struct LayerSpec {
     pub name: String,
     /// What it is: `Linear`, or `crate/Name` for a layer of somebody's own.
     pub kind: String,
-    /// Its settings.
+    /// Its settings, within the limits of [`Options`]: of a graph, say, at most 4,096 values that its layers
+    /// take, and names of inputs of at most 256 bytes.
     #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Options::is_empty"))]
     pub options: Options,
     /// How many layers are in it: those that follow, each with what is in it.

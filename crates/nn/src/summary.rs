@@ -32,13 +32,14 @@ struct Row {
 /// # Errors
 /// When the network doesn't take such an input; the error names the layer that refuses.
 pub fn summary<T: Scalar>(net: &dyn Layer<T>, input: impl IntoShape) -> Result<Summary, LayerError> {
-    summary_many(net, &[input.into_shape()?])
+    summary_many(net, [input])
 }
 
-/// The same for a network of several inputs, with a shape for each.
+/// The same for a network of several inputs, with a shape for each: arrays, [`Shape`]s, or where the number
+/// of axes differs slices such as `[&[4, 16][..], &[4]]`.
 ///
 /// ```
-/// use backrule_nn::tensor::{Shape, random};
+/// use backrule_nn::tensor::random;
 /// use backrule_nn::{Concat, Graph, Linear, summary_many};
 ///
 /// let mut g = Graph::builder();
@@ -47,7 +48,7 @@ pub fn summary<T: Scalar>(net: &dyn Layer<T>, input: impl IntoShape) -> Result<S
 /// let class = g.layer("class", Linear::new(16 + 3, 5, &mut random::rng(1))?, [both]);
 /// let net: Graph = g.build([class])?;
 ///
-/// let summary = summary_many(&net, &[Shape::new(&[4, 16])?, Shape::new(&[4, 3])?])?;
+/// let summary = summary_many(&net, [[4, 16], [4, 3]])?;
 /// assert_eq!(summary.parameters(), (16 + 3) * 5 + 5);
 /// assert!(summary.to_string().contains("Concat(axis 1) ← image, scalars"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -55,17 +56,25 @@ pub fn summary<T: Scalar>(net: &dyn Layer<T>, input: impl IntoShape) -> Result<S
 ///
 /// # Errors
 /// As [`summary`].
-pub fn summary_many<T: Scalar>(net: &dyn Layer<T>, inputs: &[Shape]) -> Result<Summary, LayerError> {
+pub fn summary_many<T: Scalar>(
+    net: &dyn Layer<T>,
+    inputs: impl IntoIterator<Item: IntoShape>,
+) -> Result<Summary, LayerError> {
+    let inputs = inputs.into_iter().map(IntoShape::into_shape).collect::<Result<Vec<_>, _>>()?;
+    of_shapes(net, inputs)
+}
+
+fn of_shapes<T: Scalar>(net: &dyn Layer<T>, inputs: Vec<Shape>) -> Result<Summary, LayerError> {
     let mut rows = Vec::new();
     let trained = trained(net);
-    let outputs = add_rows(net, Path::ROOT, inputs, &trained, &mut rows)?;
+    let outputs = add_rows(net, Path::ROOT, &inputs, &trained, &mut rows)?;
     let parameters = below(&trained, "");
     let names = net
         .input_names(Sealed)
         .iter()
         .map(|name| name.escape_debug().to_string())
         .chain(std::iter::repeat(String::new()));
-    let inputs = names.zip(inputs.iter().copied()).collect();
+    let inputs = names.zip(inputs).collect();
     Ok(Summary { inputs, rows, outputs, parameters })
 }
 

@@ -18,7 +18,8 @@ use crate::mode::Mode;
 /// use backrule_nn::{Grads, Linear, Mode, Tape};
 ///
 /// // y = x Wᵀ + b with W = [[2, 3]], b = [1]
-/// let layer = Linear::from_tensors(Tensor::from([[2.0_f32, 3.0]]), Some(Tensor::from([1.0])))?;
+/// let (w, b) = (Tensor::from([[2.0_f32, 3.0]]), Tensor::from([1.0]));
+/// let layer = Linear::from_tensors(w, Some(b))?;
 /// let x = Tensor::from([[10.0, 1.0]]);
 ///
 /// let mut tape = Tape::new();

@@ -10,7 +10,7 @@ use backrule_nn::{
     predict_many,
 };
 use backrule_tensor::{Grad, NamedTensors, Path, Role, Scalar, Tensor, random};
-use backrule_testkit::with_threads;
+use backrule_testkit::{Bits, bits, with_threads};
 
 const TRAIN: Mode = Mode::train_with(Key::new(1));
 
@@ -75,11 +75,7 @@ fn grads_of<T: Scalar>(sample: &Sample<T>) -> Grads<T> {
     Grads::new(&*sample.layer).unwrap()
 }
 
-fn bits<T: Scalar>(tensor: &Tensor<T>) -> Vec<u64> {
-    tensor.as_slice().iter().map(|x| x.to_f64().to_bits()).collect()
-}
-
-fn bits_of_grads<T: Scalar>(grads: &Grads<T>) -> Vec<Option<Vec<u64>>> {
+fn bits_of_grads<T: Scalar>(grads: &Grads<T>) -> Vec<Option<Bits>> {
     grads.iter().map(|grad| grad.get().map(bits)).collect()
 }
 

@@ -6,7 +6,7 @@ use backrule_nn::{
     Key, LayerNorm, Linear, Lstm, Mode, Mul, MultiHeadAttentionConfig, Relu, Sequential, Tanh, Tape,
     predict_many, summary_many,
 };
-use backrule_tensor::{NamedTensors, Path, Role, Shape, Tensor, random, share};
+use backrule_tensor::{NamedTensors, Options, Path, Role, Shape, Tensor, random, share};
 use backrule_testkit::with_threads;
 
 const TRAIN: Mode = Mode::train_with(Key::new(1));
@@ -28,16 +28,16 @@ fn encoder_decoder() -> Case {
     let rng = &mut random::rng(1);
     let mut g = Graph::builder();
     let [source, lengths, target] = g.inputs(["source", "lengths", "target"]);
-    let words = g.layer("words", Embedding::new(9, 4, rng).unwrap(), [source]).output(0);
+    let words = g.layer("words", Embedding::new(9, 4, rng).unwrap(), [source]);
     let encoder = g.layer("encoder", Lstm::new(4, 5, rng).unwrap(), [words, lengths]);
     let (hn, cn) = (encoder.output(1), encoder.output(2));
     let decoder = g.layer("decoder", Lstm::new(3, 5, rng).unwrap(), [target, hn, cn]);
     // The decoder looks back at what the encoder has said, as far as each source goes.
     let attention = MultiHeadAttentionConfig::new(5, 1).cross(true).lengths(true).build(rng).unwrap();
-    let seen = g.layer("attention", attention, [decoder.output(0), encoder.output(0), lengths]).output(0);
-    let both = g.layer("both", Add, [decoder.output(0), seen]).output(0);
-    let norm = g.layer("norm", LayerNorm::new([5]).unwrap(), [both]).output(0);
-    let y = g.layer("logits", Linear::new(5, 2, rng).unwrap(), [norm]).output(0);
+    let seen = g.layer("attention", attention, [decoder, encoder, lengths]);
+    let both = g.layer("both", Add, [decoder, seen]);
+    let norm = g.layer("norm", LayerNorm::new([5]).unwrap(), [both]);
+    let y = g.layer("logits", Linear::new(5, 2, rng).unwrap(), [norm]);
     let source = Tensor::from_fn([6, 4], |at| ((at[0] * 5 + at[1] * 3) % 9) as f64).unwrap();
     let lengths = Tensor::from([4.0, 1.0, 3.0, 0.0, 2.0, 4.0]);
     Case {
@@ -53,11 +53,11 @@ fn two_heads() -> Case {
     let rng = &mut random::rng(2);
     let mut g = Graph::builder();
     let [x] = g.inputs(["state"]);
-    let trunk = g.layer("trunk", Linear::new(4, 5, rng).unwrap(), [x]).output(0);
-    let trunk = g.layer("tanh", Tanh, [trunk]).output(0);
-    let actor = g.layer("actor", Linear::new(5, 3, rng).unwrap(), [trunk]).output(0);
-    let norm = g.layer("norm", BatchNorm::new(5).unwrap(), [trunk]).output(0);
-    let critic = g.layer("critic", Linear::new(5, 1, rng).unwrap(), [norm]).output(0);
+    let trunk = g.layer("trunk", Linear::new(4, 5, rng).unwrap(), [x]);
+    let trunk = g.layer("tanh", Tanh, [trunk]);
+    let actor = g.layer("actor", Linear::new(5, 3, rng).unwrap(), [trunk]);
+    let norm = g.layer("norm", BatchNorm::new(5).unwrap(), [trunk]);
+    let critic = g.layer("critic", Linear::new(5, 1, rng).unwrap(), [norm]);
     Case {
         name: "two heads",
         net: g.build([actor, critic]).unwrap(),
@@ -72,11 +72,11 @@ fn image_and_scalars() -> Case {
     let mut g = Graph::builder();
     let [image, scalars] = g.inputs(["image", "scalars"]);
     let conv = Conv2dConfig::new(2, 3, [3, 3]).padding([1, 1]).build(rng).unwrap();
-    let features = g.layer("conv", conv, [image]).output(0);
-    let features = g.layer("tanh", Tanh, [features]).output(0);
-    let flat = g.layer("flat", Flatten::new(1).unwrap(), [features]).output(0);
-    let both = g.layer("both", Concat::new(1).unwrap(), [flat, scalars]).output(0);
-    let y = g.layer("fc", Linear::new(3 * 4 * 5 + 3, 2, rng).unwrap(), [both]).output(0);
+    let features = g.layer("conv", conv, [image]);
+    let features = g.layer("tanh", Tanh, [features]);
+    let flat = g.layer("flat", Flatten::new(1).unwrap(), [features]);
+    let both = g.layer("both", Concat::new(1).unwrap(), [flat, scalars]);
+    let y = g.layer("fc", Linear::new(3 * 4 * 5 + 3, 2, rng).unwrap(), [both]);
     Case {
         name: "image and scalars",
         net: g.build([y]).unwrap(),
@@ -91,9 +91,9 @@ fn towers() -> Case {
     let mut g = Graph::builder();
     let [a, b] = g.inputs(["a", "b"]);
     let tower = g.layer("tower", Linear::new(4, 3, rng).unwrap(), [a]);
-    let other = g.again(tower, [b]).output(0);
-    let product = g.layer("product", Mul, [tower.output(0), other]).output(0);
-    let sum = g.layer("sum", Add, [product, tower.output(0), tower.output(0)]).output(0);
+    let other = g.again(tower, [b]);
+    let product = g.layer("product", Mul, [tower, other]);
+    let sum = g.layer("sum", Add, [product, tower, tower]);
     Case {
         name: "towers",
         // One output is an inner value, and one stands twice.
@@ -218,6 +218,7 @@ fn the_summary_shows_every_node() {
     let case = image_and_scalars();
     let shapes: Vec<Shape> = case.x.iter().map(Tensor::shape).collect();
     let table = summary_many(&case.net, &shapes).unwrap();
+    assert_eq!(summary_many(&case.net, [&[6, 2, 4, 5][..], &[6, 3]]).unwrap(), table);
     assert_eq!(table.outputs(), [Shape::new(&[6, 2]).unwrap()]);
     let text = table.to_string();
     for row in ["[6, 2, 4, 5]", "conv ", "[6, 3, 4, 5]", "both ", "[6, 63]", "fc ", " ← conv"] {
@@ -236,7 +237,7 @@ fn what_can_not_be_wired_is_refused_by_name() {
     let message = refusal(&|g| {
         let [x] = g.inputs(["x"]);
         let [other] = Graph::<f32>::builder().inputs(["x"]);
-        vec![g.layer("relu", Relu, [other]).output(0), x]
+        vec![g.layer("relu", Relu, [other]), x]
     });
     assert_eq!(message, "Graph: value: expected one of this builder's, got another builder's");
     let message = refusal(&|g| {
@@ -252,13 +253,13 @@ fn what_can_not_be_wired_is_refused_by_name() {
     assert_eq!(message, "Graph: inputs: expected inputs that are used, got `y`, unused");
     let message = refusal(&|g| {
         let [x] = g.inputs(["x"]);
-        vec![g.layer("relu", Relu, [x, x]).output(0)]
+        vec![g.layer("relu", Relu, [x, x])]
     });
     assert_eq!(message, "Graph: inputs of a layer: expected 1 value, got 2 for `relu`");
     let message = refusal(&|g| {
         let [x] = g.inputs(["x"]);
-        let y = g.layer("a", Relu, [x]).output(0);
-        vec![g.layer("a", Relu, [y]).output(0)]
+        let y = g.layer("a", Relu, [x]);
+        vec![g.layer("a", Relu, [y])]
     });
     assert_eq!(message, "Graph: name of a child: expected a name that no other child has, got \"a\"");
     let message = refusal(&|g| {
@@ -266,6 +267,24 @@ fn what_can_not_be_wired_is_refused_by_name() {
         vec![g.layer("relu", Relu, [x]).output(1)]
     });
     assert_eq!(message, "Graph: output: expected a number below 1, the outputs of `relu`, got 1");
+    let message = refusal(&|g| {
+        let [x] = g.inputs(["x"]);
+        vec![g.layer("relu", Relu, [x.output(1)])]
+    });
+    assert_eq!(message, "Graph: output: expected a number below 1, the outputs of `x`, got 1");
+    let message = refusal(&|g| {
+        let [x] = g.inputs(["x"]);
+        vec![g.again(x, [x])]
+    });
+    assert_eq!(message, "Graph: again: expected an output of this builder's, got an input");
+    let message = refusal(&|g| {
+        let [x] = g.inputs(["x"]);
+        let mut other = Graph::<f32>::builder();
+        let [a] = other.inputs(["a"]);
+        let relu = other.layer("relu", Relu, [a]);
+        vec![g.again(relu, [x])]
+    });
+    assert_eq!(message, "Graph: again: expected an output of this builder's, got another builder's");
     assert_eq!(refusal(&|_| vec![]), "Graph: inputs: expected 1 to 16, got 0");
 }
 
@@ -393,7 +412,7 @@ fn a_share_of_the_wrong_size_is_refused() {
 #[test]
 fn a_pass_without_end_is_refused() {
     let graph = |children| {
-        let options = backrule_tensor::Options::new()
+        let options = Options::new()
             .with("inputs", vec!["a".to_string()])
             .with("nodes", vec![0_usize, 0])
             .with("arity", vec![1_usize, 1])
@@ -409,6 +428,49 @@ fn a_pass_without_end_is_refused() {
     });
     let error = Architecture::try_from(specs).unwrap().build::<f32>(0).err().unwrap();
     assert!(error.to_string().contains("at most 65536 runs in a pass"), "{error}");
+}
+
+/// What is built can be saved, and what is saved can be built: both have the limits of settings.
+#[test]
+fn a_graph_has_the_limits_of_its_settings() {
+    let of = |sums: usize, rest: usize| {
+        let mut g = Graph::<f32>::builder();
+        let [x] = g.inputs(["x"]);
+        let mut sum = x;
+        for i in 0..sums {
+            sum = g.layer(format!("sum{i}"), Add, [sum].into_iter().chain([x; 15]));
+        }
+        let y = g.layer("rest", Add, [sum].into_iter().chain(vec![x; rest]));
+        g.build([y])
+    };
+    // 255 · 16 + 16 and + 17 values.
+    let net = of(255, 15).unwrap();
+    let architecture = Architecture::of(&net).unwrap();
+    let again = architecture.build::<f32>(0).unwrap();
+    assert_eq!(Architecture::of(&*again).unwrap(), architecture);
+    let message = "Graph: from: expected at most 4096 values in a list, got more";
+    assert_eq!(of(256, 0).unwrap_err().to_string(), message);
+    // As a file has it.
+    let mut json = serde_json::to_value(&architecture).unwrap();
+    let read = serde_json::from_value::<Architecture>(json.clone()).unwrap();
+    assert_eq!(Architecture::of(&*read.build::<f32>(0).unwrap()).unwrap(), architecture);
+    json[0]["options"]["from"].as_array_mut().unwrap().push(0.into());
+    let error = serde_json::from_value::<Architecture>(json.clone()).unwrap_err().to_string();
+    assert_eq!(error, "from: expected at most 4096 values in a list, got more");
+    json[0]["options"]["from"].as_array_mut().unwrap().pop();
+    json[0]["options"]["inputs"] = vec!["x".repeat(257)].into();
+    let error = serde_json::from_value::<Architecture>(json).unwrap_err().to_string();
+    assert_eq!(error, "inputs: expected at most 256 bytes of a word, got 257");
+
+    let named = |bytes: usize| {
+        let mut g = Graph::<f32>::builder();
+        let [x] = g.inputs([&*"x".repeat(bytes)]);
+        let y = g.layer("relu", Relu, [x]);
+        g.build([y]).map(drop)
+    };
+    named(256).unwrap();
+    let error = named(257).unwrap_err().to_string();
+    assert_eq!(error, "Graph: inputs: expected at most 256 bytes of a word, got 257");
 }
 
 /// Frozen: constants, evaluation inside, no derivative computed; thawed without building anything anew.
@@ -460,7 +522,7 @@ fn a_sequence_goes_back_to_the_first_buffer() {
 fn a_gradient_goes_through_any_input_of_a_node() {
     let mut g = Graph::<f64>::builder();
     let [x] = g.inputs(["x"]);
-    let y = g.layer("fc", Linear::new(2, 2, &mut random::rng(1)).unwrap(), [x]).output(0);
+    let y = g.layer("fc", Linear::new(2, 2, &mut random::rng(1)).unwrap(), [x]);
     let sum = g.layer("sum", Add, [x, y]);
     let net = g.build([sum]).unwrap();
     let x = normal(&[3, 2], 1);

@@ -7,7 +7,7 @@ use backrule_nn::{
     Architecture, At, Cache, Dropout, Frozen, Grads, Graph, Layer, LayerError, Linear, Mode, Registry, Relu,
     Residual, Sequential, Tape, freeze, predict, predict_many, summary, thaw, through_many,
 };
-use backrule_tensor::{Grad, NamedTensors, Shape, Tensor, random};
+use backrule_tensor::{Grad, NamedTensors, Tensor, random};
 
 /// What a layer does wrong.
 #[derive(Clone, Copy, PartialEq)]
@@ -46,7 +46,7 @@ impl Layer<f64> for Same {
     ) -> Result<(), LayerError> {
         y.copy_from(x)?;
         if self.fault == Fault::YMisshapen {
-            y.resize(Shape::new(&[x.len()])?)?;
+            y.resize([x.len()])?;
         }
         Ok(())
     }
@@ -60,7 +60,7 @@ impl Layer<f64> for Same {
     ) -> Result<(), LayerError> {
         match (dx, self.fault) {
             (None, _) | (_, Fault::DxUnwritten) => Ok(()),
-            (Some(dx), Fault::DxMisshapen) => Ok(dx.resize(Shape::new(&[at.x.len(), 1])?)?),
+            (Some(dx), Fault::DxMisshapen) => Ok(dx.resize([at.x.len(), 1])?),
             (Some(dx), _) => Ok(dx.copy_from(dy)?),
         }
     }
@@ -271,6 +271,28 @@ fn only_what_would_be_trained_is_thawed() {
     assert!(Grads::new(&net).unwrap().iter().all(Grad::is_wanted));
 }
 
+#[test]
+fn gradients_made_before_freezing_are_refused_with_what_to_do() {
+    let mut net: Sequential<f64> = Sequential::builder().layer("a", linear()).build().unwrap();
+    let x = Tensor::full([1, 2], 1.0).unwrap();
+    let mut before = Grads::new(&net).unwrap();
+    freeze(&mut net, "a").unwrap();
+    let mut while_frozen = Grads::new(&net).unwrap();
+    let backward = |net: &Sequential<f64>, grads: &mut Grads<f64>| {
+        let mut tape = Tape::new();
+        let pass = tape.forward(net, &x, Mode::train()).unwrap();
+        let dy = pass.output().clone();
+        pass.backward(&dy, grads)
+    };
+    let todo = "make gradients and optimizer after freezing or thawing";
+    let error = backward(&net, &mut before).unwrap_err().to_string();
+    assert_eq!(error, format!("a.weight: gradients: expected a constant, got a parameter: {todo}"));
+    thaw(&mut net, "a").unwrap();
+    let error = backward(&net, &mut while_frozen).unwrap_err().to_string();
+    assert_eq!(error, format!("a.weight: gradients: expected a parameter, got a constant: {todo}"));
+    backward(&net, &mut before).unwrap();
+}
+
 /// One part is the whole: its masks are those of a pass without parts.
 #[test]
 fn a_single_part_has_the_key_of_the_pass() {
@@ -289,7 +311,7 @@ fn every_input_of_an_empty_share_is_empty() {
     let mut g = Graph::<f64>::builder();
     let [a, b] = g.inputs(["a", "b"]);
     let frozen = g.layer("frozen", Frozen::new(linear()), [b]);
-    let sum = g.layer("sum", backrule_nn::Add, [a, frozen.output(0)]);
+    let sum = g.layer("sum", backrule_nn::Add, [a, frozen]);
     let net = g.build([sum]).unwrap();
     let mut tape = Tape::new().parts(4).unwrap().only(2..4, 2).unwrap();
     let zeros = |rows: usize| Tensor::<f64>::zeros([rows, 2]).unwrap();

@@ -16,7 +16,8 @@ use crate::rule::Rule;
 /// use backrule_optim::tensor::{Grads, NamedTensors, Tensor};
 /// use backrule_optim::{Optimizer, Sgd};
 ///
-/// let mut net = vec![("weight", Tensor::from([[1.0_f64, 2.0]])), ("bias", Tensor::from([0.5]))];
+/// let (weight, bias) = (Tensor::from([[1.0_f64, 2.0]]), Tensor::from([0.5]));
+/// let mut net = vec![("weight", weight), ("bias", bias)];
 /// let mut grads = Grads::new(&net)?;
 /// grads[0] = Tensor::from([[1.0, -1.0]]).into();
 /// grads[1] = Tensor::from([0.5]).into();

@@ -27,7 +27,8 @@ use backrule_tensor::{ConfigError, Options, Scalar};
 ///         self.learning_rate
 ///     }
 ///     fn set_learning_rate(&mut self, rate: f64) -> Result<(), ConfigError> {
-///         self.learning_rate = ConfigError::not_negative("SignDescent", "learning_rate", rate)?;
+///         let rate = ConfigError::not_negative("SignDescent", "learning_rate", rate)?;
+///         self.learning_rate = rate;
 ///         Ok(())
 ///     }
 ///     fn options(&self) -> Options {

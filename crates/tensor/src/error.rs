@@ -69,7 +69,10 @@ impl PartialEq<&str> for Place {
 /// let x: Tensor = Tensor::zeros([32, 100])?;
 /// let w = Tensor::zeros([10, 784])?;
 /// let error = x.matmul_nt(&w).unwrap_err().within("fc2").within("encoder");
-/// assert_eq!(error.to_string(), "encoder.fc2: matmul A·Bᵀ: expected [_, 784], got [32, 100]");
+/// assert_eq!(
+///     error.to_string(),
+///     "encoder.fc2: matmul A·Bᵀ: expected [_, 784], got [32, 100]"
+/// );
 /// # Ok::<(), backrule_tensor::TensorError>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
@@ -236,7 +239,10 @@ impl ConfigError {
     ///
     /// assert_eq!(ConfigError::not_negative("Sgd", "weight_decay", 0.5)?, 0.5);
     /// let error = ConfigError::not_negative("Sgd", "weight_decay", -0.5).unwrap_err();
-    /// assert_eq!(error.to_string(), "Sgd: weight_decay: expected a finite number from 0 up, got -0.5");
+    /// assert_eq!(
+    ///     error.to_string(),
+    ///     "Sgd: weight_decay: expected a finite number from 0 up, got -0.5"
+    /// );
     /// # Ok::<(), ConfigError>(())
     /// ```
     ///

@@ -32,6 +32,29 @@ pub fn uniform(rng: &mut (impl Rng + ?Sized)) -> f64 {
     (rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
 }
 
+/// A whole number below `n`, each equally likely: the index of a sample, say. Below 0 there is none, so the
+/// answer is 0 for an `n` of 0.
+///
+/// ```
+/// use backrule_tensor::random;
+///
+/// let mut rng = random::rng(1);
+/// let (die, coin) = (1 + random::below(&mut rng, 6), random::below(&mut rng, 2));
+/// assert!((1..=6).contains(&die) && coin <= 1);
+/// ```
+pub fn below(rng: &mut (impl Rng + ?Sized), n: usize) -> usize {
+    let n = n as u64;
+    // D. Lemire, 2019: the high half of the product is the number. Of the 2⁶⁴ low halves, 2⁶⁴ mod n are too
+    // many to be shared evenly; those are drawn again.
+    loop {
+        let product = u128::from(rng.next_u64()) * u128::from(n);
+        let low = product as u64;
+        if low >= n || low >= n.wrapping_neg() % n {
+            return (product >> 64) as usize;
+        }
+    }
+}
+
 /// A number of the standard normal distribution (the polar method of G. Marsaglia, one of its two results).
 ///
 /// The bits depend on the platform's logarithm, which may differ in the last place.
@@ -59,9 +82,7 @@ pub fn normal(rng: &mut (impl Rng + ?Sized)) -> f64 {
 /// ```
 pub fn shuffle<I>(items: &mut [I], rng: &mut (impl Rng + ?Sized)) {
     for i in (1..items.len()).rev() {
-        // The high half of a 128-bit product maps 64 random bits onto 0..=i; the bias is below i/2⁶⁴.
-        let j = (u128::from(rng.next_u64()) * (i as u128 + 1)) >> 64;
-        items.swap(i, j as usize);
+        items.swap(i, below(rng, i + 1));
     }
 }
 
@@ -136,6 +157,41 @@ mod tests {
         let mut rng = rng(42);
         let first: [u64; 2] = [rng.next_u64(), rng.next_u64()];
         assert_eq!(first, [12_578_764_544_318_200_737, 17_529_487_244_874_322_312]);
+    }
+
+    /// A generator of these numbers, and then of none.
+    struct Given(std::vec::IntoIter<u64>);
+
+    impl rand::TryRng for Given {
+        type Error = std::convert::Infallible;
+        fn try_next_u32(&mut self) -> Result<u32, Self::Error> {
+            Ok(self.try_next_u64()? as u32)
+        }
+        fn try_next_u64(&mut self) -> Result<u64, Self::Error> {
+            Ok(self.0.next().unwrap())
+        }
+        fn try_fill_bytes(&mut self, _: &mut [u8]) -> Result<(), Self::Error> {
+            unreachable!()
+        }
+    }
+
+    #[test]
+    fn whole_numbers_are_equally_likely() {
+        let (mut rng, mut counts) = (rng(6), [0; 7]);
+        for _ in 0..7000 {
+            counts[below(&mut rng, 7)] += 1;
+        }
+        // 1000 each; the standard deviation is 29.
+        assert!(counts.iter().all(|count| (850..1150).contains(count)), "{counts:?}");
+        assert_eq!([0, 1].map(|n| below(&mut rng, n)), [0, 0]);
+    }
+
+    /// 2⁶⁴ mod 3 is 1, so one of all numbers is drawn again: that whose low half is 0.
+    #[test]
+    fn what_can_not_be_shared_evenly_is_drawn_again() {
+        let mut given = Given(vec![0, u64::MAX, 1, 0, 1 << 63].into_iter());
+        assert_eq!([(); 3].map(|()| below(&mut given, 3)), [2, 0, 1]);
+        assert_eq!(given.0.len(), 0);
     }
 
     #[test]

@@ -173,6 +173,12 @@ impl IntoShape for Shape {
     }
 }
 
+impl IntoShape for &Shape {
+    fn into_shape(self) -> Result<Shape, ShapeError> {
+        Ok(*self)
+    }
+}
+
 impl IntoShape for &[usize] {
     fn into_shape(self) -> Result<Shape, ShapeError> {
         Shape::new(self)

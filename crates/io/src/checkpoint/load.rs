@@ -91,6 +91,7 @@ pub(crate) fn read_bytes<R>(
 }
 
 /// Why a checkpoint could not be loaded: which file, and what is wrong with it.
+#[non_exhaustive]
 pub struct LoadError {
     /// The file; `None` for bytes in memory.
     pub file: Option<PathBuf>,

@@ -32,7 +32,8 @@ use crate::run::{OptimizerState, Run};
 ///
 /// let mut net = vec![("weight", Tensor::from([1.0_f32, 2.0]))];
 /// let run = Run { epoch: 3, seed: Some(42), ..Run::default() };
-/// let bytes = Checkpoint::of(&net).run(&run).metadata(&"first try".to_string())?.to_bytes()?;
+/// let metadata = "first try".to_string();
+/// let bytes = Checkpoint::of(&net).run(&run).metadata(&metadata)?.to_bytes()?;
 ///
 /// let checkpoint = Checkpoint::from_bytes(&bytes)?;
 /// assert_eq!(*checkpoint.run(), run);

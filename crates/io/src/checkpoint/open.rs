@@ -34,9 +34,13 @@ impl Checkpoint {
     /// # let folder = std::env::temp_dir().join(format!("backrule-open-doc-{}", std::process::id()));
     /// # std::fs::create_dir_all(&folder)?;
     /// # let path = folder.join("model.brk");
-    /// let net = vec![("fc.weight", Tensor::from([[1.0_f32, 2.0]])), ("fc.bias", Tensor::from([0.5]))];
+    /// let net = vec![
+    ///     ("fc.weight", Tensor::from([[1.0_f32, 2.0]])),
+    ///     ("fc.bias", Tensor::from([0.5])),
+    /// ];
     /// let run = Run { epoch: 3, seed: Some(42), ..Run::default() };
-    /// Checkpoint::of(&net).run(&run).metadata(&("first try".to_string(), f64::NAN))?.save(&path)?;
+    /// let metadata = ("first try".to_string(), f64::NAN);
+    /// Checkpoint::of(&net).run(&run).metadata(&metadata)?.save(&path)?;
     /// assert_eq!(
     ///     Checkpoint::open(&path)?.to_string(),
     ///     r#"format 1, 196 bytes, intact

@@ -31,6 +31,7 @@ pub const MAX_OPTION_NESTING: usize = Options::MAX_NESTING;
 /// More of something than a checkpoint can hold: see [`limits`](crate::limits).
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{found} {}, and the limit is {limit}", Quoted(what))]
+#[non_exhaustive]
 pub struct LimitError {
     /// What there is too much of, such as `bytes of metadata`.
     pub what: String,

@@ -63,6 +63,7 @@ impl fmt::Display for Section {
 /// Why a [`Section`] could not be saved or read.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{section}: {problem}")]
+#[non_exhaustive]
 pub struct SectionError {
     /// Which one.
     pub section: Section,

@@ -32,7 +32,10 @@ impl Checkpoint {
     /// let net = vec![("weight", Tensor::from([[1.0_f32, 2.0]])), ("bias", Tensor::from([3.0]))];
     /// let checkpoint = Checkpoint::from_bytes(&Checkpoint::of(&net).to_bytes()?)?;
     ///
-    /// let mut other = vec![("weight", Tensor::from([[0.0_f32], [0.0]])), ("scale", Tensor::from([0.0]))];
+    /// let mut other = vec![
+    ///     ("weight", Tensor::from([[0.0_f32], [0.0]])),
+    ///     ("scale", Tensor::from([0.0])),
+    /// ];
     /// assert_eq!(
     ///     checkpoint.restore(&mut other).unwrap_err().to_string(),
     ///     "nothing restored, because the checkpoint doesn't fit:
@@ -98,7 +101,8 @@ impl Checkpoint {
 ///     ("body.fc1.bias", Tensor::from([0.0, 0.0])),
 ///     ("head.weight", Tensor::from([[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]])),
 /// ];
-/// let report = checkpoint.restoring().rename("fc1", "body.fc1").partial().restore_into(&mut net)?;
+/// let restoring = checkpoint.restoring().rename("fc1", "body.fc1").partial();
+/// let report = restoring.restore_into(&mut net)?;
 /// assert_eq!(
 ///     report.to_string(),
 ///     "\

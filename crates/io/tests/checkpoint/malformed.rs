@@ -4,10 +4,14 @@ use crate::forge::{Forged, GATES, entry, file, fixed, load, load_within_limits, 
 use backrule_io::limits::{
     MAX_HEADER, MAX_OPTION_NAME, MAX_OPTIONS, MAX_PATH, MAX_PROGRAM, MAX_SECTION, MAX_TENSORS,
 };
-use backrule_io::{Group, LimitError, LoadProblem, Malformed, Part, Section};
+use backrule_io::{Checkpoint, Group, LoadProblem, Malformed, Part, Section};
 
 fn limit(what: &str, found: usize, limit: usize) -> LoadProblem {
-    LoadProblem::Limit(LimitError { what: what.to_string(), found, limit })
+    let mut problem = Checkpoint::from_bytes(&fixed(1, 0, u64::MAX, 0, 0)).unwrap_err().problem;
+    if let LoadProblem::Limit(error) = &mut problem {
+        (error.what, error.found, error.limit) = (what.to_string(), found, limit);
+    }
+    problem
 }
 
 fn tensor(group: Group, path: &str) -> LoadProblem {

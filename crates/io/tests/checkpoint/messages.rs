@@ -4,7 +4,7 @@ use std::error::Error as _;
 use std::io;
 
 use backrule_io::{
-    Checkpoint, FileError, FileKind, Group, LoadError, LoadProblem, Malformed, Part, SaveError, SaveStep,
+    Checkpoint, FileError, FileKind, Group, LoadProblem, Malformed, Part, SaveError, SaveStep,
 };
 
 #[test]
@@ -65,8 +65,9 @@ fn sizes_that_do_not_add_up_are_told() {
 /// The message holds that of its cause already, so whoever prints the chain doesn't print it twice.
 #[test]
 fn a_cause_is_told_once() {
-    let error = io::Error::other(Malformed::Shrank);
-    let error = LoadError { file: Some("a.brk".into()), problem: LoadProblem::Io(error) };
+    let problem = LoadProblem::Io(io::Error::other(Malformed::Shrank));
+    let mut error = Checkpoint::from_bytes(&[]).unwrap_err();
+    (error.file, error.problem) = (Some("a.brk".into()), problem);
     assert_eq!(error.to_string(), format!("a.brk: can't be read: {}", Malformed::Shrank));
     assert!(error.source().is_none());
     assert_eq!(format!("{error:?}"), error.to_string());

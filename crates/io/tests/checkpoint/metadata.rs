@@ -264,8 +264,8 @@ fn another_type_is_an_error_and_a_newer_one_is_not() -> Result<(), LoadError> {
 
     let net = crate::common::network::<f32>();
     let without = Checkpoint::from_bytes(&Checkpoint::of(&net).to_bytes().unwrap())?;
-    let (section, problem) = (Section::Metadata, SectionProblem::Missing);
-    assert_eq!(without.metadata::<u8>(), Err(SectionError { section, problem }));
+    let error = without.metadata::<u8>().unwrap_err();
+    assert_eq!((error.section, error.problem), (Section::Metadata, SectionProblem::Missing));
     Ok(())
 }
 

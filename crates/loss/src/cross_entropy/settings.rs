@@ -1,3 +1,7 @@
+//! value: cross-entropy on logits, with the softmax in it
+//! prediction: `[.., classes]`
+//! target: a class per row, or probabilities
+//!
 //! The loss and its settings.
 
 use backrule_tensor::{ConfigError, Options};
@@ -131,8 +135,10 @@ impl CrossEntropy {
     ///
     /// let loss = CrossEntropy::new().class_weights([1.0, 2.5])?;
     /// let options = loss.options();
-    /// let text = r#"reduction "mean", class_weights [1.0, 2.5], label_smoothing 0.0, ignore_index []"#;
-    /// assert_eq!(options.to_string(), text);
+    /// assert_eq!(
+    ///     options.to_string(),
+    ///     r#"reduction "mean", class_weights [1.0, 2.5], label_smoothing 0.0, ignore_index []"#
+    /// );
     /// assert_eq!(CrossEntropy::build(options)?, loss);
     /// # Ok::<(), backrule_loss::ConfigError>(())
     /// ```

@@ -130,7 +130,8 @@ impl Gradcheck {
     /// use backrule_nn::{Gradcheck, Linear};
     ///
     /// let rng = &mut random::rng(1);
-    /// let (mut layer, x) = (Linear::<f32>::new(3, 2, rng)?, Tensor::normal([4, 3], 0.0, 1.0, rng)?);
+    /// let mut layer = Linear::<f32>::new(3, 2, rng)?;
+    /// let x = Tensor::normal([4, 3], 0.0, 1.0, rng)?;
     /// let report = Gradcheck::new(7).run_f32(&mut layer, &x)?;
     /// assert_eq!((report.elements, report.wrong), (4 * 3 + 2 * 3 + 2, 0));
     /// # Ok::<(), Box<dyn std::error::Error>>(())

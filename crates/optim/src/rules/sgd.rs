@@ -1,3 +1,6 @@
+//! step: θ ← θ − η v, v ← μ v + g, where v is g without momentum
+//! state: velocity
+
 use backrule_tensor::simd::{self, Kernel, Simd};
 use backrule_tensor::{ConfigError, Options, Scalar};
 

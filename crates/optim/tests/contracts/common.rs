@@ -70,13 +70,7 @@ pub(crate) fn step<T: Scalar>(optimizer: &mut AnyOptimizer<T>, net: &mut Net<T>,
     optimizer.step(net, &mut grads).unwrap();
 }
 
-/// Paths, shapes and bits of all tensors: unlike ==, this tells −0 from 0 and holds for NaN.
-pub(crate) type Bits = Vec<(String, Vec<usize>, Vec<u64>)>;
-
-pub(crate) fn bits<T: Scalar>(tensors: &impl NamedTensors<T>) -> Bits {
-    let of = |x: &Tensor<T>| x.as_slice().iter().map(|x| x.to_f64().to_bits()).collect();
-    tensors.tensors().into_iter().map(|(path, x)| (path, x.shape().to_vec(), of(x))).collect()
-}
+pub(crate) use backrule_testkit::{Bits, bits};
 
 pub(crate) fn bits_of_grads<T: Scalar>(grads: &[Grad<T>]) -> Vec<(bool, Option<Bits>)> {
     grads.iter().map(|grad| (grad.is_zero(), grad.get().map(bits))).collect()

@@ -53,9 +53,10 @@ fn a_changed_network_is_refused_whole() {
         check("optimizer step: expected no more tensors, got the tensor `fc3.bias`", |net| {
             net.0.push(("fc3", "bias", Role::Parameter, Tensor::zeros([2]).unwrap()));
         });
-        for (role, name) in [(Role::Buffer, "buffer"), (Role::Constant, "constant")] {
+        let frozen = "constant: make gradients and optimizer after freezing or thawing";
+        for (role, got) in [(Role::Buffer, "buffer"), (Role::Constant, frozen)] {
             let error = refused::<T>(rule, |net, _, _| net.0[4].2 = role).to_string();
-            let expected = format!("fc2.bias: optimizer step: expected a parameter, got a {name}");
+            let expected = format!("fc2.bias: optimizer step: expected a parameter, got a {got}");
             assert!(error.ends_with(&expected), "{error}");
         }
     }

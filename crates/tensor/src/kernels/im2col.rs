@@ -125,7 +125,8 @@ impl Windows {
 /// let windows = Windows { window: [pair; 2], size: [2, 3], positions: [1, 2] };
 /// let mut columns = [0.0; 8];
 /// im2col(&windows, &[1.0_f32, 2.0, 3.0, 4.0, 5.0, 6.0], &mut columns);
-/// assert_eq!(columns, [1.0, 2.0, 2.0, 3.0, 4.0, 5.0, 5.0, 6.0]); // columns 1 2 4 5 and 2 3 5 6
+/// // Columns 1 2 4 5 and 2 3 5 6.
+/// assert_eq!(columns, [1.0, 2.0, 2.0, 3.0, 4.0, 5.0, 5.0, 6.0]);
 /// ```
 pub fn im2col<T: Scalar>(windows: &Windows, x: &[T], columns: &mut [T]) {
     let [plane, part] = windows.sizes();
@@ -184,7 +185,8 @@ kernel!(
 /// use backrule_tensor::kernels::im2col::add_sums_of_planes;
 ///
 /// let mut db = [0.0_f32, 100.0];
-/// add_sums_of_planes(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0], 2, &mut db); // two images of two planes
+/// // Two images of two planes.
+/// add_sums_of_planes(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0], 2, &mut db);
 /// assert_eq!(db, [14.0, 122.0]); // 1 + 2 + 5 + 6, 100 + 3 + 4 + 7 + 8
 /// ```
 pub fn add_sums_of_planes<T: Scalar>(dy: &[T], plane: usize, db: &mut [T]) {

@@ -21,7 +21,8 @@ const BLOCK: usize = 4096;
 /// use backrule_tensor::kernels::sum::sum;
 ///
 /// assert_eq!(sum(&[1.0_f32, 2.0, 3.0]), 6.0);
-/// assert_eq!(sum(&vec![1.0_f32; 20_000_000]), 2e7); // where one running sum ends at 16,777,216
+/// // Where one running sum ends at 16,777,216.
+/// assert_eq!(sum(&vec![1.0_f32; 20_000_000]), 2e7);
 /// ```
 pub fn sum<T: Scalar>(x: &[T]) -> T {
     T::from_f64(simd::run(Sum(x)))

@@ -110,7 +110,10 @@ impl<T: Scalar> Grads<T> {
     ///
     /// grads[1] = Tensor::from([f64::NAN]).into();
     /// let error = grads.clip_norm(5.0).unwrap_err();
-    /// assert_eq!(error.to_string(), "b: clipping of gradients: expected finite numbers, got NaN");
+    /// assert_eq!(
+    ///     error.to_string(),
+    ///     "b: clipping of gradients: expected finite numbers, got NaN"
+    /// );
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
@@ -166,14 +169,7 @@ impl<T: Scalar> Grads<T> {
     /// # Errors
     /// About the first tensor without a gradient of its own.
     pub fn expect(&self, net: &(impl NamedTensors<T> + ?Sized)) -> Result<(), ShapeError> {
-        // The network is what they have to fit.
-        let swapped = |ShapeError { operation, place, expected, got }| ShapeError {
-            operation,
-            place,
-            expected: got,
-            got: expected,
-        };
-        self.layout.expect("gradients", net).map_err(swapped)?;
+        self.layout.expect_of("gradients", net)?;
         self.expect_own_shapes("gradients")
     }
 

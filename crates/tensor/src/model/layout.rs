@@ -17,7 +17,8 @@ use crate::tensor::Tensor;
 /// ```
 /// use backrule_tensor::{Layout, Role, Tensor};
 ///
-/// let mut net = vec![("weight", Tensor::from([[1.0_f32, 2.0]])), ("bias", Tensor::from([0.5]))];
+/// let (weight, bias) = (Tensor::from([[1.0_f32, 2.0]]), Tensor::from([0.5]));
+/// let mut net = vec![("weight", weight), ("bias", bias)];
 /// let layout = Layout::of(&net);
 /// assert_eq!(layout.entries()[1].path, "bias");
 /// assert_eq!(layout.entries()[0].shape, [1, 2]);
@@ -25,7 +26,10 @@ use crate::tensor::Tensor;
 ///
 /// net[1].0 = "shift";
 /// let error = layout.expect("training", &net).unwrap_err();
-/// assert_eq!(error.to_string(), "training: expected the tensor `bias`, got the tensor `shift`");
+/// assert_eq!(
+///     error.to_string(),
+///     "training: expected the tensor `bias`, got the tensor `shift`"
+/// );
 /// # Ok::<(), backrule_tensor::ShapeError>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -52,6 +56,17 @@ impl Layout {
         net: &(impl NamedTensors<T> + ?Sized),
     ) -> Result<(), ShapeError> {
         let mut walk = Walk::new(self, operation);
+        net.visit(Path::ROOT, &mut |path, role, tensor| walk.see(path, role, tensor));
+        walk.finish()
+    }
+
+    /// As [`expect`](Self::expect), where it is this layout that has to be the network's.
+    pub(crate) fn expect_of<T: Scalar>(
+        &self,
+        operation: &'static str,
+        net: &(impl NamedTensors<T> + ?Sized),
+    ) -> Result<(), ShapeError> {
+        let mut walk = Walk { swapped: true, ..Walk::new(self, operation) };
         net.visit(Path::ROOT, &mut |path, role, tensor| walk.see(path, role, tensor));
         walk.finish()
     }
@@ -104,12 +119,14 @@ impl Eq for Layout {}
 struct Walk<'a> {
     operation: &'static str,
     left: std::slice::Iter<'a, LayoutEntry>,
+    /// Whether the layout is what was got, not what was expected.
+    swapped: bool,
     problem: Option<ShapeError>,
 }
 
 impl<'a> Walk<'a> {
     fn new(layout: &'a Layout, operation: &'static str) -> Self {
-        Self { operation, left: layout.0.iter(), problem: None }
+        Self { operation, left: layout.0.iter(), swapped: false, problem: None }
     }
 
     fn see<T: Scalar>(&mut self, path: Path<'_>, role: Role, tensor: &Tensor<T>) {
@@ -123,15 +140,29 @@ impl<'a> Walk<'a> {
         let entry = self.left.next();
         if entry.is_none_or(|entry| path != entry.path || role != entry.role || shape != entry.shape) {
             let found = LayoutEntry { path: path.to_string(), role, shape };
-            self.problem = difference(self.operation, entry, Some(&found));
+            self.problem = self.difference(entry, Some(&found));
         }
+    }
+
+    fn difference(&self, entry: Option<&LayoutEntry>, found: Option<&LayoutEntry>) -> Option<ShapeError> {
+        let (expected, got) = if self.swapped { (found, entry) } else { (entry, found) };
+        let mut problem = difference(self.operation, expected, got)?;
+        if let (Some(expected), Some(got)) = (expected, got)
+            && expected.path == got.path
+            && expected.role != got.role
+            && [expected.role, got.role].contains(&Role::Constant)
+        {
+            problem.got += ": make gradients and optimizer after freezing or thawing";
+        }
+        Some(problem)
     }
 
     fn finish(mut self) -> Result<(), ShapeError> {
         if let Some(problem) = self.problem {
             return Err(problem);
         }
-        difference(self.operation, self.left.next(), None).map_or(Ok(()), Err)
+        let entry = self.left.next();
+        self.difference(entry, None).map_or(Ok(()), Err)
     }
 }
 

@@ -25,7 +25,10 @@ use crate::error::ConfigError;
 /// let error = options.flag("mode").unwrap_err().of("Attention");
 /// assert_eq!(error.to_string(), r#"Attention: mode: expected true or false, got "causal""#);
 /// let error = options.finish().unwrap_err().of("Attention");
-/// assert_eq!(error.to_string(), "Attention: axes: expected no setting of this name, got [1, 2]");
+/// assert_eq!(
+///     error.to_string(),
+///     "Attention: axes: expected no setting of this name, got [1, 2]"
+/// );
 /// # Ok::<(), ConfigError>(())
 /// ```
 ///
@@ -430,7 +433,9 @@ mod written {
     use serde::de::{self, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
     use serde::ser::{Error as _, Serialize, SerializeMap, Serializer};
 
-    use super::{OptionValue, Options, at_most, check_depth, check_name, check_word, count_value, twice};
+    use super::{
+        ConfigError, OptionValue, Options, at_most, check_depth, check_name, check_word, count_value, twice,
+    };
 
     impl Serialize for Options {
         fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -475,7 +480,7 @@ mod written {
                         if options.0.iter().any(|(other, _)| *other == name) {
                             return Err(A::Error::custom(twice(&name)));
                         }
-                        let value = map.next_value_seed(Value { depth: 0, values: &mut 0 })?;
+                        let value = map.next_value_seed(Value { name: &name, depth: 0, values: &mut 0 })?;
                         options.0.push((name, value));
                     }
                     Ok(options)
@@ -485,8 +490,9 @@ mod written {
         }
     }
 
-    /// A value within `depth` lists, which have had `values` values so far.
+    /// A value of the setting `name` within `depth` lists, which have had `values` values so far.
     struct Value<'a> {
+        name: &'a str,
         depth: usize,
         values: &'a mut usize,
     }
@@ -528,17 +534,18 @@ mod written {
         }
 
         fn visit_str<E: de::Error>(self, value: &str) -> Result<OptionValue, E> {
-            check_word(value).map_err(E::custom)?;
+            check_word(value).map_err(|error| E::custom(error.of_option(self.name)))?;
             Ok(value.into())
         }
 
         fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<OptionValue, A::Error> {
-            check_depth(self.depth).map_err(A::Error::custom)?;
+            let refuse = |error: ConfigError| A::Error::custom(error.of_option(self.name));
+            check_depth(self.depth).map_err(refuse)?;
             let mut values = Vec::new();
             while let Some(value) =
-                list.next_element_seed(Value { depth: self.depth + 1, values: &mut *self.values })?
+                list.next_element_seed(Value { depth: self.depth + 1, values: &mut *self.values, ..self })?
             {
-                count_value(self.values).map_err(A::Error::custom)?;
+                count_value(self.values).map_err(refuse)?;
                 values.push(value);
             }
             Ok(OptionValue::List(values))

@@ -39,7 +39,8 @@ impl<'a> Path<'a> {
     /// ```
     /// use backrule_tensor::Path;
     ///
-    /// assert_eq!(Path::ROOT.join("encoder").join("").join("weight").bytes(), "encoder.weight".len());
+    /// let encoder = Path::ROOT.join("encoder");
+    /// assert_eq!(encoder.join("").join("weight").bytes(), "encoder.weight".len());
     /// ```
     pub fn bytes(&self) -> usize {
         let before = self.parent.map_or(0, Path::bytes);

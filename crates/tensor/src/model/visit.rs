@@ -81,8 +81,12 @@ pub trait NamedTensors<T: Scalar> {
     /// net.copy_tensors_from(&best)?;
     /// assert_eq!(net, best);
     ///
-    /// let error = net.copy_tensors_from(&vec![("scale", Tensor::from([5.0, 6.0]))]).unwrap_err();
-    /// assert_eq!(error.to_string(), "copy of tensors: expected the tensor `weight`, got the tensor `scale`");
+    /// let other = vec![("scale", Tensor::from([5.0, 6.0]))];
+    /// let error = net.copy_tensors_from(&other).unwrap_err();
+    /// assert_eq!(
+    ///     error.to_string(),
+    ///     "copy of tensors: expected the tensor `weight`, got the tensor `scale`"
+    /// );
     /// assert_eq!(net, best);
     /// # Ok::<(), backrule_tensor::TensorError>(())
     /// ```

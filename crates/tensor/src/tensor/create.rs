@@ -67,7 +67,8 @@ impl<T: Scalar> Tensor<T> {
     /// ```
     /// use backrule_tensor::Tensor;
     ///
-    /// let identity: Tensor = Tensor::from_fn([2, 2], |at| if at[0] == at[1] { 1.0 } else { 0.0 })?;
+    /// let one = |at: &[usize]| if at[0] == at[1] { 1.0 } else { 0.0 };
+    /// let identity: Tensor = Tensor::from_fn([2, 2], one)?;
     /// assert_eq!(identity, Tensor::from([[1.0, 0.0], [0.0, 1.0]]));
     /// # Ok::<(), backrule_tensor::TensorError>(())
     /// ```

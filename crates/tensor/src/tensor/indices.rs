@@ -16,8 +16,10 @@ impl<T: Scalar> Tensor<T> {
     /// assert_eq!(x, Tensor::from([[3.0, 0.0], [1.0, 2.0]]));
     ///
     /// let error = Tensor::<f32>::from_indices([2], &[0, 16_777_217]).unwrap_err();
-    /// let text = "tensor from indices: expected numbers up to 16777216, got 16777217 at position 1";
-    /// assert_eq!(error.to_string(), text);
+    /// assert_eq!(
+    ///     error.to_string(),
+    ///     "tensor from indices: expected numbers up to 16777216, got 16777217 at position 1"
+    /// );
     /// # Ok::<(), backrule_tensor::TensorError>(())
     /// ```
     ///

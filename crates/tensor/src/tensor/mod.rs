@@ -160,9 +160,9 @@ impl<T: Scalar> Tensor<T> {
     /// Memory is kept: a buffer that was once large enough never allocates again.
     ///
     /// # Errors
-    /// When the tensor must grow and there is no memory; it is unchanged then.
-    pub fn resize(&mut self, shape: Shape) -> Result<(), TensorError> {
-        Ok(self.resize_for("resize", shape)?)
+    /// When there is no such shape, or the tensor must grow and there is no memory; it is unchanged then.
+    pub fn resize(&mut self, shape: impl IntoShape) -> Result<(), TensorError> {
+        Ok(self.resize_for("resize", shape.into_shape()?)?)
     }
 
     /// [`resize`](Self::resize) on behalf of `operation`, which the error names.
@@ -251,7 +251,7 @@ mod tests {
     #[test]
     fn resize_keeps_its_memory() {
         let mut x = Tensor::<f32>::zeros([4, 8]).unwrap();
-        let small = Shape::new(&[3, 2]).unwrap();
+        let small = [3, 2];
         let large = x.shape();
         let allocations = allocation_counter::measure(|| {
             for _ in 0..10 {

@@ -16,10 +16,16 @@
 //! # let folder = std::env::temp_dir().join(format!("backrule-safetensors-doc-{}", std::process::id()));
 //! # std::fs::create_dir_all(&folder)?;
 //! # let path = folder.join("model.safetensors");
-//! let theirs = vec![("0.weight", Tensor::from([[1.0_f32, 2.0]])), ("0.bias", Tensor::from([3.0]))];
+//! let theirs = vec![
+//!     ("0.weight", Tensor::from([[1.0_f32, 2.0]])),
+//!     ("0.bias", Tensor::from([3.0])),
+//! ];
 //! safetensors::save(&theirs, &path)?;
 //!
-//! let mut net = vec![("fc1.weight", Tensor::from([[0.0_f32, 0.0]])), ("fc1.bias", Tensor::from([0.0]))];
+//! let mut net = vec![
+//!     ("fc1.weight", Tensor::from([[0.0_f32, 0.0]])),
+//!     ("fc1.bias", Tensor::from([0.0])),
+//! ];
 //! safetensors::load(&path)?.restoring().rename("0", "fc1").restore_into(&mut net)?;
 //! assert_eq!(net[0].1.as_slice(), [1.0, 2.0]);
 //! assert_eq!(net[1].1.as_slice(), [3.0]);

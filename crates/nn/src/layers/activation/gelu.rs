@@ -1,3 +1,7 @@
+//! formula: y = x Φ(x)
+//! rule: dx = dy (Φ(x) + x φ(x))
+//! tape: y
+
 use backrule_tensor::kernels::erf::erfc;
 use backrule_tensor::{ConfigError, NamedTensors, Options, Scalar};
 
@@ -25,7 +29,8 @@ use crate::layers::pointwise::{Of, Pointwise};
 /// let pass = tape.forward(&gelu, &x, Mode::Eval)?;
 /// assert_eq!(format!("{:.6}", pass.output()), "[[ 0.000000,  0.841345, -0.158655]]");
 /// pass.backward_to_input(&Tensor::from([[1.0; 3]]), &mut Grads::new(&gelu)?, &mut dx)?;
-/// assert_eq!(format!("{dx:.6}"), "[[ 0.500000,  1.083315, -0.083315]]"); // Φ(1) + φ(1), Φ(−1) − φ(1)
+/// // Φ(1) + φ(1), Φ(−1) − φ(1)
+/// assert_eq!(format!("{dx:.6}"), "[[ 0.500000,  1.083315, -0.083315]]");
 /// # Ok::<(), backrule_nn::LayerError>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

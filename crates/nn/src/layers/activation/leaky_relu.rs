@@ -1,3 +1,7 @@
+//! formula: y = x where x > 0, else s x
+//! rule: dx = dy where x > 0, else s dy
+//! tape: y
+
 use backrule_tensor::{ConfigError, NamedTensors, Options, Scalar};
 
 use crate::architecture::ArchitectureError;

@@ -1,3 +1,7 @@
+//! formula: yⱼ = xⱼ − ln Σₖ e^xₖ
+//! rule: dxⱼ = dyⱼ − e^yⱼ Σₖ dyₖ
+//! tape: y
+
 use backrule_tensor::kernels::softmax::{self, Rule};
 use backrule_tensor::{Grad, NamedTensors, Scalar, ShapeError, Tensor};
 
@@ -25,7 +29,8 @@ use crate::mode::Mode;
 /// let pass = tape.forward(&LogSoftmax, &x, Mode::Eval)?;
 /// let y = pass.output().as_slice()[0];
 /// assert!((y + 2_f64.ln()).abs() < 1e-12); // ln ½
-/// pass.backward_to_input(&Tensor::from([[1.0, 0.0]]), &mut Grads::new(&LogSoftmax)?, &mut dx)?;
+/// let dy = Tensor::from([[1.0, 0.0]]);
+/// pass.backward_to_input(&dy, &mut Grads::new(&LogSoftmax)?, &mut dx)?;
 /// assert!((dx.as_slice()[0] - 0.5).abs() < 1e-12); // 1 − ½
 /// assert!((dx.as_slice()[1] + 0.5).abs() < 1e-12); // 0 − ½
 /// # Ok::<(), backrule_nn::LayerError>(())

@@ -1,3 +1,7 @@
+//! formula: y = max(0, x)
+//! rule: dx = dy where x > 0, else 0
+//! tape: y
+
 use backrule_tensor::{NamedTensors, Scalar};
 
 use crate::architecture::ArchitectureError;
@@ -19,7 +23,8 @@ use crate::layers::pointwise::{Of, Pointwise};
 /// let (mut tape, mut dx) = (Tape::new(), Tensor::default());
 /// let pass = tape.forward(&Relu, &x, Mode::Eval)?;
 /// assert_eq!(pass.output(), &Tensor::from([[0.0, 0.0, 3.0]]));
-/// pass.backward_to_input(&Tensor::from([[10.0, 20.0, 30.0]]), &mut Grads::new(&Relu)?, &mut dx)?;
+/// let dy = Tensor::from([[10.0, 20.0, 30.0]]);
+/// pass.backward_to_input(&dy, &mut Grads::new(&Relu)?, &mut dx)?;
 /// assert_eq!(dx, Tensor::from([[0.0, 0.0, 30.0]]));
 /// # Ok::<(), backrule_nn::LayerError>(())
 /// ```

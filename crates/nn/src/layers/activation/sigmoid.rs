@@ -1,3 +1,7 @@
+//! formula: y = 1 / (1 + e⁻ˣ)
+//! rule: dx = dy y (1 − y)
+//! tape: y
+
 use backrule_tensor::{NamedTensors, Scalar};
 
 use crate::architecture::ArchitectureError;
@@ -18,7 +22,8 @@ use crate::layers::pointwise::{Of, Pointwise};
 /// let (mut tape, mut dx) = (Tape::new(), Tensor::default());
 /// let pass = tape.forward(&Sigmoid, &x, Mode::Eval)?;
 /// assert_eq!(pass.output(), &Tensor::from([[0.5, 1.0, 0.0]]));
-/// pass.backward_to_input(&Tensor::from([[8.0, 8.0, 8.0]]), &mut Grads::new(&Sigmoid)?, &mut dx)?;
+/// let dy = Tensor::from([[8.0, 8.0, 8.0]]);
+/// pass.backward_to_input(&dy, &mut Grads::new(&Sigmoid)?, &mut dx)?;
 /// assert_eq!(dx, Tensor::from([[2.0, 0.0, 0.0]])); // 8 · ½ · ½
 /// # Ok::<(), backrule_nn::LayerError>(())
 /// ```

@@ -1,3 +1,7 @@
+//! formula: yⱼ = e^xⱼ / Σₖ e^xₖ
+//! rule: dxⱼ = yⱼ (dyⱼ − Σₖ dyₖ yₖ)
+//! tape: y
+
 use backrule_tensor::kernels::softmax::{self, Rule};
 use backrule_tensor::{Grad, NamedTensors, Scalar, ShapeError, Tensor};
 

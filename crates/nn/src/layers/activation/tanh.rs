@@ -1,3 +1,7 @@
+//! formula: y = tanh x
+//! rule: dx = dy (1 − y²)
+//! tape: y
+
 use backrule_tensor::{NamedTensors, Scalar};
 
 use crate::architecture::ArchitectureError;

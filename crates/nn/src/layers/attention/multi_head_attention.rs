@@ -1,3 +1,7 @@
+//! formula: softmax(q kᵀ / √d) v for each head
+//! rule: that of each product and of the softmax
+//! tape: y, q, k, v, the heads' results, and the probabilities
+
 use std::iter;
 use std::ops::{Range, RangeInclusive};
 
@@ -101,13 +105,16 @@ const BLOCKS: usize = 256;
 /// let w_qkv = Tensor::from([[3_f64.ln()], [1.0], [1.0]]);
 /// let attention = MultiHeadAttention::from_tensors(config, [w_qkv, Tensor::from([[1.0]])])?;
 /// let x = Tensor::from([[[0.0], [1.0]]]); // q = (0, ln 3), k = v = (0, 1)
-/// let (mut tape, mut grads, mut dx) = (Tape::new(), Grads::new(&attention)?, Tensor::default());
+/// let mut grads = Grads::new(&attention)?;
+/// let (mut tape, mut dx) = (Tape::new(), Tensor::default());
 ///
-/// // Query 0: scores (0, 0), so p = (½, ½). Query 1: scores (0, ln 3), so p = (¼, ¾). y = p v
+/// // Query 0: scores (0, 0), so p = (½, ½). Query 1: scores (0, ln 3), so p = (¼, ¾).
+/// // y = p v
 /// let pass = tape.forward(&attention, &x, Mode::Eval)?;
 /// assert_eq!(format!("{:.2}", pass.output()), "[[[0.50],\n  [0.75]]]");
 ///
-/// // Of y in query 1: dv = p = (¼, ¾), dp = v = (0, 1), Σ dp p = ¾, da = (−¾ · ¼, ¼ · ¾) = (−3/16, 3/16),
+/// // Of y in query 1: dv = p = (¼, ¾), dp = v = (0, 1), Σ dp p = ¾,
+/// // da = (−¾ · ¼, ¼ · ¾) = (−3/16, 3/16),
 /// // dq = 3/16 · 1 for query 1, dk = ln 3 (−3/16, 3/16) = (−0.206, 0.206).
 /// pass.backward_to_input(&Tensor::from([[[0.0], [1.0]]]), &mut grads, &mut dx)?;
 /// // ¼ − 0.206, and ¾ + 0.206 + 3/16 · ln 3
@@ -268,9 +275,9 @@ impl<T: Scalar> MultiHeadAttention<T> {
         let p = p.unwrap_or(own_p);
         q.resize(x.shape())?;
         z.resize(x.shape())?;
-        kv.resize(Shape::new(&[batch, source, 2 * e])?)?;
+        kv.resize([batch, source, 2 * e])?;
         p.resize(self.of_probabilities([batch, time, source])?)?;
-        scores.resize(Shape::new(&[time, source])?)?;
+        scores.resize([time, source])?;
 
         // q is scaled instead of the scores, which are more.
         let ([w_q, w_kv], scale) = (self.weights()?, self.scale());
@@ -847,7 +854,8 @@ impl<T: Scalar> Builtin<T> for MultiHeadAttention<T> {
 /// use backrule_nn::{MultiHeadAttention, MultiHeadAttentionConfig, predict_many};
 ///
 /// // A decoder looks at an encoder's output, of which sample 1 has two steps.
-/// let config = MultiHeadAttentionConfig::new(8, 2).cross(true).lengths(true).probabilities(true);
+/// let config = MultiHeadAttentionConfig::new(8, 2);
+/// let config = config.cross(true).lengths(true).probabilities(true);
 /// let attention: MultiHeadAttention = config.build(&mut random::rng(1))?;
 /// assert_eq!(attention.tensor("in_proj_weight").unwrap().shape(), [3 * 8, 8]);
 ///
@@ -856,7 +864,8 @@ impl<T: Scalar> Builtin<T> for MultiHeadAttention<T> {
 /// let outputs = predict_many(&attention, &[&x, &memory, &lengths])?;
 /// assert_eq!(outputs[0].shape(), [2, 3, 8]);
 /// assert_eq!(outputs[1].shape(), [2, 2, 3, 4]); // of each sample, head, query and key
-/// assert_eq!(outputs[1].row(6), Some(&[0.5, 0.5, 0.0, 0.0][..])); // sample 1, head 0, query 0
+/// // Sample 1, head 0, query 0.
+/// assert_eq!(outputs[1].row(6), Some(&[0.5, 0.5, 0.0, 0.0][..]));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

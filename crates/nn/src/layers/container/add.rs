@@ -1,3 +1,7 @@
+//! formula: y = x₀ + x₁ + …
+//! rule: dxᵢ = dy
+//! tape: y
+
 use std::ops::RangeInclusive;
 
 use backrule_tensor::{Grad, NamedTensors, Options, Scalar, Shape, ShapeError, Tensor};

@@ -1,3 +1,7 @@
+//! formula: y = [x₀ x₁ …] along an axis
+//! rule: dxᵢ is its part of dy
+//! tape: y
+
 use std::ops::RangeInclusive;
 
 use backrule_tensor::{ConfigError, Grad, NamedTensors, Options, Scalar, Shape, ShapeError, Tensor};
@@ -20,7 +24,8 @@ use crate::mode::Mode;
 /// use backrule_nn::tensor::Tensor;
 /// use backrule_nn::{Concat, Mode, Tape};
 ///
-/// let (a, b): (Tensor, Tensor) = (Tensor::from([[1.0], [2.0]]), Tensor::from([[3.0, 4.0], [5.0, 6.0]]));
+/// let a: Tensor = Tensor::from([[1.0], [2.0]]);
+/// let b = Tensor::from([[3.0, 4.0], [5.0, 6.0]]);
 /// let (mut tape, concat) = (Tape::new(), Concat::new(1)?);
 /// let pass = tape.forward_many(&concat, &[&a, &b], Mode::Eval)?;
 /// assert_eq!(pass.output(), &Tensor::from([[1.0, 3.0, 4.0], [2.0, 5.0, 6.0]]));

@@ -1,3 +1,7 @@
+//! formula: y = f(x), and f is not trained
+//! rule: f's dx, and no dθ
+//! tape: what f keeps
+
 use std::ops::RangeInclusive;
 
 use backrule_tensor::{ConfigError, Grad, NamedTensors, Options, Path, Role, Scalar, Shape, Tensor};

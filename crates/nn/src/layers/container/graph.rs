@@ -1,3 +1,7 @@
+//! formula: layers with several inputs and outputs
+//! rule: the chain rule; a value's uses add
+//! tape: what its layers keep, and a gradient for each value
+
 use std::fmt;
 use std::mem::{swap, take};
 use std::ops::RangeInclusive;
@@ -33,7 +37,7 @@ use crate::mode::Mode;
 /// let mut g = Graph::builder();
 /// let [image, scalars] = g.inputs(["image", "scalars"]);
 /// let features = g.layer("features", Linear::new(16, 8, &mut rng)?, [image]);
-/// let features = g.layer("relu", Relu, [features]).output(0); // a node's first output, as `features` alone above
+/// let features = g.layer("relu", Relu, [features]);
 /// let both = g.layer("both", Concat::new(1)?, [features, scalars]);
 /// let class = g.layer("class", Linear::new(8 + 3, 5, &mut rng)?, [both]);
 /// let value = g.layer("value", Linear::new(8 + 3, 1, &mut rng)?, [both]);
@@ -82,38 +86,26 @@ struct Wire {
     count: usize,
 }
 
-/// A value in a [`GraphBuilder`]: an input, or an output of a node.
+/// A value in a [`GraphBuilder`]: an input, or an output of a layer. What [`layer`](GraphBuilder::layer)
+/// gives is the first output, so it can be handed on as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Value {
     builder: u64,
-    /// Inputs first, then the outputs of all nodes in order.
-    index: usize,
-    /// The layer and the number of the output that isn't there.
-    missing: Option<(usize, usize)>,
-}
-
-/// A node in a [`GraphBuilder`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Node {
-    builder: u64,
-    layer: usize,
+    /// The layer that gives it; no layer gives an input.
+    layer: Option<usize>,
+    /// The number of this layer's first output. Inputs come first, then the outputs of all nodes in order.
     first: usize,
+    /// The outputs of this layer.
     count: usize,
+    output: usize,
 }
 
-impl Node {
-    /// The node's output number `i`, from 0. One that isn't there is an error when the graph is built.
-    pub fn output(self, i: usize) -> Value {
-        let missing = (i >= self.count).then_some((self.layer, i));
-        let index = if missing.is_none() { self.first + i } else { usize::MAX };
-        Value { builder: self.builder, index, missing }
-    }
-}
-
-/// A node's first output.
-impl From<Node> for Value {
-    fn from(node: Node) -> Self {
-        node.output(0)
+impl Value {
+    /// Output number `i`, from 0, of the layer that gives this value. One that isn't there is an error when
+    /// the graph is built.
+    #[must_use]
+    pub fn output(self, i: usize) -> Self {
+        Self { output: i, ..self }
     }
 }
 
@@ -157,38 +149,40 @@ impl<T: Scalar> GraphBuilder<T> {
         }
         self.inputs.extend(names.iter().map(|name| name.to_string()));
         self.values = N;
-        std::array::from_fn(|index| Value { builder: self.id, index, missing: None })
+        std::array::from_fn(|first| Value { builder: self.id, layer: None, first, count: 1, output: 0 })
     }
 
-    /// Adds a layer, and feeds it these values.
+    /// Adds a layer, and feeds it these values. Its first output is returned.
     pub fn layer(
         &mut self,
         name: impl Into<String>,
         layer: impl Layer<T>,
-        from: impl IntoIterator<Item: Into<Value>>,
-    ) -> Node {
+        from: impl IntoIterator<Item = Value>,
+    ) -> Value {
         self.layers.push((name.into(), Box::new(layer)));
         self.node(self.layers.len() - 1, from)
     }
 
-    /// Uses the layer of `node` once more, on other values: the same weights, whose gradients add up.
-    pub fn again(&mut self, node: Node, from: impl IntoIterator<Item: Into<Value>>) -> Node {
-        if node.builder != self.id {
-            self.fail(refuse("node", "one of this builder's", "another builder's"));
-            return Node { builder: self.id, layer: 0, first: usize::MAX, count: 0 };
+    /// Uses the layer that gives `value` once more, on other values: the same weights, whose gradients add
+    /// up.
+    pub fn again(&mut self, value: Value, from: impl IntoIterator<Item = Value>) -> Value {
+        let layer = value.layer.filter(|_| value.builder == self.id);
+        if layer.is_none() {
+            let got = if value.builder == self.id { "an input" } else { "another builder's" };
+            self.fail(refuse("again", "an output of this builder's", got));
         }
-        self.node(node.layer, from)
+        self.node(layer.unwrap_or(usize::MAX), from)
     }
 
-    fn node(&mut self, layer: usize, from: impl IntoIterator<Item: Into<Value>>) -> Node {
-        let from: Vec<_> = from.into_iter().map(|value| self.index(value.into())).collect();
+    fn node(&mut self, layer: usize, from: impl IntoIterator<Item = Value>) -> Value {
+        let from: Vec<_> = from.into_iter().map(|value| self.index(value)).collect();
         self.wire(layer, from)
     }
 
-    fn wire(&mut self, layer: usize, from: Vec<usize>) -> Node {
+    fn wire(&mut self, layer: usize, from: Vec<usize>) -> Value {
         let Some((name, of_node)) = self.layers.get(layer) else {
-            self.fail(refuse("node", "a node of this builder", "one of another"));
-            return Node { builder: self.id, layer, first: self.values, count: 0 };
+            // The first mistake has been noted.
+            return Value { builder: self.id, layer: None, first: 0, count: 0, output: 0 };
         };
         let (first, count, inputs) = (self.values, of_node.outputs(), of_node.inputs());
         let most = if from.len() > MAX_INPUTS { MAX_INPUTS } else { *inputs.end() };
@@ -206,7 +200,7 @@ impl<T: Scalar> GraphBuilder<T> {
         }
         self.values = self.values.saturating_add(count);
         self.nodes.push(Wire { layer, from, first, count });
-        Node { builder: self.id, layer, first, count }
+        Value { builder: self.id, layer: Some(layer), first, count, output: 0 }
     }
 
     fn index(&mut self, value: Value) -> usize {
@@ -214,21 +208,16 @@ impl<T: Scalar> GraphBuilder<T> {
             self.fail(refuse("value", "one of this builder's", "another builder's"));
             return 0;
         }
-        if value.index >= self.values {
-            let of_node = value.missing.and_then(|(layer, i)| Some((self.layers.get(layer)?, i)));
-            let error = match of_node {
-                Some(((name, layer), i)) => {
-                    let outputs = layer.outputs();
-                    let expected =
-                        format_args!("a number below {outputs}, the outputs of `{name}`").to_string();
-                    ConfigError::new("Graph", "output", expected, i)
-                }
-                None => refuse("value", "an output that the node has", "a further one"),
-            };
-            self.fail(error);
+        if value.output >= value.count {
+            let Value { layer, first, count, output, .. } = value;
+            let layer = layer.and_then(|layer| self.layers.get(layer)).map(|(name, _)| name);
+            if let Some(name) = layer.or_else(|| self.inputs.get(first)) {
+                let expected = format_args!("a number below {count}, the outputs of `{name}`").to_string();
+                self.fail(ConfigError::new("Graph", "output", expected, output));
+            }
             return 0;
         }
-        value.index
+        value.first + value.output
     }
 
     fn fail(&mut self, error: ConfigError) {
@@ -240,9 +229,11 @@ impl<T: Scalar> GraphBuilder<T> {
     /// # Errors
     /// When a name is empty, holds a dot, or stands twice; a value is another builder's or isn't there; a
     /// layer doesn't take so many inputs; a node's outputs are all unused; or there are more than 16 inputs
-    /// or outputs.
-    pub fn build(mut self, outputs: impl IntoIterator<Item: Into<Value>>) -> Result<Graph<T>, ConfigError> {
-        let outputs: Vec<_> = outputs.into_iter().map(|value| self.index(value.into())).collect();
+    /// or outputs. Layers run and take values at most 4,096 times ([`Options::MAX_LIST`]), and an input's
+    /// name has at most 256 bytes ([`Options::MAX_WORD`]): then the graph can be saved. Larger ones are
+    /// graphs of graphs.
+    pub fn build(mut self, outputs: impl IntoIterator<Item = Value>) -> Result<Graph<T>, ConfigError> {
+        let outputs: Vec<_> = outputs.into_iter().map(|value| self.index(value)).collect();
         self.finish(outputs)
     }
 
@@ -290,7 +281,10 @@ impl<T: Scalar> GraphBuilder<T> {
             Child { name, layer, first: first - count, count }
         });
         let (layers, values) = (layers.collect(), values - inputs.len());
-        Ok(Graph { inputs, layers, nodes, outputs, values })
+        let graph = Graph { inputs, layers, nodes, outputs, values };
+        // What is built can be saved.
+        Layer::<T>::options(&graph).check().map_err(|error| error.of("Graph"))?;
+        Ok(graph)
     }
 }
 
@@ -738,12 +732,12 @@ impl<T: Scalar> Builtin<T> for Graph<T> {
             let mut g = Self::builder();
             let [a, b] = g.inputs(["a", "b"]);
             let shared = g.layer("shared", Linear::new(n, n, rng).ok()?, [a]);
-            let again = g.again(shared, [b]).output(0);
-            let gate = g.layer("gate", Sigmoid, [again]).output(0);
-            let product = g.layer("product", Mul, [shared.output(0), gate]).output(0);
-            let sum = g.layer("sum", Add, [product, a, a]).output(0);
-            let both = g.layer("both", Concat::new(1).ok()?, [sum, gate]).output(0);
-            let tanh = g.layer("tanh", Tanh, [both]).output(0);
+            let again = g.again(shared, [b]);
+            let gate = g.layer("gate", Sigmoid, [again]);
+            let product = g.layer("product", Mul, [shared, gate]);
+            let sum = g.layer("sum", Add, [product, a, a]);
+            let both = g.layer("both", Concat::new(1).ok()?, [sum, gate]);
+            let tanh = g.layer("tanh", Tanh, [both]);
             let net = g.build([tanh]).ok()?;
             Some(Sample::new(name, net, [Input::normal(&[batch, n]), Input::normal(&[batch, n])]))
         };
@@ -753,8 +747,8 @@ impl<T: Scalar> Builtin<T> for Graph<T> {
             let mut g = Self::builder();
             let [x] = g.inputs(["x"]);
             let n = shape.last().copied().unwrap_or_default();
-            let relu = g.layer("relu", Relu, [x]).output(0);
-            let y = g.layer("fc", Linear::new(n, 3, rng).ok()?, [relu]).output(0);
+            let relu = g.layer("relu", Relu, [x]);
+            let y = g.layer("fc", Linear::new(n, 3, rng).ok()?, [relu]);
             Some(Sample::new(name, g.build([y]).ok()?, [Input::normal(shape)]).kinks())
         };
         let samples = [

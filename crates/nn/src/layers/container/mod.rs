@@ -12,7 +12,7 @@ mod sequential;
 pub use add::Add;
 pub use concat::Concat;
 pub use frozen::{Frozen, freeze, thaw};
-pub use graph::{Graph, GraphBuilder, Node, Value};
+pub use graph::{Graph, GraphBuilder, Value};
 pub use mul::Mul;
 pub use residual::Residual;
 pub use sequential::{Sequential, SequentialBuilder};

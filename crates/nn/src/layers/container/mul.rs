@@ -1,3 +1,7 @@
+//! formula: y = x₀ x₁ …
+//! rule: dxᵢ = dy times the other inputs
+//! tape: y
+
 use std::ops::RangeInclusive;
 
 use backrule_tensor::{Grad, NamedTensors, Options, Scalar, Shape, ShapeError, Tensor};
@@ -27,7 +31,8 @@ use crate::mode::Mode;
 /// let pass = tape.forward_many(&Mul, &[&a, &b], Mode::Eval)?;
 /// assert_eq!(pass.output(), &Tensor::from([[20.0, 60.0]]));
 /// let dy = Tensor::from([[1.0, 0.5]]);
-/// pass.backward_many_to_inputs(&[Some(&dy)], &mut Grads::new(&Mul)?, &mut [Some(&mut da), None])?;
+/// let mut grads = Grads::new(&Mul)?;
+/// pass.backward_many_to_inputs(&[Some(&dy)], &mut grads, &mut [Some(&mut da), None])?;
 /// assert_eq!(da, Tensor::from([[10.0, 10.0]])); // 1 · 10, 0.5 · 20
 /// # Ok::<(), backrule_nn::LayerError>(())
 /// ```

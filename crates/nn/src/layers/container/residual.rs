@@ -1,3 +1,7 @@
+//! formula: y = x + f(x)
+//! rule: dx = dy + f's dx
+//! tape: y and f(x), and what f keeps
+
 use backrule_tensor::{Grad, NamedTensors, Path, Role, Scalar, Shape, ShapeError, Tensor};
 
 use crate::architecture::ArchitectureError;
@@ -20,7 +24,8 @@ use crate::mode::Mode;
 /// use backrule_nn::{Grads, Linear, Mode, Residual, Tape};
 ///
 /// // f(x) = 2x, so y = 3x and ∂l/∂x = 3 ∂l/∂y.
-/// let block: Residual = Residual::new(Linear::from_tensors(Tensor::from([[2.0_f32]]), None)?);
+/// let f = Linear::from_tensors(Tensor::from([[2.0_f32]]), None)?;
+/// let block: Residual = Residual::new(f);
 /// let x = Tensor::from([[5.0]]);
 /// let (mut tape, mut grads, mut dx) = (Tape::new(), Grads::new(&block)?, Tensor::default());
 /// let pass = tape.forward(&block, &x, Mode::Eval)?;

@@ -1,3 +1,7 @@
+//! formula: y = W ∗ x + b
+//! rule: as of a dense layer, for each window
+//! tape: y, and the windows of one sample
+
 use backrule_tensor::kernels::im2col::{Window, Windows, add_col2im, add_sums_of_planes, im2col};
 use backrule_tensor::linalg::{MatMut, MatRef, SumOfProducts, matmul};
 use backrule_tensor::rand::Rng;
@@ -52,16 +56,19 @@ use crate::mode::Mode;
 /// use backrule_nn::{Conv2d, Conv2dConfig, Grads, Mode, Tape};
 ///
 /// let w = Tensor::from([[[[1.0_f64, 2.0], [0.0, -1.0]]]]);
-/// let layer = Conv2d::from_tensors(Conv2dConfig::new(1, 1, [2, 2]), w, Some(Tensor::from([10.0])))?;
+/// let (config, b) = (Conv2dConfig::new(1, 1, [2, 2]), Tensor::from([10.0]));
+/// let layer = Conv2d::from_tensors(config, w, Some(b))?;
 /// let x = Tensor::from([[[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]]]]);
 /// let (mut tape, mut grads, mut dx) = (Tape::new(), Grads::new(&layer)?, Tensor::default());
 ///
 /// let pass = tape.forward(&layer, &x, Mode::Eval)?;
-/// assert_eq!(pass.output(), &Tensor::from([[[[10.0, 12.0], [16.0, 18.0]]]])); // 1·1 + 2·2 − 1·5 + 10, …
+/// // 1·1 + 2·2 − 1·5 + 10, …
+/// assert_eq!(pass.output(), &Tensor::from([[[[10.0, 12.0], [16.0, 18.0]]]]));
 ///
 /// // Of a loss that sees the first and the last window.
 /// pass.backward_to_input(&Tensor::from([[[[1.0, 0.0], [0.0, 2.0]]]]), &mut grads, &mut dx)?;
-/// assert_eq!(grads[0], Tensor::from([[[[11.0, 14.0], [20.0, 23.0]]]])); // 1·1 + 2·5, 1·2 + 2·6, …
+/// // 1·1 + 2·5, 1·2 + 2·6, …
+/// assert_eq!(grads[0], Tensor::from([[[[11.0, 14.0], [20.0, 23.0]]]]));
 /// assert_eq!(grads[1], Tensor::from([3.0]));
 /// // W at the upper left, and twice W at the lower right.
 /// assert_eq!(dx, Tensor::from([[[[1.0, 2.0, 0.0], [0.0, 1.0, 4.0], [0.0, 0.0, -2.0]]]]));

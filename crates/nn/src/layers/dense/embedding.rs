@@ -1,3 +1,7 @@
+//! formula: y = row x of W
+//! rule: dWᵣ = Σ dy where x = r
+//! tape: y, and the indices
+
 use backrule_tensor::kernels::row::CHUNK;
 use backrule_tensor::kernels::sum::RUN;
 use backrule_tensor::rand::Rng;
@@ -53,7 +57,10 @@ use crate::mode::Mode;
 ///
 /// let wrong = Tensor::from([[0.0, 1.0, 2.0, 2.5]]);
 /// let error = tape.forward(&layer, &wrong, Mode::train()).map(drop).unwrap_err();
-/// assert_eq!(error.to_string(), "embedding forward: expected a whole number below 3, got 2.5 at [0, 3]");
+/// assert_eq!(
+///     error.to_string(),
+///     "embedding forward: expected a whole number below 3, got 2.5 at [0, 3]"
+/// );
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]

@@ -1,3 +1,7 @@
+//! formula: y = x Wᵀ + b
+//! rule: dx = dy W, dW = dyᵀ x, db = Σ dy
+//! tape: y, or nothing in front of an activation whose rule needs y alone
+
 use backrule_tensor::linalg;
 use backrule_tensor::rand::Rng;
 use backrule_tensor::{
@@ -38,12 +42,14 @@ use crate::mode::Mode;
 /// let (mut tape, mut grads, mut dx) = (Tape::new(), Grads::new(&layer)?, Tensor::default());
 ///
 /// let pass = tape.forward(&layer, &x, Mode::Eval)?;
-/// assert_eq!(format!("{:.2}", pass.output()), "[[0.49, 0.62]]"); // 0.1·0.15 + 0.5·0.25 + 0.35, …
+/// // 0.1·0.15 + 0.5·0.25 + 0.35, …
+/// assert_eq!(format!("{:.2}", pass.output()), "[[0.49, 0.62]]");
 ///
 /// // l = ½ Σ (y − ŷ)² with ŷ = [0.01, 0.99]: ∂l/∂y = y − ŷ
 /// let dy = Tensor::from([[0.48, -0.37]]);
 /// pass.backward_to_input(&dy, &mut grads, &mut dx)?;
-/// assert_eq!(format!("{:.3}", grads[0]), "[[ 0.048,  0.240],\n [-0.037, -0.185]]"); // 0.48·0.1, 0.48·0.5, …
+/// // 0.48·0.1, 0.48·0.5, …
+/// assert_eq!(format!("{:.3}", grads[0]), "[[ 0.048,  0.240],\n [-0.037, -0.185]]");
 /// assert_eq!(grads[1], Tensor::from([0.48, -0.37]));
 /// assert_eq!(format!("{dx:.3}"), "[[-0.002,  0.009]]"); // 0.48·0.15 − 0.37·0.20, …
 /// # Ok::<(), backrule_nn::LayerError>(())

@@ -1,3 +1,7 @@
+//! formula: y = w (x − μ) / √(v + eps) + b, by channel
+//! rule: through μ and v while training
+//! tape: y, and mean and deviation of each channel
+
 use backrule_tensor::kernels::norm::{Channels, Normal};
 use backrule_tensor::{
     ConfigError, Grad, OptionValue, Options, Scalar, Shape, ShapeError, Tensor, named_tensors,
@@ -49,20 +53,24 @@ use crate::mode::Mode;
 /// use backrule_nn::{BatchNorm, BatchNormConfig, Grads, Mode, Tape};
 ///
 /// let (w, b) = (Tensor::from([2.0_f64]), Tensor::from([10.0]));
-/// let layer = BatchNorm::from_tensors(BatchNormConfig::new(1).eps(0.0), Some([w, b]), None)?;
+/// let config = BatchNormConfig::new(1).eps(0.0);
+/// let layer = BatchNorm::from_tensors(config, Some([w, b]), None)?;
 /// let x = Tensor::from([[1.0], [1.0], [3.0], [3.0]]);
 /// let (mut tape, mut grads, mut dx) = (Tape::new(), Grads::new(&layer)?, Tensor::default());
 ///
 /// let pass = tape.forward(&layer, &x, Mode::train())?;
-/// assert_eq!(pass.output(), &Tensor::from([[8.0], [8.0], [12.0], [12.0]])); // mean 2, variance 1
+/// // Mean 2, variance 1.
+/// assert_eq!(pass.output(), &Tensor::from([[8.0], [8.0], [12.0], [12.0]]));
 ///
 /// // The mean of dy is 5/4, that of dy x̂ = [−1, 0, 0, 4] is 3/4.
 /// pass.backward_to_input(&Tensor::from([[1.0], [0.0], [0.0], [4.0]]), &mut grads, &mut dx)?;
-/// assert_eq!(dx, Tensor::from([[1.0], [-1.0], [-4.0], [4.0]])); // 2 (1 − 5/4 + 3/4), 2 (0 − 5/4 + 3/4), …
+/// // 2 (1 − 5/4 + 3/4), 2 (0 − 5/4 + 3/4), …
+/// assert_eq!(dx, Tensor::from([[1.0], [-1.0], [-4.0], [4.0]]));
 /// assert_eq!(grads[0], Tensor::from([3.0])); // −1 + 4
 /// assert_eq!(grads[1], Tensor::from([5.0])); // 1 + 4
 /// assert_eq!(grads[2], Tensor::from([0.1 * 2.0])); // from the running mean 0 to the batch's
-/// assert_eq!(format!("{:.4}", grads[3]), "[0.0333]"); // 0.1 (4/3 − 1): the variance of 4 elements, ÷ 3
+/// // 0.1 (4/3 − 1): the variance of 4 elements, ÷ 3
+/// assert_eq!(format!("{:.4}", grads[3]), "[0.0333]");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]

@@ -1,3 +1,7 @@
+//! formula: y = w (x − μ) / √(v + eps) + b, by sample
+//! rule: through μ and v
+//! tape: y, and mean and deviation of each sample
+
 use backrule_tensor::kernels::norm::{self, Normal};
 use backrule_tensor::{
     ConfigError, Grad, IntoShape, Options, Scalar, Shape, ShapeError, Tensor, named_tensors,
@@ -33,17 +37,20 @@ use crate::mode::Mode;
 /// use backrule_nn::tensor::Tensor;
 /// use backrule_nn::{Grads, LayerNorm, Mode, Tape};
 ///
-/// let (w, b) = (Tensor::from([1.0_f64, 1.0, 1.0, 2.0]), Tensor::from([0.0, 0.0, 0.0, 10.0]));
+/// let w = Tensor::from([1.0_f64, 1.0, 1.0, 2.0]);
+/// let b = Tensor::from([0.0, 0.0, 0.0, 10.0]);
 /// let layer = LayerNorm::from_tensors(w, b, 0.0)?;
 /// let x = Tensor::from([[1.0, 1.0, 3.0, 3.0]]);
 /// let (mut tape, mut grads, mut dx) = (Tape::new(), Grads::new(&layer)?, Tensor::default());
 ///
 /// let pass = tape.forward(&layer, &x, Mode::train())?;
-/// assert_eq!(pass.output(), &Tensor::from([[-1.0, -1.0, 1.0, 12.0]])); // mean 2, variance 1, so x̂ = x − 2
+/// // Mean 2, variance 1, so x̂ = x − 2.
+/// assert_eq!(pass.output(), &Tensor::from([[-1.0, -1.0, 1.0, 12.0]]));
 ///
 /// // g = [1, 0, 0, 4] with the mean 5/4, and g x̂ = [−1, 0, 0, 4] with the mean 3/4
 /// pass.backward_to_input(&Tensor::from([[1.0, 0.0, 0.0, 2.0]]), &mut grads, &mut dx)?;
-/// assert_eq!(dx, Tensor::from([[0.5, -0.5, -2.0, 2.0]])); // 1 − 5/4 + 3/4, 0 − 5/4 + 3/4, 0 − 5/4 − 3/4, …
+/// // 1 − 5/4 + 3/4, 0 − 5/4 + 3/4, 0 − 5/4 − 3/4, …
+/// assert_eq!(dx, Tensor::from([[0.5, -0.5, -2.0, 2.0]]));
 /// assert_eq!(grads[0], Tensor::from([-1.0, 0.0, 0.0, 2.0])); // dy x̂
 /// assert_eq!(grads[1], Tensor::from([1.0, 0.0, 0.0, 2.0])); // dy
 /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -1,3 +1,7 @@
+//! formula: y = max of a window
+//! rule: dy goes to the largest element
+//! tape: y, and the place of each maximum
+
 use backrule_tensor::kernels::im2col::Window;
 use backrule_tensor::{
     ConfigError, Grad, MemoryError, NamedTensors, Options, Scalar, Shape, ShapeError, Tensor,
@@ -38,7 +42,8 @@ use crate::mode::Mode;
 /// let (mut tape, mut dx) = (Tape::new(), Tensor::default());
 /// let pass = tape.forward(&layer, &x, Mode::Eval)?;
 /// assert_eq!(pass.output(), &Tensor::from([[[[5.0, 2.0]]]]));
-/// pass.backward_to_input(&Tensor::from([[[[10.0, 20.0]]]]), &mut Grads::new(&layer)?, &mut dx)?;
+/// let dy = Tensor::from([[[[10.0, 20.0]]]]);
+/// pass.backward_to_input(&dy, &mut Grads::new(&layer)?, &mut dx)?;
 /// // 5 has won the first window, the first of three 2s the second one.
 /// assert_eq!(dx, Tensor::from([[[[0.0, 10.0, 20.0, 0.0], [0.0, 0.0, 0.0, 0.0]]]]));
 /// # Ok::<(), Box<dyn std::error::Error>>(())

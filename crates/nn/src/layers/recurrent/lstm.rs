@@ -1,3 +1,7 @@
+//! formula: h(t) = o tanh c(t), c(t) = f c(t−1) + i g
+//! rule: back in time
+//! tape: y, and gates and states of all time steps
+
 use std::iter;
 use std::ops::{Range, RangeInclusive};
 
@@ -105,7 +109,8 @@ use crate::mode::Mode;
 /// let [tokens] = g.inputs(["tokens"]);
 /// let x = g.layer("embed", Embedding::new(10, 4, rng)?, [tokens]);
 /// let lstm = g.layer("lstm", Lstm::new(4, 8, rng)?, [x]);
-/// let hn = g.layer("flat", Flatten::default(), [lstm.output(1)]); // [batch, 1, 8] → [batch, 8]
+/// // [batch, 1, 8] → [batch, 8]
+/// let hn = g.layer("flat", Flatten::default(), [lstm.output(1)]);
 /// let logits = g.layer("logits", Linear::new(8, 2, rng)?, [hn]);
 /// let net: Graph = g.build([logits])?;
 /// let tokens = Tensor::from([[3.0, 7.0, 1.0], [0.0, 2.0, 9.0]]);
@@ -138,7 +143,8 @@ use crate::mode::Mode;
 /// let pass = tape.forward(&lstm, &x, Mode::Eval)?;
 /// assert_eq!(format!("{:.3}", pass.output()), "[[[0.122],\n  [0.179]]]");
 ///
-/// // For y in step 2, dc = ½ (1 − tanh² ⅜) = 0.436 there, and f · 0.436 in step 1. dx = dc · ½ · (1 − ¼) · w.
+/// // For y in step 2, dc = ½ (1 − tanh² ⅜) = 0.436 there, and f · 0.436 in step 1.
+/// // dx = dc · ½ · (1 − ¼) · w.
 /// pass.backward_to_input(&Tensor::from([[[0.0], [1.0]]]), &mut grads, &mut dx)?;
 /// assert_eq!(format!("{dx:.3}"), "[[[0.045],\n  [0.090]]]");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -318,7 +324,7 @@ impl<T: Scalar> Lstm<T> {
 
     /// A row of zeros: the state before the first step, or the gradient of an output that nobody uses.
     fn zeros<'b>(&self, buffer: &'b mut Tensor<T>) -> Result<&'b [T], LayerError> {
-        buffer.resize(Shape::new(&[self.config.units])?)?;
+        buffer.resize([self.config.units])?;
         buffer.fill(T::ZERO);
         Ok(buffer.as_slice())
     }
@@ -691,7 +697,7 @@ impl<'a, T: Scalar> Direction<'a, T> {
             // One sum over all rows is accurate, a sum of each sample's sums isn't. So the rows behind the
             // ends count, which may hold gates of an earlier pass.
             clear_rows(dz, self.ends.behind());
-            db.resize(Shape::new(&[4 * self.units])?)?;
+            db.resize([4 * self.units])?;
             sum_of_rows(dz.mat(), T::ZERO, db.as_mut_slice())?;
             for grad in biases {
                 grad.add_to(|sum| sum.add(db))?;
@@ -979,7 +985,8 @@ impl<T: Scalar> Builtin<T> for Lstm<T> {
 /// use backrule_nn::tensor::{NamedTensors, random};
 /// use backrule_nn::{Lstm, LstmConfig};
 ///
-/// let lstm: Lstm = LstmConfig::new(12, 64).layers(2).bidirectional(true).build(&mut random::rng(1))?;
+/// let config = LstmConfig::new(12, 64).layers(2).bidirectional(true);
+/// let lstm: Lstm = config.build(&mut random::rng(1))?;
 /// let columns = |path| lstm.tensor(path).map(|weight| weight.shape().columns());
 /// assert_eq!(columns("weight_ih_l0"), Some(12));
 /// assert_eq!(columns("weight_ih_l1_reverse"), Some(2 * 64));

@@ -1,3 +1,7 @@
+//! formula: y = m x
+//! rule: dx = m dy
+//! tape: y, and while training m
+
 use backrule_tensor::{ConfigError, Grad, NamedTensors, Options, Scalar, Tensor, random};
 
 use crate::architecture::ArchitectureError;

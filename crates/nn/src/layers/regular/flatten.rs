@@ -1,3 +1,7 @@
+//! formula: y = x in another shape
+//! rule: dx = dy in x's shape
+//! tape: y
+
 use backrule_tensor::{
     ConfigError, Grad, MAX_RANK, NamedTensors, Options, Scalar, Shape, ShapeError, Tensor,
 };
