@@ -6,13 +6,15 @@ pub(crate) mod pointwise;
 pub(crate) mod activation {
     //! Functions of each element or row.
     mod gelu;
+    mod leaky_relu;
     mod log_softmax;
     mod relu;
     mod sigmoid;
     mod softmax;
     mod tanh;
     pub use {
-        gelu::Gelu, log_softmax::LogSoftmax, relu::Relu, sigmoid::Sigmoid, softmax::Softmax, tanh::Tanh,
+        gelu::Gelu, leaky_relu::LeakyRelu, log_softmax::LogSoftmax, relu::Relu, sigmoid::Sigmoid,
+        softmax::Softmax, tanh::Tanh,
     };
 }
 pub(crate) mod attention {
@@ -78,7 +80,7 @@ crate::builtin::layer_table! {
     Embedding<T>,
     Flatten, Frozen<T>,
     Gelu, Graph<T>,
-    LayerNorm<T>, Linear<T>, LogSoftmax, Lstm<T>,
+    LayerNorm<T>, LeakyRelu, Linear<T>, LogSoftmax, Lstm<T>,
     MaxPool2d, Mul, MultiHeadAttention<T>,
     Relu, Residual<T>,
     Sequential<T>, Sigmoid, Softmax,
