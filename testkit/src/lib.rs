@@ -6,6 +6,7 @@
 
 mod bits;
 mod compare;
+mod memory;
 pub mod oracle;
 mod process;
 #[cfg(feature = "training")]
@@ -15,6 +16,7 @@ pub use serde_json::Value;
 
 pub use crate::bits::{Bits, bits};
 pub use crate::compare::{assert_close, assert_near};
+pub use crate::memory::Failing;
 pub use crate::oracle::{number, numbers, tensor};
 #[cfg(target_os = "linux")]
 pub use crate::process::peak;

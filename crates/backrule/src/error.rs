@@ -4,7 +4,9 @@ use backrule_io::{LoadError, RestoreError, RotationError, SaveError, SectionErro
 use backrule_loss::LossError;
 use backrule_nn::{ArchitectureError, GradcheckError, LayerError};
 use backrule_optim::StepError;
-use backrule_tensor::{ClipError, ConfigError, MemoryError, ShapeError, TensorError, readable};
+use backrule_tensor::{
+    ClipError, ConfigError, GradsError, IncompleteError, MemoryError, ShapeError, TensorError, readable,
+};
 
 /// Any error of the Backrule crates, for a `main` or a function that uses several of them. `?` makes one of
 /// each.
@@ -52,6 +54,9 @@ pub enum Error {
     /// Of gradient clipping.
     #[error(transparent)]
     Clip(#[from] ClipError),
+    /// Of gradients that don't belong together, or are incomplete.
+    #[error(transparent)]
+    Grads(#[from] GradsError),
     /// A file can't be read.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -84,10 +89,16 @@ impl From<MemoryError> for Error {
     }
 }
 
+impl From<IncompleteError> for Error {
+    fn from(error: IncompleteError) -> Self {
+        Self::Grads(error.into())
+    }
+}
+
 readable! {
     enum Error {
         Tensor(error), Config(error), Layer(error), Architecture(error), Gradcheck(error), Loss(error), Step(error),
-        Clip(error), Load(error), Section(error), Restore(error), Save(error), Rotation(error), Io(error),
+        Clip(error), Grads(error), Load(error), Section(error), Restore(error), Save(error), Rotation(error), Io(error),
     }
 }
 

@@ -285,7 +285,9 @@ impl<'a, T: Scalar> Pass<'a, T> {
     ///
     /// # Errors
     /// When `dy` doesn't have the output's shape, there are several outputs, or `grads` belong to another
-    /// network. They are unchanged then.
+    /// network. They are unchanged then. After any other error, such as that of a layer without memory, they
+    /// are [incomplete](Grads#incomplete-gradients): [`clear`](Grads::clear) them before the pass is run
+    /// again.
     pub fn backward(self, dy: &Tensor<T>, grads: &mut Grads<T>) -> Result<(), LayerError> {
         let inputs = self.inputs;
         self.run_backward(&[Some(dy)], &mut [const { None }; MAX_INPUTS][..inputs], grads)
@@ -359,7 +361,8 @@ impl<'a, T: Scalar> Pass<'a, T> {
         if let (false, false, None, [y], &[Some(dy)], [dx]) =
             (many, *is_split, split.samples, &y[..], dy, &mut *dx)
         {
-            return net.backward(At { x: x[0], y, cache, mode }, dy, dx.as_deref_mut(), grads);
+            let at = At { x: x[0], y, cache, mode };
+            return grads.accumulate(|grads| net.backward(at, dy, dx.as_deref_mut(), grads));
         }
         let call = Call { net, x: &x[..inputs], mode, many };
         if !*is_split && split.samples.is_some() && x[0].is_empty() {
@@ -371,10 +374,10 @@ impl<'a, T: Scalar> Pass<'a, T> {
             }
             return Ok(());
         }
-        match is_split {
+        grads.accumulate(|grads| match is_split {
             true => data_parallel::backward(parts, split, call, dy, dx, grads),
             false => call.backward(y, cache, mode, dy, dx, grads),
-        }
+        })
     }
 }
 

@@ -1,4 +1,4 @@
-use backrule_tensor::{ShapeError, readable};
+use backrule_tensor::{IncompleteError, ShapeError, readable};
 
 /// Why a step was not made. Nothing is changed then: no parameter, no gradient, no state, no step count.
 ///
@@ -30,6 +30,10 @@ pub enum StepError {
     /// A gradient or a tensor of the state was replaced by one of another shape.
     #[error(transparent)]
     Shape(#[from] ShapeError),
+    /// A backward pass over the gradients has failed: [`Grads::clear`](backrule_tensor::Grads::clear) makes
+    /// them whole again.
+    #[error(transparent)]
+    Incomplete(#[from] IncompleteError),
 }
 
-readable! { enum StepError { Network(error), Gradients(error), Shape(error) } }
+readable! { enum StepError { Network(error), Gradients(error), Shape(error), Incomplete(error) } }

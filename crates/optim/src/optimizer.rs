@@ -4,7 +4,7 @@ use std::slice::ChunksMut;
 
 use backrule_tensor::{
     ConfigError, Grads, Layout, LayoutEntry, NamedTensors, Options, Path, Role, Scalar, ShapeError, Tensor,
-    TensorError, TrainingState, in_default_mode, parallel,
+    TensorError, TrainingState, in_default_mode, memory, parallel,
 };
 
 use crate::error::StepError;
@@ -70,10 +70,13 @@ impl<T: Scalar, R: Rule<T>> Optimizer<R, T> {
     /// # Errors
     /// When there is no memory for the state.
     pub fn new(rule: R, net: &(impl NamedTensors<T> + ?Sized)) -> Result<Self, TensorError> {
-        let (names, layout, mut slots) = (rule.slots(), Layout::of(net), Vec::new());
+        const OPERATION: &str = "new optimizer";
+        let (names, layout) = (rule.slots(), Layout::of(net)?);
+        let mut slots = memory::room(OPERATION, parameters(&layout).count().saturating_mul(names.len()))?;
         for LayoutEntry { path, shape, .. } in parameters(&layout) {
             for _ in names {
-                slots.push(Tensor::zeros(*shape).map_err(|error| error.within(path))?);
+                let slot = Tensor::zeros(*shape).map_err(|error| error.within(path))?;
+                memory::push(OPERATION, &mut slots, slot)?;
             }
         }
         Ok(Self { rule, steps: 0, layout, names, slots })
@@ -84,9 +87,9 @@ impl<T: Scalar, R: Rule<T>> Optimizer<R, T> {
     /// Allocates nothing.
     ///
     /// # Errors
-    /// When network, gradients and state don't fit together any more; the error names the tensor. All is
-    /// checked before anything is touched: on error neither parameters nor gradients, state or step count
-    /// have changed.
+    /// When network, gradients and state don't fit together any more, where the error names the tensor; or
+    /// the gradients are [incomplete](Grads#incomplete-gradients). All is checked before anything is touched:
+    /// on error neither parameters nor gradients, state or step count have changed.
     pub fn step(
         &mut self,
         net: &mut (impl NamedTensors<T> + ?Sized),
@@ -151,6 +154,7 @@ impl<T: Scalar, R: Rule<T>> Optimizer<R, T> {
     /// Whether everything fits together. The network is visited as it will be for the step, so a `visit_mut`
     /// that disagrees with `visit` is found out too.
     fn check(&self, net: &mut (impl NamedTensors<T> + ?Sized), grads: &Grads<T>) -> Result<(), StepError> {
+        grads.expect_complete("optimizer step")?;
         self.layout.expect_mut("optimizer step", net).map_err(StepError::Network)?;
         self.layout.expect_layout("optimizer step", grads.layout()).map_err(StepError::Gradients)?;
         grads.expect_own_shapes("gradient")?;

@@ -8,7 +8,8 @@ pub mod float_mode;
 #[doc(hidden)]
 pub mod kernels;
 pub mod linalg;
-mod memory;
+#[doc(hidden)]
+pub mod memory;
 mod model;
 pub mod parallel;
 pub mod random;
@@ -25,8 +26,8 @@ pub use linalg::{
     matmul_tn_into,
 };
 pub use model::{
-    ClipError, Grad, Grads, Layout, LayoutEntry, NamedTensors, OptionValue, Options, Path, Role,
-    TrainingState, share,
+    ClipError, Grad, Grads, GradsError, IncompleteError, Layout, LayoutEntry, NamedTensors, OptionValue,
+    Options, Path, Role, TrainingState, share,
 };
 pub use scalar::Scalar;
 pub use shape::{IntoShape, MAX_RANK, Shape};

@@ -3,6 +3,58 @@
 use crate::error::MemoryError;
 use crate::scalar::Scalar;
 
+/// An empty vector with room for `len` items of any type.
+///
+/// # Errors
+/// When there is no memory for them.
+pub fn room<I>(operation: &'static str, len: usize) -> Result<Vec<I>, MemoryError> {
+    let mut items = Vec::new();
+    make_room(operation, &mut items, len)?;
+    Ok(items)
+}
+
+/// Makes room for `more` items behind those that are there, and for as many again when it must grow.
+///
+/// # Errors
+/// When there is no memory for them. The items stay.
+pub fn make_room<I>(operation: &'static str, items: &mut Vec<I>, more: usize) -> Result<(), MemoryError> {
+    items.try_reserve(more).map_err(|_| refused::<I>(operation, items.len().saturating_add(more)))
+}
+
+/// Appends an item.
+///
+/// # Errors
+/// When there is no memory for it. The others stay.
+pub fn push<I>(operation: &'static str, items: &mut Vec<I>, item: I) -> Result<(), MemoryError> {
+    make_room(operation, items, 1)?;
+    items.push(item);
+    Ok(())
+}
+
+/// All items of an iterator.
+///
+/// # Errors
+/// When there is no memory for them.
+pub fn collect<I>(operation: &'static str, items: impl Iterator<Item = I>) -> Result<Vec<I>, MemoryError> {
+    let mut all = room(operation, items.size_hint().0)?;
+    for item in items {
+        push(operation, &mut all, item)?;
+    }
+    Ok(all)
+}
+
+/// Makes `items` at least `len` long, by default ones. It never becomes shorter.
+///
+/// # Errors
+/// When there is no memory for them. The items stay.
+pub fn grow<I: Default>(operation: &'static str, items: &mut Vec<I>, len: usize) -> Result<(), MemoryError> {
+    if items.len() < len {
+        make_room(operation, items, len.saturating_sub(items.len()))?;
+        items.resize_with(len, I::default);
+    }
+    Ok(())
+}
+
 /// An empty vector with room for `len` elements.
 pub(crate) fn with_room<T: Scalar>(operation: &'static str, len: usize) -> Result<Vec<T>, MemoryError> {
     let mut values = Vec::new();

@@ -10,7 +10,7 @@ use crate::model::role::Role;
 use crate::model::visit::NamedTensors;
 use crate::scalar::Scalar;
 use crate::simd::kernel;
-use crate::{in_default_mode, parallel, readable};
+use crate::{in_default_mode, memory, parallel, readable};
 
 /// The gradients of a network: one [`Grad`] for every tensor, in visit order.
 ///
@@ -32,10 +32,17 @@ use crate::{in_default_mode, parallel, readable};
 /// Norm, scale and clipping are about the gradients of parameters. The entry of a buffer is the sum of its
 /// increments, which none of them touches; that of a constant is unwanted from the start. An unwanted
 /// gradient is zero, so it counts for nothing.
+///
+/// # Incomplete gradients
+/// A backward pass that fails on its way, for lack of memory say, has added to some gradients and not to
+/// others. They are incomplete then, whatever is added afterwards: an optimizer's step, clipping and
+/// [`add`](Self::add) refuse them. [`clear`](Self::clear) makes them whole again, and the same pass can be
+/// run once more.
 #[derive(Clone)]
 pub struct Grads<T: Scalar = f32> {
     layout: Layout,
     grads: Vec<Grad<T>>,
+    incomplete: bool,
 }
 
 impl<T: Scalar> Grads<T> {
@@ -44,15 +51,19 @@ impl<T: Scalar> Grads<T> {
     /// # Errors
     /// When there is no memory for them.
     pub fn new(net: &(impl NamedTensors<T> + ?Sized)) -> Result<Self, TensorError> {
-        let (layout, mut grads, mut problem) = (Layout::of(net), Vec::new(), None);
-        net.visit(Path::ROOT, &mut |path, role, tensor| match Grad::zeros_like(tensor) {
-            Ok(mut grad) => {
-                grad.set_wanted(role != Role::Constant);
-                grads.push(grad);
+        let (layout, mut problem) = (Layout::of(net)?, None);
+        let mut grads = memory::room("new gradients", layout.entries().len())?;
+        net.visit(Path::ROOT, &mut |path, role, tensor| {
+            if problem.is_some() {
+                return;
             }
-            Err(error) => problem = problem.take().or(Some(error.within(&path.to_string()))),
+            let grad = Grad::zeros_like(tensor).and_then(|mut grad| {
+                grad.set_wanted(role != Role::Constant);
+                Ok(memory::push("new gradients", &mut grads, grad)?)
+            });
+            problem = grad.err().map(|error| error.within(&path.to_string()));
         });
-        problem.map_or(Ok(Self { layout, grads }), Err)
+        problem.map_or(Ok(Self { layout, grads, incomplete: false }), Err)
     }
 
     /// The structure of the network that they belong to.
@@ -60,9 +71,39 @@ impl<T: Scalar> Grads<T> {
         &self.layout
     }
 
-    /// Sets all gradients to 0. An optimizer's step has done that already.
-    pub fn zero(&mut self) {
+    /// Sets all gradients to 0, and [incomplete](Self#incomplete-gradients) ones are whole again. An
+    /// optimizer's step has done that already.
+    pub fn clear(&mut self) {
         self.grads.iter_mut().for_each(Grad::clear);
+        self.incomplete = false;
+    }
+
+    /// As [`clear`](Self::clear).
+    pub fn zero(&mut self) {
+        self.clear();
+    }
+
+    /// Whether no backward pass has failed since they were [cleared](Self::clear).
+    pub fn is_complete(&self) -> bool {
+        !self.incomplete
+    }
+
+    /// Checks that they are [complete](Self::is_complete).
+    ///
+    /// # Errors
+    /// When they aren't, in the name of `operation`.
+    pub fn expect_complete(&self, operation: &'static str) -> Result<(), IncompleteError> {
+        if self.incomplete { Err(IncompleteError { operation }) } else { Ok(()) }
+    }
+
+    /// Runs a backward pass that adds to them. Unless it succeeds, they are incomplete.
+    #[doc(hidden)]
+    pub fn accumulate<E>(&mut self, pass: impl FnOnce(&mut Self) -> Result<(), E>) -> Result<(), E> {
+        // Set beforehand: a pass may end by a panic, too.
+        let before = std::mem::replace(&mut self.incomplete, true);
+        pass(self)?;
+        self.incomplete = before;
+        Ok(())
     }
 
     /// Multiplies the gradients of all parameters by `factor`: 1/n after n batches, say.
@@ -74,14 +115,16 @@ impl<T: Scalar> Grads<T> {
     /// increments.
     ///
     /// # Errors
-    /// When they belong to another network; nothing is added then.
-    pub fn add(&mut self, other: &Self) -> Result<(), ShapeError> {
+    /// When they belong to another network, or one of both is [incomplete](Self#incomplete-gradients);
+    /// nothing is added then.
+    pub fn add(&mut self, other: &Self) -> Result<(), GradsError> {
         const OPERATION: &str = "addition of gradients";
         self.layout.expect_layout(OPERATION, &other.layout)?;
         for grads in [&*self, other] {
+            grads.expect_complete(OPERATION)?;
             grads.expect_own_shapes(OPERATION)?;
         }
-        self.grads.iter_mut().zip(&other.grads).try_for_each(|(a, b)| a.add(b))
+        Ok(self.grads.iter_mut().zip(&other.grads).try_for_each(|(a, b)| a.add(b))?)
     }
 
     /// √Σ g², the length of the gradients of all parameters as one vector.
@@ -118,11 +161,12 @@ impl<T: Scalar> Grads<T> {
     /// ```
     ///
     /// # Errors
-    /// When a gradient is infinite or NaN, which the error names, or `most` is not above 0. Nothing has
-    /// changed then.
+    /// When a gradient is infinite or NaN, which the error names, `most` is not above 0, or the gradients are
+    /// [incomplete](Self#incomplete-gradients). Nothing has changed then.
     pub fn clip_norm(&mut self, most: f64) -> Result<f64, ClipError> {
         in_default_mode!(self.clip_norm(most));
         check_limit("clip_norm", most)?;
+        self.expect_complete("clip_norm")?;
         let norm = self.norm();
         if !norm.is_finite() {
             self.refuse_infinite()?;
@@ -138,11 +182,12 @@ impl<T: Scalar> Grads<T> {
     /// Moves every element of the parameters' gradients into −most ..= most.
     ///
     /// # Errors
-    /// When a gradient is infinite or NaN, which the error names, or `most` is not above 0. Nothing has
-    /// changed then.
+    /// When a gradient is infinite or NaN, which the error names, `most` is not above 0, or the gradients are
+    /// [incomplete](Self#incomplete-gradients). Nothing has changed then.
     pub fn clip_value(&mut self, most: f64) -> Result<(), ClipError> {
         in_default_mode!(self.clip_value(most));
         check_limit("clip_value", most)?;
+        self.expect_complete("clip_value")?;
         self.refuse_infinite()?;
         let most = T::from_f64(most);
         for values in self.parameters_mut().filter_map(Grad::get_mut) {
@@ -262,9 +307,40 @@ pub enum ClipError {
         /// The first such element.
         value: f64,
     },
+    /// A backward pass has failed.
+    #[error(transparent)]
+    Incomplete(#[from] IncompleteError),
 }
 
-readable! { enum ClipError { Limit(error), NotFinite { place, value } } }
+readable! { enum ClipError { Limit(error), NotFinite { place, value }, Incomplete(error) } }
+
+/// A backward pass over these gradients has failed: it has added to some and not to others.
+/// [`clear`](Grads::clear) them, and run it again.
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+#[error(
+    "{operation}: the gradients are incomplete, because a backward pass failed: call `clear`, and run it again"
+)]
+pub struct IncompleteError {
+    /// What refused them.
+    pub operation: &'static str,
+}
+
+readable! { struct IncompleteError { operation } }
+
+/// Why gradients were not added. They are as they were.
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum GradsError {
+    /// They belong to another network.
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
+    /// A backward pass has failed.
+    #[error(transparent)]
+    Incomplete(#[from] IncompleteError),
+}
+
+readable! { enum GradsError { Shape(error), Incomplete(error) } }
 
 /// Of layouts and values.
 impl<T: Scalar> PartialEq for Grads<T> {
@@ -352,6 +428,33 @@ mod tests {
         assert_eq!(grads.of(&net(), "b").unwrap(), &Tensor::from([[0.0]]));
         assert_eq!(grads.of(&net(), "c"), None);
         assert_eq!(format!("{grads:?}"), r#"{"a": Tensor<f32> [2] [3.0000, 3.0000], "b": zeros [1, 1]}"#);
+    }
+
+    #[test]
+    fn a_pass_that_failed_leaves_them_incomplete_until_they_are_cleared() {
+        let mut grads = zeros();
+        grads.accumulate(|_| Ok::<_, ()>(())).unwrap();
+        assert!(grads.is_complete());
+        assert_eq!(grads.accumulate(|_| Err("no")), Err("no"));
+        // A later pass doesn't make up for it.
+        grads.accumulate(|_| Ok::<_, ()>(())).unwrap();
+        assert!(!grads.is_complete() && !grads.clone().is_complete());
+        let text = |operation| {
+            format!(
+                "{operation}: the gradients are incomplete, because a backward pass failed: \
+                 call `clear`, and run it again"
+            )
+        };
+        assert_eq!(grads.clip_norm(1.0).unwrap_err().to_string(), text("clip_norm"));
+        assert_eq!(grads.clip_value(1.0).unwrap_err().to_string(), text("clip_value"));
+        assert_eq!(grads.add(&zeros()).unwrap_err().to_string(), text("addition of gradients"));
+        assert_eq!(zeros().add(&grads).unwrap_err().to_string(), text("addition of gradients"));
+        grads.clear();
+        assert_eq!(grads.clip_norm(1.0), Ok(0.0));
+        grads.add(&zeros()).unwrap();
+        let panics = || grads.accumulate(|_| -> Result<(), ()> { panic!("in a rule") });
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(panics)).is_err());
+        assert!(!grads.is_complete());
     }
 
     #[test]

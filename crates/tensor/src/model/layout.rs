@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use crate::error::ShapeError;
+use crate::error::{MemoryError, ShapeError};
 use crate::model::entry::{LayoutEntry, difference};
 use crate::model::path::Path;
 use crate::model::role::Role;
@@ -19,7 +19,7 @@ use crate::tensor::Tensor;
 ///
 /// let (weight, bias) = (Tensor::from([[1.0_f32, 2.0]]), Tensor::from([0.5]));
 /// let mut net = vec![("weight", weight), ("bias", bias)];
-/// let layout = Layout::of(&net);
+/// let layout = Layout::of(&net)?;
 /// assert_eq!(layout.entries()[1].path, "bias");
 /// assert_eq!(layout.entries()[0].shape, [1, 2]);
 /// layout.expect("training", &net)?;
@@ -30,15 +30,18 @@ use crate::tensor::Tensor;
 ///     error.to_string(),
 ///     "training: expected the tensor `bias`, got the tensor `shift`"
 /// );
-/// # Ok::<(), backrule_tensor::ShapeError>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct Layout(Arc<[LayoutEntry]>);
+pub struct Layout(Arc<Vec<LayoutEntry>>);
 
 impl Layout {
     /// That of `net`.
-    pub fn of<T: Scalar>(net: &(impl NamedTensors<T> + ?Sized)) -> Self {
-        Self(entries(net).into())
+    ///
+    /// # Errors
+    /// When there is no memory for it.
+    pub fn of<T: Scalar>(net: &(impl NamedTensors<T> + ?Sized)) -> Result<Self, MemoryError> {
+        Ok(Self(Arc::new(entries("layout", net)?)))
     }
 
     /// All tensors.
@@ -176,17 +179,17 @@ mod tests {
 
     #[test]
     fn every_difference_is_named() {
-        let layout = Layout::of(&net());
+        let layout = Layout::of(&net()).unwrap();
         let check = |expected: &str, change: fn(&mut Vec<(&'static str, Tensor<f32>)>)| {
             let mut other = net();
             change(&mut other);
             let errors = [
                 layout.expect("step", &other).unwrap_err(),
                 layout.expect_mut("step", &mut other).unwrap_err(),
-                layout.expect_layout("step", &Layout::of(&other)).unwrap_err(),
+                layout.expect_layout("step", &Layout::of(&other).unwrap()).unwrap_err(),
             ];
             assert!(errors.iter().all(|error| error.to_string() == expected), "{errors:?}");
-            assert_ne!(layout, Layout::of(&other));
+            assert_ne!(layout, Layout::of(&other).unwrap());
         };
         check("step: expected the tensor `b`, got the tensor `c`", |net| net[1].0 = "c");
         check("step: expected the tensor `b`, got the tensor `\\u{1b}`", |net| net[1].0 = "\u{1b}");
@@ -198,15 +201,15 @@ mod tests {
         });
         layout.expect("step", &net()).unwrap();
         layout.expect_layout("step", &layout.clone()).unwrap();
-        layout.expect_layout("step", &Layout::of(&net())).unwrap();
+        layout.expect_layout("step", &Layout::of(&net()).unwrap()).unwrap();
     }
 
     #[test]
     fn a_tensor_by_itself_has_no_name() {
-        let layout = Layout::of(&Tensor::<f32>::default());
+        let layout = Layout::of(&Tensor::<f32>::default()).unwrap();
         let error = layout.expect("step", &net()).unwrap_err();
         assert_eq!(error.to_string(), "step: expected a tensor without a name, got the tensor `a`");
-        let error = Layout::of(&net()).expect("step", &Tensor::<f32>::default()).unwrap_err();
+        let error = Layout::of(&net()).unwrap().expect("step", &Tensor::<f32>::default()).unwrap_err();
         assert_eq!(error.to_string(), "step: expected the tensor `a`, got a tensor without a name");
     }
 
@@ -219,14 +222,17 @@ mod tests {
             }
         }
         let of = |role| As(role, Tensor::from([1.0]));
-        let error =
-            Layout::of(&of(Role::Parameter)).expect("step", &of(Role::Buffer)).unwrap_err().to_string();
+        let error = Layout::of(&of(Role::Parameter))
+            .unwrap()
+            .expect("step", &of(Role::Buffer))
+            .unwrap_err()
+            .to_string();
         assert_eq!(error, "x: step: expected a parameter, got a buffer");
     }
 
     #[test]
     fn it_is_shared_and_compared_by_content() {
-        let (layout, other) = (Layout::of(&net()), Layout::of(&net()));
+        let (layout, other) = (Layout::of(&net()).unwrap(), Layout::of(&net()).unwrap());
         assert!(layout.is_shared_with(&layout.clone()) && !layout.is_shared_with(&other));
         assert_eq!(layout, other);
     }

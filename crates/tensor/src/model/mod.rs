@@ -14,7 +14,7 @@ mod visit;
 
 pub use entry::LayoutEntry;
 pub use grad::Grad;
-pub use grads::{ClipError, Grads};
+pub use grads::{ClipError, Grads, GradsError, IncompleteError};
 pub use layout::Layout;
 pub use options::{OptionValue, Options};
 pub use path::Path;

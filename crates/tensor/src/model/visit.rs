@@ -1,4 +1,5 @@
-use crate::error::{ShapeError, TensorError};
+use crate::error::{MemoryError, ShapeError, TensorError};
+use crate::memory;
 use crate::model::copy::{OPERATION, Source, number, with_places};
 use crate::model::entry::{LayoutEntry, difference};
 use crate::model::path::Path;
@@ -99,12 +100,18 @@ pub trait NamedTensors<T: Scalar> {
 }
 
 /// Path, role and shape of every tensor.
-pub(crate) fn entries<T: Scalar>(net: &(impl NamedTensors<T> + ?Sized)) -> Vec<LayoutEntry> {
-    let mut entries = Vec::new();
+pub(crate) fn entries<T: Scalar>(
+    operation: &'static str,
+    net: &(impl NamedTensors<T> + ?Sized),
+) -> Result<Vec<LayoutEntry>, MemoryError> {
+    let (mut entries, mut refused) = (memory::room(operation, net.tensor_count())?, Ok(()));
     net.visit(Path::ROOT, &mut |path, role, tensor| {
-        entries.push(LayoutEntry { path: path.to_string(), role, shape: tensor.shape() });
+        if refused.is_ok() {
+            let entry = LayoutEntry { path: path.to_string(), role, shape: tensor.shape() };
+            refused = memory::push(operation, &mut entries, entry);
+        }
     });
-    entries
+    refused.map(|()| entries)
 }
 
 /// The target is lent out twice, for the comparison and for the copy, so a `visit_mut` that disagrees with
@@ -126,7 +133,7 @@ fn copy<'a, T: Scalar>(
         same &= source.is_some_and(|(id, from)| from.shape() == tensor.shape() && *id == number(path, role));
     });
     if !same || sources.next().is_some() {
-        let (expected, got) = (entries(target), entries(source));
+        let (expected, got) = (entries(OPERATION, target)?, entries(OPERATION, source)?);
         let all = 0..expected.len().max(got.len());
         let problem = all.into_iter().find_map(|i| difference(OPERATION, expected.get(i), got.get(i)));
         return Err(problem
