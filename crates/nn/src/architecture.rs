@@ -51,9 +51,13 @@ pub struct Architecture {
 pub struct LayerSpec {
     /// Its name in the container that it is in; empty for the outermost layer and where a container has one
     /// child alone.
-    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "String::is_empty"))]
+    #[cfg_attr(
+        feature = "serde",
+        serde(default, skip_serializing_if = "String::is_empty", deserialize_with = "name")
+    )]
     pub name: String,
     /// What it is: `Linear`, or `crate/Name` for a layer of somebody's own.
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "name"))]
     pub kind: String,
     /// Its settings, within the limits of [`Options`]: of a graph, say, at most 4,096 values that its layers
     /// take, and names of inputs of at most 256 bytes.
@@ -62,6 +66,27 @@ pub struct LayerSpec {
     /// How many layers are in it: those that follow, each with what is in it.
     #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "is_zero"))]
     pub children: usize,
+}
+
+/// A name or a kind. Too long a one is refused before memory is taken for it.
+#[cfg(feature = "serde")]
+fn name<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    struct Name;
+    impl serde::de::Visitor<'_> for Name {
+        type Value = String;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "a text of at most {} bytes", Architecture::MAX_NAME)
+        }
+
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<String, E> {
+            if text.len() > Architecture::MAX_NAME {
+                return Err(E::invalid_length(text.len(), &self));
+            }
+            Ok(text.to_string())
+        }
+    }
+    deserializer.deserialize_str(Name)
 }
 
 #[cfg(feature = "serde")]
@@ -219,6 +244,7 @@ impl TryFrom<Vec<LayerSpec>> for Architecture {
 #[cfg(feature = "serde")]
 impl<'de> serde::Deserialize<'de> for Architecture {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        use backrule_tensor::memory;
         use serde::de::{Error, SeqAccess, Visitor};
 
         struct Layers;
@@ -235,7 +261,7 @@ impl<'de> serde::Deserialize<'de> for Architecture {
                     if layers.len() == Architecture::MAX_LAYERS {
                         return Err(Error::custom(too_many("more")));
                     }
-                    layers.push(layer);
+                    memory::push("architecture", &mut layers, layer).map_err(Error::custom)?;
                 }
                 Ok(layers)
             }

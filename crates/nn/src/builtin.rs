@@ -3,7 +3,7 @@
 
 use std::any::TypeId;
 
-use backrule_tensor::{ConfigError, IntoShape, OptionValue, Options, Scalar, Shape, ShapeError, Tensor};
+use backrule_tensor::{ConfigError, IntoShape, Options, Scalar, Shape, ShapeError, Tensor};
 
 use crate::architecture::ArchitectureError;
 use crate::layer::Layer;
@@ -137,10 +137,7 @@ impl<T: Scalar> Build<T> {
     /// # Errors
     /// When there is none of this name, or a number doesn't fit the address space.
     pub fn sizes(&mut self, name: &'static str) -> Result<Vec<usize>, ConfigError> {
-        let list = self.options.wholes(name)?;
-        let fits =
-            |n: u64| usize::try_from(n).map_err(|_| ConfigError::new("", name, "numbers that fit memory", n));
-        list.into_iter().map(fits).collect()
+        self.options.sizes(name)
     }
 
     /// Takes a list of words out of the settings.
@@ -148,11 +145,7 @@ impl<T: Scalar> Build<T> {
     /// # Errors
     /// When there is none of this name, or something else is in it.
     pub fn words(&mut self, name: &'static str) -> Result<Vec<String>, ConfigError> {
-        let word = |value| match value {
-            OptionValue::Word(word) => Ok(word),
-            other => Err(ConfigError::new("", name, "a list of words", other)),
-        };
-        self.options.list(name)?.into_iter().map(word).collect()
+        self.options.words(name)
     }
 
     /// Takes the next child.

@@ -1,6 +1,6 @@
 //! What a layer notes between forward and backward.
 
-use backrule_tensor::{Scalar, Tensor};
+use backrule_tensor::{MemoryError, Scalar, Tensor, memory};
 
 /// A layer's notes between forward and backward: what its rule needs and neither x nor y has.
 ///
@@ -60,13 +60,24 @@ impl<T: Scalar> Cache<T> {
 
     /// A container's own `tensors` and the caches of its `children`, where their numbers are known at run
     /// time only.
-    pub fn split(&mut self, tensors: usize, children: usize) -> (&mut [Tensor<T>], &mut [Self]) {
-        grow(&mut self.tensors, tensors);
-        grow(&mut self.children, children);
-        (&mut self.tensors[..tensors], &mut self.children[..children])
+    ///
+    /// # Errors
+    /// When there is no memory for so many.
+    pub fn split(
+        &mut self,
+        tensors: usize,
+        children: usize,
+    ) -> Result<(&mut [Tensor<T>], &mut [Self]), MemoryError> {
+        memory::grow(OPERATION, &mut self.tensors, tensors)?;
+        memory::grow(OPERATION, &mut self.children, children)?;
+        Ok((&mut self.tensors[..tensors], &mut self.children[..children]))
     }
 }
 
+/// Names the operation in errors.
+const OPERATION: &str = "notes of a pass";
+
+/// For a few items, whose number the program says.
 fn grow<I: Default>(items: &mut Vec<I>, len: usize) {
     if items.len() < len {
         items.resize_with(len, I::default);
@@ -86,11 +97,11 @@ mod tests {
     #[test]
     fn contents_stay_when_it_grows_or_is_read_in_part() {
         let mut cache = Cache::<f32>::default();
-        let (tensors, children) = cache.split(1, 2);
+        let (tensors, children) = cache.split(1, 2).unwrap();
         tensors[0] = Tensor::from([1.0]);
         children[1].tensors::<1>()[0] = Tensor::from([2.0]);
         assert_eq!(cache.tensors::<3>()[0], Tensor::from([1.0]));
-        let (tensors, children) = cache.split(0, 2);
+        let (tensors, children) = cache.split(0, 2).unwrap();
         assert_eq!(tensors.len(), 0);
         assert_eq!(children[1].tensors::<1>()[0], Tensor::from([2.0]));
     }

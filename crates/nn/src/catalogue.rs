@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use backrule_tensor::{ConfigError, Place, Scalar};
+use backrule_tensor::{ConfigError, Place, Scalar, memory};
 
 use crate::architecture::{Architecture, ArchitectureError, LayerSpec, Settings, unfinished};
 use crate::builtin::{Build, Constructor, Entry};
@@ -143,7 +143,7 @@ fn describe_into<T: Scalar>(
     let at = specs.len();
     let (name, kind, options) = (name.to_string(), kind.to_string(), layer.options());
     options.check().map_err(|error| error.of(kind.clone()))?;
-    specs.push(LayerSpec { name, kind, options, children: 0 });
+    memory::push("architecture", specs, LayerSpec { name, kind, options, children: 0 })?;
     let (mut children, mut result) = (0, Ok(()));
     layer.children(&mut |name, child| {
         children += 1;
@@ -175,6 +175,9 @@ pub(crate) fn kind<T: Scalar>(layer: &dyn Layer<T>) -> String {
 /// A layer with its name, and how many layers run when it does.
 type Built<T> = (String, Box<dyn Layer<T>>, usize);
 
+/// Names the operation in errors.
+const OPERATION: &str = "build of an architecture";
+
 struct Builder<'a, T: Scalar> {
     table: Vec<Entry<T>>,
     registry: &'a Registry<T>,
@@ -203,11 +206,15 @@ impl<T: Scalar> Builder<'_, T> {
         let build = build
             .ok_or_else(|| ArchitectureError::Unknown { place: Place::default(), kind: spec.kind.clone() })?;
         // The list has been checked: there are as many layers as the containers say.
-        let children = (0..spec.children).map(|_| self.next(specs)).collect::<Result<Vec<_>, _>>()?;
-        let runs_of_children: Vec<_> = children.iter().map(|&(_, _, runs)| runs).collect();
-        let children: Vec<_> = children.into_iter().map(|(name, layer, _)| (name, layer)).collect();
+        let mut children = memory::room(OPERATION, spec.children)?;
+        let mut runs_of_children = memory::room(OPERATION, spec.children)?;
+        for _ in 0..spec.children {
+            let (name, layer, runs) = self.next(specs)?;
+            children.push((name, layer));
+            runs_of_children.push(runs);
+        }
         let mut from = Build {
-            options: spec.options.clone(),
+            options: spec.options.try_clone()?,
             children: children.into_iter(),
             left: self.left,
             most: self.most,

@@ -4,7 +4,8 @@ use std::convert::Infallible;
 use std::ops::Range;
 
 use backrule_tensor::{
-    Grad, Grads, MAX_RANK, Path, Role, Scalar, Shape, ShapeError, Tensor, TensorError, parallel, share,
+    Grad, Grads, MAX_RANK, Path, Role, Scalar, Shape, ShapeError, Tensor, TensorError, memory, parallel,
+    share,
 };
 
 use crate::cache::Cache;
@@ -217,7 +218,8 @@ pub(crate) fn backward<T: Scalar>(
     wanted.iter_mut().zip(&*dx).for_each(|(wanted, dx)| *wanted = dx.is_some());
     run(parts, |i, part| {
         let Part { x, y, dy: own_dy, dx, cache, grads, samples, .. } = part;
-        grads.resize_with(like.len(), Grad::default);
+        memory::grow("gradients of a part", grads, like.len())?;
+        grads.truncate(like.len());
         for (grad, like) in grads.iter_mut().zip(like.iter()) {
             grad.clear_like(like)?;
         }

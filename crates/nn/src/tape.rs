@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use backrule_tensor::{ConfigError, Grads, Scalar, ShapeError, Tensor, in_default_mode};
+use backrule_tensor::{ConfigError, Grads, Scalar, ShapeError, Tensor, in_default_mode, memory};
 
 use crate::cache::Cache;
 use crate::data_parallel::{self, Call, Part, Split};
@@ -36,7 +36,7 @@ pub struct Tape<T: Scalar = f32> {
     /// The outputs of the last pass.
     y: Vec<Tensor<T>>,
     cache: Cache<T>,
-    /// Empty if the batch isn't split.
+    /// Empty if the batch isn't split, and before the first pass.
     parts: Vec<Part<T>>,
     split: Split,
     /// Whether the last forward pass was split.
@@ -81,8 +81,6 @@ impl<T: Scalar> Tape<T> {
         }
         self.split = Split { count, here: 0..count, samples: None };
         self.is_split = false;
-        // One part is the batch as it is.
-        self.parts.resize_with(if count == 1 { 0 } else { count }, Part::default);
         Ok(self)
     }
 
@@ -125,7 +123,6 @@ impl<T: Scalar> Tape<T> {
             let got = format_args!("{parts:?} of {}", self.split.count).to_string();
             return Err(ConfigError::new("Tape", "only", expected, got));
         }
-        self.parts.resize_with(parts.len(), Part::default);
         self.split.here = parts;
         self.split.samples = Some(samples);
         self.is_split = false;
@@ -155,7 +152,8 @@ impl<T: Scalar> Tape<T> {
         mode: Mode,
     ) -> Result<Pass<'a, T>, LayerError> {
         in_default_mode!(self.forward(net, x, mode));
-        let plain = self.parts.is_empty() && self.split.samples.is_none();
+        // One part is the batch as it is.
+        let plain = self.split.count == 1 && self.split.samples.is_none();
         if plain {
             // The usual pass takes no detour: a small prediction is a thousand instructions.
             self.is_split = false;
@@ -238,6 +236,9 @@ impl<'a, T: Scalar> Pass<'a, T> {
         let Self { net, x, inputs, mode, many, .. } = self;
         let call = Call { net, x: &x[..inputs], mode, many };
         let Tape { y, cache, parts, split, is_split } = &mut *self.tape;
+        let count = if split.count == 1 && split.samples.is_none() { 0 } else { split.here.len() };
+        memory::grow("parts of a batch", parts, count)?;
+        parts.truncate(count);
         let one_sample = inputs == 1 && x[0].shape().rank() < 2;
         let rows = x[0].shape().first().copied().unwrap_or(1);
         // A batch without samples has no parts.

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::error::ConfigError;
+use crate::memory;
 
 /// The named settings of a layer, a loss or a rule, such as a learning rate, in the order in which they were
 /// added.
@@ -52,6 +53,10 @@ pub enum OptionValue {
     Word(String),
     /// Several values: the sizes of a kernel, say.
     List(Vec<OptionValue>),
+    /// A list that there was no memory for. Settings with it can't be [checked](Options::check), read or
+    /// saved.
+    #[doc(hidden)]
+    NoMemory,
 }
 
 impl Options {
@@ -186,6 +191,17 @@ impl Options {
         self.list_of(name, "a list of sizes", size)
     }
 
+    /// Takes a list of words out.
+    ///
+    /// # Errors
+    /// When there is none of this name, or one of its values is not a word.
+    pub fn words(&mut self, name: &str) -> Result<Vec<String>, ConfigError> {
+        self.list_of(name, "a list of words", |name, expected, value| match value {
+            OptionValue::Word(word) => Ok(word),
+            other => Err(ConfigError::new("", name.to_string(), expected, other)),
+        })
+    }
+
     /// Takes a list of anything out.
     ///
     /// # Errors
@@ -224,6 +240,22 @@ impl Options {
         Ok(())
     }
 
+    /// A copy.
+    ///
+    /// # Errors
+    /// When there is no memory for its lists.
+    #[doc(hidden)]
+    pub fn try_clone(&self) -> Result<Self, ConfigError> {
+        fn copy(value: &OptionValue) -> OptionValue {
+            match value {
+                OptionValue::List(values) => OptionValue::list(values.iter().map(copy)),
+                other => other.clone(),
+            }
+        }
+        let copy = Self(self.0.iter().map(|(name, value)| (name.clone(), copy(value))).collect());
+        copy.check().map(|()| copy)
+    }
+
     fn take(&mut self, name: &str, expected: &'static str) -> Result<OptionValue, ConfigError> {
         match self.0.iter().position(|(other, _)| other == name) {
             Some(place) => Ok(self.0.remove(place).1),
@@ -239,7 +271,11 @@ impl Options {
     ) -> Result<Vec<V>, ConfigError> {
         match self.take(name, expected)? {
             OptionValue::List(values) => {
-                values.into_iter().map(|value| read(name, expected, value)).collect()
+                let mut read_values = memory::room("settings", values.len()).map_err(|_| no_memory(name))?;
+                for value in values {
+                    read_values.push(read(name, expected, value)?);
+                }
+                Ok(read_values)
             }
             other => Err(ConfigError::new("", name.to_string(), expected, other)),
         }
@@ -264,6 +300,10 @@ fn whole(name: &str, expected: &'static str, value: OptionValue) -> Result<u64, 
 fn size(name: &str, expected: &'static str, value: OptionValue) -> Result<usize, ConfigError> {
     let whole = whole(name, expected, value)?;
     usize::try_from(whole).map_err(|_| ConfigError::new("", name.to_string(), expected, whole))
+}
+
+fn no_memory(name: &str) -> ConfigError {
+    ConfigError::new("", name.to_string(), "memory for its values", "none")
 }
 
 fn at_most(most: usize, what: &str) -> String {
@@ -296,6 +336,7 @@ fn check_value(name: &str, value: &OptionValue, depth: usize, values: &mut usize
             Ok(())
         }
         OptionValue::Number(_) | OptionValue::Whole(_) | OptionValue::Flag(_) => Ok(()),
+        OptionValue::NoMemory => Err(no_memory(name)),
     }
 }
 
@@ -355,7 +396,16 @@ impl fmt::Display for OptionValue {
                 }
                 f.write_str("]")
             }
+            Self::NoMemory => f.write_str("(no memory)"),
         }
+    }
+}
+
+impl OptionValue {
+    /// A list, or a value that says that there was no memory for it.
+    #[doc(hidden)]
+    pub fn list(values: impl Iterator<Item = Self>) -> Self {
+        memory::collect("settings", values).map_or(Self::NoMemory, Self::List)
     }
 }
 
@@ -409,19 +459,19 @@ impl From<String> for OptionValue {
 
 impl<V: Into<Self>> From<Vec<V>> for OptionValue {
     fn from(values: Vec<V>) -> Self {
-        Self::List(values.into_iter().map(V::into).collect())
+        Self::list(values.into_iter().map(V::into))
     }
 }
 
 impl<V: Into<Self>, const N: usize> From<[V; N]> for OptionValue {
     fn from(values: [V; N]) -> Self {
-        Self::List(values.into_iter().map(V::into).collect())
+        Self::list(values.into_iter().map(V::into))
     }
 }
 
 impl<V: Into<Self> + Clone> From<&[V]> for OptionValue {
     fn from(values: &[V]) -> Self {
-        Self::List(values.iter().cloned().map(V::into).collect())
+        Self::list(values.iter().cloned().map(V::into))
     }
 }
 
@@ -432,6 +482,8 @@ mod written {
 
     use serde::de::{self, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
     use serde::ser::{Error as _, Serialize, SerializeMap, Serializer};
+
+    use crate::memory;
 
     use super::{
         ConfigError, OptionValue, Options, at_most, check_depth, check_name, check_word, count_value, twice,
@@ -456,6 +508,7 @@ mod written {
                 Self::Flag(value) => serializer.serialize_bool(*value),
                 Self::Word(value) => serializer.serialize_str(value),
                 Self::List(values) => serializer.collect_seq(values),
+                Self::NoMemory => Err(S::Error::custom("no memory for a list of settings")),
             }
         }
     }
@@ -546,7 +599,7 @@ mod written {
                 list.next_element_seed(Value { depth: self.depth + 1, values: &mut *self.values, ..self })?
             {
                 count_value(self.values).map_err(refuse)?;
-                values.push(value);
+                memory::push("settings", &mut values, value).map_err(A::Error::custom)?;
             }
             Ok(OptionValue::List(values))
         }

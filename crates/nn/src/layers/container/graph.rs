@@ -7,7 +7,9 @@ use std::mem::{swap, take};
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use backrule_tensor::{ConfigError, Grad, NamedTensors, Options, Path, Role, Scalar, Shape, Tensor};
+use backrule_tensor::{
+    ConfigError, Grad, NamedTensors, OptionValue, Options, Path, Role, Scalar, Shape, Tensor, memory,
+};
 
 use crate::architecture::ArchitectureError;
 use crate::builtin::{Build, Builtin};
@@ -118,7 +120,7 @@ pub struct GraphBuilder<T: Scalar = f32> {
     nodes: Vec<Wire>,
     values: usize,
     /// The first thing that was wrong.
-    error: Option<ConfigError>,
+    error: Option<ArchitectureError>,
 }
 
 fn refuse(option: &'static str, expected: &'static str, got: impl fmt::Display) -> ConfigError {
@@ -159,8 +161,11 @@ impl<T: Scalar> GraphBuilder<T> {
         layer: impl Layer<T>,
         from: impl IntoIterator<Item = Value>,
     ) -> Value {
-        self.layers.push((name.into(), Box::new(layer)));
-        self.node(self.layers.len() - 1, from)
+        let at = self.layers.len();
+        if let Err(error) = memory::push("Graph", &mut self.layers, (name.into(), Box::new(layer) as _)) {
+            self.fail(error);
+        }
+        self.node(at, from)
     }
 
     /// Uses the layer that gives `value` once more, on other values: the same weights, whose gradients add
@@ -175,7 +180,11 @@ impl<T: Scalar> GraphBuilder<T> {
     }
 
     fn node(&mut self, layer: usize, from: impl IntoIterator<Item = Value>) -> Value {
-        let from: Vec<_> = from.into_iter().map(|value| self.index(value)).collect();
+        let from = memory::collect("Graph", from.into_iter().map(|value| self.index(value)));
+        let from = from.unwrap_or_else(|error| {
+            self.fail(error);
+            Vec::new()
+        });
         self.wire(layer, from)
     }
 
@@ -199,7 +208,9 @@ impl<T: Scalar> GraphBuilder<T> {
             self.fail(refuse("outputs of a layer", "1 to 16", got));
         }
         self.values = self.values.saturating_add(count);
-        self.nodes.push(Wire { layer, from, first, count });
+        if let Err(error) = memory::push("Graph", &mut self.nodes, Wire { layer, from, first, count }) {
+            self.fail(error);
+        }
         Value { builder: self.id, layer: Some(layer), first, count, output: 0 }
     }
 
@@ -220,24 +231,24 @@ impl<T: Scalar> GraphBuilder<T> {
         value.first + value.output
     }
 
-    fn fail(&mut self, error: ConfigError) {
-        self.error.get_or_insert(error);
+    fn fail(&mut self, error: impl Into<ArchitectureError>) {
+        self.error.get_or_insert(error.into());
     }
 
     /// The graph with these outputs.
     ///
     /// # Errors
     /// When a name is empty, holds a dot, or stands twice; a value is another builder's or isn't there; a
-    /// layer doesn't take so many inputs; a node's outputs are all unused; or there are more than 16 inputs
-    /// or outputs. Layers run and take values at most 4,096 times ([`Options::MAX_LIST`]), and an input's
+    /// layer doesn't take so many inputs; a node's outputs are all unused; there are more than 16 inputs or
+    /// outputs; or there was no memory for a layer. Layers run and take values at most 4,096 times ([`Options::MAX_LIST`]), and an input's
     /// name has at most 256 bytes ([`Options::MAX_WORD`]): then the graph can be saved. Larger ones are
     /// graphs of graphs.
-    pub fn build(mut self, outputs: impl IntoIterator<Item = Value>) -> Result<Graph<T>, ConfigError> {
-        let outputs: Vec<_> = outputs.into_iter().map(|value| self.index(value)).collect();
+    pub fn build(mut self, outputs: impl IntoIterator<Item = Value>) -> Result<Graph<T>, ArchitectureError> {
+        let outputs = memory::collect("Graph", outputs.into_iter().map(|value| self.index(value)))?;
         self.finish(outputs)
     }
 
-    fn finish(self, outputs: Vec<usize>) -> Result<Graph<T>, ConfigError> {
+    fn finish(self, outputs: Vec<usize>) -> Result<Graph<T>, ArchitectureError> {
         let Self { inputs, layers, nodes, values, error, .. } = self;
         if let Some(error) = error {
             return Err(error);
@@ -250,14 +261,16 @@ impl<T: Scalar> GraphBuilder<T> {
                 "layers",
                 "layers that are used",
                 format_args!("`{}`, unused", layers[idle].0),
-            ));
+            )
+            .into());
         }
         for (what, count) in [("inputs", inputs.len()), ("outputs", outputs.len())] {
             if !(1..=MAX_INPUTS.min(MAX_OUTPUTS)).contains(&count) {
-                return Err(refuse(what, "1 to 16", count));
+                return Err(refuse(what, "1 to 16", count).into());
             }
         }
-        let mut is_used = vec![false; values];
+        let mut is_used = Vec::new();
+        memory::grow("Graph", &mut is_used, values)?;
         for &value in outputs.iter().chain(nodes.iter().flat_map(|node| &node.from)) {
             is_used[value] = true;
         }
@@ -267,12 +280,13 @@ impl<T: Scalar> GraphBuilder<T> {
                 "inputs",
                 "inputs that are used",
                 format_args!("`{}`, unused", inputs[input]),
-            ));
+            )
+            .into());
         }
         let idle = nodes.iter().find(|node| !(node.first..node.first + node.count).any(used));
         if let Some(node) = idle {
             let got = format_args!("`{}`, unused", layers[node.layer].0).to_string();
-            return Err(refuse("nodes", "nodes that are used", got));
+            return Err(refuse("nodes", "nodes that are used", got).into());
         }
         let mut first = 0;
         let layers = layers.into_iter().map(|(name, layer)| {
@@ -280,7 +294,7 @@ impl<T: Scalar> GraphBuilder<T> {
             first += count;
             Child { name, layer, first: first - count, count }
         });
-        let (layers, values) = (layers.collect(), values - inputs.len());
+        let (layers, values) = (memory::collect("Graph", layers)?, values - inputs.len());
         let graph = Graph { inputs, layers, nodes, outputs, values };
         // What is built can be saved.
         Layer::<T>::options(&graph).check().map_err(|error| error.of("Graph"))?;
@@ -398,6 +412,7 @@ impl<T: Scalar> Graph<T> {
     ) -> Result<(), LayerError> {
         let inputs = self.inputs.len();
         marks.clear();
+        memory::make_room("graph backward", marks, inputs + self.values)?;
         marks.resize(inputs + self.values, mark::UNWANTED);
         for (mark, dx) in marks.iter_mut().zip(dx) {
             *mark = if dx.is_some() { mark::WANTED } else { mark::UNWANTED };
@@ -422,13 +437,13 @@ impl<T: Scalar> Layer<T> for Graph<T> {
     }
 
     fn options(&self) -> Options {
-        let from: Vec<_> = self.nodes.iter().flat_map(|node| node.from.iter().copied()).collect();
+        let nodes = || self.nodes.iter();
         Options::new()
-            .with("inputs", self.inputs.clone())
-            .with("nodes", self.nodes.iter().map(|node| node.layer).collect::<Vec<_>>())
-            .with("arity", self.nodes.iter().map(|node| node.from.len()).collect::<Vec<_>>())
-            .with("from", from)
-            .with("outputs", self.outputs.clone())
+            .with("inputs", &*self.inputs)
+            .with("nodes", OptionValue::list(nodes().map(|node| node.layer.into())))
+            .with("arity", OptionValue::list(nodes().map(|node| node.from.len().into())))
+            .with("from", OptionValue::list(nodes().flat_map(|node| &node.from).map(|&value| value.into())))
+            .with("outputs", &*self.outputs)
     }
 
     fn children(&self, visit: &mut dyn FnMut(&str, &dyn Layer<T>)) {
@@ -463,7 +478,7 @@ impl<T: Scalar> Layer<T> for Graph<T> {
     ) -> Result<(), LayerError> {
         self.check(x.len(), y.len())?;
         // Behind the values, their gradients, and a place for the gradient of a further use.
-        let (tensors, caches) = cache.split(2 * self.values + MAX_INPUTS, self.nodes.len());
+        let (tensors, caches) = cache.split(2 * self.values + MAX_INPUTS, self.nodes.len())?;
         let values = &mut tensors[..self.values];
         self.exchange(y, values);
         let result = self.run(x, values, caches, mode);
@@ -495,7 +510,7 @@ impl<T: Scalar> Layer<T> for Graph<T> {
         let inputs = self.inputs.len();
         let mut marks = std::mem::take(at.cache.indices());
         let result = self.mark_wanted(&mut marks, dx, grads).and_then(|()| {
-            let (tensors, caches) = at.cache.split(2 * self.values + MAX_INPUTS, self.nodes.len());
+            let (tensors, caches) = at.cache.split(2 * self.values + MAX_INPUTS, self.nodes.len())?;
             let (values, rest) = tensors.split_at_mut(self.values);
             let (gradients, scratch) = rest.split_at_mut(self.values);
             let gradients = &mut Gradients { inputs: dx, values: gradients, scratch, marks: &mut marks };
@@ -666,7 +681,8 @@ impl<T: Scalar> Graph<T> {
 
     /// The shapes of all values for inputs of shapes `x`; `visit` sees every node on the way.
     fn shapes(&self, x: &[Shape], visit: &mut Walk<'_, T>) -> Result<Vec<Shape>, LayerError> {
-        let mut shapes = x.to_vec();
+        let mut shapes = memory::room("shapes of a graph", x.len() + self.values)?;
+        shapes.extend_from_slice(x);
         for node in &self.nodes {
             let Child { name, layer, .. } = &self.layers[node.layer];
             let from: Vec<_> = node.from.iter().map(|&value| shapes[value]).collect();
@@ -693,7 +709,7 @@ impl<T: Scalar> Builtin<T> for Graph<T> {
         from.check_runs()?;
         while from.children() > 0 {
             let (name, layer) = from.child()?;
-            builder.layers.push((name, layer));
+            memory::push("Graph", &mut builder.layers, (name, layer))?;
         }
         if nodes.len() != arity.len() {
             return Err(refuse("arity", "a number for every node", arity.len()).into());
@@ -717,7 +733,7 @@ impl<T: Scalar> Builtin<T> for Graph<T> {
         if let Some(value) = outputs.iter().find(|&&value| value >= builder.values) {
             return Err(refuse("outputs", "values that are there", value).into());
         }
-        Ok(builder.finish(outputs)?)
+        builder.finish(outputs)
     }
 
     #[cfg(feature = "testing")]

@@ -5,7 +5,9 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use backrule_tensor::{ConfigError, Grad, NamedTensors, Path, Role, Scalar, Shape, Tensor};
+use backrule_tensor::{
+    ConfigError, Grad, MemoryError, NamedTensors, Path, Role, Scalar, Shape, Tensor, memory,
+};
 
 use crate::architecture::{ArchitectureError, Settings};
 use crate::builtin::{Build, Builtin};
@@ -64,12 +66,14 @@ struct Child<T: Scalar> {
 #[must_use]
 pub struct SequentialBuilder<T: Scalar = f32> {
     children: Vec<Child<T>>,
+    /// There was no memory for a layer.
+    refused: Option<MemoryError>,
 }
 
 impl<T: Scalar> Sequential<T> {
     /// Begins a network without layers.
     pub fn builder() -> SequentialBuilder<T> {
-        SequentialBuilder { children: Vec::new() }
+        SequentialBuilder { children: Vec::new(), refused: None }
     }
 
     /// The names of the children, in order.
@@ -81,15 +85,21 @@ impl<T: Scalar> Sequential<T> {
 impl<T: Scalar> SequentialBuilder<T> {
     /// Appends a layer.
     pub fn layer(mut self, name: impl Into<String>, layer: impl Layer<T>) -> Self {
-        self.children.push(Child { name: name.into(), layer: Box::new(layer) });
+        let child = Child { name: name.into(), layer: Box::new(layer) };
+        let pushed = memory::push("Sequential", &mut self.children, child);
+        self.refused = self.refused.or(pushed.err());
         self
     }
 
     /// The network.
     ///
     /// # Errors
-    /// When a name is empty, holds a dot (which separates the names of a path), or stands for two children.
-    pub fn build(self) -> Result<Sequential<T>, ConfigError> {
+    /// When a name is empty, holds a dot (which separates the names of a path), or stands for two children; or
+    /// there was no memory for a layer.
+    pub fn build(self) -> Result<Sequential<T>, ArchitectureError> {
+        if let Some(error) = self.refused {
+            return Err(error.into());
+        }
         check_names("Sequential", self.children.iter().map(|child| child.name.as_str()))?;
         let children = self.children.iter().map(|child| (child.name.as_str(), &*child.layer));
         check_paths("Sequential", children)?;
@@ -97,7 +107,7 @@ impl<T: Scalar> SequentialBuilder<T> {
         if let Some(Child { name, layer }) = several {
             let got =
                 format_args!("at least {} for `{name}`: use a `Graph`", layer.inputs().start()).to_string();
-            return Err(ConfigError::new("Sequential", "inputs of a layer", "one", got));
+            return Err(ConfigError::new("Sequential", "inputs of a layer", "one", got).into());
         }
         Ok(Sequential { children: self.children })
     }
@@ -216,7 +226,7 @@ impl<T: Scalar> Layer<T> for Sequential<T> {
             return Ok(y.copy_from(x)?);
         }
         // Behind the two for backward, the output of every child but the last, whose output is y.
-        let (tensors, caches) = cache.split(GRADIENTS + n - 1, n);
+        let (tensors, caches) = cache.split(GRADIENTS + n - 1, n)?;
         let outputs = &mut tensors[GRADIENTS..];
         let mut i = 0;
         while let Some(child) = self.children.get(i) {
@@ -267,7 +277,7 @@ impl<T: Scalar> Layer<T> for Sequential<T> {
                 self.children.iter().position(wanted).unwrap_or(n)
             }
         };
-        let (tensors, caches) = at.cache.split(GRADIENTS + n - 1, n);
+        let (tensors, caches) = at.cache.split(GRADIENTS + n - 1, n)?;
         let (gradients, outputs) = tensors.split_at_mut(GRADIENTS);
         let [above, below] = gradients else { return Ok(()) };
         let (mut above, mut below) = (above, below);
@@ -352,7 +362,7 @@ impl<T: Scalar> Builtin<T> for Sequential<T> {
             let (name, layer) = from.child()?;
             builder = builder.layer(name, layer);
         }
-        Ok(builder.build()?)
+        builder.build()
     }
 
     #[cfg(feature = "testing")]

@@ -10,6 +10,7 @@ use backrule_tensor::linalg::{MatMut, MatRef, SumOfProducts, affine, matmul, sum
 use backrule_tensor::rand::Rng;
 use backrule_tensor::{
     ConfigError, Grad, NamedTensors, Options, Path, Role, Scalar, Shape, ShapeError, Tensor, TensorError,
+    memory,
 };
 
 use crate::architecture::ArchitectureError;
@@ -299,7 +300,7 @@ impl<T: Scalar> Lstm<T> {
         mut last: Option<[&mut Tensor<T>; 2]>,
         cache: &mut Cache<T>,
     ) -> Result<(), LayerError> {
-        let (own, caches) = cache.split(self.config.layers, self.cells.len());
+        let (own, caches) = cache.split(self.config.layers, self.cells.len())?;
         let (inner, rest) = own.split_at_mut(self.config.layers - 1);
         let zeros = self.zeros(&mut rest[0])?;
         for state in last.iter_mut().flatten() {
@@ -355,7 +356,7 @@ impl<T: Scalar> Lstm<T> {
         if grads.len() != expected {
             return Err(LayerError::count("lstm gradients", expected, grads.len()));
         }
-        let (inner, caches) = cache.split(self.config.layers - 1, self.cells.len());
+        let (inner, caches) = cache.split(self.config.layers - 1, self.cells.len())?;
         inner.iter().try_for_each(|y| expect(of_y, y.shape()))?;
         let (of_z, of_c) = (ends.of_steps(4 * self.config.units)?, ends.of_steps(self.config.units)?);
         for cache in caches {
@@ -865,7 +866,7 @@ impl<T: Scalar> Layer<T> for Lstm<T> {
             _ => [None, None],
         };
         let (wants_dh0, layers) = (dh0.is_some(), self.config.layers);
-        let (own, caches) = at.cache.split(layers + 3, self.cells.len());
+        let (own, caches) = at.cache.split(layers + 3, self.cells.len())?;
         let (inner, own) = own.split_at_mut(layers - 1);
         let [zeros, between, dh, dc] = own else { return Ok(()) };
         let zeros = self.zeros(zeros)?;
@@ -1066,7 +1067,7 @@ impl LstmConfig {
             return Err(ConfigError::new("Lstm", "layers", "1 to 1024", self.layers).into());
         }
         let rows = self.units.saturating_mul(4);
-        let mut cells = Vec::new();
+        let mut cells = memory::room("new LSTM", self.layers * self.directions())?;
         for layer in 0..self.layers {
             for suffix in ["", "_reverse"].into_iter().take(self.directions()) {
                 let names = ["weight_ih", "weight_hh", "bias_ih", "bias_hh"];

@@ -1,0 +1,324 @@
+//! Memory that runs out: the n-th large allocation fails, n = 1, 2, …, until an operation gets by without. Each
+//! time it is an error, nothing has changed, and the same call succeeds once there is memory again.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+
+use backrule::io::{npy, npz, safetensors};
+use backrule::prelude::*;
+use backrule::tensor;
+use backrule_testkit::{Failing, Scratch, with_threads};
+
+#[global_allocator]
+static MEMORY: Failing = Failing;
+
+/// FNV-1a over numbers: what is compared without memory of its own.
+struct Digest(u64);
+
+impl Digest {
+    fn new() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+
+    fn add(&mut self, number: u64) {
+        self.0 = (self.0 ^ number).wrapping_mul(0x0100_0000_01b3).rotate_left(23);
+    }
+
+    fn tensor(&mut self, x: &Tensor) {
+        x.shape().iter().for_each(|&size| self.add(size as u64));
+        x.as_slice().iter().for_each(|x| self.add(x.to_bits().into()));
+    }
+
+    fn named(&mut self, tensors: &(impl NamedTensors<f32> + ?Sized)) {
+        tensors.visit(tensor::Path::ROOT, &mut |_, _, x| self.tensor(x));
+    }
+}
+
+fn of_named(tensors: &(impl NamedTensors<f32> + ?Sized)) -> u64 {
+    let mut digest = Digest::new();
+    digest.named(tensors);
+    digest.0
+}
+
+/// Names and bytes of all files of a folder.
+fn of_folder(folder: &Path) -> u64 {
+    let mut names: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    let mut digest = Digest::new();
+    for name in names {
+        name.as_encoded_bytes().iter().for_each(|&byte| digest.add(byte.into()));
+        fs::read(folder.join(name)).unwrap().iter().for_each(|&byte| digest.add(byte.into()));
+    }
+    digest.0
+}
+
+/// What is tried: `call` on a fresh thing of `make`, whose `state` is compared. `failed` looks at it after an
+/// error.
+struct Trial<M, S, C, F> {
+    what: &'static str,
+    make: M,
+    state: S,
+    call: C,
+    failed: F,
+}
+
+impl<T, M, S, C, F> Trial<M, S, C, F>
+where
+    M: Fn() -> T + Sync,
+    S: Fn(&T) -> u64 + Sync,
+    C: Fn(&mut T) -> Result<u64, Error> + Sync,
+    F: Fn(&mut T) + Sync,
+{
+    /// Returns how many large allocations there are.
+    fn run(&self) -> usize {
+        let what = self.what;
+        let right = self.on_a_new_thread(|it| {
+            let result = (self.call)(it).unwrap();
+            (result, (self.state)(it))
+        });
+        for n in 1..10_000 {
+            let enough = self.on_a_new_thread(|it| {
+                let before = (self.state)(it);
+                let (result, failed) = Failing::without(n, || (self.call)(it));
+                match result {
+                    Ok(result) => assert_eq!((result, (self.state)(it)), right, "{what}: {n}"),
+                    Err(error) => {
+                        assert!(failed && is_memory(&error), "{what}: {n}: {error}");
+                        (self.failed)(it);
+                        assert_eq!((self.state)(it), before, "{what}: {n}: {error}");
+                        let again = (self.call)(it).map(|result| (result, (self.state)(it)));
+                        assert_eq!(again.unwrap(), right, "{what}: {n}: once more");
+                    }
+                }
+                !failed
+            });
+            if enough {
+                println!("{what}: {} large allocations", n - 1);
+                return n - 1;
+            }
+        }
+        panic!("{what}: no end")
+    }
+
+    /// Such a thread has no buffers yet.
+    fn on_a_new_thread<R: Send>(&self, f: impl FnOnce(&mut T) -> R + Send) -> R {
+        let run = || f(&mut (self.make)());
+        thread::scope(|scope| scope.spawn(run).join())
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+fn is_memory(error: &Error) -> bool {
+    let text = error.to_string();
+    text.contains("no memory for") || text.contains("out of memory")
+}
+
+/// A network with inputs for it.
+struct Model {
+    net: Box<dyn Layer<f32>>,
+    x: Vec<Tensor>,
+}
+
+type Make = fn() -> Result<Model, Error>;
+
+/// The layers that hold buffers, and containers of many layers.
+const MODELS: [(&str, Make); 7] = [
+    ("dense", dense),
+    ("deep", deep),
+    ("graph", graph),
+    ("images", images),
+    ("lstm", lstm),
+    ("attention", attention),
+    ("words", words),
+];
+
+/// Its products are shared between threads.
+fn dense() -> Result<Model, Error> {
+    let rng = &mut random::rng(1);
+    let net: Sequential = Sequential::builder()
+        .layer("fc1", Linear::new(130, 150, rng)?)
+        .layer("relu", Relu)
+        .layer("fc2", Linear::new(150, 140, rng)?)
+        .layer("softmax", Softmax)
+        .build()?;
+    Ok(Model { net: Box::new(net), x: vec![Tensor::normal([128, 130], 0.0, 1.0, rng)?] })
+}
+
+/// Lists of layers and of tensors are large here, and tensors small.
+fn deep() -> Result<Model, Error> {
+    let rng = &mut random::rng(1);
+    let mut net = Sequential::builder();
+    for i in 0..70 {
+        net = net.layer(format!("fc{i}"), Linear::new(5, 5, rng)?).layer(format!("tanh{i}"), Tanh);
+    }
+    let net: Sequential = net.build()?;
+    let net = Sequential::builder().layer("block", Residual::new(net)).build()?;
+    Ok(Model { net: Box::new(net), x: vec![Tensor::normal([4, 5], 0.0, 1.0, rng)?] })
+}
+
+/// Several inputs, and a weight that is used again and again.
+fn graph() -> Result<Model, Error> {
+    let rng = &mut random::rng(1);
+    let mut g = Graph::builder();
+    let [a, b] = g.inputs(["a", "b"]);
+    let shared = g.layer("shared", Linear::new(30, 30, rng)?, [a]);
+    let mut value = g.layer("sum", Add, [shared.output(0), b]).output(0);
+    for i in 0..70 {
+        value = g.again(shared, [value]).output(0);
+        value = g.layer(format!("tanh{i}"), Tanh, [value]).output(0);
+        value = g.layer(format!("own{i}"), Linear::new(30, 30, rng)?, [value]).output(0);
+    }
+    let both = g.layer("both", Concat::new(1)?, [value, a]);
+    let net = g.build([both.output(0), value])?;
+    let x = vec![Tensor::normal([40, 30], 0.0, 1.0, rng)?, Tensor::normal([40, 30], 0.0, 1.0, rng)?];
+    Ok(Model { net: Box::new(net), x })
+}
+
+fn images() -> Result<Model, Error> {
+    let rng = &mut random::rng(1);
+    let net: Sequential = Sequential::builder()
+        .layer("conv", Conv2d::new(3, 8, [3, 3], rng)?)
+        .layer("norm", BatchNorm::new(8)?)
+        .layer("relu", Relu)
+        .layer("pool", MaxPool2d::new([2, 2])?)
+        .layer("drop", Dropout::new(0.3)?)
+        .layer("flatten", Flatten::new(1)?)
+        .layer("fc", Linear::new(8 * 7 * 7, 12, rng)?)
+        .build()?;
+    Ok(Model { net: Box::new(net), x: vec![Tensor::normal([9, 3, 16, 16], 0.0, 1.0, rng)?] })
+}
+
+fn lstm() -> Result<Model, Error> {
+    let rng = &mut random::rng(1);
+    let config = LstmConfig::new(12, 16).layers(6).bidirectional(true);
+    let x = vec![Tensor::normal([5, 11, 12], 0.0, 1.0, rng)?];
+    Ok(Model { net: Box::new(config.build::<f32>(rng)?), x })
+}
+
+fn attention() -> Result<Model, Error> {
+    let rng = &mut random::rng(1);
+    let net: Sequential = Sequential::builder()
+        .layer("attention", MultiHeadAttention::new(32, 4, rng)?)
+        .layer("norm", LayerNorm::new([32])?)
+        .layer("gelu", Gelu::new())
+        .layer("softmax", LogSoftmax)
+        .build()?;
+    Ok(Model { net: Box::new(net), x: vec![Tensor::normal([6, 17, 32], 0.0, 1.0, rng)?] })
+}
+
+fn words() -> Result<Model, Error> {
+    let rng = &mut random::rng(1);
+    let net: Sequential = Sequential::builder()
+        .layer("words", Embedding::new(60, 20, rng)?)
+        .layer("block", Residual::new(Linear::new(20, 20, rng)?))
+        .layer("frozen", Frozen::new(Linear::new(20, 40, rng)?))
+        .build()?;
+    let words = Tensor::from_fn([30, 50], |at| ((at[0] * 7 + at[1]) % 60) as f32)?;
+    Ok(Model { net: Box::new(net), x: vec![words] })
+}
+
+/// All that a training loop has.
+struct Training {
+    model: Model,
+    tape: Tape,
+    grads: Grads,
+    optimizer: Optimizer<Sgd>,
+    dy: Vec<Tensor>,
+}
+
+impl Training {
+    fn new(make: Make, parts: usize) -> Result<Self, Error> {
+        let model = make()?;
+        let optimizer = Optimizer::new(Sgd::new(0.1)?.momentum(0.9)?, &model.net)?;
+        let (tape, grads) = (Tape::new().parts(parts)?, Grads::new(&model.net)?);
+        Ok(Self { model, tape, grads, optimizer, dy: Vec::new() })
+    }
+
+    fn digest(&self) -> u64 {
+        let mut digest = Digest::new();
+        digest.named(&self.model.net);
+        digest.named(&self.optimizer);
+        digest.add(self.optimizer.step_count());
+        digest.0
+    }
+
+    /// Forward, a loss, backward, clipping, update. The loss of y is y²/2.
+    fn step(&mut self) -> Result<u64, Error> {
+        let Self { model: Model { net, x }, tape, grads, optimizer, dy } = self;
+        let mode = Mode::train_with(Key::new(3));
+        let mut digest = Digest::new();
+        if let [x] = &x[..] {
+            let pass = tape.forward(net, x, mode)?;
+            dy.resize_with(1, Tensor::default);
+            dy[0].copy_from(pass.output())?;
+            digest.tensor(pass.output());
+            pass.backward(&dy[0], grads)?;
+        } else {
+            let [a, b] = &x[..] else { panic!("two inputs") };
+            let pass = tape.forward_many(net, &[a, b], mode)?;
+            dy.resize_with(2, Tensor::default);
+            for (y, dy) in pass.outputs().iter().zip(&mut *dy) {
+                digest.tensor(y);
+                dy.copy_from(y)?;
+            }
+            pass.backward_many(&[Some(&dy[0]), Some(&dy[1])], grads)?;
+        }
+        grads.iter().filter_map(Grad::get).for_each(|grad| digest.tensor(grad));
+        digest.add(grads.clip_norm(1.0)?.to_bits());
+        grads.clip_value(0.5)?;
+        optimizer.step(net, grads)?;
+        Ok(digest.0)
+    }
+
+    /// After an error: gradients that a backward pass has left in the middle are of no use until they are
+    /// cleared.
+    fn refuses_incomplete_gradients(&mut self) {
+        if self.grads.is_complete() {
+            return;
+        }
+        let before = self.digest();
+        let error = self.optimizer.step(&mut self.model.net, &mut self.grads).unwrap_err();
+        assert!(error.to_string().contains("call `clear`"), "{error}");
+        assert!(matches!(error, StepError::Incomplete(_)));
+        assert!(matches!(self.grads.clip_norm(1.0), Err(tensor::ClipError::Incomplete(_))));
+        assert_eq!(self.digest(), before);
+        self.grads.clear();
+    }
+}
+
+fn nothing<T>(_: &mut T) {}
+
+#[test]
+fn building() {
+    let _one = with_threads(2);
+    for (what, make) in MODELS {
+        let call = |built: &mut Option<u64>| {
+            *built = Some(Training::new(make, 2)?.digest());
+            Ok(built.unwrap())
+        };
+        Trial { what, make: || None, state: |built: &Option<u64>| built.unwrap_or(0), call, failed: nothing }
+            .run();
+    }
+}
+
+#[test]
+fn training() {
+    let mut failures = 0;
+    for (threads, parts) in [(1, 1), (2, 1), (2, 2)] {
+        let _one = with_threads(threads);
+        for (what, make) in MODELS {
+            let trial = Trial {
+                what,
+                make: || Training::new(make, parts).unwrap(),
+                state: Training::digest,
+                call: Training::step,
+                failed: Training::refuses_incomplete_gradients,
+            };
+            failures += trial.run();
+        }
+    }
+    assert!(failures > 100);
+}
