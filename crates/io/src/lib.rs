@@ -18,7 +18,6 @@ mod element;
 mod exchange;
 mod file;
 mod format;
-mod memory;
 mod quoted;
 mod report;
 mod restore;

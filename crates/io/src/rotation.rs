@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use backrule_tensor::Scalar;
+use backrule_tensor::{MemoryError, Scalar, memory};
 
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::load::LoadError;
@@ -14,6 +14,9 @@ use crate::file::temporary::{self, MAX_STEM};
 use crate::format::problem::LoadProblem;
 use crate::quoted::{At, Message};
 use crate::snapshot::{SaveError, Snapshot};
+
+/// Names the operation in errors.
+const OPERATION: &str = "rotation";
 
 /// The checkpoints of one run in a folder: the last few and the best, and what is older is removed.
 ///
@@ -171,14 +174,19 @@ impl Rotation {
                 self.free(metric)?.ok_or_else(|| RotationError::Full { folder: self.folder.clone() })?
             }
         };
+        // What comes after the save finds its memory there.
+        let mut files = self.files()?;
+        memory::make_room(OPERATION, &mut files, 1)?;
+        let most = files.len().saturating_add(1);
+        let (mut removed, mut not_removed) = (memory::room(OPERATION, most)?, memory::room(OPERATION, most)?);
+        let kept = memory::room(OPERATION, most)?;
         let durability = snapshot.save_to(&path)?;
 
-        let files = self.files()?;
+        self.list(&mut files)?;
         let best = match self.best {
-            Some(best) if files.len() > self.last => self.worth_keeping(best, &files, &path),
+            Some(best) if files.len() > self.last => self.worth_keeping(best, &files, &path, kept),
             _ => Vec::new(),
         };
-        let (mut removed, mut not_removed) = (Vec::new(), Vec::new());
         // The oldest first: who is interrupted has the newest.
         for old in files.into_iter().skip(self.last).rev().filter(|file| !best.contains(&file.path)) {
             match remove(&old.path) {
@@ -223,10 +231,15 @@ impl Rotation {
     }
 
     /// The best file that is a whole checkpoint. With it those that would come before it and can't be read at
-    /// the moment: nobody knows whether they are better.
-    fn worth_keeping(&self, best: Best, files: &[RotationFile], new: &Path) -> Vec<PathBuf> {
+    /// the moment: nobody knows whether they are better. They are put into `kept`.
+    fn worth_keeping(
+        &self,
+        best: Best,
+        files: &[RotationFile],
+        new: &Path,
+        mut kept: Vec<PathBuf>,
+    ) -> Vec<PathBuf> {
         let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut kept = Vec::new();
         for RotationFile { path, .. } in by_merit(best, files) {
             let found = fs::metadata(path).ok().map(|metadata| (path.clone(), Stamp::of(&metadata)));
             let known = found.is_some() && (path == new || *verified == found);
@@ -248,8 +261,14 @@ impl Rotation {
     /// # Errors
     /// [`RotationError::Folder`] when the folder can't be read.
     pub fn files(&self) -> Result<Vec<RotationFile>, RotationError> {
-        let failed = |error| RotationError::Folder { folder: self.folder.clone(), error };
         let mut files = Vec::new();
+        self.list(&mut files).map(|()| files)
+    }
+
+    /// The same in the place of what is in `files`.
+    fn list(&self, files: &mut Vec<RotationFile>) -> Result<(), RotationError> {
+        let failed = |error| RotationError::Folder { folder: self.folder.clone(), error };
+        files.clear();
         for entry in fs::read_dir(&self.folder).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             let parsed = entry.file_name().to_str().and_then(|name| parse(&self.name, name));
@@ -257,7 +276,8 @@ impl Rotation {
             if let Some((number, metric)) = parsed {
                 match entry.file_type() {
                     Ok(kind) if kind.is_file() => {
-                        files.push(RotationFile { path: entry.path(), number, metric });
+                        let file = RotationFile { path: entry.path(), number, metric };
+                        memory::push(OPERATION, files, file)?;
                     }
                     // Removed meanwhile.
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
@@ -265,8 +285,8 @@ impl Rotation {
                 }
             }
         }
-        files.sort_by(|a, b| (b.number, &b.path).cmp(&(a.number, &a.path)));
-        Ok(files)
+        files.sort_unstable_by(|a, b| (b.number, &b.path).cmp(&(a.number, &a.path)));
+        Ok(())
     }
 
     /// The newest checkpoint that can be loaded; `None` if there are no files yet.
@@ -275,7 +295,8 @@ impl Rotation {
     /// first of the [`files`](Self::files) to [`Checkpoint::open`].
     ///
     /// # Errors
-    /// When the folder can't be read, or there are files and none of them can be loaded.
+    /// When the folder can't be read, or there are files and none of them can be loaded; or there is no memory
+    /// for one that comes first.
     pub fn latest(&self) -> Result<Option<Found>, RotationError> {
         self.first(self.files()?)
     }
@@ -287,16 +308,18 @@ impl Rotation {
     /// Those of [`latest`](Self::latest).
     pub fn best(&self) -> Result<Option<Found>, RotationError> {
         let files = self.files()?;
-        let best = self.best.map(|best| by_merit(best, &files).into_iter().cloned().collect());
-        self.first(best.unwrap_or_default())
+        let Some(best) = self.best else { return Ok(None) };
+        self.first(by_merit(best, &files).cloned())
     }
 
-    fn first(&self, files: Vec<RotationFile>) -> Result<Option<Found>, RotationError> {
+    fn first(&self, files: impl IntoIterator<Item = RotationFile>) -> Result<Option<Found>, RotationError> {
         let mut passed_over = Vec::new();
         for file in files {
             match Checkpoint::load(&file.path) {
                 Ok(checkpoint) => return Ok(Some(Found { checkpoint, file, passed_over })),
-                Err(error) => passed_over.push(error),
+                // An older one may be small enough, and is not what was asked for.
+                Err(LoadError { problem: LoadProblem::Memory(error), .. }) => return Err(error.into()),
+                Err(error) => memory::push(OPERATION, &mut passed_over, error)?,
             }
         }
         if passed_over.is_empty() {
@@ -338,16 +361,18 @@ fn is_ours(name: &str, stem: &str) -> bool {
 }
 
 /// Those with a finite metric, the best first, and of equal ones the oldest.
-fn by_merit(best: Best, files: &[RotationFile]) -> Vec<&RotationFile> {
-    let mut ranked: Vec<_> =
-        files.iter().rev().filter(|file| file.metric.is_some_and(f64::is_finite)).collect();
-    let order =
-        |a: &RotationFile, b: &RotationFile| a.metric.partial_cmp(&b.metric).unwrap_or(Ordering::Equal);
-    match best {
-        Best::Min => ranked.sort_by(|a, b| order(a, b)),
-        Best::Max => ranked.sort_by(|a, b| order(b, a)),
-    }
-    ranked
+fn by_merit(best: Best, files: &[RotationFile]) -> impl Iterator<Item = &RotationFile> {
+    let order = move |a: &RotationFile, b: &RotationFile| {
+        let order = a.metric.partial_cmp(&b.metric).unwrap_or(Ordering::Equal);
+        let order = if best == Best::Min { order } else { order.reverse() };
+        order.then_with(|| (a.number, &a.path).cmp(&(b.number, &b.path)))
+    };
+    // Seldom more than the first is asked for. And a list in order would take memory after a save.
+    let next = move |before: Option<&RotationFile>| {
+        let finite = files.iter().filter(|file| file.metric.is_some_and(f64::is_finite));
+        finite.filter(|it| before.is_none_or(|before| order(before, it).is_lt())).min_by(|a, b| order(a, b))
+    };
+    std::iter::successors(next(None), move |before| next(Some(before)))
 }
 
 fn file_name(name: &str, number: u64, metric: Option<f64>) -> String {
@@ -393,6 +418,9 @@ pub enum RotationError {
         /// The folder.
         folder: PathBuf,
     },
+    /// There is no memory for a list of the files, or for a checkpoint that should be loaded.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
     /// There are checkpoints, and all of them are damaged or can't be read.
     #[error(
         "{}: none of its {} checkpoints can be loaded; the first one: {}",
@@ -407,7 +435,7 @@ pub enum RotationError {
 }
 
 backrule_tensor::readable! {
-    enum RotationError { Name { name }, Folder { folder, error }, Save(error), Full { folder }, NoneLoads { folder, problems } }
+    enum RotationError { Name { name }, Folder { folder, error }, Save(error), Full { folder }, Memory(error), NoneLoads { folder, problems } }
 }
 
 #[cfg(test)]

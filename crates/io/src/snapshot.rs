@@ -3,7 +3,9 @@ use std::fmt;
 use std::io::{self, BufWriter, Cursor, Seek, Write};
 use std::path::{Path, PathBuf};
 
-use backrule_tensor::{ConfigError, MemoryError, NamedTensors, Scalar, Tensor, TrainingState};
+use backrule_tensor::{
+    ConfigError, MemoryError, NamedTensors, Path as Place, Scalar, Tensor, TrainingState, memory,
+};
 use crc32fast::Hasher;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -14,10 +16,9 @@ use crate::file::error::{FileError, SaveStep};
 use crate::file::replace::replace;
 use crate::format::entry::{Entry, Group, Name};
 use crate::format::envelope::{Envelope, VERSION};
-use crate::format::header;
-use crate::format::limits::LimitError;
+use crate::format::header::{self, NotEncoded};
+use crate::format::limits::{self, LimitError, MAX_PROGRAM, PROGRAM};
 use crate::format::section::{self, Section, SectionError};
-use crate::memory::with_room;
 use crate::run::{OptimizerState, Run};
 
 /// Elements that are converted and written at a time: 64 or 128 KiB, which stay in the cache.
@@ -47,20 +48,40 @@ pub struct Snapshot<'a, T: Scalar> {
     run: Run,
     sections: BTreeMap<Section, Vec<u8>>,
     finite_only: bool,
+    /// Why it can't be saved: the first reason.
+    refused: Option<NotEncoded>,
 }
 
-type Named<'a, T> = Vec<(String, &'a Tensor<T>)>;
+pub(crate) type Named<'a, T> = Vec<(String, &'a Tensor<T>)>;
+
+/// All tensors with their paths.
+pub(crate) fn named<'a, T: Scalar>(
+    tensors: &'a (impl NamedTensors<T> + ?Sized),
+) -> Result<Named<'a, T>, MemoryError> {
+    let (mut named, mut refused) = (memory::room("save", tensors.tensor_count())?, None);
+    tensors.visit(Place::ROOT, &mut |path, _, tensor| {
+        if refused.is_none() {
+            refused = memory::push("save", &mut named, (path.to_string(), tensor)).err();
+        }
+    });
+    refused.map_or(Ok(named), Err)
+}
 
 impl Checkpoint {
     /// Begins a checkpoint of a network.
     pub fn of<'a, T: Scalar>(network: &'a (impl NamedTensors<T> + ?Sized)) -> Snapshot<'a, T> {
+        let (network, refused) = match named(network) {
+            Ok(network) => (network, None),
+            Err(error) => (Vec::new(), Some(error.into())),
+        };
         Snapshot {
-            network: network.tensors(),
+            network,
             optimizer: Vec::new(),
             optimizer_state: None,
             run: Run::default(),
             sections: BTreeMap::new(),
             finite_only: false,
+            refused,
         }
     }
 }
@@ -70,14 +91,25 @@ impl<'a, T: Scalar> Snapshot<'a, T> {
     pub fn optimizer(mut self, optimizer: &'a (impl TrainingState<T> + ?Sized)) -> Self {
         let (steps, options) = (optimizer.step_count(), optimizer.options());
         self.optimizer_state = Some(OptimizerState { steps, options });
-        self.optimizer = optimizer.tensors();
+        match named(optimizer) {
+            Ok(optimizer) => self.optimizer = optimizer,
+            Err(error) => self.refuse(error),
+        }
         self
     }
 
     /// Where the run is; [`Run::default`] unless given. [`Checkpoint::run`] gives it back.
     pub fn run(mut self, run: &Run) -> Self {
-        self.run = run.clone();
+        match limits::check(PROGRAM, run.program.as_ref().map_or(0, String::len), MAX_PROGRAM) {
+            Ok(()) => self.run = run.clone(),
+            // It isn't copied: it may be of any length.
+            Err(error) => self.refuse(error),
+        }
         self
+    }
+
+    fn refuse(&mut self, reason: impl Into<NotEncoded>) {
+        self.refused.get_or_insert(reason.into());
     }
 
     /// Refuses to save a tensor with NaN or an infinity in it, of the network or of the optimizer: a run that
@@ -195,10 +227,10 @@ impl<'a, T: Scalar> Snapshot<'a, T> {
 
     pub(crate) fn save_to(&self, path: &Path) -> Result<Durability, SaveError> {
         let (entries, head) = self.plan()?;
+        let buffer = self.buffer()?;
         let durability = replace(path, |out| {
-            // Gathers small tensors; what is larger than its buffer passes by.
-            let mut out = BufWriter::new(out);
-            self.write(entries, &head, &mut out)?;
+            let mut out = gathered(out);
+            self.write(entries, head, buffer, &mut out)?;
             out.flush()
         })?;
         Ok(durability)
@@ -213,19 +245,22 @@ impl<'a, T: Scalar> Snapshot<'a, T> {
         let (entries, head) = self.plan()?;
         let payload = entries.iter().fold(0_usize, |sum, entry| sum.saturating_add(entry.size()));
         let size = head.len().saturating_add(payload).saturating_add(Envelope::END as usize);
-        let mut out = Cursor::new(with_room("save", size)?);
-        written(self.write(entries, &head, &mut out))?;
+        let mut out = Cursor::new(memory::room("save", size)?);
+        written(self.write(entries, head, self.buffer()?, &mut out))?;
         Ok(out.into_inner())
     }
 
     /// What there is to save, and the beginning of the file without the checksums: those are computed while
     /// the tensors are written, so each tensor is read once.
     fn plan(&self) -> Result<(Vec<Entry<'_>>, Vec<u8>), SaveError> {
+        if let Some(reason) = &self.refused {
+            return Err(reason.clone().into());
+        }
         let entry = |(group, path, tensor): (_, _, &Tensor<T>)| {
             let (dtype, shape) = (T::DTYPE, tensor.shape());
             Entry { group, path, dtype, shape, crc: 0 }
         };
-        let entries: Vec<_> = self.tensors().map(entry).collect();
+        let entries = memory::collect("save", self.tensors().map(entry))?;
         check_paths(&entries)?;
         if let Some(state) = &self.optimizer_state {
             state.options.check().map_err(|error| SaveError::Option(error.of("optimizer")))?;
@@ -233,41 +268,53 @@ impl<'a, T: Scalar> Snapshot<'a, T> {
         if self.finite_only {
             self.tensors().try_for_each(|(group, path, tensor)| check_finite(group, path, tensor))?;
         }
-        let head = self.head(&entries)?;
+        let head = self.head(Vec::new(), &entries)?;
         Ok((entries, head))
     }
 
-    /// The first 40 bytes and the header. Their length doesn't depend on the checksums.
-    fn head(&self, entries: &[Entry<'_>]) -> Result<Vec<u8>, LimitError> {
+    /// The first 40 bytes and the header, in the place of what is in `head`. Their length doesn't depend on
+    /// the checksums.
+    fn head(&self, mut head: Vec<u8>, entries: &[Entry<'_>]) -> Result<Vec<u8>, NotEncoded> {
         let payload = entries.iter().fold(0_u64, |sum, entry| sum.saturating_add(entry.size() as u64));
-        let header = header::encode(&self.run, self.optimizer_state.as_ref(), &self.sections, entries)?;
-        let header_crc = crc32fast::hash(&header);
-        let envelope = Envelope { version: VERSION, header: header.len() as u64, payload, header_crc };
-        let mut head = envelope.encode();
-        head.extend(header);
+        head.clear();
+        // Written over below.
+        head.extend([0; Envelope::SIZE as usize]);
+        let mut head =
+            header::encode(head, &self.run, self.optimizer_state.as_ref(), &self.sections, entries)?;
+        if let Some((first, header)) = head.split_first_chunk_mut() {
+            let header_crc = crc32fast::hash(header);
+            let envelope = Envelope { version: VERSION, header: header.len() as u64, payload, header_crc };
+            *first = envelope.encode();
+        }
         Ok(head)
+    }
+
+    /// For the bytes of one piece of a tensor.
+    fn buffer(&self) -> Result<Vec<u8>, SaveError> {
+        chunk_buffer(self.tensors().map(|(_, _, tensor)| tensor))
     }
 
     /// Writes the whole file: the beginning first as planned, and in the end with the checksums.
     fn write(
         &self,
         mut entries: Vec<Entry<'_>>,
-        planned: &[u8],
+        planned: Vec<u8>,
+        mut buffer: Vec<u8>,
         out: &mut (impl Write + Seek),
     ) -> io::Result<()> {
-        out.write_all(planned)?;
+        out.write_all(&planned)?;
         let mut payload = Hasher::new();
         for (entry, (_, _, tensor)) in entries.iter_mut().zip(self.tensors()) {
             let mut crc = Hasher::new();
-            chunks(tensor, |bytes| {
+            chunks(tensor, &mut buffer, |bytes| {
                 crc.update(bytes);
                 out.write_all(bytes)
             })?;
             payload.combine(&crc);
             entry.crc = crc.finalize();
         }
-        // It was accepted without the checksums.
-        let head = self.head(&entries).map_err(io::Error::other)?;
+        // It was accepted without the checksums, and is no longer with them.
+        let head = self.head(planned, &entries).map_err(|error| io::Error::other(SaveError::from(error)))?;
         let mut whole = Hasher::new();
         whole.update(&head);
         whole.combine(&payload);
@@ -285,24 +332,40 @@ impl<'a, T: Scalar> Snapshot<'a, T> {
     }
 }
 
-/// Gives `take` a tensor's elements as little-endian bytes, piece by piece.
+/// Gathers small tensors for `out`; what is larger than its buffer passes by. The buffer is small, too: one
+/// that the system has no memory for would end the process.
+pub(crate) fn gathered<W: Write>(out: W) -> BufWriter<W> {
+    BufWriter::with_capacity(2 << 10, out)
+}
+
+/// A buffer for [`chunks`] of any of these tensors.
+pub(crate) fn chunk_buffer<'a, T: Scalar>(
+    tensors: impl Iterator<Item = &'a Tensor<T>>,
+) -> Result<Vec<u8>, SaveError> {
+    let most = tensors.map(Tensor::len).max().unwrap_or(0).min(CHUNK).saturating_mul(T::DTYPE.size());
+    let mut buffer = memory::room("save", most)?;
+    buffer.resize(most, 0);
+    Ok(buffer)
+}
+
+/// Gives `take` a tensor's elements as little-endian bytes, piece by piece, by way of `buffer`.
 pub(crate) fn chunks<T: Scalar>(
     tensor: &Tensor<T>,
+    buffer: &mut [u8],
     mut take: impl FnMut(&[u8]) -> io::Result<()>,
 ) -> io::Result<()> {
-    let size = |elements: usize| elements.saturating_mul(T::DTYPE.size());
-    let mut bytes = vec![0; size(tensor.len().min(CHUNK))];
     for values in tensor.as_slice().chunks(CHUNK) {
-        bytes.truncate(size(values.len()));
-        T::write_le(values, &mut bytes);
-        take(&bytes)?;
+        let size = values.len().saturating_mul(T::DTYPE.size());
+        let bytes = buffer.get_mut(..size).unwrap_or_default();
+        T::write_le(values, bytes);
+        take(bytes)?;
     }
     Ok(())
 }
 
 /// Refuses two tensors of one path.
 pub(crate) fn check_paths(entries: &[Entry<'_>]) -> Result<(), SaveError> {
-    match header::duplicate(entries) {
+    match header::duplicate(entries)? {
         None => Ok(()),
         Some((group, path)) => Err(SaveError::Duplicate { group, path: path.to_string() }),
     }
@@ -379,6 +442,15 @@ impl From<MemoryError> for SaveError {
 impl From<LimitError> for SaveError {
     fn from(error: LimitError) -> Self {
         Self::Limit(error)
+    }
+}
+
+impl From<NotEncoded> for SaveError {
+    fn from(reason: NotEncoded) -> Self {
+        match reason {
+            NotEncoded::Limit(error) => error.into(),
+            NotEncoded::Memory(error) => error.into(),
+        }
     }
 }
 

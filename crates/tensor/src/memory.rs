@@ -3,13 +3,13 @@
 use crate::error::MemoryError;
 use crate::scalar::Scalar;
 
-/// An empty vector with room for `len` items of any type.
+/// An empty vector with room for `len` items and no more, of any type.
 ///
 /// # Errors
 /// When there is no memory for them.
 pub fn room<I>(operation: &'static str, len: usize) -> Result<Vec<I>, MemoryError> {
     let mut items = Vec::new();
-    make_room(operation, &mut items, len)?;
+    items.try_reserve_exact(len).map_err(|_| refused::<I>(operation, len))?;
     Ok(items)
 }
 
@@ -90,6 +90,19 @@ pub(crate) mod tests {
     thread_local! {
         /// On this thread there is no memory for a multiple of so many elements.
         pub(crate) static REFUSED: Cell<Option<usize>> = const { Cell::new(None) };
+    }
+
+    #[test]
+    fn memory_that_is_not_there_is_an_error() {
+        for (count, bytes) in [(usize::MAX, usize::MAX), (usize::MAX / 4, usize::MAX - 3)] {
+            let error = super::room::<u32>("save", count).unwrap_err();
+            assert_eq!((error.operation, error.bytes), ("save", bytes));
+        }
+        let mut list = vec![1_u32];
+        assert!(super::make_room("save", &mut list, usize::MAX / 2).is_err());
+        assert!(super::grow("save", &mut list, usize::MAX / 2).is_err());
+        super::push("save", &mut list, 2).unwrap();
+        assert_eq!(list, [1, 2]);
     }
 
     /// Alone and shared between threads, into a result that is there and one that must grow.

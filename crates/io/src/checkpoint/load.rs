@@ -1,8 +1,7 @@
 //! Reading a checkpoint into memory.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::BufRead;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,7 +10,7 @@ use crate::checkpoint::{Checkpoint, Source};
 use crate::file::open::open;
 use crate::format::checksum::Checksums;
 use crate::format::problem::LoadProblem;
-use crate::format::reader;
+use crate::format::reader::{self, Buffered};
 use crate::quoted::At;
 
 impl Checkpoint {
@@ -72,11 +71,11 @@ impl Checkpoint {
 /// Opens a file for `read`, which is told its length.
 pub(crate) fn read_file<R>(
     path: &Path,
-    read: impl FnOnce(BufReader<File>, u64) -> Result<R, LoadProblem>,
+    read: impl FnOnce(Buffered, u64) -> Result<R, LoadProblem>,
 ) -> Result<R, LoadError> {
     let load = || {
         let (file, length) = open(path)?;
-        read(BufReader::with_capacity(reader::BUFFER, file), length)
+        read(Buffered::new(file)?, length)
     };
     load().map_err(|problem| LoadError { file: Some(path.to_path_buf()), problem })
 }

@@ -61,10 +61,10 @@ impl Checkpoint {
             return Self::load(path);
         }
         read_file(path.as_ref(), |mut input, length| {
-            let verified = Stamp::of(&input.get_ref().metadata()?);
+            let verified = Stamp::of(&input.file().metadata()?);
             let begin = |size| Ok(Payload::start_of(length, size, Envelope::END));
             let (header, start) = reader::read(&mut input, length, Checksums::Compare, begin, |_, _| {})?;
-            let payload = Payload::Stored { file: Arc::new(input.into_inner()), start, verified };
+            let payload = Payload::Stored { file: Arc::new(input.into_file()), start, verified };
             Ok(Self::new(header, payload, Source::Checkpoint { length }))
         })
     }

@@ -5,11 +5,10 @@ use std::io;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use backrule_tensor::{MemoryError, Scalar};
+use backrule_tensor::{MemoryError, Scalar, memory};
 use crc32fast::Hasher;
 
 use crate::element::{ElementType, NotHeld};
-use crate::memory::with_room;
 
 /// Bytes of a file that are read and converted at a time.
 const PIECE: usize = 64 << 10;
@@ -60,7 +59,7 @@ impl Payload {
             Self::Memory(_) => 0,
             Self::Stored { .. } => PIECE,
         };
-        with_room("restore", size)
+        memory::room("restore", size)
     }
 }
 

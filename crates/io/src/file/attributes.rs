@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
+use backrule_tensor::{MemoryError, memory};
+
 /// A file's access control list, as an attribute.
 const ACL: &[u8] = b"system.posix_acl_access";
 /// Its label under SELinux. Where SELinux is off, only root may set it.
@@ -25,7 +27,9 @@ impl Attributes {
                 let value = read(length, |value| rustix::fs::lgetxattr(file, name.as_slice(), value));
                 // The label is no loss where nobody may read it.
                 match value {
-                    Ok(value) => attributes.push((name, value)),
+                    Ok(value) => {
+                        memory::push("save", &mut attributes, (name, value)).map_err(out_of_memory)?
+                    }
                     Err(_) if name == LABEL => {}
                     Err(error) => return Err(told(&name, error)),
                 }
@@ -65,7 +69,7 @@ fn names(file: &Path) -> io::Result<Vec<Vec<u8>>> {
     match read(rustix::fs::llistxattr_query(file), |list| rustix::fs::llistxattr(file, list)) {
         Ok(list) => {
             let names = list.split(|byte| *byte == 0).filter(|name| !name.is_empty());
-            Ok(names.map(<[u8]>::to_vec).collect())
+            memory::collect("save", names.map(<[u8]>::to_vec)).map_err(out_of_memory)
         }
         // A file system without them.
         Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(Vec::new()),
@@ -78,12 +82,17 @@ fn read(
     query: rustix::io::Result<usize>,
     call: impl FnOnce(&mut [u8]) -> rustix::io::Result<usize>,
 ) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; query?];
+    let mut bytes = Vec::new();
+    memory::grow("save", &mut bytes, query?).map_err(out_of_memory)?;
     if !bytes.is_empty() {
         let length = call(&mut bytes)?;
         bytes.truncate(length);
     }
     Ok(bytes)
+}
+
+fn out_of_memory(error: MemoryError) -> io::Error {
+    io::Error::new(io::ErrorKind::OutOfMemory, error)
 }
 
 /// The error with the attribute's name in it.

@@ -26,14 +26,23 @@ impl Envelope {
     /// Bytes of the checksum at the end of the file.
     pub(crate) const END: u64 = 4;
 
-    pub(crate) fn encode(self) -> Vec<u8> {
-        let mut bytes = MAGIC.to_vec();
-        bytes.extend(self.version.to_le_bytes());
-        bytes.extend(FLAGS.to_le_bytes());
-        bytes.extend(self.header.to_le_bytes());
-        bytes.extend(self.payload.to_le_bytes());
-        bytes.extend(self.header_crc.to_le_bytes());
-        bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
+    pub(crate) fn encode(self) -> [u8; Self::SIZE as usize] {
+        let mut bytes = [0; Self::SIZE as usize];
+        let mut rest = &mut bytes[..];
+        let mut put = |field: &[u8]| {
+            if let Some(place) = rest.split_off_mut(..field.len()) {
+                place.copy_from_slice(field);
+            }
+        };
+        put(&MAGIC);
+        put(&self.version.to_le_bytes());
+        put(&FLAGS.to_le_bytes());
+        put(&self.header.to_le_bytes());
+        put(&self.payload.to_le_bytes());
+        put(&self.header_crc.to_le_bytes());
+        if let Some((fields, crc)) = bytes.split_last_chunk_mut() {
+            *crc = crc32fast::hash(fields).to_le_bytes();
+        }
         bytes
     }
 
@@ -98,7 +107,7 @@ mod tests {
 
     fn sample() -> Vec<u8> {
         let envelope = Envelope { version: VERSION, header: 5, payload: 7, header_crc: 9 };
-        envelope.encode()
+        envelope.encode().to_vec()
     }
 
     /// `sample()` with other bytes at `at`, and the checksum to go with it.

@@ -7,16 +7,18 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::ops::Range;
 
-use backrule_tensor::{DType, MAX_RANK, Shape};
+use backrule_tensor::{DType, MAX_RANK, MemoryError, Shape, memory};
 use serde::de::DeserializeOwned;
 
+use crate::format::bytes::Bytes;
 use crate::format::codec::{Same, get, put};
 use crate::format::entry::{Entry, Group};
-use crate::format::limits::{self, LimitError, MAX_HEADER, MAX_PATH, MAX_PROGRAM, MAX_SECTION, MAX_TENSORS};
+use crate::format::limits::{
+    self, LimitError, MAX_HEADER, MAX_PATH, MAX_PROGRAM, MAX_SECTION, MAX_TENSORS, PROGRAM,
+};
 use crate::format::options;
 use crate::format::problem::{LoadProblem, Malformed};
 use crate::format::section::{self, Section, SectionError, SectionProblem};
-use crate::memory::push;
 use crate::run::{OptimizerState, Run};
 
 /// A header that was read and found right; by default one of nothing.
@@ -51,7 +53,7 @@ impl Header {
             ..Run::default()
         };
         let program: Option<&str> = get(&mut input, "the program")?;
-        limits::check("bytes of the program's version", program.map_or(0, str::len), MAX_PROGRAM)?;
+        limits::check(PROGRAM, program.map_or(0, str::len), MAX_PROGRAM)?;
         run.program = program.map(str::to_string);
         let sections = decode_sections(&bytes, &mut input)?;
         let optimizer_state = match get(&mut input, "the optimizer's steps")? {
@@ -123,35 +125,60 @@ impl Header {
     }
 }
 
-/// The header of a new file. That no path stands twice is the caller's to check: see [`duplicate`].
+/// Why there is no header.
+#[derive(Clone, Debug)]
+pub(crate) enum NotEncoded {
+    Limit(LimitError),
+    Memory(MemoryError),
+}
+
+impl From<LimitError> for NotEncoded {
+    fn from(error: LimitError) -> Self {
+        Self::Limit(error)
+    }
+}
+
+impl From<MemoryError> for NotEncoded {
+    fn from(error: MemoryError) -> Self {
+        Self::Memory(error)
+    }
+}
+
+/// The header of a new file, behind what is in `before`. That no path stands twice is the caller's to check:
+/// see [`duplicate`].
 pub(crate) fn encode(
+    before: Vec<u8>,
     run: &Run,
     optimizer: Option<&OptimizerState>,
     sections: &BTreeMap<Section, Vec<u8>>,
     entries: &[Entry<'_>],
-) -> Result<Vec<u8>, LimitError> {
+) -> Result<Vec<u8>, NotEncoded> {
     let program = run.program.as_ref().map_or(0, String::len);
-    limits::check("bytes of the program's version", program, MAX_PROGRAM)?;
+    limits::check(PROGRAM, program, MAX_PROGRAM)?;
     let group = |group| entries.iter().copied().filter(move |entry| entry.group == group);
     for of in [Group::Network, Group::Optimizer] {
         check_count(of, group(of).count())?;
     }
     entries.iter().try_for_each(check_path)?;
-    let mut out = Vec::new();
+    let start = before.len();
+    let mut out = Bytes::new(before);
     let sections = sections.iter().map(|(section, content)| (*section, content.as_slice()));
     write(&mut out, run, optimizer, sections, group)?;
-    limits::check("bytes of the header", out.len(), MAX_HEADER)?;
-    Ok(out)
+    limits::check("bytes of the header", out.len().saturating_sub(start), MAX_HEADER)?;
+    Ok(out.finish()?)
 }
 
 /// A path that stands twice in one group.
-pub(crate) fn duplicate<'a>(entries: &[Entry<'a>]) -> Option<(Group, &'a str)> {
-    [Group::Network, Group::Optimizer].into_iter().find_map(|group| {
-        let paths: Vec<_> = entries.iter().filter(|it| it.group == group).map(|it| it.path).collect();
-        let places = (0_u32..).take(paths.len()).collect();
-        let path = twice(places, |place| paths.get(place as usize).copied().unwrap_or_default())?;
-        Some((group, path))
-    })
+pub(crate) fn duplicate<'a>(entries: &[Entry<'a>]) -> Result<Option<(Group, &'a str)>, MemoryError> {
+    for group in [Group::Network, Group::Optimizer] {
+        let of_group = |place: &u32| entries.get(*place as usize).is_some_and(|it| it.group == group);
+        let places = memory::collect("save", (0_u32..).take(entries.len()).filter(of_group))?;
+        let path = |place| entries.get(place as usize).map(|it| it.path).unwrap_or_default();
+        if let Some(path) = twice(places, path) {
+            return Ok(Some((group, path)));
+        }
+    }
+    Ok(None)
 }
 
 /// The fields one after the other. The counts are within their limits.
@@ -219,7 +246,7 @@ fn decode_group(group: Group, bytes: &[u8], input: &mut &[u8]) -> Result<Range<u
     for _ in 0..count {
         let place = place_of(all, input);
         check_path(&decode_entry(group, input)?)?;
-        push("load", &mut places, place)?;
+        memory::push("load", &mut places, place)?;
     }
     let path = |place| {
         let mut entry = all.get(place as usize..).unwrap_or_default();
@@ -311,7 +338,7 @@ mod tests {
         let shape = Shape::new(&[2, 3]).unwrap();
         let entry = |group, path| Entry { group, path, dtype: DType::F32, shape, crc: 6 };
         let entries = [entry(Group::Network, "w"), entry(Group::Optimizer, "w")];
-        Header::decode(encode(&run, Some(&optimizer), &sections, &entries).unwrap()).unwrap()
+        Header::decode(encode(Vec::new(), &run, Some(&optimizer), &sections, &entries).unwrap()).unwrap()
     }
 
     #[test]

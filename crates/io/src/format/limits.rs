@@ -17,6 +17,8 @@ pub const MAX_SECTION: usize = 8 << 20;
 pub const MAX_SECTION_DEPTH: usize = 128;
 /// Bytes of the program's version in UTF-8.
 pub const MAX_PROGRAM: usize = 256;
+/// What errors call it.
+pub(crate) const PROGRAM: &str = "bytes of the program's version";
 /// Options of the optimizer.
 pub const MAX_OPTIONS: usize = Options::MAX;
 /// Bytes of an option's name in UTF-8.

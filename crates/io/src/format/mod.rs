@@ -1,9 +1,10 @@
 //! The format of a checkpoint. docs/checkpoint-format.md specifies it to the byte.
 //!
-//! From the bottom: `limits`, `entry`, `section`; `problem`, what reading finds wrong; `checksum`;
+//! From the bottom: `bytes`, `limits`, `entry`, `section`; `problem`, what reading finds wrong; `checksum`;
 //! `envelope`, the first 40 bytes; `codec`, the only module that knows bincode; `options` and `header`;
 //! `reader`, which reads a whole file.
 
+pub(crate) mod bytes;
 pub(crate) mod checksum;
 pub(crate) mod codec;
 pub(crate) mod entry;

@@ -3,14 +3,13 @@
 
 use std::io::Write;
 
-use backrule_tensor::{OptionValue, Options};
+use backrule_tensor::{OptionValue, Options, memory};
 
 use crate::format::codec::{get, put};
 use crate::format::limits::{
     self, LimitError, MAX_OPTION_NAME, MAX_OPTION_NESTING, MAX_OPTION_VALUES, MAX_OPTION_WORD, MAX_OPTIONS,
 };
 use crate::format::problem::{LoadProblem, Malformed};
-use crate::memory::with_room;
 
 const NUMBER: u8 = 1;
 const WHOLE: u8 = 2;
@@ -92,7 +91,7 @@ fn decode_value(
             let count: u32 = get(input, "the number of an option's values")?;
             let count = usize::try_from(count).unwrap_or(usize::MAX);
             let depth = values.list(depth, count)?;
-            let mut list = with_room("load", count)?;
+            let mut list = memory::room("load", count)?;
             for _ in 0..count {
                 list.push(decode_value(input, name, depth, values)?);
             }

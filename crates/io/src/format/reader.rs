@@ -1,7 +1,10 @@
 //! Reading a file from the first byte to the last, and verifying all of it.
 
-use std::io::{BufRead, Read};
+use std::fs::File;
+use std::io::{self, BufRead, Read};
+use std::ops::Range;
 
+use backrule_tensor::memory::room;
 use crc32fast::Hasher;
 
 use crate::format::checksum::Checksums;
@@ -10,10 +13,9 @@ use crate::format::envelope::Envelope;
 use crate::format::header::Header;
 use crate::format::problem::{LoadProblem, Malformed, Part};
 use crate::format::section;
-use crate::memory::with_room;
 
 /// Bytes that are read from a file at a time.
-pub(crate) const BUFFER: usize = 256 << 10;
+const BUFFER: usize = 256 << 10;
 /// Bytes that are hashed and copied at a time: they are still in the cache for the second.
 const PIECE: usize = 64 << 10;
 
@@ -111,7 +113,55 @@ pub(crate) fn read_exactly(input: &mut impl Read, size: u64) -> Result<Vec<u8>, 
 
 /// Memory for `size` bytes and no more.
 pub(crate) fn memory(size: u64) -> Result<Vec<u8>, LoadProblem> {
-    Ok(with_room("load", usize::try_from(size).unwrap_or(usize::MAX))?)
+    Ok(room("load", usize::try_from(size).unwrap_or(usize::MAX))?)
+}
+
+/// A file that is read by way of a buffer. `BufReader` would end the process where there is no memory for it.
+pub(crate) struct Buffered {
+    file: File,
+    buffer: Vec<u8>,
+    /// What is in the buffer and wasn't consumed.
+    there: Range<usize>,
+}
+
+impl Buffered {
+    pub(crate) fn new(file: File) -> Result<Self, LoadProblem> {
+        let mut buffer = memory(BUFFER as u64)?;
+        buffer.resize(BUFFER, 0);
+        Ok(Self { file, buffer, there: 0..0 })
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    pub(crate) fn into_file(self) -> File {
+        self.file
+    }
+}
+
+impl Read for Buffered {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        if self.there.is_empty() && bytes.len() >= self.buffer.len() {
+            return self.file.read(bytes);
+        }
+        let count = self.fill_buf()?.read(bytes)?;
+        self.consume(count);
+        Ok(count)
+    }
+}
+
+impl BufRead for Buffered {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.there.is_empty() {
+            self.there = 0..self.file.read(&mut self.buffer)?;
+        }
+        Ok(self.buffer.get(self.there.clone()).unwrap_or_default())
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.there.start = self.there.start.saturating_add(count).min(self.there.end);
+    }
 }
 
 /// Appends a piece to memory that is there already.

@@ -7,10 +7,12 @@
 
 use std::fmt;
 
+use backrule_tensor::MemoryError;
 use rmp_serde::decode::Error;
 use serde::de::{DeserializeOwned, DeserializeSeed};
 use serde::{Deserialize, Serialize};
 
+use crate::format::bytes::Bytes;
 use crate::format::limits::{self, LimitError, MAX_SECTION, MAX_SECTION_DEPTH};
 use crate::format::plain::Plain;
 use crate::format::show::Show;
@@ -88,6 +90,9 @@ pub enum SectionProblem {
     /// There is too much of it.
     #[error("{0}")]
     Limit(LimitError),
+    /// There is no memory for its bytes.
+    #[error("{0}")]
+    Memory(MemoryError),
     /// What was saved is not of the type asked for.
     #[error("not a `{expected}`: {}", Quoted(reason))]
     Deserialize {
@@ -100,7 +105,7 @@ pub enum SectionProblem {
 
 backrule_tensor::readable! { struct SectionError { section, problem } }
 backrule_tensor::readable! {
-    enum SectionProblem { Missing, Serialize(reason), OneWay(reason), Limit(error), Deserialize { expected, reason } }
+    enum SectionProblem { Missing, Serialize(reason), OneWay(reason), Limit(error), Memory(error), Deserialize { expected, reason } }
 }
 
 /// Serializes `value`, and reads it back: an error now can still be helped.
@@ -115,9 +120,10 @@ fn try_encode<M: Serialize + DeserializeOwned>(
     section: Section,
     value: &M,
 ) -> Result<Vec<u8>, SectionProblem> {
-    let mut bytes = Vec::new();
+    let mut bytes = Bytes::new(Vec::new());
     let mut serializer = rmp_serde::Serializer::new(&mut bytes).with_struct_map().with_human_readable();
     (value.serialize(&mut serializer)).map_err(|e| SectionProblem::Serialize(e.to_string()))?;
+    let bytes = bytes.finish().map_err(SectionProblem::Memory)?;
     limits::check(&format!("bytes of {section}"), bytes.len(), MAX_SECTION).map_err(SectionProblem::Limit)?;
     verify(&bytes).and_then(|()| decode::<M>(&bytes)).map_err(SectionProblem::OneWay)?;
     Ok(bytes)

@@ -2,10 +2,9 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-use backrule_tensor::MemoryError;
+use backrule_tensor::{MemoryError, memory};
 
 use crate::format::limits::MAX_HEADER;
-use crate::memory::with_room;
 
 /// Places of tensors by their names: a hash table with open addressing. The names stay in the file's header,
 /// so the caller compares them. A map that owns them takes a hundred times the memory.
@@ -42,7 +41,7 @@ impl Index {
     pub(super) fn new(names: usize) -> Result<Self, MemoryError> {
         // An eighth stays empty, and one at least: there a search ends.
         let count = names.saturating_add(names / 7).saturating_add(1);
-        let mut slots = with_room("restore", count)?;
+        let mut slots = memory::room("restore", count)?;
         slots.resize(count, EMPTY);
         Ok(Self { slots, keys: RandomState::new() })
     }

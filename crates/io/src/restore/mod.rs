@@ -6,11 +6,10 @@ mod plan;
 
 use std::collections::BTreeSet;
 
-use backrule_tensor::{NamedTensors, Path, Scalar, TrainingState};
+use backrule_tensor::{NamedTensors, Path, Scalar, TrainingState, memory};
 
 use crate::checkpoint::Checkpoint;
 use crate::format::entry::Group;
-use crate::memory::with_room;
 use crate::report::{Mismatch, Report};
 use crate::restore::plan::{Findings, Fit, Plan, Request, below, join, owner};
 
@@ -267,12 +266,12 @@ impl<'c> Restoring<'c> {
         let mut report = Report::default();
         if !fits || listed {
             // A list without room stays empty.
-            report.restored = with_room("restore", if fits { restored } else { 0 })?;
+            report.restored = memory::room("restore", if fits { restored } else { 0 })?;
             if fits || none || fit == Fit::Strict {
-                report.missing = with_room("restore", missing)?;
-                report.unexpected = with_room("restore", unexpected)?;
+                report.missing = memory::room("restore", missing)?;
+                report.unexpected = memory::room("restore", unexpected)?;
             }
-            report.skipped = with_room("restore", skipped)?;
+            report.skipped = memory::room("restore", skipped)?;
         }
         if fits {
             refused.map_or(Ok(()), Err)?;

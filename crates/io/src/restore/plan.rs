@@ -2,14 +2,13 @@
 
 use std::borrow::Cow;
 
-use backrule_tensor::{MemoryError, NamedTensors, Path, Scalar, Tensor};
+use backrule_tensor::{MemoryError, NamedTensors, Path, Scalar, Tensor, memory};
 
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::payload::{Elements, Lost};
 use crate::checkpoint::stored::Stored;
 use crate::element::{self, NotHeld};
 use crate::format::entry::{Group, TensorInfo};
-use crate::memory::with_room;
 use crate::report::{Pair, Report};
 use crate::restore::error::RestoreError;
 use crate::restore::index::{Index, State};
@@ -160,7 +159,7 @@ impl<'r> Plan<'r> {
         let stored = |group| request.checkpoint.stored_from(group, 0);
         let count = stored(group).count();
         let mut index = Index::new(count)?;
-        let mut marks = with_room("restore", count.div_ceil(MARK))?;
+        let mut marks = memory::room("restore", count.div_ceil(MARK))?;
         let mut offset = match group {
             Group::Network => 0,
             // Its elements follow the network's.

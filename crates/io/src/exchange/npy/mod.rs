@@ -3,10 +3,10 @@
 mod header;
 pub(crate) mod problem;
 
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
 
-use backrule_tensor::{MAX_RANK, Scalar, Shape, Tensor, TensorError};
+use backrule_tensor::{MAX_RANK, Scalar, Shape, Tensor, TensorError, memory};
 
 pub use problem::Problem;
 
@@ -17,7 +17,6 @@ use crate::file::replace::replace;
 use crate::format::limits;
 use crate::format::problem::{LoadProblem, Malformed};
 use crate::format::reader;
-use crate::memory::with_room;
 use crate::snapshot::{self, SaveError};
 
 /// The first bytes of a file.
@@ -48,9 +47,10 @@ const MAX_HEADER: usize = 1 << 16;
 /// # Errors
 /// Those of [`Snapshot::save`](crate::Snapshot::save) that concern the file.
 pub fn save<T: Scalar>(path: impl AsRef<Path>, tensor: &Tensor<T>) -> Result<(), SaveError> {
+    let mut buffer = snapshot::chunk_buffer([tensor].into_iter())?;
     replace(path.as_ref(), |out| {
-        let mut out = BufWriter::new(out);
-        write(tensor, &mut out)?;
+        let mut out = snapshot::gathered(out);
+        write(tensor, &mut buffer, &mut out)?;
         out.flush()
     })?;
     Ok(())
@@ -62,14 +62,15 @@ pub fn save<T: Scalar>(path: impl AsRef<Path>, tensor: &Tensor<T>) -> Result<(),
 /// When there is not enough memory.
 pub fn to_bytes<T: Scalar>(tensor: &Tensor<T>) -> Result<Vec<u8>, SaveError> {
     let elements = tensor.len().saturating_mul(T::DTYPE.size());
-    let mut out = with_room("save", elements.saturating_add(header::encode(tensor).len()))?;
-    snapshot::written(write(tensor, &mut out))?;
+    let mut out = memory::room("save", elements.saturating_add(header::encode(tensor).len()))?;
+    let mut buffer = snapshot::chunk_buffer([tensor].into_iter())?;
+    snapshot::written(write(tensor, &mut buffer, &mut out))?;
     Ok(out)
 }
 
-fn write<T: Scalar>(tensor: &Tensor<T>, out: &mut impl Write) -> io::Result<()> {
+fn write<T: Scalar>(tensor: &Tensor<T>, buffer: &mut [u8], out: &mut impl Write) -> io::Result<()> {
     out.write_all(&header::encode(tensor))?;
-    snapshot::chunks(tensor, |bytes| out.write_all(bytes))
+    snapshot::chunks(tensor, buffer, |bytes| out.write_all(bytes))
 }
 
 /// Reads a tensor: versions 1 to 3 of the format, in C's order or Fortran's, with the bytes of an element in

@@ -18,7 +18,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use backrule_tensor::{Scalar, Tensor};
+use backrule_tensor::{Scalar, Tensor, memory};
 use flate2::read::DeflateDecoder;
 use rawzip::{
     CompressionMethod, Error, FileReader, RECOMMENDED_BUFFER_SIZE, ReaderAt, ZipArchive,
@@ -86,7 +86,8 @@ pub fn from_bytes(bytes: &[u8]) -> Result<Npz, LoadError> {
 
 impl Npz {
     fn new(source: Source, length: u64) -> Result<Self, LoadProblem> {
-        let mut buffer = vec![0; RECOMMENDED_BUFFER_SIZE];
+        let mut buffer = reader::memory(RECOMMENDED_BUFFER_SIZE as u64)?;
+        buffer.resize(RECOMMENDED_BUFFER_SIZE, 0);
         let located = ZipLocator::new().locate_in_reader(source, &mut buffer, length);
         let archive = located.map_err(|(_, error)| unreadable(&error))?;
         let (mut entries, mut names) = (Vec::new(), BTreeMap::new());
@@ -105,7 +106,7 @@ impl Npz {
             let method = entry.compression_method();
             let known = [CompressionMethod::STORE, CompressionMethod::DEFLATE].contains(&method);
             let method = (known && !entry.flags().is_encrypted()).then_some(method);
-            entries.push(Entry { name, method, place: entry.wayfinder() });
+            memory::push("load", &mut entries, Entry { name, method, place: entry.wayfinder() })?;
         }
         Ok(Self { file: None, archive, length, entries })
     }

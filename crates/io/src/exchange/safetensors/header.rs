@@ -4,16 +4,19 @@
 use std::borrow::Cow;
 use std::fmt::{self, Write};
 
-use backrule_tensor::{MAX_RANK, Shape};
+use backrule_tensor::{MAX_RANK, Shape, memory};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use crate::element::ElementType;
 use crate::exchange::safetensors::problem::Problem;
+use crate::format::bytes::Bytes;
 use crate::format::entry::Entry;
 use crate::format::limits::{self, MAX_HEADER, MAX_PATH, MAX_TENSORS};
 use crate::format::problem::LoadProblem;
-use crate::memory::push;
 use crate::snapshot::SaveError;
+
+/// Before the header, its length.
+pub(super) const LENGTH: u64 = 8;
 
 const METADATA: &str = "__metadata__";
 
@@ -35,20 +38,23 @@ impl Stored<'_> {
 
 /// The file up to its elements. They begin at a multiple of eight, because readers map files into memory.
 pub(super) fn encode(entries: &[Entry<'_>]) -> Result<Vec<u8>, SaveError> {
-    let mut json = String::from(r#"{"__metadata__":{"format":"pt"}"#);
+    let mut json = Bytes::new(Vec::new());
+    // In front, the length of all that follows.
+    json.put(&[0; LENGTH as usize]);
+    // Writing to it can't fail: it tells at the end.
+    let _ = json.write_str(r#"{"__metadata__":{"format":"pt"}"#);
     let mut begin = 0_usize;
     for entry in entries {
         if entry.path == METADATA {
             return Err(SaveError::Reserved { path: entry.path.to_string() });
         }
-        json.push_str(",\"");
+        let _ = json.write_str(",\"");
         for char in entry.path.chars() {
-            match char {
-                '"' | '\\' => json.extend(['\\', char]),
-                // Writing to a text can't fail.
-                '\0'..' ' => drop(write!(json, "\\u{:04x}", u32::from(char))),
-                _ => json.push(char),
-            }
+            let _ = match char {
+                '"' | '\\' => write!(json, "\\{char}"),
+                '\0'..' ' => write!(json, "\\u{:04x}", u32::from(char)),
+                _ => json.write_char(char),
+            };
         }
         let dtype = entry.dtype.to_string().to_uppercase();
         let sizes: Vec<_> = entry.shape.iter().map(usize::to_string).collect();
@@ -60,12 +66,16 @@ pub(super) fn encode(entries: &[Entry<'_>]) -> Result<Vec<u8>, SaveError> {
         );
         begin = end;
     }
-    json.push('}');
-    while !json.len().is_multiple_of(8) {
-        json.push(' ');
+    let _ = json.write_char('}');
+    for _ in json.len()..json.len().next_multiple_of(8) {
+        let _ = json.write_char(' ');
     }
-    limits::check("bytes of the header", json.len(), MAX_HEADER)?;
-    Ok([&(json.len() as u64).to_le_bytes(), json.as_bytes()].concat())
+    let mut head = json.finish()?;
+    if let Some((length, json)) = head.split_first_chunk_mut() {
+        limits::check("bytes of the header", json.len(), MAX_HEADER)?;
+        *length = (json.len() as u64).to_le_bytes();
+    }
+    Ok(head)
 }
 
 /// All tensors in the order of their elements, which fill `size` bytes without gap or overlap.
@@ -145,7 +155,7 @@ impl<'j> Visitor<'j> for Tensors<'_> {
                 return refuse(refused, error);
             }
             let tensor = entries.next_value_seed(Fields { name, refused })?;
-            if let Err(error) = push("load", &mut tensors, tensor) {
+            if let Err(error) = memory::push("load", &mut tensors, tensor) {
                 return refuse(refused, error);
             }
         }

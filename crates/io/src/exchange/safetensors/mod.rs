@@ -39,11 +39,11 @@ mod header;
 pub(crate) mod problem;
 
 use std::collections::BTreeMap;
-use std::io::{self, BufRead, BufWriter, Write};
+use std::io::{self, BufRead, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use backrule_tensor::{DType, NamedTensors, Scalar, Shape, Tensor};
+use backrule_tensor::{DType, NamedTensors, Scalar, Shape, Tensor, memory};
 
 pub use problem::Problem;
 
@@ -56,12 +56,8 @@ use crate::format::entry::{Entry, Group};
 use crate::format::limits::{self, MAX_HEADER};
 use crate::format::problem::{LoadProblem, Malformed};
 use crate::format::reader;
-use crate::memory::with_room;
 use crate::run::Run;
 use crate::snapshot::{self, SaveError};
-
-/// Before the header, its length.
-const LENGTH: u64 = 8;
 
 /// Writes the tensors of a network, in their order, with `format: pt` as metadata.
 ///
@@ -74,11 +70,12 @@ pub fn save<T: Scalar>(
     network: &(impl NamedTensors<T> + ?Sized),
     path: impl AsRef<Path>,
 ) -> Result<(), SaveError> {
-    let tensors = network.tensors();
+    let tensors = snapshot::named(network)?;
     let head = head(&tensors)?;
+    let mut buffer = snapshot::chunk_buffer(tensors.iter().map(|(_, tensor)| *tensor))?;
     replace(path.as_ref(), |out| {
-        let mut out = BufWriter::new(out);
-        write(&head, &tensors, &mut out)?;
+        let mut out = snapshot::gathered(out);
+        write(&head, &tensors, &mut buffer, &mut out)?;
         out.flush()
     })?;
     Ok(())
@@ -89,21 +86,22 @@ pub fn save<T: Scalar>(
 /// # Errors
 /// Those of [`save`] that don't come from the system.
 pub fn to_bytes<T: Scalar>(network: &(impl NamedTensors<T> + ?Sized)) -> Result<Vec<u8>, SaveError> {
-    let tensors = network.tensors();
+    let tensors = snapshot::named(network)?;
     let head = head(&tensors)?;
     let size = |tensor: &Tensor<T>| tensor.len().saturating_mul(T::DTYPE.size());
     let size = tensors.iter().fold(head.len(), |sum, (_, tensor)| sum.saturating_add(size(tensor)));
-    let mut out = with_room("save", size)?;
-    snapshot::written(write(&head, &tensors, &mut out))?;
+    let mut out = memory::room("save", size)?;
+    let mut buffer = snapshot::chunk_buffer(tensors.iter().map(|(_, tensor)| *tensor))?;
+    snapshot::written(write(&head, &tensors, &mut buffer, &mut out))?;
     Ok(out)
 }
 
 fn head<T: Scalar>(tensors: &[(String, &Tensor<T>)]) -> Result<Vec<u8>, SaveError> {
-    let entries: Vec<_> =
-        (tensors.iter()).map(|(path, tensor)| entry(path, T::DTYPE, tensor.shape())).collect();
+    let entries = tensors.iter().map(|(path, tensor)| entry(path, T::DTYPE, tensor.shape()));
+    let entries = memory::collect("save", entries)?;
     // The same limits as a checkpoint's.
     snapshot::check_paths(&entries)?;
-    crate::format::header::encode(&Run::default(), None, &BTreeMap::new(), &entries)?;
+    crate::format::header::encode(Vec::new(), &Run::default(), None, &BTreeMap::new(), &entries)?;
     header::encode(&entries)
 }
 
@@ -111,9 +109,14 @@ fn entry(path: &str, dtype: DType, shape: Shape) -> Entry<'_> {
     Entry { group: Group::Network, path, dtype, shape, crc: 0 }
 }
 
-fn write<T: Scalar>(head: &[u8], tensors: &[(String, &Tensor<T>)], out: &mut impl Write) -> io::Result<()> {
+fn write<T: Scalar>(
+    head: &[u8],
+    tensors: &[(String, &Tensor<T>)],
+    buffer: &mut [u8],
+    out: &mut impl Write,
+) -> io::Result<()> {
     out.write_all(head)?;
-    tensors.iter().try_for_each(|(_, tensor)| snapshot::chunks(tensor, |bytes| out.write_all(bytes)))
+    tensors.iter().try_for_each(|(_, tensor)| snapshot::chunks(tensor, buffer, |bytes| out.write_all(bytes)))
 }
 
 /// Reads a file into memory, and checks its structure. Metadata are passed over.
@@ -144,10 +147,10 @@ pub fn open(path: impl AsRef<Path>) -> Result<Checkpoint, LoadError> {
         return load(path);
     }
     read_file(path.as_ref(), |mut input, length| {
-        let verified = Stamp::of(&input.get_ref().metadata()?);
+        let verified = Stamp::of(&input.file().metadata()?);
         let begin = |size| Ok(Payload::start_of(length, size, 0));
         let (tensors, start) = read(&mut input, length, begin, |_, _| {})?;
-        let payload = Payload::Stored { file: Arc::new(input.into_inner()), start, verified };
+        let payload = Payload::Stored { file: Arc::new(input.into_file()), start, verified };
         Ok(Checkpoint::foreign(tensors, payload, Source::Safetensors { length }))
     })
 }
@@ -172,8 +175,8 @@ fn read<K>(
     begin: impl FnOnce(u64) -> Result<K, LoadProblem>,
     mut keep: impl FnMut(&mut K, &[u8]),
 ) -> Result<(Vec<Foreign>, K), LoadProblem> {
-    let there = length.checked_sub(LENGTH).ok_or(Problem::Short { found: length })?;
-    let claimed = reader::read_exactly(input, LENGTH)?;
+    let there = length.checked_sub(header::LENGTH).ok_or(Problem::Short { found: length })?;
+    let claimed = reader::read_exactly(input, header::LENGTH)?;
     let claimed = claimed.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
     let size = there.checked_sub(claimed).ok_or(Problem::HeaderLength { claimed, there })?;
     limits::check("bytes of the header", usize::try_from(claimed).unwrap_or(usize::MAX), MAX_HEADER)?;
@@ -183,7 +186,7 @@ fn read<K>(
     let tensors = header::decode(json, size)?;
 
     let mut kept = begin(size)?;
-    let mut list = with_room("load", tensors.len())?;
+    let mut list = memory::room("load", tensors.len())?;
     for tensor in &tensors {
         let (path, dtype, shape, size) = (&*tensor.name, tensor.dtype, tensor.shape, tensor.size());
         let crc = reader::pieces(input, size, |piece| keep(&mut kept, piece))?.finalize();
