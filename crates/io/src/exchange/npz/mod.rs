@@ -11,6 +11,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod inflate;
 pub(crate) mod problem;
 
 use std::collections::BTreeMap;
@@ -19,7 +20,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backrule_tensor::{Scalar, Tensor, memory};
-use flate2::read::DeflateDecoder;
 use rawzip::{
     CompressionMethod, Error, FileReader, RECOMMENDED_BUFFER_SIZE, ReaderAt, ZipArchive,
     ZipArchiveEntryWayfinder, ZipLocator,
@@ -29,6 +29,7 @@ pub use problem::Problem;
 
 use crate::checkpoint::load::LoadError;
 use crate::exchange::npy;
+use crate::exchange::npz::inflate::Inflate;
 use crate::file::open::open as open_file;
 use crate::format::limits::{self, MAX_PATH, MAX_TENSORS};
 use crate::format::problem::{LoadProblem, Malformed};
@@ -152,7 +153,7 @@ impl Npz {
         let tensor = match method {
             CompressionMethod::STORE => npy::read(&mut data.verifying_reader(data.reader()), claimed),
             _ => {
-                let inflated = DeflateDecoder::new(data.reader());
+                let inflated = Inflate::new(data.reader())?;
                 npy::read(&mut data.verifying_reader(inflated), claimed)
             }
         };
