@@ -2,6 +2,7 @@
 //! time it is an error, nothing has changed, and the same call succeeds once there is memory again.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 
 use backrule::io::{Best, npy, npz, safetensors};
+use backrule::nn::testing::{Input, Sample, table};
 use backrule::prelude::*;
 use backrule::tensor;
 use backrule_testkit::{Failing, Scratch, with_threads};
@@ -76,32 +78,32 @@ where
     /// Returns how many large allocations there are.
     fn run(&self) -> usize {
         let what = self.what;
-        let right = self.on_a_new_thread(|it| {
+        let undisturbed = self.on_a_new_thread(|it| {
             let result = (self.call)(it).unwrap();
             (result, (self.state)(it))
         });
         for n in 1..10_000 {
-            let enough = self.on_a_new_thread(|it| {
-                let before = (self.state)(it);
-                let (result, failed) = Failing::without(n, || (self.call)(it));
-                match result {
-                    Ok(result) => assert_eq!((result, (self.state)(it)), right, "{what}: {n}"),
-                    Err(error) => {
-                        assert!(failed && is_memory(&error), "{what}: {n}: {error}");
-                        (self.failed)(it);
-                        assert_eq!((self.state)(it), before, "{what}: {n}: {error}");
-                        let again = (self.call)(it).map(|result| (result, (self.state)(it)));
-                        assert_eq!(again.unwrap(), right, "{what}: {n}: once more");
-                    }
-                }
-                !failed
-            });
-            if enough {
+            let (outcome, failed) = self.on_a_new_thread(|it| self.once(it, n));
+            assert_eq!(outcome, undisturbed, "{what}: {n}");
+            if !failed {
                 println!("{what}: {} large allocations", n - 1);
                 return n - 1;
             }
         }
         panic!("{what}: no end")
+    }
+
+    /// The outcome, in the end: result and state. Also says whether there were n large allocations.
+    fn once(&self, it: &mut T, n: usize) -> ((u64, u64), bool) {
+        let (what, before) = (self.what, (self.state)(it));
+        let (result, failed) = Failing::without(n, || (self.call)(it));
+        let result = result.unwrap_or_else(|error| {
+            assert!(failed && is_memory(&error), "{what}: {n}: {error}");
+            (self.failed)(it);
+            assert_eq!((self.state)(it), before, "{what}: {n}: {error}");
+            (self.call)(it).unwrap_or_else(|error| panic!("{what}: {n}: once more: {error}"))
+        });
+        ((result, (self.state)(it)), failed)
     }
 
     /// Such a thread has no buffers yet.
@@ -324,6 +326,37 @@ fn training() {
     assert!(failures > 100);
 }
 
+/// Every layer of the catalogue, at the sizes of benchmarks: forward and backward, to all inputs.
+#[test]
+fn every_layer() {
+    let _one = with_threads(2);
+    let mut failures = 0;
+    let samples = table::<f32>()
+        .into_iter()
+        .flat_map(|entry| (entry.samples)().into_iter().map(move |it| (entry.kind, it)));
+    for (what, Sample { layer, inputs, .. }) in samples.filter(|(_, sample)| sample.bench) {
+        let tensor = |(seed, input): (u64, &Input)| input.tensor(seed).unwrap();
+        let x: Vec<Tensor> = (1..).zip(&inputs).map(tensor).collect();
+        let x: Vec<_> = x.iter().collect();
+        let dy = predict_many(&*layer, &x).unwrap();
+        let dy: Vec<_> = dy.iter().map(Some).collect();
+        let layer = &*layer;
+        let call = |(tape, grads, dx): &mut (Tape, Grads, Vec<Tensor>)| {
+            let mut digest = Digest::new();
+            let pass = tape.forward_many(layer, &x, Mode::train_with(Key::new(1)))?;
+            pass.outputs().iter().for_each(|y| digest.tensor(y));
+            let mut wanted: Vec<_> = dx.iter_mut().map(Some).collect();
+            pass.backward_many_to_inputs(&dy, grads, &mut wanted)?;
+            dx.iter().chain(grads.iter().filter_map(Grad::get)).for_each(|dx| digest.tensor(dx));
+            Ok(digest.0)
+        };
+        let make = || (Tape::new(), Grads::new(layer).unwrap(), vec![Tensor::default(); x.len()]);
+        let failed = |it: &mut (Tape, Grads, Vec<Tensor>)| it.1.clear();
+        failures += Trial { what, make, state: |_: &_| of_named(layer), call, failed }.run();
+    }
+    assert!(failures > 50);
+}
+
 /// A folder of its own.
 struct Folder {
     scratch: Scratch,
@@ -533,4 +566,39 @@ fn rotation() {
         Ok(numbers)
     };
     Trial { what: "find", make, state, call: find, failed: nothing }.run();
+}
+
+/// In processes of their own: no thread of the pool has started yet.
+#[test]
+fn the_first_use_of_pool_and_buffers() {
+    const CHILD: &str = "BACKRULE_TEST_MEMORY";
+    let _one = with_threads(3);
+    let trial = Trial {
+        what: "first use",
+        make: || Training::new(dense, 3).unwrap(),
+        state: Training::digest,
+        call: Training::step,
+        failed: Training::refuses_incomplete_gradients,
+    };
+    if let Ok(n) = env::var(CHILD) {
+        let (outcome, failed) = trial.once(&mut (trial.make)(), n.parse().unwrap());
+        println!("{CHILD}: {outcome:?} {failed}");
+        return;
+    }
+    let mut outcomes = Vec::new();
+    for n in 1..1000 {
+        let mut child = Command::new(env::current_exe().unwrap());
+        let name = "the_first_use_of_pool_and_buffers";
+        let child = child.args(["--exact", name, "--nocapture"]).env(CHILD, n.to_string()).output().unwrap();
+        let (text, error) = (String::from_utf8_lossy(&child.stdout), String::from_utf8_lossy(&child.stderr));
+        assert!(child.status.success(), "{n}: {text}\n{error}");
+        let (_, outcome) = text.split_once(CHILD).unwrap();
+        let (outcome, failed) = outcome.lines().next().unwrap().rsplit_once(' ').unwrap();
+        outcomes.push(outcome.to_string());
+        if failed == "false" {
+            assert!(outcomes.len() > 10 && outcomes.iter().all(|other| *other == outcome), "{outcomes:?}");
+            return;
+        }
+    }
+    panic!("no end");
 }
