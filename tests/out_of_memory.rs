@@ -357,6 +357,27 @@ fn every_layer() {
     assert!(failures > 50);
 }
 
+#[test]
+fn losses() {
+    let _one = with_threads(2);
+    let y: Tensor = Tensor::normal([150, 40], 0.0, 1.0, &mut random::rng(1)).unwrap();
+    let labels: Vec<usize> = (0..150).map(|i| i % 40).collect();
+    let call = |dy: &mut Tensor| {
+        let mut digest = Digest::new();
+        digest.add(CrossEntropy::new().value_and_grad(&y, &labels, dy)?.to_bits().into());
+        digest.tensor(dy);
+        Ok(digest.0)
+    };
+    Trial { what: "cross-entropy", make: Tensor::default, state: |_: &_| 0, call, failed: nothing }.run();
+    let call = |dy: &mut Tensor| {
+        let mut digest = Digest::new();
+        digest.add(Mse::new().value_and_grad(&y, &y, dy)?.to_bits().into());
+        digest.tensor(dy);
+        Ok(digest.0)
+    };
+    Trial { what: "mse", make: Tensor::default, state: |_: &_| 0, call, failed: nothing }.run();
+}
+
 /// A folder of its own.
 struct Folder {
     scratch: Scratch,

@@ -452,6 +452,9 @@ pub struct AtMany<'a, T: Scalar> {
 }
 
 /// Clones a layer whose type is known at run time only. Every layer that is `Clone` has it.
+///
+/// A clone ends the process where there is no memory for it:
+/// [`copy_tensors_from`](NamedTensors::copy_tensors_from) is the copy that can fail.
 pub trait BoxedClone<T: Scalar> {
     /// A copy of this layer.
     fn boxed_clone(&self) -> Box<dyn Layer<T>>;

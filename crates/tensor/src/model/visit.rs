@@ -72,7 +72,8 @@ pub trait NamedTensors<T: Scalar> {
     /// Makes all tensors those of `other`, which has the same structure: the same paths, roles and shapes in
     /// the same order.
     ///
-    /// Takes time in proportion to the tensors, and allocates nothing when it is called again.
+    /// Takes time in proportion to the tensors, and allocates nothing when it is called again. It is the copy
+    /// that can fail: where there is no memory, `clone` ends the process.
     ///
     /// ```
     /// use backrule_tensor::{NamedTensors, Tensor};
@@ -93,7 +94,8 @@ pub trait NamedTensors<T: Scalar> {
     /// ```
     ///
     /// # Errors
-    /// About the first difference of structure. Nothing is copied then.
+    /// About the first difference of structure, or when there is no memory for a list of the tensors. Nothing
+    /// is copied then.
     fn copy_tensors_from(&mut self, other: &dyn NamedTensors<T>) -> Result<(), TensorError> {
         with_places(other.tensor_count(), |places| copy(self, other, places))
     }

@@ -37,6 +37,11 @@ use crate::shape::{IntoShape, Shape};
 /// assert_eq!(x.get(&[1, 2]), Some(6.0));
 /// # Ok::<(), backrule_tensor::TensorError>(())
 /// ```
+///
+/// # Memory
+/// Where there is none, functions that need it return an error. `clone` has no error, and ends the process:
+/// [`copy_from`](Self::copy_from) is a copy that can fail, and for whole networks
+/// [`copy_tensors_from`](crate::NamedTensors::copy_tensors_from).
 #[derive(Clone, PartialEq)]
 pub struct Tensor<T = f32> {
     storage: DVector<T>,
