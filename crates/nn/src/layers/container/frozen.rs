@@ -14,7 +14,7 @@ use crate::cache::Cache;
 use crate::error::LayerError;
 use crate::layer::sealed::{Sealed, Step, Walk};
 use crate::layer::{At, AtMany, Layer};
-use crate::layers::activation::relu::Relu;
+use crate::layers::container::add::Add;
 use crate::mode::Mode;
 
 /// A layer that is not trained: y = f(x), where nothing of f changes.
@@ -106,8 +106,8 @@ pub(super) fn set_frozen<T: Scalar>(child: &mut Box<dyn Layer<T>>, path: &str, f
     }
     let wrap = path.is_empty() && frozen;
     if wrap {
-        // Taken out, not copied: a copy takes memory. Relu holds its place for a moment.
-        let f = std::mem::replace(child, Box::new(Relu));
+        // Taken out, not copied: a copy takes memory. A layer of no size holds its place for a moment.
+        let f = std::mem::replace(child, Box::new(Add));
         *child = Box::new(Frozen { f, frozen: true });
     }
     wrap
