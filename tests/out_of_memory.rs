@@ -468,6 +468,14 @@ impl Folder {
         Ok(0)
     }
 
+    fn restore_partly(&mut self) -> Result<u64, Error> {
+        let Training { model, optimizer, .. } = &mut self.training;
+        let checkpoint = Checkpoint::open(self.scratch.0.join("net.brk"))?;
+        let restoring = checkpoint.restoring().rename_with(|path| Some(path.to_string())).partial();
+        let report = restoring.restore_into_with_optimizer(&mut model.net, optimizer)?;
+        Ok(report.restored.len() as u64)
+    }
+
     fn load_all(&mut self) -> Result<u64, Error> {
         Ok(of_named(&load::<f32>(self.file("net.brk"))?.network))
     }
@@ -521,6 +529,7 @@ fn loading() {
 fn restoring() {
     files(&MODELS, true, Folder::restore);
     files(&MODELS, true, Folder::restore_opened);
+    files(&MODELS, true, Folder::restore_partly);
 }
 
 #[test]
