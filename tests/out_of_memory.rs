@@ -422,7 +422,7 @@ impl Folder {
         Ok(0)
     }
 
-    fn to_bytes(&mut self) -> Result<u64, Error> {
+    fn encode(&mut self) -> Result<u64, Error> {
         let Training { model, optimizer, .. } = &self.training;
         let mut digest = Digest::new();
         let bytes = [
@@ -503,7 +503,7 @@ fn files(models: &[(&'static str, Make)], saved: bool, call: fn(&mut Folder) -> 
 fn saving() {
     files(&MODELS, false, Folder::save);
     files(&MODELS, true, Folder::save);
-    files(&MODELS, false, Folder::to_bytes);
+    files(&MODELS, false, Folder::encode);
 }
 
 #[test]

@@ -14,7 +14,6 @@ use crate::cache::Cache;
 use crate::error::LayerError;
 use crate::layer::sealed::{Sealed, Step, Walk};
 use crate::layer::{At, AtMany, Layer};
-use crate::layers::container::add::Add;
 use crate::mode::Mode;
 
 /// A layer that is not trained: y = f(x), where nothing of f changes.
@@ -106,11 +105,37 @@ pub(super) fn set_frozen<T: Scalar>(child: &mut Box<dyn Layer<T>>, path: &str, f
     }
     let wrap = path.is_empty() && frozen;
     if wrap {
-        // Taken out, not copied: a copy takes memory. A layer of no size holds its place for a moment.
-        let f = std::mem::replace(child, Box::new(Add));
+        // Taken out, not copied: a copy takes memory.
+        let f = std::mem::replace(child, Box::new(Gap));
         *child = Box::new(Frozen { f, frozen: true });
     }
     wrap
+}
+
+/// Holds the place of a layer for a moment: y = x.
+#[derive(Clone)]
+struct Gap;
+
+impl<T: Scalar> NamedTensors<T> for Gap {}
+
+impl<T: Scalar> Layer<T> for Gap {
+    fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut Cache<T>, _: Mode) -> Result<(), LayerError> {
+        Ok(y.copy_from(x)?)
+    }
+
+    fn backward(
+        &self,
+        _: At<'_, T>,
+        dy: &Tensor<T>,
+        dx: Option<&mut Tensor<T>>,
+        _: &mut [Grad<T>],
+    ) -> Result<(), LayerError> {
+        dx.map_or(Ok(()), |dx| Ok(dx.copy_from(dy)?))
+    }
+
+    fn output_shape(&self, x: Shape) -> Result<Shape, LayerError> {
+        Ok(x)
+    }
 }
 
 impl<T: Scalar> Frozen<T> {
