@@ -1,5 +1,5 @@
-//! Memory that runs out: the n-th large allocation fails, n = 1, 2, …, until an operation gets by without. Each
-//! time it is an error, nothing has changed, and the same call succeeds once there is memory again.
+//! Memory that runs out: the n-th large allocation fails, n = 1, 2, …, until an operation gets by without.
+//! Each time it is an error, nothing has changed, and the same call succeeds once there is memory again.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::env;

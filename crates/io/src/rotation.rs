@@ -295,8 +295,8 @@ impl Rotation {
     /// first of the [`files`](Self::files) to [`Checkpoint::open`].
     ///
     /// # Errors
-    /// When the folder can't be read, or there are files and none of them can be loaded; or there is no memory
-    /// for one that comes first.
+    /// When the folder can't be read, or there are files and none of them can be loaded; or there is no
+    /// memory for one that comes first.
     pub fn latest(&self) -> Result<Option<Found>, RotationError> {
         self.first(self.files()?)
     }

@@ -133,8 +133,8 @@ impl Checkpoint {
     /// The value of a section. Fields that its type has gained since it was saved need `#[serde(default)]`;
     /// any self-describing type, such as `serde_json::Value`, shows what there is.
     ///
-    /// The memory for the value is taken by its type's `Deserialize`. Where there is none, serde's vectors and
-    /// texts end the process.
+    /// The memory for the value is taken by its type's `Deserialize`. Where there is none, serde's vectors
+    /// and texts end the process.
     ///
     /// # Errors
     /// When it was not saved, or is not an `M`.

@@ -132,10 +132,6 @@ impl<T: Scalar> Layer<T> for Gap {
     ) -> Result<(), LayerError> {
         dx.map_or(Ok(()), |dx| Ok(dx.copy_from(dy)?))
     }
-
-    fn output_shape(&self, x: Shape) -> Result<Shape, LayerError> {
-        Ok(x)
-    }
 }
 
 impl<T: Scalar> Frozen<T> {

@@ -94,8 +94,8 @@ impl<T: Scalar> SequentialBuilder<T> {
     /// The network.
     ///
     /// # Errors
-    /// When a name is empty, holds a dot (which separates the names of a path), or stands for two children; or
-    /// there was no memory for a layer.
+    /// When a name is empty, holds a dot (which separates the names of a path), or stands for two children;
+    /// or there was no memory for a layer.
     pub fn build(self) -> Result<Sequential<T>, ArchitectureError> {
         if let Some(error) = self.refused {
             return Err(error.into());
