@@ -240,9 +240,9 @@ impl<T: Scalar> GraphBuilder<T> {
     /// # Errors
     /// When a name is empty, holds a dot, or stands twice; a value is another builder's or isn't there; a
     /// layer doesn't take so many inputs; a node's outputs are all unused; there are more than 16 inputs or
-    /// outputs; or there was no memory for a layer. Layers run and take values at most 4,096 times ([`Options::MAX_LIST`]), and an input's
-    /// name has at most 256 bytes ([`Options::MAX_WORD`]): then the graph can be saved. Larger ones are
-    /// graphs of graphs.
+    /// outputs; or there was no memory for a layer. Layers run and take values at most 4,096 times
+    /// ([`Options::MAX_LIST`]), and an input's name has at most 256 bytes ([`Options::MAX_WORD`]): then the
+    /// graph can be saved. Larger ones are graphs of graphs.
     pub fn build(mut self, outputs: impl IntoIterator<Item = Value>) -> Result<Graph<T>, ArchitectureError> {
         let outputs = memory::collect("Graph", outputs.into_iter().map(|value| self.index(value)))?;
         self.finish(outputs)
