@@ -58,16 +58,17 @@ const OPERATION: &str = "rotation";
 /// between leaves files too many, finished or not, which the next [`save`](Self::save) removes.
 ///
 /// A name proves nothing, so what somebody else puts into the folder neither stops a rotation nor costs it
-/// the best checkpoint: a file counts as the best one only if it is a checkpoint and its metric is finite. A
-/// whole checkpoint under a name with a finite metric can't be told from one that was saved.
+/// the best checkpoint: a file counts as the best one only if it is a whole checkpoint, and for an infinite
+/// metric that this `Rotation` has not saved itself, the best finite one is kept as well. A whole checkpoint
+/// under a name with a finite metric can't be told from one that was saved.
 #[derive(Clone, Debug)]
 pub struct Rotation {
     folder: PathBuf,
     name: String,
     last: usize,
     best: Option<Best>,
-    /// The best file that was verified, so it isn't read again in each save.
-    verified: Arc<Mutex<Option<(PathBuf, Stamp)>>>,
+    /// The best file that was verified, so it isn't read again in each save; and whether it was saved here.
+    verified: Arc<Mutex<Option<(PathBuf, Stamp, bool)>>>,
 }
 
 /// Which metric is the best one.
@@ -135,9 +136,8 @@ impl Rotation {
         self
     }
 
-    /// Keeps also the one with the best metric; of equal ones the first. NaN and infinities are never the
-    /// best, and a file that is no whole checkpoint isn't either. One that can't be read at the moment is
-    /// kept, as it might be.
+    /// Keeps also the one with the best metric; of equal ones the first. NaN is never the best, and a file that
+    /// is no whole checkpoint isn't either. One that can't be read at the moment is kept, as it might be.
     pub fn keep_best(mut self, best: Best) -> Self {
         self.best = Some(best);
         self
@@ -240,19 +240,32 @@ impl Rotation {
         mut kept: Vec<PathBuf>,
     ) -> Vec<PathBuf> {
         let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
-        for RotationFile { path, .. } in by_merit(best, files) {
-            let found = fs::metadata(path).ok().map(|metadata| (path.clone(), Stamp::of(&metadata)));
-            let known = found.is_some() && (path == new || *verified == found);
+        let (mut found, mut is_kept) = (None, false);
+        for RotationFile { path, metric, .. } in by_merit(best, files) {
+            let infinite = metric.is_some_and(f64::is_infinite);
+            if infinite && is_kept {
+                continue;
+            }
+            let stamp = fs::metadata(path).ok().map(|metadata| Stamp::of(&metadata));
+            let before =
+                verified.as_ref().filter(|(known, at, _)| known == path && stamp.as_ref() == Some(at));
+            let known = path == new && stamp.is_some() || before.is_some();
+            let own = path == new || before.is_some_and(|(_, _, own)| *own);
             match if known { Ok(()) } else { Checkpoint::open(path).map(drop) } {
                 Ok(()) => {
-                    *verified = found;
+                    found = found.or(stamp.map(|stamp| (path.clone(), stamp, own)));
                     kept.push(path.clone());
-                    break;
+                    is_kept = true;
+                    // Anybody can call a file infinitely good: the best of the others stays.
+                    if own || !infinite {
+                        break;
+                    }
                 }
                 Err(error) if is_damage(&error.problem) => {}
                 Err(_) => kept.push(path.clone()),
             }
         }
+        *verified = found.or_else(|| verified.take());
         kept
     }
 
@@ -360,7 +373,7 @@ fn is_ours(name: &str, stem: &str) -> bool {
     parse(name, stem).is_some() || cut()
 }
 
-/// Those with a finite metric, the best first, and of equal ones the oldest.
+/// Those with a metric that is a number, the best first, and of equal ones the oldest.
 fn by_merit(best: Best, files: &[RotationFile]) -> impl Iterator<Item = &RotationFile> {
     let order = move |a: &RotationFile, b: &RotationFile| {
         let order = a.metric.partial_cmp(&b.metric).unwrap_or(Ordering::Equal);
@@ -369,8 +382,8 @@ fn by_merit(best: Best, files: &[RotationFile]) -> impl Iterator<Item = &Rotatio
     };
     // Seldom more than the first is asked for. And a list in order would take memory after a save.
     let next = move |before: Option<&RotationFile>| {
-        let finite = files.iter().filter(|file| file.metric.is_some_and(f64::is_finite));
-        finite.filter(|it| before.is_none_or(|before| order(before, it).is_lt())).min_by(|a, b| order(a, b))
+        let numbers = files.iter().filter(|file| file.metric.is_some_and(|metric| !metric.is_nan()));
+        numbers.filter(|it| before.is_none_or(|before| order(before, it).is_lt())).min_by(|a, b| order(a, b))
     };
     std::iter::successors(next(None), move |before| next(Some(before)))
 }

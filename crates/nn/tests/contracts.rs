@@ -212,7 +212,7 @@ fn gradients_that_are_clear_count_for_nothing() {
             fill(zeros, 0.0).unwrap();
             fill(clear, f32::NAN).unwrap();
         }
-        clear.zero();
+        clear.clear();
         for _ in 0..2 {
             assert_eq!(once(sample, TRAIN, &mut clear), once(sample, TRAIN, &mut zeros), "{name}");
             for (clear, zeros) in clear.iter().zip(zeros.iter()).filter(|(clear, _)| !clear.is_zero()) {

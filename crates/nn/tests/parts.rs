@@ -63,7 +63,7 @@ fn gradients_that_are_used_up_count_for_nothing() {
         let (x, dy) = (normal([8, 5], seed), normal([8, 3], seed));
         zeros.iter_mut().for_each(|grad| *grad = Tensor::zeros(grad.shape()).unwrap().into());
         used.iter_mut().for_each(|grad| *grad = Tensor::full(grad.shape(), f64::NAN).unwrap().into());
-        used.zero();
+        used.clear();
         tape.forward(&net, &x, TRAIN).unwrap().backward(&dy, &mut used).unwrap();
         Tape::new().parts(3).unwrap().forward(&net, &x, TRAIN).unwrap().backward(&dy, &mut zeros).unwrap();
         assert_eq!(used.iter().collect::<Vec<_>>(), zeros.iter().collect::<Vec<_>>());

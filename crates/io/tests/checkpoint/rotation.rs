@@ -15,8 +15,7 @@ fn numbers(rotation: &Rotation) -> Vec<u64> {
 /// started again.
 #[test]
 fn the_last_and_the_best_are_kept() {
-    let metrics =
-        [0.5, f64::NAN, 0.25, 0.75, 0.25, f64::INFINITY, 0.3, f64::NEG_INFINITY, -1.0, f64::NAN, 2.0, 0.5];
+    let metrics = [0.5, f64::NAN, 0.25, 0.75, 0.25, 1e308, 0.3, -1e308, -1.0, f64::NAN, 2.0, 0.5];
     for (best, last) in [(Best::Min, 1), (Best::Min, 3), (Best::Max, 1), (Best::Max, 4)] {
         let scratch = Scratch::new(&format!("rotation-{best:?}-{last}"));
         let rotation = || Rotation::new(&scratch.0, "run").unwrap().keep_last(last).keep_best(best);
@@ -174,8 +173,7 @@ fn a_planted_name_neither_stops_a_rotation_nor_costs_the_best() {
     *flipped.last_mut().unwrap() ^= 1;
     let mut epochs = 3;
     for (name, content) in [
-        ("run-00000000--inf.brk", &whole[..]),
-        ("run-00000000-inf.brk", b"no checkpoint"),
+        ("run-00000000-inf.brk", &b"no checkpoint"[..]),
         ("run-00000000--inf.brk", b""),
         ("run-00000000--1e300.brk", b"no checkpoint"),
         ("run-00000000--1e300.brk", &whole[..whole.len() - 1]),
@@ -198,6 +196,34 @@ fn a_planted_name_neither_stops_a_rotation_nor_costs_the_best() {
         assert_eq!(scratch.names().len(), 3, "{name}: {:?}", scratch.names());
     }
     assert_eq!(numbers(&rotation()).len(), 3);
+
+    // What is whole may be the best, and costs none either: however many there are, one is kept beside it.
+    for number in [0, 5] {
+        fs::write(scratch.0.join(format!("run-{number:08}--inf.brk")), &whole).unwrap();
+    }
+    for _ in 0..3 {
+        epochs += 1;
+        save(epochs, 0.7);
+        assert_eq!(rotation().best().unwrap().unwrap().checkpoint.run().epoch, 3);
+        let names = scratch.names();
+        assert!(names.len() == 4 && names.iter().any(|name| name.ends_with("-5e-1.brk")), "{names:?}");
+    }
+}
+
+/// Saved here, it needs nothing beside it.
+#[test]
+fn an_infinite_metric_is_a_number_and_nan_is_none() {
+    let scratch = Scratch::new("rotation-infinite");
+    let rotation = || Rotation::new(&scratch.0, "run").unwrap().keep_last(1).keep_best(Best::Min);
+    let own = rotation();
+    for (i, metric) in
+        [f64::NAN, 3.0, f64::INFINITY, 2.0, f64::NEG_INFINITY, -1.0, f64::NAN].into_iter().enumerate()
+    {
+        own.save(&Checkpoint::of(&network::<f32>()).run(&epoch(i as u64)), metric).unwrap();
+        assert!(own.files().unwrap().len() <= 2, "{:?}", own.files());
+    }
+    assert_eq!(rotation().best().unwrap().unwrap().checkpoint.run().epoch, 4);
+    assert_eq!(rotation().latest().unwrap().unwrap().checkpoint.run().epoch, 6);
 }
 
 #[cfg(unix)]

@@ -17,15 +17,16 @@ use crate::tensor::Tensor;
 /// use backrule_tensor::Tensor;
 /// use backrule_tensor::linalg::{MatMut, MatRef, SumOfProducts};
 ///
-/// // 1 + 3 · 2⁻²⁴ + …, a hundred times: each alone would be lost beside 1.
-/// let (a, b) = ([3.0_f32], [0.5_f32.powi(24)]);
+/// // 1 + 2⁻²⁴ + 2⁻²⁴ + …: beside 1, each alone is lost.
+/// let (one, small) = ([1.0_f32], [0.5_f32.powi(24)]);
 /// let (mut c, mut room) = ([1.0], Tensor::default());
 /// let mut sum = SumOfProducts::new(1.0, MatMut::new(&mut c, [1, 1])?, &mut room);
-/// for _ in 0..100 {
-///     sum.add(MatRef::new(&a, [1, 1])?, MatRef::new(&b, [1, 1])?)?;
+/// for _ in 0..1_000_000 {
+///     sum.add(MatRef::new(&one, [1, 1])?, MatRef::new(&small, [1, 1])?)?;
 /// }
 /// sum.finish();
-/// assert_eq!(c, [1.0 + 300.0 * 0.5_f32.powi(24)]);
+/// let exact = 1.0 + 1e6 * 0.5_f32.powi(24);
+/// assert!((c[0] - exact).abs() <= 260.0 * f32::EPSILON * exact);
 /// # Ok::<(), backrule_tensor::TensorError>(())
 /// ```
 #[derive(Debug)]

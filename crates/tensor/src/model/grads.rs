@@ -78,11 +78,6 @@ impl<T: Scalar> Grads<T> {
         self.incomplete = false;
     }
 
-    /// As [`clear`](Self::clear).
-    pub fn zero(&mut self) {
-        self.clear();
-    }
-
     /// Whether no backward pass has failed since they were [cleared](Self::clear).
     pub fn is_complete(&self) -> bool {
         !self.incomplete
@@ -416,7 +411,7 @@ mod tests {
         sum.scale(0.5);
         assert_eq!(sum, grads);
         assert_eq!(sum.norm(), 18_f64.sqrt());
-        sum.zero();
+        sum.clear();
         assert_eq!(sum, zeros());
         // Whatever their tensors still hold.
         assert_eq!(sum.norm(), 0.0);

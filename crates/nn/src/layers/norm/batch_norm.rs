@@ -592,7 +592,7 @@ mod tests {
         let x = Tensor::normal([22, 1], 0.0, 1.0, &mut random::rng(1)).unwrap();
         let (mut tape, mut grads) = (Tape::new().parts(7).unwrap(), Grads::new(&layer).unwrap());
         for steps in 1..=1000 {
-            grads.zero();
+            grads.clear();
             tape.forward(&layer, &x, Mode::train()).unwrap().backward(&x, &mut grads).unwrap();
             let step = grads[4].to_tensor().unwrap();
             layer.num_batches_tracked.add(&step).unwrap();
