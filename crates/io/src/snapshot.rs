@@ -187,7 +187,8 @@ impl<'a, T: Scalar> Snapshot<'a, T> {
     /// reads it.
     ///
     /// # Errors
-    /// Those of [`metadata`](Self::metadata).
+    /// Those of [`metadata`](Self::metadata), and when a text in it is longer than
+    /// [`MAX_ARCHITECTURE_TEXT`](crate::limits::MAX_ARCHITECTURE_TEXT) bytes.
     pub fn architecture<M: Serialize + DeserializeOwned>(
         self,
         architecture: &M,

@@ -13,6 +13,8 @@ pub const MAX_PATH: usize = Path::MAX;
 pub const MAX_HEADER: usize = 16 << 20;
 /// Bytes of each [`Section`](crate::Section).
 pub const MAX_SECTION: usize = 8 << 20;
+/// Bytes of each text in the section [`Architecture`](crate::Section::Architecture), in UTF-8.
+pub const MAX_ARCHITECTURE_TEXT: usize = 4096;
 /// How deep values may be nested in a section.
 pub const MAX_SECTION_DEPTH: usize = 128;
 /// Bytes of the program's version in UTF-8.

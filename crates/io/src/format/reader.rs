@@ -40,7 +40,7 @@ pub(crate) fn read<K>(
     whole.update(&header);
     let header = Header::decode(header)?;
     for (section, content) in header.sections() {
-        section::verify(content).map_err(|reason| Malformed::SectionContent { section, reason })?;
+        section::verify(section, content).map_err(|reason| Malformed::SectionContent { section, reason })?;
     }
     let size =
         (header.entries()).try_fold(0_u64, |sum, entry| sum.checked_add(u64::try_from(entry.size()).ok()?));

@@ -13,7 +13,7 @@ use serde::de::{DeserializeOwned, DeserializeSeed};
 use serde::{Deserialize, Serialize};
 
 use crate::format::bytes::Bytes;
-use crate::format::limits::{self, LimitError, MAX_SECTION, MAX_SECTION_DEPTH};
+use crate::format::limits::{self, LimitError, MAX_ARCHITECTURE_TEXT, MAX_SECTION, MAX_SECTION_DEPTH};
 use crate::format::plain::Plain;
 use crate::format::show::Show;
 use crate::quoted::Quoted;
@@ -125,16 +125,20 @@ fn try_encode<M: Serialize + DeserializeOwned>(
     (value.serialize(&mut serializer)).map_err(|e| SectionProblem::Serialize(e.to_string()))?;
     let bytes = bytes.finish().map_err(SectionProblem::Memory)?;
     limits::check(&format!("bytes of {section}"), bytes.len(), MAX_SECTION).map_err(SectionProblem::Limit)?;
-    verify(&bytes).and_then(|()| decode::<M>(&bytes)).map_err(SectionProblem::OneWay)?;
+    verify(section, &bytes).and_then(|()| decode::<M>(&bytes)).map_err(SectionProblem::OneWay)?;
     Ok(bytes)
 }
 
-/// Whether the bytes are one value of MessagePack, without extension types and not nested too deeply.
+/// Whether the bytes are one value of MessagePack, without extension types and not nested too deeply. In an
+/// architecture no text is long: an error that quotes one would take as much memory.
 ///
 /// [`decode`] could not ask for the depth: the deserializer counts arrays and maps but not enums, so a deeply
 /// nested value of a recursive enum would overflow the stack.
-pub(crate) fn verify(bytes: &[u8]) -> Result<(), String> {
-    decode::<Plain>(bytes).map(drop)
+pub(crate) fn verify(section: Section, bytes: &[u8]) -> Result<(), String> {
+    match section {
+        Section::Architecture => decode::<Plain<MAX_ARCHITECTURE_TEXT>>(bytes).map(drop),
+        _ => decode::<Plain<MAX_SECTION>>(bytes).map(drop),
+    }
 }
 
 pub(crate) fn decode<M: DeserializeOwned>(bytes: &[u8]) -> Result<M, String> {

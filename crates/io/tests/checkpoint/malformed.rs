@@ -194,6 +194,14 @@ fn table() -> Vec<(&'static str, Vec<u8>, LoadProblem)> {
             section(Section::Metadata),
         ),
         (
+            "long text in an architecture",
+            with(
+                "metrics",
+                &[&[4][..], &sized(&[&[0xda, 0x10, 0x01][..], &[b'x'; 4097]].concat())].concat(),
+            ),
+            section(Section::Architecture),
+        ),
+        (
             "array of four billion",
             with("metadata", &[&[1][..], &sized(&[0xdd, 255, 255, 255, 255, 0xc0])].concat()),
             section(Section::Metadata),

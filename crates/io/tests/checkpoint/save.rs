@@ -5,7 +5,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::common::{Momentum, Named, bits, epoch, network, spoil};
-use backrule_io::limits::{MAX_HEADER, MAX_PATH, MAX_PROGRAM, MAX_SECTION, MAX_TENSORS};
+use backrule_io::limits::{
+    MAX_ARCHITECTURE_TEXT, MAX_HEADER, MAX_PATH, MAX_PROGRAM, MAX_SECTION, MAX_TENSORS,
+};
 use backrule_io::tensor::{Options, Tensor};
 use backrule_io::{
     Checkpoint, FileError, FileKind, Group, LoadProblem, Run, SaveError, SectionProblem, TargetProblem,
@@ -139,6 +141,15 @@ fn the_limits_hold_when_writing() {
     Checkpoint::from_bytes(&bytes).unwrap();
     let error = text(MAX_SECTION - 4).unwrap_err();
     assert!(matches!(error.problem, SectionProblem::Limit(_)), "{error}");
+
+    let text = |length| Checkpoint::of(&net).architecture(&vec![("x".repeat(length), 1)]);
+    let bytes = text(MAX_ARCHITECTURE_TEXT).unwrap().to_bytes().unwrap();
+    Checkpoint::from_bytes(&bytes).unwrap();
+    let error = text(MAX_ARCHITECTURE_TEXT + 1).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "architecture: would be written but could not be read back: a text of 4097 bytes, and the limit is 4096"
+    );
 
     let program = |length| Run { program: Some("x".repeat(length)), ..Run::default() };
     let program = |length| Checkpoint::of(&net).run(&program(length)).to_bytes();
