@@ -357,6 +357,25 @@ fn every_layer() {
     assert!(failures > 50);
 }
 
+/// A table for people, and a copy of values.
+#[test]
+fn looking_and_copying() {
+    let _one = with_threads(1);
+    let deep = deep().unwrap();
+    let summary = |_: &mut ()| Ok(summary(&deep.net, [4, 5])?.parameters() as u64);
+    let failures =
+        Trial { what: "summary", make: || (), state: |(): &()| 0, call: summary, failed: nothing }.run();
+    assert!(failures > 0);
+
+    let from = dense().unwrap();
+    let make = || dense().unwrap();
+    let copy = |to: &mut Model| {
+        to.net.copy_tensors_from(&from.net)?;
+        Ok(0)
+    };
+    Trial { what: "copy", make, state: |it: &Model| of_named(&it.net), call: copy, failed: nothing }.run();
+}
+
 #[test]
 fn losses() {
     let _one = with_threads(2);

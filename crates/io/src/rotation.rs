@@ -9,6 +9,7 @@ use backrule_tensor::{MemoryError, Scalar, memory};
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::load::LoadError;
 use crate::checkpoint::payload::Stamp;
+use crate::file::OutOfReach;
 use crate::file::durability::Durability;
 use crate::file::temporary::{self, MAX_STEM};
 use crate::format::problem::LoadProblem;
@@ -136,8 +137,8 @@ impl Rotation {
         self
     }
 
-    /// Keeps also the one with the best metric; of equal ones the first. NaN is never the best, and a file that
-    /// is no whole checkpoint isn't either. One that can't be read at the moment is kept, as it might be.
+    /// Keeps also the one with the best metric; of equal ones the first. NaN is never the best, and a file
+    /// that is no whole checkpoint isn't either. One that can't be read at the moment is kept, as it might be.
     pub fn keep_best(mut self, best: Best) -> Self {
         self.best = Some(best);
         self
@@ -242,18 +243,21 @@ impl Rotation {
         let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut found, mut is_kept) = (None, false);
         for RotationFile { path, metric, .. } in by_merit(best, files) {
-            let infinite = metric.is_some_and(f64::is_infinite);
-            if infinite && is_kept {
-                continue;
-            }
             let stamp = fs::metadata(path).ok().map(|metadata| Stamp::of(&metadata));
             let before =
                 verified.as_ref().filter(|(known, at, _)| known == path && stamp.as_ref() == Some(at));
             let known = path == new && stamp.is_some() || before.is_some();
             let own = path == new || before.is_some_and(|(_, _, own)| *own);
+            let infinite = metric.is_some_and(f64::is_infinite);
+            // One of others' is enough.
+            if infinite && is_kept && !own {
+                continue;
+            }
             match if known { Ok(()) } else { Checkpoint::open(path).map(drop) } {
                 Ok(()) => {
-                    found = found.or(stamp.map(|stamp| (path.clone(), stamp, own)));
+                    if found.is_none() || own {
+                        found = stamp.map(|stamp| (path.clone(), stamp, own));
+                    }
                     kept.push(path.clone());
                     is_kept = true;
                     // Anybody can call a file infinitely good: the best of the others stays.
@@ -282,13 +286,14 @@ impl Rotation {
     fn list(&self, files: &mut Vec<RotationFile>) -> Result<(), RotationError> {
         let failed = |error| RotationError::Folder { folder: self.folder.clone(), error };
         files.clear();
+        let others = OutOfReach::of(&self.folder);
         for entry in fs::read_dir(&self.folder).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             let parsed = entry.file_name().to_str().and_then(|name| parse(&self.name, name));
             // A link is not ours, wherever it leads.
             if let Some((number, metric)) = parsed {
                 match entry.file_type() {
-                    Ok(kind) if kind.is_file() => {
+                    Ok(kind) if kind.is_file() && !others.has(&entry) => {
                         let file = RotationFile { path: entry.path(), number, metric };
                         memory::push(OPERATION, files, file)?;
                     }

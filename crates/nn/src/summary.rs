@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use backrule_tensor::{IntoShape, Path, Role, Scalar, Shape};
+use backrule_tensor::{IntoShape, MemoryError, Path, Role, Scalar, Shape, memory};
 
 use crate::catalogue::{describe, kind};
 use crate::error::LayerError;
@@ -66,7 +66,7 @@ pub fn summary_many<T: Scalar>(
 
 fn of_shapes<T: Scalar>(net: &dyn Layer<T>, inputs: Vec<Shape>) -> Result<Summary, LayerError> {
     let mut rows = Vec::new();
-    let trained = trained(net);
+    let trained = trained(net)?;
     let outputs = add_rows(net, Path::ROOT, &inputs, &trained, &mut rows)?;
     let parameters = below(&trained, "");
     let names = net
@@ -110,10 +110,11 @@ fn add_rows<T: Scalar>(
         // A layer that is used again has its parameters once.
         let again = rows.iter().any(|row| row.path == path);
         let (layer, parameters) = (describe(layer), if again { 0 } else { below(trained, &text) });
-        rows.push(Row { path, layer, outputs: outputs.clone(), parameters });
+        memory::push("summary", rows, Row { path, layer, outputs: outputs.clone(), parameters })?;
     } else if !path.is_empty() {
         // The settings of a container are how its children are put together: the table shows that.
         let layer = kind(layer);
+        memory::make_room("summary", rows, 1)?;
         rows.insert(before, Row { path, layer, outputs: outputs.clone(), parameters: 0 });
     }
     Ok(outputs)
@@ -121,14 +122,14 @@ fn add_rows<T: Scalar>(
 
 /// Values that are trained, by the paths of their tensors. The outermost layer says what is: one that is
 /// frozen holds layers that know nothing of it.
-fn trained<T: Scalar>(net: &dyn Layer<T>) -> Vec<(String, usize)> {
-    let mut trained = Vec::new();
+fn trained<T: Scalar>(net: &dyn Layer<T>) -> Result<Vec<(String, usize)>, MemoryError> {
+    let (mut trained, mut outcome) = (Vec::new(), Ok(()));
     net.visit(Path::ROOT, &mut |path, role, tensor| {
-        if role == Role::Parameter {
-            trained.push((path.to_string(), tensor.len()));
+        if role == Role::Parameter && outcome.is_ok() {
+            outcome = memory::push("summary", &mut trained, (path.to_string(), tensor.len()));
         }
     });
-    trained
+    outcome.map(|()| trained)
 }
 
 /// The values among them that are at or below `path`.

@@ -29,11 +29,17 @@ pub(crate) fn append(file: &Path, results: &[String]) -> Result<bool> {
     Ok(true)
 }
 
-/// All lines but those of the same commit, then the line.
+/// The lines with this one: in the place of that of the same commit, or at the end.
 fn replaced(old: &str, line: &Value) -> String {
     let commit = |text: &str| Some(serde_json::from_str::<Value>(text).ok()?["commit"].clone());
-    let others = old.lines().filter(|text| commit(text).as_ref() != Some(&line["commit"]));
-    others.map(|text| format!("{text}\n")).collect::<String>() + &format!("{line}\n")
+    let (mut lines, mut new) = (String::new(), Some(format!("{line}\n")));
+    for text in old.lines() {
+        match commit(text).as_ref() == Some(&line["commit"]) {
+            true => lines += &new.take().unwrap_or_default(),
+            false => lines += &format!("{text}\n"),
+        }
+    }
+    lines + &new.unwrap_or_default()
 }
 
 fn merge(results: &[Value]) -> Result<Value> {
@@ -168,7 +174,8 @@ mod tests {
         let again = merge(&results("c1")[..1]).unwrap();
         // A line that can't be read stays: `page` names it.
         let old = format!("{one}\n{{\n{two}\n");
-        assert_eq!(replaced(&old, &again), format!("{{\n{two}\n{again}\n"));
+        // In its place: the lines are in the order of the commits.
+        assert_eq!(replaced(&old, &again), format!("{again}\n{{\n{two}\n"));
         assert_eq!(replaced("", &one), format!("{one}\n"));
     }
 

@@ -13,3 +13,5 @@ mod permissions;
 pub(crate) mod replace;
 mod target;
 pub(crate) mod temporary;
+
+pub(crate) use target::OutOfReach;

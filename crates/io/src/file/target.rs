@@ -103,7 +103,61 @@ fn is_foreign(_: &Metadata, _: &Path, _: u32) -> io::Result<bool> {
     Ok(false)
 }
 
+/// Which files in a folder belong to others and can't be renamed or removed by us. A rotation doesn't count
+/// them: anybody may put one there.
+pub(crate) struct OutOfReach {
+    #[cfg(unix)]
+    owner: Option<u32>,
+}
+
+#[cfg(unix)]
+impl OutOfReach {
+    pub(crate) fn of(folder: &Path) -> Self {
+        use std::os::unix::fs::MetadataExt;
+        let me = rustix::process::geteuid().as_raw();
+        let sticky = fs::metadata(folder).is_ok_and(|it| is_sticky_for(me, it.mode(), it.uid()));
+        Self { owner: sticky.then_some(me) }
+    }
+
+    pub(crate) fn has(&self, entry: &fs::DirEntry) -> bool {
+        use std::os::unix::fs::MetadataExt;
+        self.owner.is_some_and(|me| entry.metadata().is_ok_and(|it| it.uid() != me))
+    }
+}
+
+/// Whether user `me` may rename and remove only files of their own in a folder of this mode and owner.
+#[cfg(unix)]
+fn is_sticky_for(me: u32, mode: u32, owner: u32) -> bool {
+    mode & STICKY != 0 && owner != me && me != 0
+}
+
+#[cfg(not(unix))]
+impl OutOfReach {
+    pub(crate) fn of(_: &Path) -> Self {
+        Self {}
+    }
+
+    pub(crate) fn has(&self, _: &fs::DirEntry) -> bool {
+        false
+    }
+}
+
 /// The parent of a bare name such as `model.brk` is an empty path, which can't be opened.
 fn folder(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    /// As in /tmp: root's file with the largest number would stop every save of another user.
+    #[test]
+    fn files_of_others_in_a_sticky_folder_are_out_of_reach() {
+        let (me, root, other) = (1000, 0, 1001);
+        assert!(is_sticky_for(me, 0o41777, root) && is_sticky_for(me, 0o41777, other));
+        for (me, mode, owner) in [(me, 0o40777, root), (me, 0o41777, me), (root, 0o41777, other)] {
+            assert!(!is_sticky_for(me, mode, owner), "{me} {mode:o} {owner}");
+        }
+    }
 }

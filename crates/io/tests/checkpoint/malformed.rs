@@ -195,10 +195,7 @@ fn table() -> Vec<(&'static str, Vec<u8>, LoadProblem)> {
         ),
         (
             "long text in an architecture",
-            with(
-                "metrics",
-                &[&[4][..], &sized(&[&[0xda, 0x10, 0x01][..], &[b'x'; 4097]].concat())].concat(),
-            ),
+            with("metrics", &[&[4][..], &sized(&[&[0xda, 0x10, 0x01][..], &[b'x'; 4097]].concat())].concat()),
             section(Section::Architecture),
         ),
         (

@@ -224,6 +224,13 @@ fn an_infinite_metric_is_a_number_and_nan_is_none() {
     }
     assert_eq!(rotation().best().unwrap().unwrap().checkpoint.run().epoch, 4);
     assert_eq!(rotation().latest().unwrap().unwrap().checkpoint.run().epoch, 6);
+    // As good, and older by its name.
+    let best = rotation().best().unwrap().unwrap().file.path;
+    fs::copy(&best, scratch.0.join("run-00000000--inf.brk")).unwrap();
+    for _ in 0..2 {
+        own.save(&Checkpoint::of(&network::<f32>()), 1.0).unwrap();
+        assert!(best.exists());
+    }
 }
 
 #[cfg(unix)]

@@ -32,8 +32,8 @@ struct AddSumOfRows<'a, T> {
     db: &'a mut [T],
 }
 
-/// Up to so many rows are few.
-const FEW: usize = 32;
+/// Up to so many rows are few: each addition is off by ε/2, and a sum may be off by 4 ε.
+const FEW: usize = RUN;
 
 impl<T: Scalar> AddSumOfRows<'_, T> {
     /// As many whole blocks of N columns as there are from column `at` on, for a few rows. Returns the column

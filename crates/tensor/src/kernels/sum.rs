@@ -159,6 +159,24 @@ mod tests {
         (f64::from(got) - exact).abs() / (4.0 * f64::from(f32::EPSILON) * absolute)
     }
 
+    /// The first term is 1, and the rest are a little more than half an ε: a running sum rounds each up.
+    #[test]
+    fn a_few_rows_are_within_4_epsilon_too() {
+        for rows in 1..=70 {
+            for columns in [1, 3, 16, 70] {
+                let term = |at: &[usize]| if at[0] == 0 { 1.0 } else { 0.500_001 * f32::EPSILON };
+                let x = Tensor::from_fn([rows, columns], term).unwrap();
+                let mut db = Tensor::zeros([columns]).unwrap();
+                db.add_sum_of_rows(&x).unwrap();
+                let exact: f64 = x.rows().map(|row| f64::from(row[0])).sum();
+                for &db in db.as_slice() {
+                    let error = error(db, exact, exact);
+                    assert!(error <= 1.0, "{rows} rows of {columns}: {error}");
+                }
+            }
+        }
+    }
+
     #[test]
     fn twenty_million_terms_of_any_kind_are_within_4_epsilon() {
         let random = |i: usize| {

@@ -47,7 +47,7 @@ pub(super) fn compute<T: Scalar>(product: &mut Product<'_, T>) -> Result<(), Mem
 #[cold]
 fn refused<T: Scalar>(product: &Product<'_, T>) -> MemoryError {
     let (tasks, rows) = tasks(product.sizes);
-    let len = tasks * buffer_len(product.form, product.sizes, product.strides, rows);
+    let len = tasks * task_len(product.form, product.sizes, product.strides, rows);
     MemoryError::new(product.form.operation(), len.saturating_mul(size_of::<T>()))
 }
 
@@ -116,6 +116,9 @@ fn run<T: GemmElement>(product: &mut Product<'_, T>, buffer: &mut [T]) {
 fn run_long<T: GemmElement>(product: &mut Product<'_, T>, buffer: &mut [T]) {
     let &mut Product { form, sizes, strides, first, rows, a, b, initial, epilogue, ref mut c } = product;
     let ([m, n, k], [lda, ldb, ldc]) = (sizes, strides);
+    if c.is_empty() {
+        return;
+    }
     let (columns, terms) = (columns_at_once(rows, n), GROUP * form.block());
     let (low, rest) = buffer.split_at_mut(rows * columns);
     let (part, buffer) = rest.split_at_mut(rows * columns);
@@ -177,7 +180,7 @@ fn run_in_place<T: GemmElement>(product: &mut Product<'_, T>) -> bool {
 
 fn prepare_typed<T: GemmElement>(form: Form, sizes: [usize; 3]) -> Result<(), MemoryError> {
     let (tasks, rows) = tasks(sizes);
-    let len = tasks * buffer_len(form, sizes, form.strides(sizes), rows).max(1);
+    let len = tasks * task_len(form, sizes, form.strides(sizes), rows).max(1);
     with_buffer(form.operation(), len, |_: &mut [T]| ())
 }
 
@@ -193,6 +196,12 @@ fn tasks(sizes: [usize; 3]) -> (usize, usize) {
     (sizes[0].div_ceil(rows), rows)
 }
 
+/// How many elements of a buffer each task packs into: with fewer rows, the last may take wider strips.
+fn task_len(form: Form, sizes: [usize; 3], strides: [usize; 3], rows: usize) -> usize {
+    let last = sizes[0] % rows;
+    buffer_len(form, sizes, strides, rows).max(buffer_len(form, sizes, strides, last))
+}
+
 /// Rows of the result for each thread. An element's bits don't depend on the split, so it may follow their
 /// number.
 ///
@@ -201,7 +210,7 @@ fn tasks(sizes: [usize; 3]) -> (usize, usize) {
 fn shared<T: GemmElement>(whole: &mut Product<'_, T>) -> Result<(), MemoryError> {
     let &mut Product { form, sizes, strides, a, b, initial, epilogue, ref mut c, .. } = whole;
     let (tasks, rows) = tasks(sizes);
-    let (ldc, len) = (strides[2], buffer_len(form, sizes, strides, rows).max(1));
+    let (ldc, len) = (strides[2], task_len(form, sizes, strides, rows).max(1));
     with_buffer(form.operation(), tasks * len, |buffer| {
         let parts = c.chunks_mut((rows * ldc).max(1)).zip(buffer.chunks_mut(len)).enumerate();
         parallel::for_each(parts, |(task, (c, buffer))| {

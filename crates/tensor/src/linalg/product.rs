@@ -192,7 +192,7 @@ pub(super) fn is_long(form: Form, [_, _, k]: [usize; 3]) -> bool {
 #[inline]
 pub(super) fn buffer_len(form: Form, sizes: [usize; 3], strides: [usize; 3], rows: usize) -> usize {
     let ([m, n, k], [_, _, ldc]) = (sizes, strides);
-    if is_long(form, sizes) {
+    if is_long(form, sizes) && rows > 0 && n > 0 {
         let (columns, terms) = (columns_at_once(rows, n), GROUP * form.block());
         let group = |n, k| buffer_len(form, [m, n, k], strides, rows);
         // The last strip has fewer columns, or the last group fewer terms, for which blocks are larger.

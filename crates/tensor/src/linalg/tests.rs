@@ -163,7 +163,8 @@ mod kernels {
     /// More terms than a group has, and more columns than are computed at once.
     #[test]
     fn strips_and_groups_change_no_bit() {
-        let [m, n, k] = [600, 601, 4200];
+        // On up to four threads.
+        let [m, n, k] = [2200, 601, 4200];
         let (a, b, c) = (numbers::<f32>(m * k, 1), numbers::<f32>(k * n, 2), numbers(m * n, 3));
         let row = numbers(n, 4);
         for form in FORMS {
@@ -180,6 +181,30 @@ mod kernels {
                 }
             }
         }
+    }
+
+    /// Each on a thread of its own, whose buffer is as long as this product wants: with fewer rows for the last
+    /// task than for the others, and with none.
+    #[test]
+    fn long_products_of_any_split_have_room() {
+        for threads in [1, 2, 3, 4, 8] {
+            crate::parallel::set_threads(threads.try_into().unwrap());
+            for form in FORMS {
+                let k = 8 * form.block() + 1;
+                for m in [0, 1, 7, 8, 1025, 1537, 1539, 2049] {
+                    for n in [0, 1, 7, 600] {
+                        let product = move || {
+                            let (a, b, mut c) =
+                                (vec![1.0_f32; m * k], vec![0.5; k * n], vec![f32::NAN; m * n]);
+                            gemm(form, [m, n, k], &a, &b, Initial::Zero, &mut c);
+                            c.iter().all(|&c| c == k as f32 / 2.0)
+                        };
+                        assert!(std::thread::spawn(product).join().unwrap(), "{form:?} {m} {n} on {threads}");
+                    }
+                }
+            }
+        }
+        crate::parallel::set_threads(1.try_into().unwrap());
     }
 
     /// |c − Σ a b| / (ε Σ|a b|) for the first element of C.

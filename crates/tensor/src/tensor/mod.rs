@@ -42,10 +42,18 @@ use crate::shape::{IntoShape, Shape};
 /// Where there is none, functions that need it return an error. `clone` has no error, and ends the process:
 /// [`copy_from`](Self::copy_from) is a copy that can fail, and for whole networks
 /// [`copy_tensors_from`](crate::NamedTensors::copy_tensors_from).
-#[derive(Clone, PartialEq)]
+#[derive(Clone)]
 pub struct Tensor<T = f32> {
     storage: DVector<T>,
     shape: Shape,
+}
+
+/// Of shapes and values: NaN differs from itself, and −0 doesn't differ from 0.
+impl<T: PartialEq> PartialEq for Tensor<T> {
+    fn eq(&self, other: &Self) -> bool {
+        in_default_mode!(self.eq(other));
+        self.shape == other.shape && self.storage.as_slice() == other.storage.as_slice()
+    }
 }
 
 impl<T: Scalar> Tensor<T> {

@@ -21,7 +21,7 @@ impl<T: Scalar> Tensor<T> {
     }
 
     /// Adds the sum of the rows of `x` to this row: db ← db + Σᵢ dyᵢ, the gradient of a bias. In f32 the
-    /// error doesn't grow with the number of rows: from 33 on it is at most 4 ε Σ|x| of each column.
+    /// error doesn't grow with the number of rows: it is at most 4 ε Σ|x| of each column.
     ///
     /// # Errors
     /// When this tensor isn't as long as a row of `x`; it is unchanged then.
@@ -46,16 +46,19 @@ impl<T: Scalar> Tensor<T> {
     /// assert_eq!(logits.argmax_rows().collect::<Vec<_>>(), [1, 0]);
     /// ```
     pub fn argmax_rows(&self) -> impl ExactSizeIterator<Item = usize> {
-        self.rows().map(|row| {
-            let mut best = 0;
-            for (i, &x) in row.iter().enumerate() {
-                if x > row[best] || (x.is_nan() && !row[best].is_nan()) {
-                    best = i;
-                }
-            }
-            best
-        })
+        self.rows().map(argmax)
     }
+}
+
+fn argmax<T: Scalar>(row: &[T]) -> usize {
+    in_default_mode!(argmax(row));
+    let mut best = 0;
+    for (i, &x) in row.iter().enumerate() {
+        if x > row[best] || (x.is_nan() && !row[best].is_nan()) {
+            best = i;
+        }
+    }
+    best
 }
 
 #[cfg(test)]

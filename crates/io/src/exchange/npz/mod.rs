@@ -134,6 +134,8 @@ impl Npz {
         self.read(entry).map_err(|problem| {
             // Escaped: it comes from the file.
             let entry = format!("{}.npy", name.escape_debug());
+            // Below the archive, whatever it says: joined, `/etc` would be another file.
+            let entry = entry.trim_start_matches(['/', '\\']);
             LoadError { file: Some(file.unwrap_or_default().join(entry)), problem }
         })
     }
