@@ -2,7 +2,7 @@
 //!
 //! All layers, losses and rules, tensors with their seeded numbers, checkpoints, and [`Error`].
 
-pub use backrule_io::{Checkpoint, Rotation, Run, Snapshot};
+pub use backrule_io::{Best, Checkpoint, Rotation, Run, Snapshot};
 pub use backrule_loss::*;
 pub use backrule_nn::*;
 pub use backrule_optim::*;

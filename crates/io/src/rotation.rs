@@ -138,7 +138,7 @@ impl Rotation {
     }
 
     /// Keeps also the one with the best metric; of equal ones the first. NaN is never the best, and a file
-    /// that is no whole checkpoint isn't either. One that can't be read at the moment is kept, as it might be.
+    /// that is no whole checkpoint isn't either. One that can't be read at the moment is kept: it might be.
     pub fn keep_best(mut self, best: Best) -> Self {
         self.best = Some(best);
         self

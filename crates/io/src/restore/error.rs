@@ -89,7 +89,8 @@ pub enum RestoreError {
     /// The one exception to all or nothing: the file of a checkpoint that was
     /// [opened](crate::Checkpoint::open) was written to or became unreadable **while** it was restored.
     /// Network and optimizer now hold old and new values: restore all of them from another file. A checkpoint
-    /// that was [loaded](crate::Checkpoint::load) never gives this error.
+    /// that was [loaded](crate::Checkpoint::load) gives this error only if a function that renames has
+    /// changed its answers.
     #[error(
         "restored in part only: reading {} again failed: {}; restore all from another file",
         Name(*group, path), Quoted(reason)

@@ -151,7 +151,8 @@ impl<'c> Restoring<'c> {
     /// The same by a function of the path in the checkpoint; where it gives `None`, the next call decides, or
     /// the path stays.
     ///
-    /// It is asked for the network's tensors only: an optimizer's state follows its parameter.
+    /// It is asked several times about a path, and has to give the same each time. An optimizer's state
+    /// follows its parameter; it is asked about what has none.
     pub fn rename_with(mut self, rename: impl Fn(&str) -> Option<String> + 'c) -> Self {
         self.request.renames.push(Box::new(rename));
         self

@@ -143,6 +143,8 @@ pub(super) struct Plan<'r> {
     index: Index,
     /// The place of every 64th tensor, and where its elements begin.
     marks: Vec<(u32, usize)>,
+    /// How many tensors fit.
+    fitting: usize,
 }
 
 /// Tensors from one mark to the next.
@@ -182,7 +184,7 @@ impl<'r> Plan<'r> {
                 add_one(&mut findings.unexpected);
             }
         }
-        Ok(Self { names, index, marks })
+        Ok(Self { names, index, marks, fitting: 0 })
     }
 
     /// Decides for every tensor of `target`, and changes nothing.
@@ -212,6 +214,7 @@ impl<'r> Plan<'r> {
                 });
             self.index.set(at, if fits { State::Fits } else { State::Kept });
             add_one(if fits { &mut findings.restored } else { &mut findings.skipped });
+            self.fitting = self.fitting.saturating_add(usize::from(fits));
             findings.unexpected = findings.unexpected.saturating_sub(1);
         });
     }
@@ -276,14 +279,16 @@ impl<'r> Plan<'r> {
         report: &mut Report,
     ) -> Result<(), RestoreError> {
         let group = self.names.group;
-        let mut outcome = Ok(());
+        let (mut outcome, mut left, mut lost) = (Ok(()), self.fitting, None);
         target.visit_mut(Path::ROOT, &mut |path, _, tensor| {
             let Some(path) = self.included(path).filter(|_| outcome.is_ok()) else { return };
             let found = self.find(&path).filter(|(_, _, state)| *state != State::Done);
             let Some((at, place, state)) = found else {
+                lost.get_or_insert_with(|| path.clone());
                 return note(&mut report.missing, || info(group, path, tensor));
             };
             self.index.set(at, State::Done);
+            left = left.saturating_sub(usize::from(state == State::Fits));
             if state == State::Fits && write {
                 let elements = self.elements(place);
                 if let Err(lost) = elements.and_then(|it| it.copy_to(tensor.as_mut_slice(), buffer)) {
@@ -305,6 +310,11 @@ impl<'r> Plan<'r> {
             if waiting && self.names.request.includes(&path) {
                 note(&mut report.unexpected, || stored.info());
             }
+        }
+        // A rename that isn't a function, for one.
+        if let (Ok(()), true, Some(path)) = (&outcome, write && left > 0, lost) {
+            let reason = "its name in the checkpoint has changed meanwhile".to_string();
+            return Err(RestoreError::Interrupted { group, path, reason });
         }
         outcome
     }

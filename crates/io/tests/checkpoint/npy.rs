@@ -149,7 +149,7 @@ fn a_number_that_would_be_rounded_is_an_error() {
     let error = from_bytes::<f32>(&thirds).unwrap_err().to_string();
     assert_eq!(
         error,
-        "npy: it has 0.3333333333333333 at element 2, which f32 can't hold; f64 holds more, and can be cast"
+        "npy: it has 0.3333333333333333 at element 2, which f32 can't hold; `f64` holds more, and a tensor of it can be `cast`"
     );
 }
 

@@ -284,3 +284,21 @@ fn the_largest_file_takes_little_memory() {
         assert!((bits(&net), bits(&optim)) == before);
     }
 }
+
+/// What changes its mind between looking and writing must not pass for a success.
+#[test]
+fn a_rename_that_is_no_function_is_found() {
+    let net = vec![("a", Tensor::from([1.0_f32])), ("b", Tensor::from([2.0])), ("c", Tensor::from([3.0]))];
+    let checkpoint = Checkpoint::from_bytes(&Checkpoint::of(&net).to_bytes().unwrap()).unwrap();
+    for answers in 6..9 {
+        let asked = std::cell::Cell::new(0);
+        let rename = |path: &str| {
+            asked.set(asked.get() + 1);
+            (asked.get() > answers).then(|| format!("other.{path}"))
+        };
+        let mut other =
+            vec![("a", Tensor::from([0.0_f32])), ("b", Tensor::from([0.0])), ("c", Tensor::from([0.0]))];
+        let error = checkpoint.restoring().rename_with(rename).restore_into(&mut other).unwrap_err();
+        assert!(error.to_string().contains("its name in the checkpoint has changed meanwhile"), "{error}");
+    }
+}

@@ -183,8 +183,8 @@ mod kernels {
         }
     }
 
-    /// Each on a thread of its own, whose buffer is as long as this product wants: with fewer rows for the last
-    /// task than for the others, and with none.
+    /// Each on a thread of its own, whose buffer is as long as this product wants: with fewer rows for the
+    /// last task than for the others, and with none.
     #[test]
     fn long_products_of_any_split_have_room() {
         for threads in [1, 2, 3, 4, 8] {

@@ -137,8 +137,9 @@ impl<T: Scalar> Grad<T> {
     /// # Ok::<(), TensorError>(())
     /// ```
     ///
-    /// A rule calls it in each pass, also where it adds nothing: the count is what the sum is divided by, in
-    /// parts of a batch the largest one.
+    /// A rule calls it in each backward pass of a training step, also where it adds nothing, and never in
+    /// [`Mode::Eval`](https://docs.rs/backrule-nn/latest/backrule_nn/enum.Mode.html). The count is what the
+    /// sum is divided by. Of the parts of a batch, each of which counts its own, the largest count holds.
     ///
     /// # Errors
     /// Those of `f`. Nothing is counted then.

@@ -36,8 +36,8 @@ use crate::{in_default_mode, memory, parallel, readable};
 /// # Incomplete gradients
 /// A backward pass that fails on its way, for lack of memory say, has added to some gradients and not to
 /// others. They are incomplete then, whatever is added afterwards: an optimizer's step, clipping and
-/// [`add`](Self::add) refuse them. [`clear`](Self::clear) makes them whole again, and the same pass can be
-/// run once more.
+/// [`add`](Self::add) refuse them. [`clear`](Self::clear) makes them whole again, as zeros: then all passes
+/// since the last step can be run once more.
 #[derive(Clone)]
 pub struct Grads<T: Scalar = f32> {
     layout: Layout,
@@ -310,11 +310,12 @@ pub enum ClipError {
 readable! { enum ClipError { Limit(error), NotFinite { place, value }, Incomplete(error) } }
 
 /// A backward pass over these gradients has failed: it has added to some and not to others.
-/// [`clear`](Grads::clear) them, and run it again.
+/// [`clear`](Grads::clear) them, and run all passes since the last step again.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 #[error(
-    "{operation}: the gradients are incomplete, because a backward pass failed: call `clear`, and run it again"
+    "{operation}: the gradients are incomplete, because a backward pass failed: call `clear`, and run all \
+     passes since the last step again"
 )]
 pub struct IncompleteError {
     /// What refused them.
@@ -437,7 +438,7 @@ mod tests {
         let text = |operation| {
             format!(
                 "{operation}: the gradients are incomplete, because a backward pass failed: \
-                 call `clear`, and run it again"
+                 call `clear`, and run all passes since the last step again"
             )
         };
         assert_eq!(grads.clip_norm(1.0).unwrap_err().to_string(), text("clip_norm"));

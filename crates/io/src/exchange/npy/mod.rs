@@ -97,7 +97,7 @@ fn write<T: Scalar>(tensor: &Tensor<T>, buffer: &mut [u8], out: &mut impl Write)
 /// assert_eq!(x.cast::<f32>()?, Tensor::from([[0.1_f32, 2.0]]));
 /// let error = npy::load::<f32>(&path).unwrap_err().to_string();
 /// assert!(error.contains("it has 0.1 at element 0, which f32 can't hold"));
-/// assert!(error.ends_with("f64 holds more, and can be cast"));
+/// assert!(error.ends_with("`f64` holds more, and a tensor of it can be `cast`"));
 /// # std::fs::remove_dir_all(&folder)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

@@ -47,7 +47,7 @@ pub enum Problem {
         reason: String,
     },
     /// A number is none of the tensor's element type.
-    #[error("it has {value} at element {at}, which {target} can't hold; f64 holds more, and can be cast")]
+    #[error("it has {value} at element {at}, which {target} can't hold{}", hint(*target))]
     NotHeld {
         /// The first such element in the file's order, as a place in row-major order.
         at: usize,
@@ -56,6 +56,11 @@ pub enum Problem {
         /// The tensor's element type.
         target: DType,
     },
+}
+
+/// What may hold the number.
+fn hint(target: DType) -> &'static str {
+    if target == DType::F32 { "; `f64` holds more, and a tensor of it can be `cast`" } else { "" }
 }
 
 backrule_tensor::readable! {

@@ -119,8 +119,8 @@ impl Npz {
 
     /// Reads an array as [`npy::load`] does, and compares its checksum.
     ///
-    /// It takes no more memory than the tensor and 1 MiB; and no tensor is larger than the array's bytes in
-    /// the file can become.
+    /// It takes no more memory than the tensor and 1 MiB; and no tensor has more elements than the array's
+    /// bytes in the file can become.
     ///
     /// # Errors
     /// When there is no such array, its bytes are damaged, or one of [`npy::load`]. The message names the
