@@ -91,3 +91,48 @@ fn a_claim_that_is_too_large_is_refused() {
     });
     assert!(measured.bytes_max < 10_000, "{} bytes", measured.bytes_max);
 }
+
+/// A zip archive of stored files, each with its name and flags. The same bytes for all.
+fn zip(files: &[(&str, u16)], content: &[u8]) -> Vec<u8> {
+    let (mut archive, mut list) = (Vec::new(), Vec::new());
+    let size = (content.len() as u32).to_le_bytes();
+    for (name, flags) in files {
+        let offset = (archive.len() as u32).to_le_bytes();
+        let len = (name.len() as u16).to_le_bytes();
+        let crc = crc32fast::hash(content).to_le_bytes();
+        // Version, flags, method, time and date, checksum, sizes, and the lengths of name and extra field.
+        let common =
+            [&[20, 0][..], &flags.to_le_bytes(), &[0; 6], &crc, &size, &size, &len, &[0; 2]].concat();
+        archive.extend([b"PK\x03\x04", &common[..], name.as_bytes(), content].concat());
+        list.extend([b"PK\x01\x02\x14\0", &common[..], &[0; 10], &offset, name.as_bytes()].concat());
+    }
+    let count = (files.len() as u16).to_le_bytes();
+    let [length, start] = [list.len(), archive.len()].map(|n| (n as u32).to_le_bytes());
+    let end = [b"PK\x05\x06", &[0; 4][..], &count, &count, &length, &start, &[0; 2]].concat();
+    [archive, list, end].concat()
+}
+
+#[test]
+fn names_that_stand_twice_and_long_ones_are_refused_and_what_is_encrypted_is_not_read() {
+    let array = backrule_io::npy::to_bytes(&Tensor::from([1.0_f32, 2.0])).unwrap();
+    let npz = from_bytes(&zip(&[("a.npy", 0), ("b.npy", 1)], &array)).unwrap();
+    assert_eq!(npz.load::<f32>("a").unwrap(), Tensor::from([1.0, 2.0]));
+    let error = npz.load::<f32>("b").unwrap_err();
+    assert!(matches!(&error.problem, LoadProblem::Npz(Problem::Method)), "{error}");
+    // With the suffix or without, it is one name.
+    for second in ["a.npy", "a"] {
+        let error = from_bytes(&zip(&[("a.npy", 0), (second, 0)], &array)).err().unwrap();
+        assert!(matches!(&error.problem, LoadProblem::Npz(Problem::Duplicate { .. })), "{error}");
+    }
+    for (length, is_fine) in [(512, true), (513, false)] {
+        let opened = from_bytes(&zip(&[(&"x".repeat(length), 0)], &array));
+        assert_eq!(opened.is_ok(), is_fine, "{length}");
+        assert!(opened.err().is_none_or(|error| matches!(error.problem, LoadProblem::Limit(_))));
+    }
+    // An absolute name doesn't name another file.
+    let scratch = Scratch::new("npz-absolute");
+    let path = scratch.0.join("a.npz");
+    fs::write(&path, zip(&[("/etc/other.npy", 1)], &array)).unwrap();
+    let error = open(&path).unwrap().load::<f32>("/etc/other").unwrap_err().to_string();
+    assert!(error.starts_with(&format!("{}/etc/other.npy: ", path.display())), "{error}");
+}

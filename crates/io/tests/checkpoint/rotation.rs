@@ -268,3 +268,18 @@ fn what_can_not_be_read_at_the_moment_is_kept() {
     closed(0o600);
     assert_eq!(fresh.best().unwrap().unwrap().file.path, best);
 }
+
+/// What was verified once is looked at again when it has changed.
+#[test]
+fn a_best_file_that_was_overwritten_is_the_best_no_longer() {
+    let scratch = Scratch::new("rotation-overwritten");
+    let rotation = Rotation::new(&scratch.0, "run").unwrap().keep_last(1).keep_best(Best::Min);
+    let save = |metric: f64| rotation.save(&Checkpoint::of(&network::<f32>()), metric).unwrap().file.path;
+    let best = save(0.1);
+    save(0.5);
+    let next = save(0.6);
+    assert!(best.exists());
+    fs::write(&best, "no checkpoint").unwrap();
+    save(0.7);
+    assert!(next.exists() && !best.exists(), "{:?}", scratch.names());
+}
