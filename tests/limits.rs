@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use backrule_io::Checkpoint;
+use backrule_nn::testing::table;
 use backrule_nn::{Architecture, Dropout, Linear, Sequential};
 use backrule_optim::{Optimizer, Sgd};
 use backrule_tensor::{NamedTensors, Path, random};
@@ -104,4 +105,38 @@ fn a_restore_under_other_names_takes_little() {
         assert_eq!(report.restored.len(), net.tensor_count() + optimizer.tensor_count());
         assert!(beside <= BESIDE);
     }
+}
+
+/// Of every kind, built as from a file: what eight more of them add. Each direction of each layer of an LSTM is
+/// a layer, and so is a child of a container.
+#[test]
+fn no_layer_takes_more_than_512_bytes_beside_its_values() {
+    let mut kinds = 0;
+    for entry in table::<f32>() {
+        for sample in (entry.samples)().into_iter().filter(|sample| sample.layer.inputs().contains(&1)) {
+            let built = |count: usize| {
+                let mut net = Sequential::<f32>::builder();
+                for i in 0..count {
+                    net = net.layer(format!("layer{i}"), sample.layer.clone());
+                }
+                let net = net.build().unwrap();
+                let architecture = Architecture::of(&net).unwrap();
+                let tensors = net.tensors();
+                let values = tensors.iter().map(|(_, tensor)| tensor.len()).sum();
+                let (_, stays, _) = measured(|| architecture.build::<f32>(values).unwrap());
+                let has_bias = tensors.iter().any(|(path, _)| path.contains("bias"));
+                let layers = match entry.kind {
+                    "Lstm" => tensors.len() / if has_bias { 4 } else { 2 },
+                    _ => architecture.layers().len(),
+                };
+                (stays - 4 * values as u64, layers as u64)
+            };
+            let ((one, layers), (nine, more)) = (built(1), built(9));
+            let beside = (nine - one) as f64 / (more - layers) as f64;
+            println!("{} `{}`: {beside} bytes a layer", entry.kind, sample.name);
+            assert!(beside <= OF_LAYER as f64, "{} `{}`: {beside} bytes", entry.kind, sample.name);
+        }
+        kinds += 1;
+    }
+    assert!(kinds >= 24);
 }

@@ -707,6 +707,7 @@ impl<T: Scalar> Builtin<T> for Graph<T> {
         let (values, outputs) = (from.sizes("from")?, from.sizes("outputs")?);
         from.children_run(nodes.iter().copied());
         from.check_runs()?;
+        memory::make_room("Graph", &mut builder.layers, from.children())?;
         while from.children() > 0 {
             let (name, layer) = from.child()?;
             memory::push("Graph", &mut builder.layers, (name, layer))?;

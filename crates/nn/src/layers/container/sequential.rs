@@ -58,7 +58,7 @@ pub struct Sequential<T: Scalar = f32> {
 
 #[derive(Clone)]
 struct Child<T: Scalar> {
-    name: String,
+    name: Box<str>,
     layer: Box<dyn Layer<T>>,
 }
 
@@ -78,14 +78,14 @@ impl<T: Scalar> Sequential<T> {
 
     /// The names of the children, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.children.iter().map(|child| child.name.as_str())
+        self.children.iter().map(|child| &*child.name)
     }
 }
 
 impl<T: Scalar> SequentialBuilder<T> {
     /// Appends a layer.
     pub fn layer(mut self, name: impl Into<String>, layer: impl Layer<T>) -> Self {
-        let child = Child { name: name.into(), layer: Box::new(layer) };
+        let child = Child { name: name.into().into(), layer: Box::new(layer) };
         let pushed = memory::push("Sequential", &mut self.children, child);
         self.refused = self.refused.or(pushed.err());
         self
@@ -100,8 +100,8 @@ impl<T: Scalar> SequentialBuilder<T> {
         if let Some(error) = self.refused {
             return Err(error.into());
         }
-        check_names("Sequential", self.children.iter().map(|child| child.name.as_str()))?;
-        let children = self.children.iter().map(|child| (child.name.as_str(), &*child.layer));
+        check_names("Sequential", self.children.iter().map(|child| &*child.name))?;
+        let children = self.children.iter().map(|child| (&*child.name, &*child.layer));
         check_paths("Sequential", children)?;
         let several = self.children.iter().find(|child| !child.layer.inputs().contains(&1));
         if let Some(Child { name, layer }) = several {
@@ -327,7 +327,7 @@ impl<T: Scalar> Layer<T> for Sequential<T> {
 
     fn set_frozen(&mut self, _: Sealed, path: &str, frozen: bool) -> bool {
         let (name, rest) = split_path(path);
-        let child = self.children.iter_mut().find(|child| child.name == name);
+        let child = self.children.iter_mut().find(|child| *child.name == *name);
         child.is_some_and(|child| set_frozen(&mut child.layer, rest, frozen))
     }
 
@@ -358,9 +358,10 @@ impl<T: Scalar> Builtin<T> for Sequential<T> {
 
     fn build(from: &mut Build<T>) -> Result<Self, ArchitectureError> {
         let mut builder = Self::builder();
+        builder.children = memory::room("Sequential", from.children())?;
         while from.children() > 0 {
             let (name, layer) = from.child()?;
-            builder = builder.layer(name, layer);
+            builder.children.push(Child { name: name.into(), layer });
         }
         builder.build()
     }

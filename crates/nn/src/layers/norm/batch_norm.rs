@@ -80,7 +80,9 @@ pub struct BatchNorm<T: Scalar = f32> {
     running_mean: Tensor<T>,
     running_var: Tensor<T>,
     num_batches_tracked: Tensor<T>,
-    config: BatchNormConfig,
+    eps: f64,
+    /// Below 0: 1 / k. An option would take as much again.
+    momentum: f64,
 }
 
 impl<T: Scalar> BatchNorm<T> {
@@ -104,14 +106,13 @@ impl<T: Scalar> BatchNorm<T> {
         running: Option<[Tensor<T>; 2]>,
     ) -> Result<Self, ArchitectureError> {
         let mut layer: Self = config.affine(false).build()?;
-        layer.config = layer.config.affine(affine.is_some());
         if let Some([weight, bias]) = affine {
             (layer.weight, layer.bias) = (Some(weight), Some(bias));
         }
         if let Some([mean, var]) = running {
             (layer.running_mean, layer.running_var) = (mean, var);
         }
-        layer.expect_own_shapes()?;
+        layer.expect_own_shapes(config.channels)?;
         Ok(layer)
     }
 
@@ -144,12 +145,16 @@ impl<T: Scalar> BatchNorm<T> {
 
     /// The settings.
     pub fn config(&self) -> BatchNormConfig {
-        self.config
+        let momentum = Some(self.momentum).filter(|momentum| *momentum >= 0.0);
+        BatchNormConfig { channels: self.channels(), eps: self.eps, momentum, affine: self.weight.is_some() }
+    }
+
+    fn channels(&self) -> usize {
+        self.running_mean.len()
     }
 
     /// Tensors that somebody gave another shape make the layer refuse to work.
-    fn expect_own_shapes(&self) -> Result<(), ShapeError> {
-        let channels = self.config.channels;
+    fn expect_own_shapes(&self, channels: usize) -> Result<(), ShapeError> {
         let running =
             [("batch norm running_mean", &self.running_mean), ("batch norm running_var", &self.running_var)];
         let affine = [("batch norm weight", &self.weight), ("batch norm bias", &self.bias)];
@@ -163,8 +168,8 @@ impl<T: Scalar> BatchNorm<T> {
     }
 
     fn sizes(&self, x: Shape) -> Result<Channels, LayerError> {
-        let channels = self.config.channels;
-        self.expect_own_shapes()?;
+        let channels = self.channels();
+        self.expect_own_shapes(channels)?;
         match x[..] {
             [samples, second, ref plane @ ..] if second == channels && plane.len() <= 2 => {
                 Ok(Channels { samples, channels, plane: plane.iter().product() })
@@ -178,7 +183,7 @@ impl<T: Scalar> BatchNorm<T> {
 
     /// The momentum of the next step.
     fn momentum(&self) -> f64 {
-        self.config.momentum.unwrap_or_else(|| 1.0 / (self.num_batches_tracked() as f64 + 1.0))
+        self.config().momentum.unwrap_or_else(|| 1.0 / (self.num_batches_tracked() as f64 + 1.0))
     }
 
     /// All elements, or none where there are no weights and biases.
@@ -201,7 +206,7 @@ impl<T: Scalar> Layer<T> for BatchNorm<T> {
         cache: &mut Cache<T>,
         mode: Mode,
     ) -> Result<(), LayerError> {
-        let (sizes, eps) = (self.sizes(x.shape())?, self.config.eps);
+        let (sizes, eps) = (self.sizes(x.shape())?, self.eps);
         if mode.is_train() && sizes.group() < 2 {
             let expected = "two elements or more of each channel in training";
             let got = format_args!("{} in {}", sizes.group(), x.shape());
@@ -285,7 +290,7 @@ impl<T: Scalar> Layer<T> for BatchNorm<T> {
     }
 
     fn options(&self) -> Options {
-        let BatchNormConfig { channels, eps, momentum, affine } = self.config;
+        let BatchNormConfig { channels, eps, momentum, affine } = self.config();
         let momentum = momentum.map_or(OptionValue::from(CUMULATIVE), OptionValue::from);
         Options::new()
             .with("channels", channels)
@@ -340,7 +345,8 @@ impl<T: Scalar> Builtin<T> for BatchNorm<T> {
         };
         let (running_mean, running_var) = (from.zeros(channels)?, from.full(channels, T::ONE)?);
         let num_batches_tracked = from.zeros([])?;
-        Ok(Self { weight, bias, running_mean, running_var, num_batches_tracked, config })
+        let (eps, momentum) = (config.eps, config.momentum.unwrap_or(-1.0));
+        Ok(Self { weight, bias, running_mean, running_var, num_batches_tracked, eps, momentum })
     }
 
     #[cfg(feature = "testing")]
@@ -476,7 +482,8 @@ impl BatchNormConfig {
         };
         let (running_mean, running_var) = (Tensor::zeros(channels)?, Tensor::full(channels, T::ONE)?);
         let num_batches_tracked = Tensor::scalar(T::ZERO);
-        Ok(BatchNorm { weight, bias, running_mean, running_var, num_batches_tracked, config })
+        let (eps, momentum) = (config.eps, config.momentum.unwrap_or(-1.0));
+        Ok(BatchNorm { weight, bias, running_mean, running_var, num_batches_tracked, eps, momentum })
     }
 }
 

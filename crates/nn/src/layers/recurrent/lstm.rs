@@ -2,6 +2,7 @@
 //! rule: back in time
 //! tape: y, and gates and states of all time steps
 
+use std::fmt::{self, Write as _};
 use std::iter;
 use std::ops::{Range, RangeInclusive};
 
@@ -160,8 +161,6 @@ pub struct Lstm<T: Scalar = f32> {
 /// The parameters of one direction of one layer.
 #[derive(Clone, Debug, PartialEq)]
 struct Cell<T: Scalar> {
-    /// `weight_ih_l0`, …: made once, because a visit allocates nothing.
-    names: [String; 4],
     weight_ih: Tensor<T>,
     weight_hh: Tensor<T>,
     /// `bias_ih`, `bias_hh`
@@ -759,12 +758,46 @@ fn clear_rows<T: Scalar>(x: &mut Tensor<T>, rows: impl Iterator<Item = Range<usi
     }
 }
 
+/// A tensor's name, such as `weight_ih_l0_reverse`. It is made for each visit, without an allocation: kept,
+/// the names would be a quarter of what a small layer takes.
+struct Name {
+    bytes: [u8; 32],
+    len: usize,
+}
+
+impl Name {
+    const NAMES: [&str; 4] = ["weight_ih", "weight_hh", "bias_ih", "bias_hh"];
+
+    /// In the `i`th cell.
+    fn new(name: &str, i: usize, config: LstmConfig) -> Self {
+        let (layer, direction) = (i / config.directions(), i % config.directions());
+        let mut new = Self { bytes: [0; 32], len: 0 };
+        let suffix = if direction == 0 { "" } else { "_reverse" };
+        let written = write!(new, "{name}_l{layer}{suffix}");
+        debug_assert!(written.is_ok(), "no layer has a number of more than four digits");
+        new
+    }
+
+    fn as_str(&self) -> &str {
+        str::from_utf8(&self.bytes[..self.len]).unwrap_or_default()
+    }
+}
+
+impl fmt::Write for Name {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let place = self.bytes.get_mut(self.len..self.len + text.len()).ok_or(fmt::Error)?;
+        place.copy_from_slice(text.as_bytes());
+        self.len += text.len();
+        Ok(())
+    }
+}
+
 impl<T: Scalar> NamedTensors<T> for Lstm<T> {
     fn visit<'s>(&'s self, path: Path<'_>, visitor: &mut dyn FnMut(Path<'_>, Role, &'s Tensor<T>)) {
-        for Cell { names, weight_ih, weight_hh, bias } in &self.cells {
+        for (i, Cell { weight_ih, weight_hh, bias }) in self.cells.iter().enumerate() {
             let tensors = [weight_ih, weight_hh].into_iter().chain(bias.iter().flatten());
-            for (name, tensor) in names.iter().zip(tensors) {
-                visitor(path.join(name), Role::Parameter, tensor);
+            for (tensor, name) in tensors.zip(Name::NAMES) {
+                visitor(path.join(Name::new(name, i, self.config).as_str()), Role::Parameter, tensor);
             }
         }
     }
@@ -774,10 +807,11 @@ impl<T: Scalar> NamedTensors<T> for Lstm<T> {
         path: Path<'_>,
         visitor: &mut dyn FnMut(Path<'_>, Role, &'s mut Tensor<T>),
     ) {
-        for Cell { names, weight_ih, weight_hh, bias } in &mut self.cells {
+        let config = self.config;
+        for (i, Cell { weight_ih, weight_hh, bias }) in self.cells.iter_mut().enumerate() {
             let tensors = [weight_ih, weight_hh].into_iter().chain(bias.iter_mut().flatten());
-            for (name, tensor) in names.iter().zip(tensors) {
-                visitor(path.join(name), Role::Parameter, tensor);
+            for (tensor, name) in tensors.zip(Name::NAMES) {
+                visitor(path.join(Name::new(name, i, config).as_str()), Role::Parameter, tensor);
             }
         }
     }
@@ -1068,22 +1102,20 @@ impl LstmConfig {
         }
         let rows = self.units.saturating_mul(4);
         let mut cells = memory::room("new LSTM", self.layers * self.directions())?;
-        for layer in 0..self.layers {
-            for suffix in ["", "_reverse"].into_iter().take(self.directions()) {
-                let names = ["weight_ih", "weight_hh", "bias_ih", "bias_hh"];
-                let names = names.map(|name| format!("{name}_l{layer}{suffix}"));
-                let columns = if layer == 0 { self.in_features } else { self.columns() };
-                let weight_ih = tensor(&names[0], Shape::new(&[rows, columns])?)?;
-                let weight_hh = tensor(&names[1], Shape::new(&[rows, self.units])?)?;
-                let bias = match self.bias {
-                    true => {
-                        let shape = Shape::new(&[rows])?;
-                        Some([tensor(&names[2], shape)?, tensor(&names[3], shape)?])
-                    }
-                    false => None,
-                };
-                cells.push(Cell { names, weight_ih, weight_hh, bias });
-            }
+        for i in 0..self.layers * self.directions() {
+            let mut tensor = |name, shape| tensor(Name::new(name, i, self).as_str(), shape);
+            let [ih, hh, bias_ih, bias_hh] = Name::NAMES;
+            let columns = if i < self.directions() { self.in_features } else { self.columns() };
+            let weight_ih = tensor(ih, Shape::new(&[rows, columns])?)?;
+            let weight_hh = tensor(hh, Shape::new(&[rows, self.units])?)?;
+            let bias = match self.bias {
+                true => {
+                    let shape = Shape::new(&[rows])?;
+                    Some([tensor(bias_ih, shape)?, tensor(bias_hh, shape)?])
+                }
+                false => None,
+            };
+            cells.push(Cell { weight_ih, weight_hh, bias });
         }
         Ok(Lstm { config: self, cells })
     }
