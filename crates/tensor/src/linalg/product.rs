@@ -191,15 +191,28 @@ pub(super) fn is_long(form: Form, [_, _, k]: [usize; 3]) -> bool {
 /// The elements that `rows` rows of a product pack into; 0 if both operands are read in place.
 #[inline]
 pub(super) fn buffer_len(form: Form, sizes: [usize; 3], strides: [usize; 3], rows: usize) -> usize {
-    let ([m, n, k], [_, _, ldc]) = (sizes, strides);
-    if is_long(form, sizes) && rows > 0 && n > 0 {
-        let (columns, terms) = (columns_at_once(rows, n), GROUP * form.block());
-        let group = |n, k| buffer_len(form, [m, n, k], strides, rows);
-        // The last strip has fewer columns, or the last group fewer terms, for which blocks are larger.
-        let (of_first, of_last) = (group(columns, terms), group(columns, k % terms));
-        let of_narrow = group(n % columns.max(1), terms).max(group(n % columns.max(1), k % terms));
-        return 2 * rows * columns + of_first.max(of_last).max(of_narrow);
+    match is_long(form, sizes) {
+        true => long_buffer_len(form, sizes, strides, rows),
+        false => packed_len(form, sizes, strides, rows),
     }
+}
+
+/// The same for a product of several groups. The last strip has fewer columns, and the last group fewer terms,
+/// for which blocks are larger.
+#[cold]
+fn long_buffer_len(form: Form, [m, n, k]: [usize; 3], strides: [usize; 3], rows: usize) -> usize {
+    if rows == 0 || n == 0 {
+        return 0;
+    }
+    let (columns, terms) = (columns_at_once(rows, n), GROUP * form.block());
+    let sizes = [columns, n % columns].map(|n| [terms, k % terms].map(|k| [m, n, k]));
+    let packed = sizes.into_iter().flatten().map(|sizes| packed_len(form, sizes, strides, rows));
+    2 * rows * columns + packed.max().unwrap_or(0)
+}
+
+#[inline(always)]
+fn packed_len(form: Form, sizes: [usize; 3], strides: [usize; 3], rows: usize) -> usize {
+    let ([_, n, k], [_, _, ldc]) = (sizes, strides);
     if rows == 0
         || n == 0
         || k == 0
