@@ -78,6 +78,11 @@ impl<T: Scalar> Grads<T> {
         self.incomplete = false;
     }
 
+    /// [`clear`](Self::clear) by the name that other libraries give it.
+    pub fn zero(&mut self) {
+        self.clear();
+    }
+
     /// Whether no backward pass has failed since they were [cleared](Self::clear).
     pub fn is_complete(&self) -> bool {
         !self.incomplete
