@@ -197,8 +197,8 @@ pub(super) fn buffer_len(form: Form, sizes: [usize; 3], strides: [usize; 3], row
     }
 }
 
-/// The same for a product of several groups. The last strip has fewer columns, and the last group fewer terms,
-/// for which blocks are larger.
+/// The same for a product of several groups. The last strip has fewer columns, and the last group fewer
+/// terms, for which blocks are larger.
 #[cold]
 fn long_buffer_len(form: Form, [m, n, k]: [usize; 3], strides: [usize; 3], rows: usize) -> usize {
     if rows == 0 || n == 0 {
