@@ -163,14 +163,14 @@ mod kernels {
     /// More terms than a group has, and more columns than are computed at once.
     #[test]
     fn strips_and_groups_change_no_bit() {
-        // On up to four threads.
-        let [m, n, k] = [2200, 601, 4200];
+        // On up to two threads.
+        let [m, n, k] = [1100, 520, 4200];
         let (a, b, c) = (numbers::<f32>(m * k, 1), numbers::<f32>(k * n, 2), numbers(m * n, 3));
         let row = numbers(n, 4);
         for form in FORMS {
             for initial in [Initial::Bias(&row), Initial::Beta(0.3)] {
                 let whole = product(form, [m, n, k], &a, &b, initial, &c);
-                for j in [0, 255, 256, 511, 512, 600] {
+                for j in [0, 255, 256, 511, 512, 519] {
                     let column: Vec<f32> = b.iter().skip(j).step_by(n).copied().collect();
                     let of_c: Vec<f32> = c.iter().skip(j).step_by(n).copied().collect();
                     let of_row = [row[j]];
@@ -187,12 +187,12 @@ mod kernels {
     /// last task than for the others, and with none.
     #[test]
     fn long_products_of_any_split_have_room() {
-        for threads in [1, 2, 3, 4, 8] {
+        for threads in [2, 3] {
             crate::parallel::set_threads(threads.try_into().unwrap());
             for form in FORMS {
                 let k = 8 * form.block() + 1;
-                for m in [0, 1, 7, 8, 1025, 1537, 1539, 2049] {
-                    for n in [0, 1, 7, 600] {
+                for m in [0, 7, 1025, 1537] {
+                    for n in [0, 600] {
                         let product = move || {
                             let (a, b, mut c) =
                                 (vec![1.0_f32; m * k], vec![0.5; k * n], vec![f32::NAN; m * n]);
