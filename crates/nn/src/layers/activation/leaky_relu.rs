@@ -72,7 +72,7 @@ impl Pointwise for LeakyRelu {
 
     #[inline(always)]
     fn df<T: Scalar>(&self, y: T) -> T {
-        if y <= T::ZERO { T::from_f64(self.slope) } else { T::ONE }
+        self.back(y, T::ONE)
     }
 
     #[inline(always)]

@@ -44,7 +44,7 @@ impl Pointwise for Relu {
 
     #[inline(always)]
     fn df<T: Scalar>(&self, y: T) -> T {
-        if y <= T::ZERO { T::ZERO } else { T::ONE }
+        self.back(y, T::ONE)
     }
 
     // Selected, not multiplied: ∞ · 0 is NaN.
