@@ -1,7 +1,7 @@
 //! A dense layer's bias and its gradient: a row that is added to all rows, and the sum of all rows.
 
 use crate::kernels::row::{self, CHUNK};
-use crate::kernels::sum::{RUN, Sum, sum_of_column};
+use crate::kernels::sum::{Sum, sum_of_column};
 use crate::scalar::Scalar;
 use crate::simd::{self, Kernel, Simd, kernel};
 
@@ -23,8 +23,12 @@ kernel!(
     }
 );
 
-/// db ← db + Σᵢ xᵢ over all rows xᵢ as long as db. A few rows are added in their order, many in runs whose
-/// sums are added in f64.
+/// db ← db + Σᵢ xᵢ over all rows xᵢ as long as db.
+///
+/// Up to eight rows are added one after the other: each addition is off by ε/2, and the sum by 4 ε. Of more, a
+/// group of eight rows is the sum of two runs of four, and up to four groups are added one after the other: a
+/// term passes three additions in its run, one in its group and four behind it. Each four groups are added in
+/// f64.
 struct AddSumOfRows<'a, T> {
     x: &'a [T],
     /// From the start of one row to the start of the next. The last row may end where its columns do.
@@ -32,120 +36,138 @@ struct AddSumOfRows<'a, T> {
     db: &'a mut [T],
 }
 
-/// Up to so many rows are few: each addition is off by ε/2, and a sum may be off by 4 ε.
-const FEW: usize = RUN;
-
-impl<T: Scalar> AddSumOfRows<'_, T> {
-    /// As many whole blocks of N columns as there are from column `at` on, for a few rows. Returns the column
-    /// after them.
-    #[inline(always)]
-    fn blocks_of_few<const N: usize>(&mut self, at: usize) -> usize {
-        let Self { x, stride, db } = self;
-        // With gaps between rows, there is none behind the last.
-        let gaps = *stride > db.len() && !x.is_empty();
-        let (x, last) = x.split_at(x.len() - if gaps { db.len() } else { 0 });
-        let (blocks, _) = db[at..].as_chunks_mut::<N>();
-        for (i, db) in blocks.iter_mut().enumerate() {
-            let mut sums = *db;
-            for x in x.chunks_exact(*stride) {
-                add_block(x, at, i, &mut sums);
-            }
-            if gaps {
-                add_block(last, at, i, &mut sums);
-            }
-            *db = sums;
-        }
-        at + N * blocks.len()
-    }
-
-    /// The same for many rows.
-    #[inline(always)]
-    fn blocks_of_many<const N: usize>(&mut self, at: usize) -> usize {
-        let Self { x, stride, db } = self;
-        let (blocks, _) = db[at..].as_chunks_mut::<N>();
-        for (i, db) in blocks.iter_mut().enumerate() {
-            let mut totals = row::to_f64(*db);
-            for run in x.chunks(RUN * *stride) {
-                let mut sums = [T::ZERO; N];
-                let rows = run.chunks_exact(*stride);
-                let last = rows.remainder();
-                for x in rows {
-                    add_block(x, at, i, &mut sums);
-                }
-                // With gaps between rows, there is none behind the last.
-                if !last.is_empty() {
-                    add_block(last, at, i, &mut sums);
-                }
-                totals.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum.to_f64());
-            }
-            *db = row::from_f64(totals);
-        }
-        at + N * blocks.len()
-    }
-}
-
-/// Adds block `i` of a row's columns from `at` on.
-#[inline(always)]
-fn add_block<T: Scalar, const N: usize>(row: &[T], at: usize, i: usize, sums: &mut [T; N]) {
-    let (blocks, _) = row[at..].as_chunks::<N>();
-    for (sum, &x) in sums.iter_mut().zip(&blocks[i]) {
-        *sum += x;
-    }
-}
+/// Rows that are added one after the other.
+const RUN: usize = 4;
+const GROUP: usize = 2 * RUN;
+/// Up to so many rows are added in the element's type.
+const FEW: usize = 4 * GROUP;
 
 impl<T: Scalar> Kernel for AddSumOfRows<'_, T> {
     type Output = ();
     #[inline(always)]
-    fn run<S: Simd>(mut self) {
-        let columns = self.db.len();
-        if let [db] = &mut *self.db {
-            let sum = match self.stride {
-                1 => Sum(self.x).run::<S>(),
-                stride => sum_of_column(self.x, stride),
+    fn run<S: Simd>(self) {
+        let Self { x, stride, db } = self;
+        if let [db] = db {
+            let sum = match stride {
+                1 => Sum(x).run::<S>(),
+                stride => sum_of_column(x, stride),
             };
             *db = T::from_f64(db.to_f64() + sum);
-        } else if self.x.len() <= FEW * self.stride {
-            // The sums of a block stay in registers while all rows pass.
-            let mut at = self.blocks_of_few::<{ 4 * CHUNK }>(0);
-            if at == columns {
-                return;
-            }
-            at = self.blocks_of_few::<CHUNK>(at);
-            let Self { x, stride, db } = self;
-            let left = columns - at;
-            if left > 0 {
-                let mut sums = row::load(&db[at..], left, T::ZERO);
-                for i in 0..x.len().div_ceil(stride) {
-                    // Past the row's end there is something to be added too, but nobody reads that sum.
-                    let x = row::read(&x[i * stride + at..], T::ZERO);
-                    for (sum, x) in sums.iter_mut().zip(x) {
-                        *sum += x;
-                    }
-                }
-                row::store(sums, &mut db[at..]);
-            }
-        } else {
-            let at = self.blocks_of_many::<{ 4 * CHUNK }>(0);
-            let at = self.blocks_of_many::<CHUNK>(at);
-            let Self { x, stride, db } = self;
-            let left = columns - at;
-            if left > 0 {
-                let mut totals = row::to_f64(row::load(&db[at..], left, T::ZERO));
-                let rows = x.len().div_ceil(stride);
-                for run in (0..rows).step_by(RUN) {
-                    let mut sums = [T::ZERO; CHUNK];
-                    for i in run..rows.min(run + RUN) {
-                        let x = row::read(&x[i * stride + at..], T::ZERO);
-                        for (sum, x) in sums.iter_mut().zip(x) {
-                            *sum += x;
-                        }
-                    }
-                    totals.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum.to_f64());
-                }
-                row::store(row::from_f64(totals), &mut db[at..]);
-            }
+            return;
+        }
+        // The sums of a block of columns stay in registers while rows pass.
+        let mut at = 0;
+        let (blocks, rest) = db.as_chunks_mut::<{ 4 * CHUNK }>();
+        for db in blocks {
+            add_rows::<T, { 4 * CHUNK }, false>(db, x, stride, |row| columns(row, at));
+            at += 4 * CHUNK;
+        }
+        let (blocks, rest) = rest.as_chunks_mut::<CHUNK>();
+        for db in blocks {
+            add_rows::<T, CHUNK, false>(db, x, stride, |row| columns(row, at));
+            at += CHUNK;
+        }
+        if !rest.is_empty() {
+            // Past the row's end there is something to be added too, but nobody reads that sum.
+            let mut sums = row::load(rest, rest.len(), T::ZERO);
+            add_rows::<T, CHUNK, true>(&mut sums, x, stride, |row| row::read(&row[at..], T::ZERO));
+            row::store(sums, rest);
         }
     }
+}
+
+/// N columns of a row from column `at` on.
+#[inline(always)]
+fn columns<T: Scalar, const N: usize>(row: &[T], at: usize) -> [T; N] {
+    *row[at..at + N].first_chunk().unwrap_or(&[T::ZERO; N])
+}
+
+/// Adds the columns that `read` takes from each row. If `PAST`, it may read what follows the row.
+#[inline(always)]
+fn add_rows<T: Scalar, const N: usize, const PAST: bool>(
+    db: &mut [T; N],
+    x: &[T],
+    stride: usize,
+    read: impl Fn(&[T]) -> [T; N] + Copy,
+) {
+    if x.len() <= FEW * stride {
+        return add_few::<T, N, PAST>(db, x, stride, read);
+    }
+    let mut totals = row::to_f64(*db);
+    for x in x.chunks(FEW * stride) {
+        let mut sums = [T::ZERO; N];
+        add_few::<T, N, PAST>(&mut sums, x, stride, read);
+        totals.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum.to_f64());
+    }
+    *db = row::from_f64(totals);
+}
+
+/// The same for at most [`FEW`] rows.
+#[inline(always)]
+fn add_few<T: Scalar, const N: usize, const PAST: bool>(
+    db: &mut [T; N],
+    x: &[T],
+    stride: usize,
+    read: impl Fn(&[T]) -> [T; N] + Copy,
+) {
+    if x.len() <= GROUP * stride {
+        return add_run::<T, N, PAST>(db, x, stride, read);
+    }
+    // Not `chunks_exact`: it begins with a division.
+    let (mut sums, mut rest) = (*db, x);
+    while let Some((group, after)) = rest.split_at_checked(GROUP * stride) {
+        let x = if PAST { rest } else { group };
+        rest = after;
+        // A row that ends where the next begins has its length checked once for all rows.
+        let row = |i| read(if PAST { &x[i * stride..] } else { &x[i * stride..(i + 1) * stride] });
+        let first = sum(sum(sum(row(0), row(1)), row(2)), row(3));
+        let second = sum(sum(sum(row(4), row(5)), row(6)), row(7));
+        sums = sum(sums, sum(first, second));
+    }
+    *db = sums;
+    if rest.is_empty() {
+        return;
+    }
+    let mut group = [T::ZERO; N];
+    for x in rest.chunks(RUN * stride) {
+        let mut run = [T::ZERO; N];
+        add_run::<T, N, PAST>(&mut run, x, stride, read);
+        group = sum(group, run);
+    }
+    *db = sum(*db, group);
+}
+
+/// The same, one row after the other.
+#[inline(always)]
+fn add_run<T: Scalar, const N: usize, const PAST: bool>(
+    db: &mut [T; N],
+    x: &[T],
+    stride: usize,
+    read: impl Fn(&[T]) -> [T; N],
+) {
+    let mut sums = *db;
+    if PAST {
+        for i in 0..x.len().div_ceil(stride) {
+            sums = sum(sums, read(&x[i * stride..]));
+        }
+    } else {
+        let mut last = x;
+        while let Some((row, after)) = last.split_at_checked(stride) {
+            last = after;
+            sums = sum(sums, read(row));
+        }
+        // With gaps between rows, there is none behind the last.
+        if !last.is_empty() {
+            sums = sum(sums, read(last));
+        }
+    }
+    *db = sums;
+}
+
+#[inline(always)]
+fn sum<T: Scalar, const N: usize>(mut a: [T; N], b: [T; N]) -> [T; N] {
+    a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
+    a
 }
 
 #[cfg(test)]
