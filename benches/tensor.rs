@@ -11,6 +11,7 @@ use std::sync::atomic::AtomicU8;
 use std::sync::atomic::Ordering::{Acquire, Release};
 use std::time::Duration;
 
+use backrule_tensor::kernels::row::CHUNK;
 use backrule_tensor::nalgebra::{DMatrixViewMut, Dyn, MatrixView};
 use backrule_tensor::simd::{self, Kernel, Simd};
 use backrule_tensor::{Tensor, matmul_into, matmul_nt_into, matmul_tn_into, parallel};
@@ -145,7 +146,11 @@ fn plain_loop(a: &Tensor, b: &Tensor, c: &mut Tensor) {
 /// The bounds of the machine: multiply-adds in registers, and bytes from memory.
 fn roofline(c: &mut Criterion) {
     // `roofline/fma_f32`: multiply-adds in registers: the bound of the core
-    // `roofline/triad`: a = b + 3 c over 240 MB: the bound of the memory
+    // `roofline/triad`: a = b + 3 c over 240 MB: the bound of the memory. 16 bytes an element move: a store reads its
+    // cache line first
+    // `roofline/update_1`: an update's bound: one stream is read, and one read and written: 12 bytes an element
+    // `roofline/update_2`: the same with two that are written, as by momentum: 20 bytes
+    // `roofline/update_3`: the same with three, as by Adam: 28 bytes
     let mut group = c.benchmark_group("roofline");
     group.throughput(Throughput::Elements(Fma::FLOP));
     let mut numbers = [1.0; NUMBERS];
@@ -153,12 +158,44 @@ fn roofline(c: &mut Criterion) {
     // aᵢ = bᵢ + 3 cᵢ: 240 MB, more than any cache but one of a server.
     let shape = [20_000, 1000];
     group.sample_size(20);
-    group.throughput(Throughput::Bytes(3 * 4 * (shape[0] * shape[1]) as u64));
+    let elements = (shape[0] * shape[1]) as u64;
+    group.throughput(Throughput::Bytes(4 * 4 * elements));
     bench(&mut group, "triad", || {
         let (x, y, mut z) = (normal(shape, 1), normal(shape, 2), Tensor::default());
         move || z.zip_from(&x, &y, |x, y| x + 3.0 * y)
     });
+    update::<1>(&mut group, elements);
+    update::<2>(&mut group, elements);
+    update::<3>(&mut group, elements);
     group.finish();
+}
+
+/// What an update moves that keeps STREAMS numbers for each parameter, itself among them.
+fn update<const STREAMS: usize>(group: &mut BenchmarkGroup<'_, WallTime>, elements: u64) {
+    group.throughput(Throughput::Bytes((1 + 2 * STREAMS as u64) * 4 * elements));
+    bench(group, format!("update_{STREAMS}"), || {
+        let (dx, mut streams) =
+            (vec![1e-3; elements as usize], [(); STREAMS].map(|()| vec![0.5; elements as usize]));
+        move || simd::run(Update { dx: &dx, streams: &mut streams })
+    });
+}
+
+struct Update<'a, const STREAMS: usize> {
+    dx: &'a [f32],
+    streams: &'a mut [Vec<f32>; STREAMS],
+}
+
+impl<const STREAMS: usize> Kernel for Update<'_, STREAMS> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let mut streams = self.streams.each_mut().map(|stream| stream.as_chunks_mut::<CHUNK>().0.iter_mut());
+        for dx in self.dx.as_chunks::<CHUNK>().0 {
+            for x in streams.iter_mut().filter_map(Iterator::next) {
+                x.iter_mut().zip(dx).for_each(|(x, &dx)| *x = S::mul_add(-0.5, dx, *x));
+            }
+        }
+    }
 }
 
 const NUMBERS: usize = 1280;
