@@ -146,8 +146,7 @@ fn plain_loop(a: &Tensor, b: &Tensor, c: &mut Tensor) {
 /// The bounds of the machine: multiply-adds in registers, and bytes from memory.
 fn roofline(c: &mut Criterion) {
     // `roofline/fma_f32`: multiply-adds in registers: the bound of the core
-    // `roofline/triad`: a = b + 3 c over 240 MB: the bound of the memory. 16 bytes an element move: a store reads its
-    // cache line first
+    // `roofline/triad`: a = b + 3 c over 240 MB: the bound of the memory; 16 bytes an element move
     // `roofline/update_1`: an update's bound: one stream is read, and one read and written: 12 bytes an element
     // `roofline/update_2`: the same with two that are written, as by momentum: 20 bytes
     // `roofline/update_3`: the same with three, as by Adam: 28 bytes
@@ -155,7 +154,7 @@ fn roofline(c: &mut Criterion) {
     group.throughput(Throughput::Elements(Fma::FLOP));
     let mut numbers = [1.0; NUMBERS];
     group.bench_function("fma_f32", |b| b.iter(|| simd::run(Fma(&mut numbers, black_box(0.5)))));
-    // aᵢ = bᵢ + 3 cᵢ: 240 MB, more than any cache but one of a server.
+    // aᵢ = bᵢ + 3 cᵢ: 240 MB, more than any cache but one of a server. A store reads its cache line first.
     let shape = [20_000, 1000];
     group.sample_size(20);
     let elements = (shape[0] * shape[1]) as u64;

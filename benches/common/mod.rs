@@ -119,15 +119,21 @@ pub(crate) fn pass_of_sample(sample: &Sample<f32>) -> impl FnMut() + use<> {
     let dy = tape.forward_many(&*layer, &x.iter().collect::<Vec<_>>(), mode).unwrap().outputs().to_vec();
     let mut dx = vec![Tensor::default(); x.len()];
     move || {
-        let mut inputs = [&x[0]; MAX_INPUTS];
-        inputs.iter_mut().zip(&x).for_each(|(input, x)| *input = x);
         let mut wanted = dx.iter_mut().map(Some);
         let mut wanted: [_; MAX_INPUTS] = std::array::from_fn(|_| wanted.next().flatten());
-        let mut upstream = dy.iter().map(Some);
-        let upstream: [_; MAX_OUTPUTS] = std::array::from_fn(|_| upstream.next().flatten());
-        let pass = tape.forward_many(&*layer, &inputs[..x.len()], mode).unwrap();
-        pass.backward_many_to_inputs(&upstream[..dy.len()], &mut grads, &mut wanted[..x.len()]).unwrap();
+        let pass = tape.forward_many(&*layer, &inputs(&x)[..x.len()], mode).unwrap();
+        pass.backward_many_to_inputs(&upstream(&dy)[..dy.len()], &mut grads, &mut wanted[..x.len()]).unwrap();
     }
+}
+
+/// References to inputs, without an allocation: as many as there are.
+pub(crate) fn inputs(x: &[Tensor]) -> [&Tensor; MAX_INPUTS] {
+    std::array::from_fn(|i| &x[i.min(x.len() - 1)])
+}
+
+/// The same for the upstream gradients.
+pub(crate) fn upstream(dy: &[Tensor]) -> [Option<&Tensor>; MAX_OUTPUTS] {
+    std::array::from_fn(|i| dy.get(i))
 }
 
 /// Prepares a call.

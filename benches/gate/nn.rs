@@ -1,8 +1,13 @@
-use backrule_nn::{Grads, Key, Mode, Tape};
-use backrule_tensor::Tensor;
+use backrule_nn::{Grads, Key, Layer, Linear, Mode, Tape};
+use backrule_tensor::{Tensor, affine_into, matmul_into, matmul_tn_into, random};
 
 use crate::Gate;
-use crate::common::{activations, mlp, name, normal, of_catalogue, pass_of_sample, training};
+use crate::common::{
+    activations, inputs, mlp, name, normal, of_catalogue, pass_of_sample, training, upstream,
+};
+
+/// Rows, inputs and outputs of a dense layer.
+const DENSE: [usize; 3] = [32, 784, 128];
 
 pub(crate) fn workloads(gate: &mut Gate) {
     // `nn/train_step/*`: forward, loss, backward and update
@@ -32,6 +37,74 @@ pub(crate) fn workloads(gate: &mut Gate) {
     for (name, sample) in of_catalogue() {
         gate.workload(&format!("layer/{name}"), 1, || pass_of_sample(&sample));
     }
+    // `nn/unwanted/all/*`: a layer with parameters, forward and backward when nobody wants a gradient
+    // `nn/unwanted/all/*/by_hand`: the forward pass alone
+    for (name, sample) in of_catalogue() {
+        let id = format!("unwanted/all/{name}");
+        let frozen = frozen(&*sample.layer);
+        if frozen.iter().next().is_none() {
+            continue;
+        }
+        let (layer, mode) = (sample.layer.clone(), Mode::train_with(Key::new(1)));
+        let x = sample.tensors(1).unwrap();
+        gate.workload(&id, 1, || {
+            let mut grads = frozen;
+            let (mut tape, layer, x) = (Tape::new(), layer.clone(), x.clone());
+            let dy = tape.forward_many(&*layer, &x.iter().collect::<Vec<_>>(), mode).unwrap();
+            let dy = dy.outputs().to_vec();
+            move || {
+                let pass = tape.forward_many(&*layer, &inputs(&x)[..x.len()], mode).unwrap();
+                pass.backward_many(&upstream(&dy)[..dy.len()], &mut grads).unwrap();
+            }
+        });
+        gate.workload(&format!("{id}/by_hand"), 1, || {
+            let mut tape = Tape::new();
+            move || _ = tape.forward_many(&*layer, &inputs(&x)[..x.len()], mode).unwrap()
+        });
+    }
+    // `nn/unwanted/parameters/*`: a dense layer with frozen parameters, forward and backward
+    // `nn/unwanted/parameters/*/by_hand`: y = x Wᵀ + b and dx = dy W
+    // `nn/unwanted/input/*`: a dense layer of whose input nobody wants the gradient, forward and backward
+    // `nn/unwanted/input/*/by_hand`: y = x Wᵀ + b, dW = dyᵀ x, and db
+    let [rows, columns, outputs] = DENSE;
+    let dense = format!("Linear/{rows}x{columns}x{outputs}");
+    let layer = || Linear::<f32>::new(columns, outputs, &mut random::rng(1)).unwrap();
+    let (x, dy) = (normal([rows, columns], 1), normal([rows, outputs], 2));
+    let (w, b) = (normal([outputs, columns], 3), Tensor::zeros([outputs]).unwrap());
+    gate.workload(&format!("unwanted/parameters/{dense}"), 1, || {
+        let (layer, x, dy, mut tape, mut dx) =
+            (layer(), x.clone(), dy.clone(), Tape::new(), Tensor::default());
+        let mut grads = frozen(&layer);
+        move || {
+            let pass = tape.forward(&layer, &x, Mode::train()).unwrap();
+            pass.backward_to_input(&dy, &mut grads, &mut dx).unwrap();
+        }
+    });
+    gate.workload(&format!("unwanted/parameters/{dense}/by_hand"), 1, || {
+        let (x, dy, w, b) = (x.clone(), dy.clone(), w.clone(), b.clone());
+        let (mut y, mut dx) = (Tensor::default(), Tensor::default());
+        move || {
+            affine_into(&x, &w, &b, &mut y).unwrap();
+            matmul_into(&dy, &w, 0.0, &mut dx).unwrap();
+        }
+    });
+    gate.workload(&format!("unwanted/input/{dense}"), 1, || {
+        let (layer, x, dy, mut tape) = (layer(), x.clone(), dy.clone(), Tape::new());
+        let mut grads = Grads::new(&layer).unwrap();
+        move || {
+            let pass = tape.forward(&layer, &x, Mode::train()).unwrap();
+            pass.backward(&dy, &mut grads).unwrap();
+        }
+    });
+    gate.workload(&format!("unwanted/input/{dense}/by_hand"), 1, || {
+        let (mut y, mut dw, mut db) =
+            (Tensor::default(), Tensor::zeros(w.shape()).unwrap(), Tensor::zeros(b.shape()).unwrap());
+        move || {
+            affine_into(&x, &w, &b, &mut y).unwrap();
+            matmul_tn_into(&dy, &x, 1.0, &mut dw).unwrap();
+            db.add_sum_of_rows(&dy).unwrap();
+        }
+    });
     // `nn/activation/*`: a layer without parameters alone, forward and backward; rows × columns
     for (name, layer) in activations() {
         gate.workload(&format!("activation/{name}/32x128"), 5, || {
@@ -44,4 +117,11 @@ pub(crate) fn workloads(gate: &mut Gate) {
             }
         });
     }
+}
+
+/// Gradients of which nobody wants any.
+fn frozen(layer: &dyn Layer<f32>) -> Grads<f32> {
+    let mut grads = Grads::new(layer).unwrap();
+    grads.iter_mut().for_each(|grad| grad.set_wanted(false));
+    grads
 }

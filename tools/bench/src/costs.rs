@@ -39,6 +39,11 @@ impl Row {
 const LARGE: f64 = 10_000.0;
 pub(crate) const THRESHOLDS: [f64; 2] = [0.01, 0.02];
 
+/// What stands behind the id of a workload that does the same without the layer. The layer may take 2 % more, or
+/// so many instructions, which a pass takes around any layer.
+const BY_HAND: &str = "/by_hand";
+const PASS: f64 = 2_000.0;
+
 pub(crate) struct Verdict {
     pub(crate) rows: Vec<Row>,
     /// Empty if all is well.
@@ -89,6 +94,14 @@ pub(crate) fn judge(
             }
         }
         rows.push(row);
+    }
+    for (id, by_hand) in head {
+        if let Some(cost) = id.strip_suffix(BY_HAND).and_then(|id| head.get(id)) {
+            let more = cost.instructions - by_hand.instructions;
+            if more.is_nan() || more > PASS.max(0.02 * by_hand.instructions) {
+                failures.push(format!("`{id}` takes {more:.0} instructions less"));
+            }
+        }
     }
     for id in expected.iter().filter(|&id| !head.contains_key(id)) {
         failures.push(format!("`{id}` is listed, and was not counted"));
@@ -144,6 +157,20 @@ mod tests {
             ["`nn/a`: +1 allocations"]
         );
         assert_eq!(failures(&base, &[("nn/a", f64::NAN, 0), ("nn/b", 1000.0, 3)], "").len(), 1);
+    }
+
+    #[test]
+    fn what_is_there_by_hand_too_may_take_2_percent_more() {
+        let of = |instructions, by_hand| {
+            let costs = [("nn/a", instructions, 0), ("nn/a/by_hand", by_hand, 0)];
+            failures(&costs, &costs, "")
+        };
+        assert_eq!(of(12_000.0, 10_000.0), [""; 0]);
+        assert_eq!(of(5_000.0, 10_000.0), [""; 0]);
+        assert_eq!(of(12_100.0, 10_000.0), ["`nn/a/by_hand` takes 2100 instructions less"]);
+        assert_eq!(of(1_020_000.0, 1_000_000.0), [""; 0]);
+        assert_eq!(of(1_030_000.0, 1_000_000.0), ["`nn/a/by_hand` takes 30000 instructions less"]);
+        assert_eq!(of(f64::NAN, 10_000.0).len(), 2);
     }
 
     #[test]

@@ -899,7 +899,14 @@ impl<T: Scalar> Layer<T> for Lstm<T> {
             [dh0, dc0] => [dh0.as_deref_mut(), dc0.as_deref_mut()],
             _ => [None, None],
         };
-        let (wants_dh0, layers) = (dh0.is_some(), self.config.layers);
+        let (wants_dh0, layers, count) = (dh0.is_some(), self.config.layers, self.config.tensors());
+        let wants = |layer| {
+            let of_cell = |index: usize| grads[index * count..][..count].iter().any(Grad::is_wanted);
+            self.of_layer(layer).any(of_cell)
+        };
+        let to_input = dx.is_some() || wants_dh0 || dc0.is_some();
+        // Below the lowest layer nobody wants a gradient.
+        let Some(lowest) = (0..layers).find(|&layer| to_input || wants(layer)) else { return Ok(()) };
         let (own, caches) = at.cache.split(layers + 3, self.cells.len())?;
         let (inner, own) = own.split_at_mut(layers - 1);
         let [zeros, between, dh, dc] = own else { return Ok(()) };
@@ -916,7 +923,7 @@ impl<T: Scalar> Layer<T> for Lstm<T> {
         if dy.is_none() && dhn.is_none() && dcn.is_none() {
             return dx.as_deref_mut().map_or(Ok(()), |dx| zeros_like(dx, inputs.x));
         }
-        for layer in (0..layers).rev() {
+        for layer in (lowest..layers).rev() {
             let x = if layer == 0 { inputs.x } else { &inner[layer - 1] };
             let y = inner.get(layer).unwrap_or(y);
             let dy = if layer + 1 == layers { dy } else { Some(&*between) };
@@ -924,12 +931,14 @@ impl<T: Scalar> Layer<T> for Lstm<T> {
                 let (direction, cache) = (self.direction(index, &inputs), &mut caches[index]);
                 let states = [dh.as_mut_slice(), dc.as_mut_slice()];
                 direction.backward(dy, zeros, states, wants_dh0, cache)?;
-                let count = self.config.tensors();
                 direction.gradients(x, y, &mut grads[index * count..][..count], cache)?;
             }
             // Both directions have read ∂l/∂y. So ∂l/∂x, which is ∂l/∂y of the layer below, may take its
             // place.
-            let dx = if layer == 0 { dx.as_deref_mut() } else { Some(&mut *between) };
+            let dx = match layer {
+                0 => dx.as_deref_mut(),
+                _ => (layer > lowest).then_some(&mut *between),
+            };
             let Some(dx) = dx else { continue };
             dx.resize(x.shape())?;
             clear_rows(dx, inputs.ends.behind());
