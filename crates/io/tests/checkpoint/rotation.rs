@@ -269,6 +269,24 @@ fn what_can_not_be_read_at_the_moment_is_kept() {
     assert_eq!(fresh.best().unwrap().unwrap().file.path, best);
 }
 
+/// Who goes back to an older version of this crate doesn't lose what the later one has saved.
+#[test]
+fn what_a_later_version_has_saved_is_kept() {
+    let scratch = Scratch::new("rotation-newer");
+    let rotation = || Rotation::new(&scratch.0, "run").unwrap().keep_last(1).keep_best(Best::Max);
+    let save = |metric: f64| rotation().save(&Checkpoint::of(&network::<f32>()), metric).unwrap();
+    save(0.7);
+    let newer = scratch.0.join("run-00000000-9e-1.brk");
+    fs::write(&newer, crate::forge::file(2, b"another header", &[])).unwrap();
+    assert!(matches!(Checkpoint::open(&newer).unwrap_err().problem, LoadProblem::Newer { version: 2, .. }));
+    for metric in [0.6, 0.5] {
+        assert!(save(metric).not_removed.is_empty());
+        let best = rotation().best().unwrap().unwrap();
+        assert_eq!((best.file.metric, best.passed_over.len()), (Some(0.7), 1));
+        assert!(newer.exists() && scratch.names().len() == 3, "{:?}", scratch.names());
+    }
+}
+
 /// What was verified once is looked at again when it has changed.
 #[test]
 fn a_best_file_that_was_overwritten_is_the_best_no_longer() {
