@@ -30,7 +30,7 @@ const OPERATION: &str = "rotation";
 /// let rotation = Rotation::new(&folder, "digits")?.keep_last(2).keep_best(Best::Min);
 /// let mut net = vec![("weight", Tensor::from([0.0_f32]))];
 /// for (epoch, loss) in (1..).zip([0.9, 0.4, 0.5, 0.7, 0.6]) {
-///     net[0].1.fill(loss as f32);
+///     net[0].1.fill(1.0 / epoch as f32);
 ///     rotation.save(&Checkpoint::of(&net).run(&Run { epoch, ..Run::default() }), loss)?;
 /// }
 /// let files = rotation.files()?;
@@ -79,6 +79,44 @@ pub enum Best {
     Min,
     /// The largest, as of an accuracy.
     Max,
+}
+
+/// What a checkpoint is saved with: a number, or none. An f32 is widened, exactly, as by [`f64::from`].
+///
+/// ```
+/// use backrule_io::Metric;
+///
+/// assert_eq!(Metric::from(0.5_f32), Metric::from(0.5));
+/// assert_eq!(Metric::from(0.5), Metric::from(Some(0.5)));
+/// assert_eq!(Metric::from(0.1_f32).value(), Some(0.10000000149011612));
+/// assert_eq!(Metric::from(None).value(), None);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Metric(Option<f64>);
+
+impl Metric {
+    /// The number.
+    pub fn value(self) -> Option<f64> {
+        self.0
+    }
+}
+
+impl From<f64> for Metric {
+    fn from(value: f64) -> Self {
+        Self(Some(value))
+    }
+}
+
+impl From<f32> for Metric {
+    fn from(value: f32) -> Self {
+        Self(Some(value.into()))
+    }
+}
+
+impl From<Option<f64>> for Metric {
+    fn from(value: Option<f64>) -> Self {
+        Self(value)
+    }
 }
 
 /// One file of a rotation.
@@ -154,8 +192,8 @@ impl Rotation {
     /// Saves a checkpoint, and then removes what needn't be kept any longer. What killed processes have left
     /// of unfinished files of this rotation is removed first.
     ///
-    /// The metric may be `None`. If the largest number of all is taken, the files that are there are numbered
-    /// anew from 0, in their order.
+    /// The metric is a number, such as the loss of a training in f32 or in f64, or `None`. If the largest
+    /// number of all is taken, the files that are there are numbered anew from 0, in their order.
     ///
     /// # Errors
     /// When the folder can't be read, or the checkpoint was not saved, or not surely. Nothing has been
@@ -163,9 +201,9 @@ impl Rotation {
     pub fn save<T: Scalar>(
         &self,
         snapshot: &Snapshot<'_, T>,
-        metric: impl Into<Option<f64>>,
+        metric: impl Into<Metric>,
     ) -> Result<Rotated, RotationError> {
-        self.save_with(snapshot, metric.into(), |path| fs::remove_file(path))
+        self.save_with(snapshot, metric.into().value(), |path| fs::remove_file(path))
     }
 
     fn save_with<T: Scalar>(

@@ -64,6 +64,23 @@ fn without_a_word_all_are_kept_and_the_newest_always() {
     assert!(none.keep_best(Best::Max).best().unwrap().is_none());
 }
 
+/// The loss of a training in f32, without a word about it.
+#[test]
+fn a_metric_may_be_of_either_precision() {
+    let scratch = Scratch::new("rotation-precision");
+    let rotation = Rotation::new(&scratch.0, "run").unwrap().keep_best(Best::Min);
+    let (net, wide) = (network::<f32>(), network::<f64>());
+    let file = rotation.save(&Checkpoint::of(&net), 0.1_f32).unwrap().file;
+    assert_eq!(file.metric, Some(f64::from(0.1_f32)));
+    assert_eq!(scratch.names(), ["run-00000001-1.0000000149011612e-1.brk"]);
+    rotation.save(&Checkpoint::of(&wide), 0.1).unwrap();
+    rotation.save(&Checkpoint::of(&wide), Some(f64::from(f32::NAN))).unwrap();
+    rotation.save(&Checkpoint::of(&net), f32::INFINITY).unwrap();
+    let metrics: Vec<_> = rotation.files().unwrap().into_iter().map(|file| file.metric).collect();
+    assert!(metrics[0] == Some(f64::INFINITY) && metrics[1].unwrap().is_nan(), "{metrics:?}");
+    assert_eq!(rotation.best().unwrap().unwrap().file.metric, Some(0.1));
+}
+
 #[test]
 fn only_files_of_this_rotation_are_removed() {
     let scratch = Scratch::new("rotation-foreign");
