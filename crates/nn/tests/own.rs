@@ -4,8 +4,9 @@
 use std::ops::RangeInclusive;
 
 use backrule_nn::{
-    Architecture, ArchitectureError, At, Cache, Dropout, Frozen, Grads, Graph, Layer, LayerError, LayerSpec, Linear, Mode,
-    Registry, Relu, Residual, Sequential, Tape, freeze, predict, predict_many, summary, thaw, through_many,
+    Architecture, ArchitectureError, At, Cache, Dropout, Frozen, Grads, Graph, Layer, LayerError, LayerSpec,
+    Linear, Mode, Registry, Relu, Residual, Sequential, Tape, freeze, predict, predict_many, summary, thaw,
+    through_many,
 };
 use backrule_tensor::{Grad, NamedTensors, OptionValue, Options, Tensor, random};
 
