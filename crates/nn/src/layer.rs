@@ -199,8 +199,8 @@ use sealed::{Affine, Epilogue, Sealed, Walk};
 ///             // A step adds it: running ← running + 0.1 (mean − running).
 ///             grads[0].increment(|delta| {
 ///                 let means = minus_mean.as_slice().iter().zip(self.running.as_slice());
-///                 for (d, (&minus_mean, &running)) in delta.as_mut_slice().iter_mut().zip(means) {
-///                     *d -= T::from_f64(0.1) * (minus_mean + running);
+///                 for (d, (&minus, &running)) in delta.as_mut_slice().iter_mut().zip(means) {
+///                     *d -= T::from_f64(0.1) * (minus + running);
 ///                 }
 ///                 Ok::<_, LayerError>(())
 ///             })?;
@@ -221,7 +221,8 @@ use sealed::{Affine, Epilogue, Sealed, Walk};
 /// let pass = tape.forward(&layer, &x, Mode::train())?;
 /// assert_eq!(pass.output(), &Tensor::from([[-1.0, -10.0], [1.0, 10.0]]));
 /// pass.backward(&Tensor::zeros([2, 2])?, &mut grads)?;
-/// assert_eq!(grads[0].to_tensor()?, Tensor::from([0.2, 2.0])); // 0.1 · (2 − 0), 0.1 · (20 − 0)
+/// // 0.1 · (2 − 0) and 0.1 · (20 − 0)
+/// assert_eq!(grads[0].to_tensor()?, Tensor::from([0.2, 2.0]));
 /// assert_eq!(grads[0].count(), 1);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

@@ -129,8 +129,8 @@ fn blocks(content: &[u8], most: usize) -> Vec<u8> {
     content.chunks(most).enumerate().flat_map(block).collect()
 }
 
-/// Pieces of the input end within blocks, and blocks within the window: what a step leaves of the input is read
-/// by the next.
+/// Pieces of the input end within blocks, and blocks within the window: what a step leaves of the input is
+/// read by the next.
 #[test]
 fn large_arrays_are_inflated_piece_by_piece() {
     let x = Tensor::<f32>::from_fn([50_000], |at| (at[0] * 7_919 % 100_003) as f32).unwrap();
