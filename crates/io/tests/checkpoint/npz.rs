@@ -144,22 +144,24 @@ fn large_arrays_are_inflated_piece_by_piece() {
 /// Bytes that belong to the array by the list, and to nothing by `deflate`: no checksum covers them.
 #[test]
 fn compressed_bytes_that_nobody_reads_are_refused() {
-    let array = backrule_io::npy::to_bytes(&Tensor::from([1.0_f32, 2.0])).unwrap();
-    let packed = blocks(&array, 65_535);
-    let load = |behind: &[u8]| {
-        let bytes = [&packed[..], behind].concat();
-        from_bytes(&zip_of(&[("x.npy", 0)], 8, &array, &bytes)).unwrap().load::<f32>("x")
-    };
-    assert_eq!(load(&[]).unwrap(), Tensor::from([1.0, 2.0]));
-    // In the piece with the end, and in one of their own.
-    let rest = vec![0; (16 << 10) - packed.len()];
-    for behind in [&[0][..], &[1, 2, 3], &rest, &[&rest[..], &[0]].concat()] {
-        let error = load(behind).unwrap_err();
-        assert!(matches!(&error.problem, LoadProblem::Npz(Problem::Damaged { .. })), "{error}");
-        assert!(
-            error.to_string().ends_with("there are bytes behind the end of what is compressed"),
-            "{error}"
-        );
+    const PIECE: usize = 16 << 10;
+    // One that ends within the first piece that is read, and one that ends with it.
+    for (elements, block) in [(2, 65_535), (4_059, 4_091)] {
+        let x = Tensor::<f32>::full([elements], 1.0).unwrap();
+        let array = backrule_io::npy::to_bytes(&x).unwrap();
+        let packed = blocks(&array, block);
+        assert!(elements == 2 || packed.len() == PIECE);
+        let load = |behind: usize| {
+            let bytes = [&packed[..], &vec![0; behind]].concat();
+            from_bytes(&zip_of(&[("x.npy", 0)], 8, &array, &bytes)).unwrap().load::<f32>("x")
+        };
+        assert_eq!(load(0).unwrap(), x);
+        for behind in [1, 3, PIECE - packed.len() + 1] {
+            let error = load(behind).unwrap_err();
+            assert!(matches!(&error.problem, LoadProblem::Npz(Problem::Damaged { .. })), "{error}");
+            let expected = "there are bytes behind the end of what is compressed";
+            assert!(error.to_string().ends_with(expected), "{error}");
+        }
     }
 }
 
