@@ -18,7 +18,7 @@ use backrule_io::{
     TargetProblem, npy, npz, safetensors,
 };
 use backrule_loss::LossError;
-use backrule_nn::{ArchitectureError, GradcheckError, GradcheckReport, LayerError};
+use backrule_nn::{ArchitectureError, GradcheckError, LayerError};
 use backrule_optim::StepError;
 use syn::visit::Visit;
 
@@ -256,7 +256,7 @@ fn debug_reads_as_display_and_alternate_debug_shows_the_fields() {
         memory().into(),
     ]);
     look.at([
-        GradcheckError::Mismatch(Box::new(GradcheckReport::default())),
+        GradcheckError::Mismatch(Box::default()),
         GradcheckError::NotFinite { tensor: text(), index: vec![1], got: text(), moved: None },
         GradcheckError::Buffer { path: text(), expected: text(), got: text() },
         GradcheckError::Nothing("text"),

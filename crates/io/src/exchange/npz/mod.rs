@@ -93,7 +93,7 @@ impl Npz {
         let archive = located.map_err(|(_, error)| unreadable(error))?;
         let (mut entries, mut names) = (Vec::new(), BTreeMap::new());
         let mut list = archive.entries(&mut buffer);
-        while let Some(entry) = list.next_entry().map_err(|error| unreadable(error))? {
+        while let Some(entry) = list.next_entry().map_err(unreadable)? {
             let at = entries.len();
             limits::check("arrays", at.saturating_add(1), MAX_TENSORS)?;
             let path = entry.file_path();
@@ -151,7 +151,7 @@ impl Npz {
         if compressed > self.length || claimed > most {
             return Err(Problem::Size { compressed, claimed }.into());
         }
-        let data = self.archive.get_entry(entry.place).map_err(|error| unreadable(error))?;
+        let data = self.archive.get_entry(entry.place).map_err(unreadable)?;
         let tensor = match method {
             CompressionMethod::STORE => npy::read(&mut data.verifying_reader(data.reader()), claimed),
             _ => {
