@@ -199,8 +199,8 @@ use sealed::{Affine, Epilogue, Sealed, Walk};
 ///             // A step adds it: running ← running + 0.1 (mean − running).
 ///             grads[0].increment(|delta| {
 ///                 let means = minus_mean.as_slice().iter().zip(self.running.as_slice());
-///                 for (d, (&minus, &running)) in delta.as_mut_slice().iter_mut().zip(means) {
-///                     *d -= T::from_f64(0.1) * (minus + running);
+///                 for (d, (&minus, &m)) in delta.as_mut_slice().iter_mut().zip(means) {
+///                     *d -= T::from_f64(0.1) * (minus + m);
 ///                 }
 ///                 Ok::<_, LayerError>(())
 ///             })?;
