@@ -127,6 +127,7 @@ fn errors_of_io() {
         RestoreError::Options(config()),
         RestoreError::Collision { group, path: hostile(), first: hostile(), second: hostile() },
         RestoreError::UnknownRename { from: hostile() },
+        RestoreError::UnknownTarget { from: hostile(), to: hostile() },
         RestoreError::UnknownOnly { prefix: hostile() },
         RestoreError::Changed { reason: hostile() },
         RestoreError::Interrupted { group, path: hostile(), reason: hostile() },

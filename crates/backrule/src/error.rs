@@ -1,11 +1,14 @@
 //! One error for programs that use several of the crates.
 
-use backrule_io::{LoadError, RestoreError, RotationError, SaveError, SectionError};
+use std::path::PathBuf;
+
+use backrule_io::{ElementType, LoadError, RestoreError, RotationError, SaveError, SectionError};
 use backrule_loss::LossError;
 use backrule_nn::{ArchitectureError, GradcheckError, LayerError};
 use backrule_optim::StepError;
 use backrule_tensor::{
-    ClipError, ConfigError, GradsError, IncompleteError, MemoryError, ShapeError, TensorError, readable,
+    ClipError, ConfigError, DType, GradsError, IncompleteError, MemoryError, ShapeError, TensorError,
+    readable,
 };
 
 /// Any error of the Backrule crates, for a `main` or a function that uses several of them. `?` makes one of
@@ -66,6 +69,19 @@ pub enum Error {
     /// A checkpoint doesn't fit.
     #[error(transparent)]
     Restore(#[from] RestoreError),
+    /// A network's values are in the other precision: see [`load`](crate::load()).
+    #[error(
+        "{}: its values are {stored}, and {asked} was asked for: take `load::<{stored}>`, or convert them, as the \
+         documentation of `load` shows", file.to_string_lossy().escape_debug()
+    )]
+    Precision {
+        /// The file.
+        file: PathBuf,
+        /// The element type of its values.
+        stored: ElementType,
+        /// That of the network.
+        asked: DType,
+    },
     /// A file can't be written.
     #[error(transparent)]
     Save(#[from] SaveError),
@@ -98,7 +114,8 @@ impl From<IncompleteError> for Error {
 readable! {
     enum Error {
         Tensor(error), Config(error), Layer(error), Architecture(error), Gradcheck(error), Loss(error), Step(error),
-        Clip(error), Grads(error), Load(error), Section(error), Restore(error), Save(error), Rotation(error), Io(error),
+        Clip(error), Grads(error), Load(error), Section(error), Restore(error), Precision { file, stored, asked },
+        Save(error), Rotation(error), Io(error),
     }
 }
 

@@ -44,7 +44,7 @@ pub use format::problem::{LoadProblem, Malformed, Part};
 pub use format::section::{Section, SectionError, SectionProblem};
 pub use report::{Mismatch, Pair, Report};
 pub use restore::{RestoreError, Restoring};
-pub use rotation::{Best, Found, Rotated, Rotation, RotationError, RotationFile};
+pub use rotation::{Best, Found, Metric, Rotated, Rotation, RotationError, RotationFile};
 pub use run::{OptimizerState, Run};
 pub use snapshot::{SaveError, Snapshot};
 

@@ -30,7 +30,7 @@ const OPERATION: &str = "rotation";
 /// let rotation = Rotation::new(&folder, "digits")?.keep_last(2).keep_best(Best::Min);
 /// let mut net = vec![("weight", Tensor::from([0.0_f32]))];
 /// for (epoch, loss) in (1..).zip([0.9, 0.4, 0.5, 0.7, 0.6]) {
-///     net[0].1.fill(loss as f32);
+///     net[0].1.fill(1.0 / epoch as f32);
 ///     rotation.save(&Checkpoint::of(&net).run(&Run { epoch, ..Run::default() }), loss)?;
 /// }
 /// let files = rotation.files()?;
@@ -81,6 +81,44 @@ pub enum Best {
     Max,
 }
 
+/// What a checkpoint is saved with: a number, or none. An f32 is widened, exactly, as by [`f64::from`].
+///
+/// ```
+/// use backrule_io::Metric;
+///
+/// assert_eq!(Metric::from(0.5_f32), Metric::from(0.5));
+/// assert_eq!(Metric::from(0.5), Metric::from(Some(0.5)));
+/// assert_eq!(Metric::from(0.1_f32).value(), Some(0.10000000149011612));
+/// assert_eq!(Metric::from(None).value(), None);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Metric(Option<f64>);
+
+impl Metric {
+    /// The number.
+    pub fn value(self) -> Option<f64> {
+        self.0
+    }
+}
+
+impl From<f64> for Metric {
+    fn from(value: f64) -> Self {
+        Self(Some(value))
+    }
+}
+
+impl From<f32> for Metric {
+    fn from(value: f32) -> Self {
+        Self(Some(value.into()))
+    }
+}
+
+impl From<Option<f64>> for Metric {
+    fn from(value: Option<f64>) -> Self {
+        Self(value)
+    }
+}
+
 /// One file of a rotation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RotationFile {
@@ -90,6 +128,13 @@ pub struct RotationFile {
     pub number: u64,
     /// The metric with which it was saved.
     pub metric: Option<f64>,
+}
+
+impl RotationFile {
+    /// Whether it has a metric that is a number.
+    fn has_merit(&self) -> bool {
+        self.metric.is_some_and(|metric| !metric.is_nan())
+    }
 }
 
 /// What a rotation has saved and removed.
@@ -147,8 +192,8 @@ impl Rotation {
     /// Saves a checkpoint, and then removes what needn't be kept any longer. What killed processes have left
     /// of unfinished files of this rotation is removed first.
     ///
-    /// The metric may be `None`. If the largest number of all is taken, the files that are there are numbered
-    /// anew from 0, in their order.
+    /// The metric is a number, such as the loss of a training in f32 or in f64, or `None`. If the largest
+    /// number of all is taken, the files that are there are numbered anew from 0, in their order.
     ///
     /// # Errors
     /// When the folder can't be read, or the checkpoint was not saved, or not surely. Nothing has been
@@ -156,9 +201,9 @@ impl Rotation {
     pub fn save<T: Scalar>(
         &self,
         snapshot: &Snapshot<'_, T>,
-        metric: impl Into<Option<f64>>,
+        metric: impl Into<Metric>,
     ) -> Result<Rotated, RotationError> {
-        self.save_with(snapshot, metric.into(), |path| fs::remove_file(path))
+        self.save_with(snapshot, metric.into().value(), |path| fs::remove_file(path))
     }
 
     fn save_with<T: Scalar>(
@@ -185,11 +230,18 @@ impl Rotation {
 
         self.list(&mut files)?;
         let best = match self.best {
-            Some(best) if files.len() > self.last => self.worth_keeping(best, &files, &path, kept),
+            Some(best) if files.len() > self.last => {
+                // One list in two orders: a second one would take memory after a save.
+                by_merit(best, &mut files);
+                let kept = self.worth_keeping(&files, &path, kept, |path| Checkpoint::open(path).map(drop));
+                by_number(&mut files);
+                kept
+            }
             _ => Vec::new(),
         };
+        let kept = |file: &RotationFile| best.binary_search(&file.path).is_ok();
         // The oldest first: who is interrupted has the newest.
-        for old in files.into_iter().skip(self.last).rev().filter(|file| !best.contains(&file.path)) {
+        for old in files.into_iter().skip(self.last).rev().filter(|file| !kept(file)) {
             match remove(&old.path) {
                 Ok(()) => removed.push(old.path),
                 Err(error) => not_removed.push((old.path, error)),
@@ -231,18 +283,19 @@ impl Rotation {
         Ok(())
     }
 
-    /// The best file that is a whole checkpoint. With it those that would come before it and can't be read at
-    /// the moment: nobody knows whether they are better. They are put into `kept`.
+    /// The best file that is a whole checkpoint, of `files` in the order of their merit. With it those that
+    /// would come before it and can't be read at the moment: nobody knows whether they are better. They are
+    /// put into `kept`, in the order of their paths. `verify` says whether a file is a whole checkpoint.
     fn worth_keeping(
         &self,
-        best: Best,
         files: &[RotationFile],
         new: &Path,
         mut kept: Vec<PathBuf>,
+        verify: impl Fn(&Path) -> Result<(), LoadError>,
     ) -> Vec<PathBuf> {
         let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut found, mut is_kept) = (None, false);
-        for RotationFile { path, metric, .. } in by_merit(best, files) {
+        for RotationFile { path, metric, .. } in files.iter().filter(|file| file.has_merit()) {
             let stamp = fs::metadata(path).ok().map(|metadata| Stamp::of(&metadata));
             let before =
                 verified.as_ref().filter(|(known, at, _)| known == path && stamp.as_ref() == Some(at));
@@ -253,7 +306,7 @@ impl Rotation {
             if infinite && is_kept && !own {
                 continue;
             }
-            match if known { Ok(()) } else { Checkpoint::open(path).map(drop) } {
+            match if known { Ok(()) } else { verify(path) } {
                 Ok(()) => {
                     if found.is_none() || own {
                         found = stamp.map(|stamp| (path.clone(), stamp, own));
@@ -270,6 +323,7 @@ impl Rotation {
             }
         }
         *verified = found.or_else(|| verified.take());
+        kept.sort_unstable();
         kept
     }
 
@@ -303,7 +357,7 @@ impl Rotation {
                 }
             }
         }
-        files.sort_unstable_by(|a, b| (b.number, &b.path).cmp(&(a.number, &a.path)));
+        by_number(files);
         Ok(())
     }
 
@@ -325,9 +379,11 @@ impl Rotation {
     /// # Errors
     /// Those of [`latest`](Self::latest).
     pub fn best(&self) -> Result<Option<Found>, RotationError> {
-        let files = self.files()?;
+        let mut files = self.files()?;
         let Some(best) = self.best else { return Ok(None) };
-        self.first(by_merit(best, &files).cloned())
+        files.retain(RotationFile::has_merit);
+        by_merit(best, &mut files);
+        self.first(files)
     }
 
     fn first(&self, files: impl IntoIterator<Item = RotationFile>) -> Result<Option<Found>, RotationError> {
@@ -378,19 +434,23 @@ fn is_ours(name: &str, stem: &str) -> bool {
     parse(name, stem).is_some() || cut()
 }
 
-/// Those with a metric that is a number, the best first, and of equal ones the oldest.
-fn by_merit(best: Best, files: &[RotationFile]) -> impl Iterator<Item = &RotationFile> {
-    let order = move |a: &RotationFile, b: &RotationFile| {
-        let order = a.metric.partial_cmp(&b.metric).unwrap_or(Ordering::Equal);
-        let order = if best == Best::Min { order } else { order.reverse() };
-        order.then_with(|| (a.number, &a.path).cmp(&(b.number, &b.path)))
-    };
-    // Seldom more than the first is asked for. And a list in order would take memory after a save.
-    let next = move |before: Option<&RotationFile>| {
-        let numbers = files.iter().filter(|file| file.metric.is_some_and(|metric| !metric.is_nan()));
-        numbers.filter(|it| before.is_none_or(|before| order(before, it).is_lt())).min_by(|a, b| order(a, b))
-    };
-    std::iter::successors(next(None), move |before| next(Some(before)))
+/// The newest first.
+fn by_number(files: &mut [RotationFile]) {
+    files.sort_unstable_by(|a, b| (b.number, &b.path).cmp(&(a.number, &a.path)));
+}
+
+/// The best first, of equal ones the oldest, and in the end those that have no metric, or NaN.
+fn by_merit(best: Best, files: &mut [RotationFile]) {
+    files.sort_unstable_by(|a, b| in_merit(best, a, b));
+}
+
+fn in_merit(best: Best, a: &RotationFile, b: &RotationFile) -> Ordering {
+    #[cfg(test)]
+    tests::COMPARED.set(tests::COMPARED.get().saturating_add(1));
+    let order = a.metric.partial_cmp(&b.metric).unwrap_or(Ordering::Equal);
+    let order = if best == Best::Min { order } else { order.reverse() };
+    let order = b.has_merit().cmp(&a.has_merit()).then(order);
+    order.then_with(|| (a.number, &a.path).cmp(&(b.number, &b.path)))
 }
 
 fn file_name(name: &str, number: u64, metric: Option<f64>) -> String {
@@ -458,9 +518,103 @@ backrule_tensor::readable! {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use backrule_tensor::Tensor;
 
     use super::*;
+    use crate::scratch::Scratch;
+
+    thread_local! {
+        /// Pairs of files whose metrics were compared.
+        pub(super) static COMPARED: Cell<usize> = const { Cell::new(0) };
+    }
+
+    fn file(folder: &Path, number: u64, metric: f64) -> RotationFile {
+        RotationFile {
+            path: folder.join(file_name("run", number, Some(metric))),
+            number,
+            metric: Some(metric),
+        }
+    }
+
+    fn problem(problem: LoadProblem) -> LoadError {
+        LoadError { file: None, problem }
+    }
+
+    #[test]
+    fn the_order_of_merit() {
+        let metrics = [None, Some(f64::NAN), Some(2.0), Some(-1.0), None, Some(2.0), Some(f64::INFINITY)];
+        let named = |(number, metric)| {
+            let path = PathBuf::from(file_name("run", number, metric));
+            RotationFile { path, number, metric }
+        };
+        let mut files: Vec<_> = (0..).zip(metrics).map(named).collect();
+        let numbers = |files: &[RotationFile]| {
+            files.iter().filter(|it| it.has_merit()).map(|it| it.number).collect::<Vec<_>>()
+        };
+        by_merit(Best::Min, &mut files);
+        assert_eq!(numbers(&files), [3, 2, 5, 6]);
+        by_merit(Best::Max, &mut files);
+        assert_eq!(numbers(&files), [6, 2, 5, 3]);
+        by_number(&mut files);
+        assert_eq!(files.iter().map(|file| file.number).collect::<Vec<_>>(), [6, 5, 4, 3, 2, 1, 0]);
+    }
+
+    /// As many files as anybody likes to plant: each is opened once, and sorting them is all the rest.
+    #[test]
+    fn damaged_files_are_opened_once_and_cost_no_more() {
+        const FILES: usize = 8_000;
+        let scratch = Scratch::new("rotation-many");
+        let rotation = Rotation::new(&scratch.0, "run").unwrap().keep_last(1).keep_best(Best::Min);
+        for unreadable in [false, true] {
+            // In no order.
+            let files = (0..FILES as u64).map(|i| file(&scratch.0, i, (i * 4_801 % FILES as u64) as f64));
+            let mut files: Vec<_> = files.collect();
+            let opened = Cell::new(0);
+            COMPARED.set(0);
+            by_merit(Best::Min, &mut files);
+            let kept = rotation.worth_keeping(&files, Path::new("new"), Vec::new(), |_| {
+                opened.set(opened.get() + 1);
+                Err(problem(match unreadable {
+                    true => LoadProblem::Io(io::ErrorKind::PermissionDenied.into()),
+                    false => LoadProblem::NotACheckpoint,
+                }))
+            });
+            assert_eq!(opened.get(), FILES);
+            assert_eq!(kept.len(), if unreadable { FILES } else { 0 });
+            assert!(kept.is_sorted(), "what is kept is searched by halves");
+            // n log₂ n is 104,000; each file against each would be 64,000,000.
+            assert!(COMPARED.get() < 25 * FILES, "{} comparisons", COMPARED.get());
+        }
+    }
+
+    /// What is a file when the folder is read can be something else when it is opened. Whoever may do that
+    /// can also keep the user, root included, from reading it: a link in a circle, say.
+    #[cfg(unix)]
+    #[test]
+    fn what_can_not_be_opened_is_kept_and_what_is_damaged_is_not() {
+        use std::os::unix::fs::symlink;
+        use std::process::Command;
+        let scratch = Scratch::new("rotation-swapped");
+        let rotation = Rotation::new(&scratch.0, "run").unwrap().keep_last(1).keep_best(Best::Min);
+        let net = vec![("weight", Tensor::from([1.0_f32]))];
+        let mut files: Vec<_> = (0..7).map(|i| file(&scratch.0, i, i as f64)).collect();
+        let [folder, pipe, dangling, circle, damaged, whole, worse] =
+            [0, 1, 2, 3, 4, 5, 6].map(|i| &files[i].path);
+        fs::create_dir(folder).unwrap();
+        assert!(Command::new("mkfifo").arg(pipe).status().unwrap().success());
+        symlink("nowhere", dangling).unwrap();
+        symlink(circle, circle).unwrap();
+        fs::write(damaged, "no checkpoint").unwrap();
+        Checkpoint::of(&net).save(whole).unwrap();
+        Checkpoint::of(&net).save(worse).unwrap();
+        let expected = [folder, pipe, dangling, circle, whole].map(PathBuf::clone);
+        files.reverse();
+        by_merit(Best::Min, &mut files);
+        let open = |path: &Path| Checkpoint::open(path).map(drop);
+        assert_eq!(rotation.worth_keeping(&files, Path::new("new"), Vec::new(), open), expected);
+    }
 
     #[test]
     fn names_come_back_and_others_are_not_ours() {
@@ -499,7 +653,7 @@ mod tests {
     /// Whatever number, metric and length of name the killed process was at.
     #[test]
     fn leftovers_are_found_by_the_pattern() {
-        let folder = crate::scratch::Scratch::new("rotation-leftovers");
+        let folder = Scratch::new("rotation-leftovers");
         let net = vec![("weight", Tensor::from([1.0_f32]))];
         for name in
             ["run", "run.x", &"long".repeat(18), &"long".repeat(19), &"long".repeat(20), &"ß".repeat(50)]

@@ -2,8 +2,9 @@
 //! tests.
 
 use std::any::TypeId;
+use std::fmt;
 
-use backrule_tensor::{ConfigError, IntoShape, Options, Scalar, Shape, ShapeError, Tensor};
+use backrule_tensor::{ConfigError, IntoShape, OptionValue, Options, Scalar, Shape, ShapeError, Tensor};
 
 use crate::architecture::ArchitectureError;
 use crate::layer::Layer;
@@ -115,9 +116,9 @@ impl<T: Scalar> Build<T> {
     /// # Errors
     /// When there is none of this name, or it is 0.
     pub fn size(&mut self, name: &'static str) -> Result<usize, ConfigError> {
-        match self.whole(name)? {
-            0 => Err(ConfigError::new("", name, "at least 1", 0)),
-            size => Ok(size),
+        match self.peek(name) {
+            Some(OptionValue::Whole(0)) => Err(ConfigError::new("", name, "at least 1", 0)),
+            _ => self.whole(name),
         }
     }
 
@@ -126,10 +127,16 @@ impl<T: Scalar> Build<T> {
     /// # Errors
     /// When there is none of this name, or it has another length.
     pub fn wholes<const N: usize>(&mut self, name: &'static str) -> Result<[usize; N], ConfigError> {
-        let list = self.sizes(name)?;
-        list.try_into().map_err(|list: Vec<usize>| {
-            ConfigError::new("", name, format!("{N} whole numbers"), format_args!("{list:?}"))
-        })
+        let wrong = |got: &dyn fmt::Display| ConfigError::new("", name, format!("{N} whole numbers"), got);
+        match self.peek(name) {
+            Some(list @ OptionValue::List(values)) if values.len() != N => Err(wrong(list)),
+            _ => self.sizes(name)?.try_into().map_err(|list: Vec<usize>| wrong(&format_args!("{list:?}"))),
+        }
+    }
+
+    /// A setting that stays where it is.
+    fn peek(&self, name: &str) -> Option<&OptionValue> {
+        self.options.iter().find(|(other, _)| *other == name).map(|(_, value)| value)
     }
 
     /// Takes a list of whole numbers of any length out of the settings.
@@ -138,6 +145,14 @@ impl<T: Scalar> Build<T> {
     /// When there is none of this name, or a number doesn't fit the address space.
     pub fn sizes(&mut self, name: &'static str) -> Result<Vec<usize>, ConfigError> {
         self.options.sizes(name)
+    }
+
+    /// Takes a list of numbers of any length out of the settings: slopes, quantiles.
+    ///
+    /// # Errors
+    /// When there is none of this name, or something else is in it.
+    pub fn numbers(&mut self, name: &'static str) -> Result<Vec<f64>, ConfigError> {
+        self.options.numbers(name)
     }
 
     /// Takes a list of words out of the settings.

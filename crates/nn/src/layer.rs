@@ -138,6 +138,95 @@ use sealed::{Affine, Epilogue, Sealed, Walk};
 /// # Ok::<(), backrule_nn::GradcheckError>(())
 /// ```
 ///
+/// A layer with **buffers** (running statistics: what changes in training without a derivative) names them
+/// as such. Its rule doesn't change them, which would need `&mut self`: in training it adds increments by
+/// [`Grad::increment`], and the optimizer's step moves the buffers. Gradcheck looks at that, too.
+///
+/// ```
+/// use backrule_nn::tensor::{Grad, Scalar, Tensor, named_tensors};
+/// use backrule_nn::{At, Cache, Grads, Layer, LayerError, Mode, Tape, gradcheck};
+///
+/// /// y = x − m, where m is the mean of each column: in training that of the batch, so
+/// /// ∂l/∂x = ∂l/∂y − its mean, and in evaluation the running one.
+/// #[derive(Clone)]
+/// struct Center<T: Scalar> {
+///     running: Tensor<T>,
+/// }
+///
+/// named_tensors!(Center {} buffers { running });
+///
+/// /// y = x − (Σ x) / n, and the negative mean.
+/// fn centered<T: Scalar>(
+///     x: &Tensor<T>,
+///     minus_mean: &mut Tensor<T>,
+///     y: &mut Tensor<T>,
+/// ) -> Result<(), LayerError> {
+///     minus_mean.resize([x.shape().columns()])?;
+///     minus_mean.fill(T::ZERO);
+///     minus_mean.add_sum_of_rows(x)?;
+///     minus_mean.scale(T::from_f64(-1.0 / x.shape().rows() as f64));
+///     y.copy_from(x)?;
+///     Ok(y.add_to_rows(minus_mean)?)
+/// }
+///
+/// impl<T: Scalar> Layer<T> for Center<T> {
+///     fn forward(
+///         &self,
+///         x: &Tensor<T>,
+///         y: &mut Tensor<T>,
+///         cache: &mut Cache<T>,
+///         mode: Mode,
+///     ) -> Result<(), LayerError> {
+///         let [minus_mean, _] = cache.tensors();
+///         if mode.is_train() {
+///             return centered(x, minus_mean, y);
+///         }
+///         minus_mean.copy_from(&self.running)?;
+///         minus_mean.scale(-T::ONE);
+///         y.copy_from(x)?;
+///         Ok(y.add_to_rows(minus_mean)?)
+///     }
+///
+///     fn backward(
+///         &self,
+///         at: At<'_, T>,
+///         dy: &Tensor<T>,
+///         dx: Option<&mut Tensor<T>>,
+///         grads: &mut [Grad<T>],
+///     ) -> Result<(), LayerError> {
+///         let [minus_mean, of_dy] = at.cache.tensors();
+///         if at.mode.is_train() {
+///             // A step adds it: running ← running + 0.1 (mean − running).
+///             grads[0].increment(|delta| {
+///                 let means = minus_mean.as_slice().iter().zip(self.running.as_slice());
+///                 for (d, (&minus, &m)) in delta.as_mut_slice().iter_mut().zip(means) {
+///                     *d -= T::from_f64(0.1) * (minus + m);
+///                 }
+///                 Ok::<_, LayerError>(())
+///             })?;
+///         }
+///         match dx {
+///             Some(dx) if at.mode.is_train() => centered(dy, of_dy, dx),
+///             Some(dx) => Ok(dx.copy_from(dy)?),
+///             None => Ok(()),
+///         }
+///     }
+/// }
+///
+/// let mut layer = Center { running: Tensor::zeros([2])? };
+/// gradcheck(&mut layer, [4, 2], 1)?;
+///
+/// let x = Tensor::from([[1.0_f64, 10.0], [3.0, 30.0]]);
+/// let (mut tape, mut grads) = (Tape::new(), Grads::new(&layer)?);
+/// let pass = tape.forward(&layer, &x, Mode::train())?;
+/// assert_eq!(pass.output(), &Tensor::from([[-1.0, -10.0], [1.0, 10.0]]));
+/// pass.backward(&Tensor::zeros([2, 2])?, &mut grads)?;
+/// // 0.1 · (2 − 0) and 0.1 · (20 − 0)
+/// assert_eq!(grads[0].to_tensor()?, Tensor::from([0.2, 2.0]));
+/// assert_eq!(grads[0].count(), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// A layer with **several inputs or outputs** (states, lengths, a memory to attend to) says how many in
 /// [`inputs`](Self::inputs) and [`outputs`](Self::outputs), and implements the functions in `_many`;
 /// [`through_many!`](crate::through_many) gives it the two others. It runs in a [`Graph`](crate::Graph), or

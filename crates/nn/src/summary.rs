@@ -25,6 +25,7 @@ struct Row {
     layer: String,
     outputs: Vec<Shape>,
     parameters: usize,
+    frozen: usize,
 }
 
 /// The summary of `net` for inputs of shape `input`, without computing anything.
@@ -109,13 +110,16 @@ fn add_rows<T: Scalar>(
     if !shown {
         // A layer that is used again has its parameters once.
         let again = rows.iter().any(|row| row.path == path);
-        let (layer, parameters) = (describe(layer), if again { 0 } else { below(trained, &text) });
-        memory::push("summary", rows, Row { path, layer, outputs: outputs.clone(), parameters })?;
+        let parameters = if again { 0 } else { below(trained, &text) };
+        // What the layer would train, and the outermost one doesn't.
+        let frozen = if again { 0 } else { own(layer).saturating_sub(parameters) };
+        let layer = describe(layer);
+        memory::push("summary", rows, Row { path, layer, outputs: outputs.clone(), parameters, frozen })?;
     } else if !path.is_empty() {
         // The settings of a container are how its children are put together: the table shows that.
         let layer = kind(layer);
         memory::make_room("summary", rows, 1)?;
-        rows.insert(before, Row { path, layer, outputs: outputs.clone(), parameters: 0 });
+        rows.insert(before, Row { path, layer, outputs: outputs.clone(), parameters: 0, frozen: 0 });
     }
     Ok(outputs)
 }
@@ -132,6 +136,15 @@ fn trained<T: Scalar>(net: &dyn Layer<T>) -> Result<Vec<(String, usize)>, Memory
     outcome.map(|()| trained)
 }
 
+/// The values that a layer by itself would train.
+fn own<T: Scalar>(layer: &dyn Layer<T>) -> usize {
+    let mut own = 0_usize;
+    layer.visit(Path::ROOT, &mut |_, role, tensor| {
+        own += if role == Role::Parameter { tensor.len() } else { 0 };
+    });
+    own
+}
+
 /// The values among them that are at or below `path`.
 fn below(trained: &[(String, usize)], path: &str) -> usize {
     let is_below = |tensor: &str| match tensor.strip_prefix(path) {
@@ -142,9 +155,42 @@ fn below(trained: &[(String, usize)], path: &str) -> usize {
 }
 
 impl Summary {
-    /// The number of parameters of the whole network.
+    /// The number of parameters of the whole network: what is trained.
     pub fn parameters(&self) -> usize {
         self.parameters
+    }
+
+    /// The number of values that would be parameters if their layers were not [frozen](crate::Frozen). The
+    /// table has a column of them where there are any.
+    ///
+    /// ```
+    /// use backrule_nn::tensor::random;
+    /// use backrule_nn::{Linear, Sequential, freeze, summary};
+    ///
+    /// let rng = &mut random::rng(1);
+    /// let mut net: Sequential = Sequential::builder()
+    ///     .layer("front", Linear::new(3, 4, rng)?)
+    ///     .layer("head", Linear::new(4, 2, rng)?)
+    ///     .build()?;
+    /// freeze(&mut net, "front")?;
+    /// let summary = summary(&net, [1, 3])?;
+    /// assert_eq!((summary.parameters(), summary.frozen()), (4 * 2 + 2, 3 * 4 + 4));
+    /// assert_eq!(
+    ///     summary.to_string(),
+    ///     "\
+    /// name   layer                output  parameters  frozen
+    /// ──────────────────────────────────────────────────────
+    ///        input                [1, 3]
+    /// front  Frozen               [1, 4]
+    /// front  Linear(3 → 4, bias)  [1, 4]                  16
+    /// head   Linear(4 → 2, bias)  [1, 2]          10
+    /// ──────────────────────────────────────────────────────
+    /// total                                       10      16"
+    /// );
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn frozen(&self) -> usize {
+        self.rows.iter().map(|row| row.frozen).sum()
     }
 
     /// The shapes of the network's outputs.
@@ -169,27 +215,30 @@ fn printable(text: &str) -> String {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut lines = vec![["name", "layer", "output", "parameters"].map(String::from)];
+        let frozen = self.frozen();
+        let number = |n: usize| if n == 0 { String::new() } else { thousands(n) };
+        let mut lines = vec![["name", "layer", "output", "parameters", "frozen"].map(String::from)];
         for (name, shape) in &self.inputs {
-            lines.push([printable(name), "input".into(), shape.to_string(), "".into()]);
+            lines.push([printable(name), "input".into(), shape.to_string(), "".into(), "".into()]);
         }
         lines.extend(self.rows.iter().map(|row| {
-            let parameters = match row.parameters {
-                0 => String::new(),
-                n => thousands(n),
-            };
-            [printable(&row.path), printable(&row.layer), list(&row.outputs), parameters]
+            let [parameters, frozen] = [row.parameters, row.frozen].map(number);
+            [printable(&row.path), printable(&row.layer), list(&row.outputs), parameters, frozen]
         }));
-        lines.push(["total".into(), "".into(), "".into(), thousands(self.parameters())]);
+        lines.push(["total".into(), "".into(), "".into(), thousands(self.parameters()), number(frozen)]);
 
         let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max();
-        let [a, b, c, d] = [0, 1, 2, 3].map(|column| width(column).unwrap_or(0));
-        let rule = "─".repeat(a + b + c + d + 6);
-        for (i, [name, layer, output, parameters]) in lines.iter().enumerate() {
+        let [a, b, c, d, e] = [0, 1, 2, 3, 4].map(|column| width(column).unwrap_or(0));
+        // Most networks need no column for what is frozen.
+        let rule = "─".repeat(a + b + c + d + 6 + if frozen > 0 { e + 2 } else { 0 });
+        for (i, [name, layer, output, parameters, frozen_here]) in lines.iter().enumerate() {
             if i == 1 || i == lines.len() - 1 {
                 writeln!(f, "{rule}")?;
             }
-            let line = format!("{name:a$}  {layer:b$}  {output:c$}  {parameters:>d$}");
+            let mut line = format!("{name:a$}  {layer:b$}  {output:c$}  {parameters:>d$}");
+            if frozen > 0 {
+                line += &format!("  {frozen_here:>e$}");
+            }
             f.write_str(line.trim_end())?;
             if i < lines.len() - 1 {
                 writeln!(f)?;
@@ -217,7 +266,7 @@ mod tests {
     use backrule_tensor::random;
 
     use super::*;
-    use crate::layers::{Frozen, Linear, Sequential};
+    use crate::layers::{BatchNorm, Dropout, Frozen, Graph, Linear, Sequential, freeze, thaw};
 
     #[test]
     fn the_column_adds_up_with_a_frozen_layer_too() {
@@ -230,6 +279,47 @@ mod tests {
         let table = summary(&net, [1, 3]).unwrap();
         assert_eq!(table.parameters(), 4 * 2 + 2);
         assert_eq!(table.rows.iter().map(|row| row.parameters).sum::<usize>(), 4 * 2 + 2);
+        assert_eq!(table.frozen(), 3 * 4 + 4);
+    }
+
+    /// Wherever they are frozen, and whatever is within: what was a parameter before is counted once, and no
+    /// buffer is.
+    #[test]
+    fn all_that_freezing_takes_from_one_column_stands_in_the_other() {
+        let rng = &mut random::rng(1);
+        let linear = |rng: &mut _| Linear::new(4, 4, rng).unwrap();
+        let inner = Sequential::builder()
+            .layer("a", linear(rng))
+            .layer("norm", BatchNorm::new(4).unwrap())
+            .layer("drop", Dropout::new(0.5).unwrap());
+        let mut g = Graph::builder();
+        let [x] = g.inputs(["x"]);
+        let inner = g.layer("inner", inner.build().unwrap(), [x]);
+        let once = g.layer("twice", linear(rng), [inner]);
+        let twice = g.again(once, [once]);
+        let mut net: Graph = g.build([twice]).unwrap();
+        let all = summary(&net, [2, 4]).unwrap();
+        assert_eq!((all.parameters(), all.frozen()), (20 + 8 + 20, 0));
+        assert!(!all.to_string().contains("frozen"), "{all}");
+        let counts = |net: &Graph| {
+            let table = summary(net, [2, 4]).unwrap();
+            let text = table.to_string();
+            let total = text.lines().last().unwrap();
+            for n in [table.parameters(), table.frozen()].into_iter().filter(|n| *n > 0) {
+                assert!(total.split_whitespace().any(|word| word == n.to_string()), "{text}");
+            }
+            (table.parameters(), table.frozen())
+        };
+        for (path, expected) in
+            [("inner.a", (28, 20)), ("inner", (20, 28)), ("twice", (0, 48)), ("inner.norm", (0, 48))]
+        {
+            freeze(&mut net, path).unwrap();
+            assert_eq!(counts(&net), expected, "{path}");
+        }
+        thaw(&mut net, "inner").unwrap();
+        assert_eq!(counts(&net), (0, 48), "both layers in it are frozen themselves");
+        thaw(&mut net, "inner.norm").unwrap();
+        assert_eq!(counts(&net), (8, 40));
     }
 
     #[test]

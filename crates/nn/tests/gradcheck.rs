@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 
 use backrule_nn::testing::{Entry, Input, table};
 use backrule_nn::{
-    At, AtMany, Cache, Counted, Gradcheck, GradcheckError, GradcheckReport, Grads, Key, Layer, LayerError,
-    Linear, Mode, Relu, Sequential, gradcheck, through_many,
+    At, AtMany, BatchNorm, Cache, Counted, Frozen, Gradcheck, GradcheckError, GradcheckReport, Grads, Graph,
+    Key, Layer, LayerError, Linear, Mode, Relu, Sequential, gradcheck, through_many,
 };
 use backrule_tensor::{
     Grad, NamedTensors, Path, Role, Scalar, Shape, Tensor, matmul_into, matmul_nt_into, matmul_tn_into,
@@ -765,4 +765,147 @@ fn every_fault_of_every_layer_is_found_in_f64() {
 #[test]
 fn every_fault_of_every_layer_is_found_in_f32() {
     every_fault_of_every_layer::<f32>();
+}
+
+/// What the rule does to its buffer, beside the right thing.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum BufferFault {
+    None,
+    /// It is forgotten.
+    Never,
+    /// No increment is counted.
+    Uncounted,
+    /// Two are counted for each pass.
+    Twice,
+    /// One where it adds nothing else.
+    Alternately,
+    /// Evaluation moves it, too.
+    Evaluation,
+    /// The same without being counted.
+    UncountedEvaluation,
+    /// The second pass overwrites what the first has added.
+    Overwrites,
+    /// NaN that was there before counts.
+    Stale,
+}
+
+/// y = 2 x, and the buffer moves towards the mean of x.
+#[derive(Clone)]
+struct Watching<T: Scalar> {
+    mean: Tensor<T>,
+    fault: BufferFault,
+    passes: Arc<Mutex<usize>>,
+}
+
+named_tensors!(Watching {} buffers { mean });
+
+impl<T: Scalar> Watching<T> {
+    fn new(fault: BufferFault) -> Self {
+        Self { mean: Tensor::full([1], T::from_f64(3.0)).unwrap(), fault, passes: Arc::default() }
+    }
+}
+
+impl<T: Scalar> Layer<T> for Watching<T> {
+    fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut Cache<T>, _: Mode) -> Result<(), LayerError> {
+        y.copy_from(x)?;
+        y.scale(T::from_f64(2.0));
+        Ok(())
+    }
+
+    fn backward(
+        &self,
+        at: At<'_, T>,
+        dy: &Tensor<T>,
+        dx: Option<&mut Tensor<T>>,
+        grads: &mut [Grad<T>],
+    ) -> Result<(), LayerError> {
+        use BufferFault::{
+            Alternately, Evaluation, Never, Overwrites, Stale, Twice, Uncounted, UncountedEvaluation,
+        };
+        let mean = at.x.sum() / T::from_f64(at.x.len() as f64);
+        let delta = Tensor::full([1], T::from_f64(0.1) * (mean - self.mean.as_slice()[0]))?;
+        let mut passes = self.passes.lock().unwrap();
+        *passes += 1;
+        let buffer = &mut grads[0];
+        match (self.fault, at.mode.is_train()) {
+            (Never, _) => {}
+            (Uncounted, true) | (UncountedEvaluation, false) => buffer.add_to(|sum| sum.add(&delta))?,
+            (Alternately, true) if passes.is_multiple_of(2) => {}
+            (Twice, true) => buffer.increment_by(2, |sum| sum.add(&delta))?,
+            (Overwrites, true) => {
+                let count = buffer.count();
+                buffer.clear();
+                buffer.increment_by(count + 1, |sum| sum.add(&delta))?;
+            }
+            (Stale, true) => {
+                buffer.accumulate(|_, sum| sum.add(&delta))?;
+                buffer.increment(|_| Ok::<_, LayerError>(()))?;
+            }
+            (Evaluation, _) | (_, true) => buffer.increment(|sum| sum.add(&delta))?,
+            (_, false) => {}
+        }
+        if let Some(dx) = dx {
+            dx.copy_from(dy)?;
+            dx.scale(T::from_f64(2.0));
+        }
+        Ok(())
+    }
+}
+
+/// Alone and in a container, in both modes, in f64 and in f32.
+#[test]
+fn what_a_rule_does_to_a_buffer_is_checked() {
+    use BufferFault::*;
+    fn check(fault: BufferFault, mode: Mode) -> [Result<(), GradcheckError>; 3] {
+        let settings = Gradcheck { mode, ..Gradcheck::new(5) };
+        let x = Tensor::<f64>::normal([4, 3], 1.0, 1.0, &mut random::rng(1)).unwrap();
+        let inner = Sequential::<f64>::builder().layer("watching", Watching::new(fault)).build().unwrap();
+        [
+            settings.run(&mut Watching::new(fault), &x).map(drop),
+            settings.run_f32(&mut Watching::new(fault), &x.cast().unwrap()).map(drop),
+            settings.run(&mut Sequential::builder().layer("net", inner).build().unwrap(), &x).map(drop),
+        ]
+    }
+    let each = "an increment in each backward pass of training, got";
+    for (fault, expected) in [
+        (None, ""),
+        (Never, each),
+        (Uncounted, each),
+        (Twice, "one increment in each backward pass, got 2 in 1"),
+        (Alternately, "increment"),
+        (Evaluation, "no increment in `Mode::Eval`, got 1"),
+        (UncountedEvaluation, "no increment in `Mode::Eval`, got one that is not counted"),
+        (Overwrites, "twice the increment after two passes: it must add, got "),
+        (Stale, "NaN"),
+    ] {
+        for (i, result) in check(fault, Mode::train()).into_iter().enumerate() {
+            let path = if i == 2 { "net.watching.mean" } else { "mean" };
+            match result {
+                // That a container has run it twice can't be told from the outside.
+                Ok(()) => assert!(fault == None || fault == Twice && i == 2, "{fault:?} {i}"),
+                Err(GradcheckError::Buffer { path: got, .. }) if got != path => panic!("{fault:?}: {got}"),
+                Err(GradcheckError::NotFinite { tensor, .. }) if fault == Stale => assert_eq!(tensor, path),
+                Err(error) => {
+                    assert!(error.to_string().contains(expected) && fault != None, "{fault:?}: {error}")
+                }
+            }
+        }
+        // In evaluation its own passes show it.
+        let finds = matches!(fault, Evaluation | UncountedEvaluation);
+        for result in check(fault, Mode::Eval) {
+            assert_eq!(matches!(result, Err(GradcheckError::Buffer { .. })), finds, "{fault:?}: {result:?}");
+        }
+    }
+}
+
+/// A graph may run a layer twice, and a frozen one has no buffers.
+#[test]
+fn buffers_within_containers_are_right() {
+    let mut g = Graph::<f64>::builder();
+    let [x] = g.inputs(["x"]);
+    let once = g.layer("norm", BatchNorm::new(3).unwrap(), [x]);
+    let twice = g.again(once, [once]);
+    let mut net = g.build([twice]).unwrap();
+    gradcheck(&mut net, [5, 3], 1).unwrap();
+    gradcheck(&mut Frozen::new(Watching::<f64>::new(BufferFault::Evaluation)), [5, 3], 1).unwrap();
 }

@@ -4,10 +4,11 @@
 use std::ops::RangeInclusive;
 
 use backrule_nn::{
-    Architecture, At, Cache, Dropout, Frozen, Grads, Graph, Layer, LayerError, Linear, Mode, Registry, Relu,
-    Residual, Sequential, Tape, freeze, predict, predict_many, summary, thaw, through_many,
+    Architecture, ArchitectureError, At, Cache, Dropout, Frozen, Grads, Graph, Layer, LayerError, LayerSpec,
+    Linear, Mode, Registry, Relu, Residual, Sequential, Tape, freeze, predict, predict_many, summary, thaw,
+    through_many,
 };
-use backrule_tensor::{Grad, NamedTensors, Tensor, random};
+use backrule_tensor::{Grad, NamedTensors, OptionValue, Options, Tensor, random};
 
 /// What a layer does wrong.
 #[derive(Clone, Copy, PartialEq)]
@@ -202,6 +203,85 @@ fn a_registry_gives_what_it_is_asked_for() {
     assert_eq!(architecture.build_with(0, &registry).unwrap().custom_kind(), None);
     spec[0].kind = "Plain".to_string();
     assert!(Architecture::try_from(spec).unwrap().build_with(0, &registry).is_err());
+}
+
+/// y = a₀ + a₁ x + a₂ x² + …, with settings of every kind.
+#[derive(Clone, Debug, PartialEq)]
+struct Polynomial {
+    a: Vec<f64>,
+    window: Vec<usize>,
+}
+
+impl NamedTensors<f64> for Polynomial {}
+
+impl Layer<f64> for Polynomial {
+    fn forward(
+        &self,
+        x: &Tensor<f64>,
+        y: &mut Tensor<f64>,
+        _: &mut Cache<f64>,
+        _: Mode,
+    ) -> Result<(), LayerError> {
+        y.copy_from(x)?;
+        y.apply(|x| self.a.iter().rev().fold(0.0, |sum, a| sum * x + a));
+        Ok(())
+    }
+
+    fn backward(
+        &self,
+        _: At<'_, f64>,
+        _: &Tensor<f64>,
+        _: Option<&mut Tensor<f64>>,
+        _: &mut [Grad<f64>],
+    ) -> Result<(), LayerError> {
+        Ok(())
+    }
+
+    fn options(&self) -> Options {
+        Options::new().with("a", self.a.clone()).with("window", self.window.clone())
+    }
+
+    fn custom_kind(&self) -> Option<&'static str> {
+        Some("own/Polynomial")
+    }
+}
+
+/// A list of numbers is a setting as any other, and what was first read as something else is still there: an
+/// older version of the layer had a number, say, or two sizes.
+#[test]
+fn a_list_of_numbers_comes_back_and_a_setting_can_be_tried_in_two_ways() {
+    let registry = Registry::new().with("own/Polynomial", |from| {
+        let a = match from.number("a") {
+            Ok(a) => vec![a],
+            Err(_) => from.numbers("a")?,
+        };
+        let window = match (from.size("window"), from.wholes::<2>("window")) {
+            (Ok(size), _) => vec![size],
+            (_, Ok(sizes)) => sizes.to_vec(),
+            _ => from.sizes("window")?,
+        };
+        Ok(Box::new(Polynomial { a, window }))
+    });
+    let built = |options: Options| {
+        let kind = "own/Polynomial".to_string();
+        let spec = LayerSpec { name: String::new(), kind, options, children: 0 };
+        let net = Architecture::try_from(vec![spec]).unwrap().build_with(0, &registry)?;
+        Ok::<_, ArchitectureError>((predict(&*net, &Tensor::from([2.0])).unwrap(), net.options()))
+    };
+    for window in [vec![], vec![3], vec![3, 5], vec![3, 5, 7]] {
+        let own = Polynomial { a: vec![1.0, 0.5, -0.25], window };
+        assert_eq!(built(own.options()), Ok((Tensor::from([1.0]), own.options())));
+    }
+    let one = |window: OptionValue| Options::new().with("a", 0.5).with("window", window);
+    let (y, options) = built(one(4_u64.into())).unwrap();
+    assert_eq!((y, options.to_string()), (Tensor::from([0.5]), "a [0.5], window [4]".to_string()));
+    for (window, expected) in [
+        (OptionValue::from(0_u64), "window: expected a list of sizes, got 0"),
+        ("x".into(), "window: expected a list of sizes, got \"x\""),
+    ] {
+        let error = built(one(window)).unwrap_err().to_string();
+        assert_eq!(error, format!("own/Polynomial: {expected}"));
+    }
 }
 
 #[test]

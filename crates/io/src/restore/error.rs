@@ -45,6 +45,17 @@ pub enum RestoreError {
         /// What was given to [`rename`](crate::Restoring::rename).
         from: String,
     },
+    /// Something was to be renamed to what the network doesn't have.
+    #[error(
+        "nothing restored: the network has nothing at or below `{}`, which `{}` of the checkpoint was to be renamed to",
+        to.escape_debug(), from.escape_debug()
+    )]
+    UnknownTarget {
+        /// What was given to [`rename`](crate::Restoring::rename) first.
+        from: String,
+        /// What was given second.
+        to: String,
+    },
     /// Something was to be restored alone that the network doesn't have.
     #[error(
         "nothing restored: the network has nothing at or below `{}`, which alone was to be restored",
@@ -124,6 +135,7 @@ backrule_tensor::readable! {
         Options(error),
         Collision { group, path, first, second },
         UnknownRename { from },
+        UnknownTarget { from, to },
         UnknownOnly { prefix },
         Memory(error),
         NotHeld { group, path, dtype, at, value, target },

@@ -72,7 +72,7 @@ impl Checkpoint {
 
     /// Begins to restore into something that differs from what was saved: see [`Restoring`].
     pub fn restoring(&self) -> Restoring<'_> {
-        Restoring { request: Request::new(self), froms: Vec::new() }
+        Restoring { request: Request::new(self), renamed: Vec::new() }
     }
 }
 
@@ -121,8 +121,8 @@ impl Checkpoint {
 #[must_use = "nothing is restored before `restore_into`"]
 pub struct Restoring<'c> {
     request: Request<'c>,
-    /// What was given to `rename`.
-    froms: Vec<String>,
+    /// What was given to `rename`: from, and to.
+    renamed: Vec<(String, String)>,
 }
 
 impl<'c> Restoring<'c> {
@@ -130,7 +130,9 @@ impl<'c> Restoring<'c> {
     ///
     /// Paths are compared by whole names: `fc1` is not the beginning of `fc10.weight`. An empty `from` moves
     /// everything, an empty `to` takes a name away. Each tensor is renamed once, by the first call that knows
-    /// it, so two calls can swap names. An optimizer's state follows its parameter.
+    /// it, so two calls can swap names. An optimizer's state follows its parameter. There has to be something
+    /// at or below both, whatever else may be missing; to leave a part of the checkpoint out, say
+    /// [`only`](Self::only) what is wanted.
     ///
     /// ```
     /// # use backrule_io::Checkpoint;
@@ -144,7 +146,7 @@ impl<'c> Restoring<'c> {
     /// ```
     pub fn rename(mut self, from: impl Into<String>, to: impl Into<String>) -> Self {
         let (from, to) = (from.into(), to.into());
-        self.froms.push(from.clone());
+        self.renamed.push((from.clone(), to.clone()));
         self.rename_with(move |path| below(path, &from).map(|rest| join(&to, rest)))
     }
 
@@ -207,8 +209,8 @@ impl<'c> Restoring<'c> {
     /// # Errors
     /// - [`RestoreError::Mismatch`] with every tensor that should fit and doesn't, or when not one fits;
     /// - [`RestoreError::Collision`] when two tensors were given one name;
-    /// - [`RestoreError::UnknownRename`] and [`RestoreError::UnknownOnly`] for a path that nothing has: a
-    ///   typing error must not pass for a partial success;
+    /// - [`RestoreError::UnknownRename`], [`RestoreError::UnknownTarget`] and [`RestoreError::UnknownOnly`]
+    ///   for a path that nothing has: a typing error must not pass for a partial success;
     /// - [`RestoreError::NotHeld`] for a number that the network's element type doesn't have.
     ///
     /// Nothing has been changed then.
@@ -220,6 +222,41 @@ impl<'c> Restoring<'c> {
     }
 
     /// Restores the network and the optimizer with its step count and options: both or none.
+    ///
+    /// The options are those that were saved, so **the learning rate becomes the saved one**, with weight
+    /// decay and all else, whatever the optimizer was made with. For another one, to fine-tune at a smaller
+    /// rate, say, set it afterwards:
+    ///
+    /// ```
+    /// # use backrule_io::Checkpoint;
+    /// # use backrule_io::tensor::{ConfigError, NamedTensors, Options, Tensor, TrainingState};
+    /// # struct Plain(f64);
+    /// # impl NamedTensors<f32> for Plain {}
+    /// # impl TrainingState<f32> for Plain {
+    /// #     fn step_count(&self) -> u64 {
+    /// #         0
+    /// #     }
+    /// #     fn set_step_count(&mut self, _: u64) {}
+    /// #     fn options(&self) -> Options {
+    /// #         Options::new().with("lr", self.0)
+    /// #     }
+    /// #     fn set_options(&mut self, mut options: Options) -> Result<(), ConfigError> {
+    /// #         self.0 = options.number("lr")?;
+    /// #         options.finish()
+    /// #     }
+    /// # }
+    /// # let mut net = vec![("weight", Tensor::from([1.0_f32]))];
+    /// # let optimizer = |lr| Plain(lr);
+    /// # let bytes = Checkpoint::of(&net).optimizer(&optimizer(0.1)).to_bytes()?;
+    /// # let checkpoint = Checkpoint::from_bytes(&bytes)?;
+    /// // Saved with a learning rate of 0.1.
+    /// let mut sgd = optimizer(0.001);
+    /// checkpoint.restoring().restore_into_with_optimizer(&mut net, &mut sgd)?;
+    /// assert_eq!(sgd.options().number("lr")?, 0.1);
+    /// sgd.set_options(Options::new().with("lr", 0.001))?;
+    /// # assert_eq!(sgd.0, 0.001);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`RestoreError::NoOptimizer`] when none was saved, [`RestoreError::Options`] when the optimizer can't
@@ -303,16 +340,22 @@ impl<'c> Restoring<'c> {
         &self,
         network: &mut (impl NamedTensors<T> + ?Sized),
     ) -> Result<(), RestoreError> {
-        for from in &self.froms {
+        for (from, _) in &self.renamed {
             let mut stored = self.request.checkpoint.stored_from(Group::Network, 0);
             if !stored.any(|(_, stored)| below(stored.path, from).is_some()) {
                 return Err(RestoreError::UnknownRename { from: from.clone() });
             }
         }
+        let mut targets: BTreeSet<&(String, String)> = self.renamed.iter().collect();
         let mut unknown: BTreeSet<&String> = self.request.only.iter().collect();
         network.visit_mut(Path::ROOT, &mut |path, _, _| {
-            unknown.retain(|prefix| below(&path.to_string(), prefix).is_none());
+            let path = path.to_string();
+            targets.retain(|(_, to)| below(&path, to).is_none());
+            unknown.retain(|prefix| below(&path, prefix).is_none());
         });
+        if let Some((from, to)) = targets.first() {
+            return Err(RestoreError::UnknownTarget { from: from.clone(), to: to.clone() });
+        }
         match unknown.first() {
             Some(&prefix) => Err(RestoreError::UnknownOnly { prefix: prefix.clone() }),
             None => Ok(()),

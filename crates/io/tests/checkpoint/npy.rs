@@ -101,6 +101,37 @@ fn what_numpy_writes_is_read() {
     every_kind::<f64>();
 }
 
+/// Labels, as NumPy has them.
+#[test]
+fn labels_of_numpy_become_indices() {
+    for name in ["little_i8", "big_u2", "i1", "little_f4"] {
+        assert_eq!(
+            from_bytes::<f32>(&numpy(name)).unwrap().to_indices().unwrap(),
+            [0, 1, 2, 3, 4, 5],
+            "{name}"
+        );
+    }
+}
+
+/// A newcomer takes the one for the other.
+#[test]
+fn several_arrays_are_told_from_one() {
+    let folder = format!("{}/tests/golden/others", env!("CARGO_MANIFEST_DIR"));
+    for name in ["stored", "deflated"] {
+        let path = format!("{folder}/{name}.npz");
+        let error = load::<f32>(&path).unwrap_err();
+        assert!(matches!(error.problem, LoadProblem::Npy(Problem::Archive)), "{error}");
+        let hint = "`npz::open` reads them, with the feature `npz` of backrule-io";
+        assert!(error.to_string().starts_with(&path) && error.to_string().ends_with(hint), "{error}");
+    }
+    // One without files, and what only begins like one.
+    let empty = [b"PK\x05\x06", &[0; 18][..]].concat();
+    assert!(matches!(problem::<f32>(&empty), LoadProblem::Npy(Problem::Archive)));
+    for bytes in [&b"PK\x03"[..], b"PK\x03\x03..", b"\x93NUMPX\x01\x00"] {
+        assert!(matches!(problem::<f32>(bytes), LoadProblem::Npy(Problem::NotNpy)), "{bytes:?}");
+    }
+}
+
 /// Of many elements, so that they come in several pieces.
 #[test]
 fn every_bit_comes_back() {

@@ -94,22 +94,89 @@ fn a_claim_that_is_too_large_is_refused() {
 
 /// A zip archive of stored files, each with its name and flags. The same bytes for all.
 fn zip(files: &[(&str, u16)], content: &[u8]) -> Vec<u8> {
+    zip_of(files, 0, content, content)
+}
+
+/// The same with `bytes` that become the content by another method.
+fn zip_of(files: &[(&str, u16)], method: u8, content: &[u8], bytes: &[u8]) -> Vec<u8> {
     let (mut archive, mut list) = (Vec::new(), Vec::new());
-    let size = (content.len() as u32).to_le_bytes();
+    let [size, packed] = [content.len(), bytes.len()].map(|n| (n as u32).to_le_bytes());
     for (name, flags) in files {
         let offset = (archive.len() as u32).to_le_bytes();
         let len = (name.len() as u16).to_le_bytes();
         let crc = crc32fast::hash(content).to_le_bytes();
         // Version, flags, method, time and date, checksum, sizes, and the lengths of name and extra field.
+        let method = [method, 0, 0, 0, 0, 0];
         let common =
-            [&[20, 0][..], &flags.to_le_bytes(), &[0; 6], &crc, &size, &size, &len, &[0; 2]].concat();
-        archive.extend([b"PK\x03\x04", &common[..], name.as_bytes(), content].concat());
+            [&[20, 0][..], &flags.to_le_bytes(), &method, &crc, &packed, &size, &len, &[0; 2]].concat();
+        archive.extend([b"PK\x03\x04", &common[..], name.as_bytes(), bytes].concat());
         list.extend([b"PK\x01\x02\x14\0", &common[..], &[0; 10], &offset, name.as_bytes()].concat());
     }
     let count = (files.len() as u16).to_le_bytes();
     let [length, start] = [list.len(), archive.len()].map(|n| (n as u32).to_le_bytes());
     let end = [b"PK\x05\x06", &[0; 4][..], &count, &count, &length, &start, &[0; 2]].concat();
     [archive, list, end].concat()
+}
+
+/// What `deflate` makes of bytes that it can't compress: blocks of up to `most` of them as they are.
+fn blocks(content: &[u8], most: usize) -> Vec<u8> {
+    let count = content.len().div_ceil(most);
+    let block = |(i, bytes): (usize, &[u8])| {
+        let length = bytes.len() as u16;
+        let last = u8::from(i + 1 == count);
+        [&[last][..], &length.to_le_bytes(), &(!length).to_le_bytes(), bytes].concat()
+    };
+    content.chunks(most).enumerate().flat_map(block).collect()
+}
+
+/// Pieces of the input end within blocks, and blocks within the window: what a step leaves of the input is
+/// read by the next.
+#[test]
+fn large_arrays_are_inflated_piece_by_piece() {
+    let x = Tensor::<f32>::from_fn([50_000], |at| (at[0] * 7_919 % 100_003) as f32).unwrap();
+    let array = backrule_io::npy::to_bytes(&x).unwrap();
+    for most in [1_000, 16_384, 32_768, 65_535] {
+        let npz = from_bytes(&zip_of(&[("x.npy", 0)], 8, &array, &blocks(&array, most))).unwrap();
+        assert!(npz.load::<f32>("x").unwrap() == x, "blocks of {most}");
+    }
+}
+
+/// Bytes that belong to the array by the list, and to nothing by `deflate`: no checksum covers them.
+#[test]
+fn compressed_bytes_that_nobody_reads_are_refused() {
+    const PIECE: usize = 16 << 10;
+    // One that ends within the first piece that is read, and one that ends with it.
+    for (elements, block) in [(2, 65_535), (4_059, 4_091)] {
+        let x = Tensor::<f32>::full([elements], 1.0).unwrap();
+        let array = backrule_io::npy::to_bytes(&x).unwrap();
+        let packed = blocks(&array, block);
+        assert!(elements == 2 || packed.len() == PIECE);
+        let load = |behind: usize| {
+            let bytes = [&packed[..], &vec![0; behind]].concat();
+            from_bytes(&zip_of(&[("x.npy", 0)], 8, &array, &bytes)).unwrap().load::<f32>("x")
+        };
+        assert_eq!(load(0).unwrap(), x);
+        for behind in [1, 3, PIECE - packed.len() + 1] {
+            let error = load(behind).unwrap_err();
+            assert!(matches!(&error.problem, LoadProblem::Npz(Problem::Damaged { .. })), "{error}");
+            let expected = "there are bytes behind the end of what is compressed";
+            assert!(error.to_string().ends_with(expected), "{error}");
+        }
+    }
+}
+
+/// What the disk refuses to give is no damage of the file: it may come back.
+#[cfg(unix)]
+#[test]
+fn a_file_that_can_not_be_read_is_not_damaged() {
+    let scratch = Scratch::new("npz-unread");
+    let circle = scratch.0.join("circle.npz");
+    std::os::unix::fs::symlink(&circle, &circle).unwrap();
+    for path in [&circle, &scratch.0.join("missing.npz")] {
+        let error = open(path).unwrap_err();
+        assert!(matches!(&error.problem, LoadProblem::Io(_)), "{error}");
+        assert!(error.to_string().starts_with(&path.display().to_string()), "{error}");
+    }
 }
 
 #[test]

@@ -213,6 +213,21 @@ fn a_typing_error_is_no_partial_success() {
         checkpoint.restoring().rename("fc1", "body").only("body").only("bod").partial().restore_into(net)
     });
     assert_eq!(error, RestoreError::UnknownOnly { prefix: "bod".to_string() });
+    // Where it should go, too: with its state or without, and however little has to fit.
+    let wrong = |to: &str| RestoreError::UnknownTarget { from: "fc1".to_string(), to: to.to_string() };
+    for to in ["bod", "body.weigh", "body.weight.velocity", "body.", "fc1"] {
+        let rename = || checkpoint.restoring().rename("fc1", to);
+        assert_eq!(refused(|net, _| rename().partial().restore_into(net)), wrong(to));
+        assert_eq!(refused(|net, _| rename().skip_misshapen().restore_into(net)), wrong(to));
+        let with_state =
+            |net: &mut _, optim: &mut _| rename().partial().restore_into_with_optimizer(net, optim);
+        assert_eq!(refused(with_state), wrong(to));
+    }
+    let error = refused(|net, _| checkpoint.restoring().rename("fc1", "bod").partial().restore_into(net));
+    assert_eq!(
+        error.to_string(),
+        "nothing restored: the network has nothing at or below `bod`, which `fc1` of the checkpoint was to be renamed to"
+    );
 }
 
 #[test]

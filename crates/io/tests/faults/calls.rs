@@ -28,6 +28,7 @@ pub(crate) fn run(all: bool) {
     order_of_calls();
     folders_that_sync_nothing();
     rotation_that_is_killed();
+    best_that_can_not_be_read();
     for (title, writer, replaces) in [
         ("ours, replacing a file", "ours", true),
         ("ours, a new file", "ours", false),
@@ -253,6 +254,42 @@ fn rotation_that_is_killed() {
     assert_eq!(left.len(), 2, "after {kills} kills: {left:?}");
     let _ = fs::remove_dir_all(&folder);
     println!("rotation: {kills} kills leave nothing behind");
+}
+
+/// The best file can't be opened, or not be read, while another one is saved: it stays, and is the best again
+/// when the disk is back. As in `what_can_not_be_read_at_the_moment_is_kept`, which root skips.
+fn best_that_can_not_be_read() {
+    let folder = std::env::temp_dir().join(format!("backrule-faults-{}-best", std::process::id()));
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir(&folder).unwrap();
+    for epoch in [BEST, 2] {
+        writer::rotate(&folder, epoch).unwrap();
+    }
+    let best = writer::rotation(&folder).best().unwrap().unwrap().file.path;
+    let (code, log) = strace_epoch("rotation", &folder, 3, None);
+    assert_eq!(code, Some(0));
+    let lines: Vec<&str> = log.lines().collect();
+    let of_best = |line: &&str| line.starts_with("openat(") && line.contains(&best.display().to_string());
+    // A new process has verified nothing yet.
+    let open = lines.iter().position(of_best).unwrap();
+    let read = lines[open..].iter().position(|line| line.starts_with("read(")).unwrap() + open;
+    let nth = |call: &str, at: usize| lines[..=at].iter().filter(|line| line.starts_with(call)).count();
+    let mut runs = 0;
+    for (call, nth) in [("openat", nth("openat(", open)), ("read", nth("read(", read))] {
+        for error in ERRORS {
+            runs += 1;
+            let fault = Fault::Error { error, lasting: false };
+            let (code, log) = strace_epoch("rotation", &folder, 3 + runs, Some(&fault.option(call, nth)));
+            let injected: Vec<&str> = log.lines().filter(|line| line.ends_with("(INJECTED)")).collect();
+            assert!(code == Some(0) && injected.len() == 1, "{fault:?} at {call}: {code:?}, {injected:?}");
+            let found = writer::rotation(&folder).best().unwrap().unwrap();
+            assert!(found.file.path == best && found.checkpoint.run().epoch == BEST, "{fault:?} at {call}");
+            // The new one, the best, and for once what would have been the best without it.
+            assert!(fs::read_dir(&folder).unwrap().count() <= 3, "{fault:?} at {call}");
+        }
+    }
+    let _ = fs::remove_dir_all(&folder);
+    println!("rotation: the best file is kept through {runs} faults of reading it");
 }
 
 fn scenario(writer: &str, replaces: bool, all: bool) -> Tally {

@@ -1,5 +1,6 @@
 //! Derivative rules against finite differences.
 
+mod buffers;
 mod probe;
 mod report;
 
@@ -12,6 +13,7 @@ use backrule_tensor::{
 use crate::cache::Cache;
 use crate::data_parallel::Call;
 use crate::error::LayerError;
+use crate::gradcheck::buffers::Buffers;
 use crate::gradcheck::probe::{Place, Probe, Slope, Variable, expect_finite, expect_finite_outputs};
 use crate::gradcheck::report::index_of;
 use crate::layer::{Layer, MAX_INPUTS};
@@ -33,6 +35,10 @@ const ENOUGH: f64 = 1e-3;
 /// is handed NaN) and adds to the parameters' gradients: it runs twice, first with gradients that are clear
 /// and have NaN left in them. Before, it runs once with another dy, whose results must not come back.
 ///
+/// Of a layer with buffers it proves also what a step relies on: in training each backward pass adds one
+/// increment to each buffer, by [`Grad::increment`], and in [`Mode::Eval`] none. What the increment should
+/// be, only a test of the layer's author knows.
+///
 /// ```
 /// use backrule_nn::tensor::random;
 /// use backrule_nn::{Linear, gradcheck};
@@ -45,7 +51,8 @@ const ENOUGH: f64 = 1e-3;
 ///
 /// # Errors
 /// [`GradcheckError::Mismatch`] when the rule is wrong; it names the worst element with its path, and both
-/// numbers. A check that proves nothing is an error, too: with outputs that are NaN or infinite, without a
+/// numbers. [`GradcheckError::Buffer`] when the increments of a buffer aren't what they have to be. A check
+/// that proves nothing is an error, too: with outputs that are NaN or infinite, without a
 /// derivative to compare, or with settings that no wrong rule would fail.
 pub fn gradcheck(
     layer: &mut dyn Layer<f64>,
@@ -248,6 +255,7 @@ impl Gradcheck {
         let call = Call { net: layer, x: &inputs, mode: self.mode, many };
         let (mut y, mut cache, mut grads) = (Vec::new(), Cache::default(), Grads::new(layer)?);
         let (mut dy, mut dx, mut first) = (Vec::new(), Vec::new(), Vec::new());
+        let mut buffers = Buffers::of(layer, self.mode);
         // What the first pass leaves must not show. Rules must overwrite ∂l/∂x and what is clear, and then
         // add to the gradients.
         for pass in 0..3 {
@@ -269,6 +277,9 @@ impl Gradcheck {
                 expect("gradcheck: ∂l/∂x", x.shape(), dx.shape())?;
             }
             grads.expect(layer)?;
+            if pass > 0 {
+                buffers.expect(&grads, pass)?;
+            }
             if pass == 0 {
                 for grad in grads.iter_mut() {
                     grad.accumulate(|_, dw| {
@@ -280,6 +291,9 @@ impl Gradcheck {
             } else if pass == 1 {
                 first = grads.iter().map(|grad| grad.get().cloned()).collect();
             }
+        }
+        if self.mode.is_train() && !buffers.is_empty() {
+            self.expect_nothing_in_evaluation(call)?;
         }
         grads.scale(T::from_f64(0.5));
         if y.iter().all(|y| y.is_empty()) {
@@ -312,6 +326,17 @@ impl Gradcheck {
         });
         result?;
         Ok(Analytic { y, dy, gradients })
+    }
+
+    /// A pass in evaluation: no buffer gets an increment.
+    fn expect_nothing_in_evaluation<T: Scalar>(&self, call: Call<'_, T>) -> Result<(), GradcheckError> {
+        let call = Call { mode: Mode::Eval, ..call };
+        let (mut y, mut cache, mut grads) = (Vec::new(), Cache::default(), Grads::new(call.net)?);
+        call.forward(&mut y, &mut cache, Mode::Eval)?;
+        let upstream: Vec<_> = y.iter().map(Some).collect();
+        let mut dx: Vec<_> = call.x.iter().map(|_| None).collect();
+        call.backward(&y, &mut cache, Mode::Eval, &upstream, &mut dx, &mut grads)?;
+        Buffers::of(call.net, Mode::Eval).expect(&grads, 1)
     }
 
     /// Whether the outputs have the shapes that the layer says.

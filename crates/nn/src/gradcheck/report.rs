@@ -133,6 +133,17 @@ pub enum GradcheckError {
         /// The element that was moved by a step, with its index, if one was.
         moved: Option<String>,
     },
+    /// The increments of a buffer aren't what a step relies on: see
+    /// [`Grad::increment`](backrule_tensor::Grad::increment).
+    #[error("gradcheck: buffer `{}`: expected {expected}, got {got}", path.escape_debug())]
+    Buffer {
+        /// The buffer's path.
+        path: String,
+        /// What there should be.
+        expected: String,
+        /// What there is.
+        got: String,
+    },
     /// There was no derivative to compare, which proves nothing.
     #[error("gradcheck: expected derivatives to compare, got none: {0}")]
     Nothing(&'static str),
@@ -146,7 +157,8 @@ pub enum GradcheckError {
 
 readable! {
     enum GradcheckError {
-        Mismatch(report), NotFinite { tensor, index, got, moved }, Nothing(why), Config(error), Layer(error),
+        Mismatch(report), NotFinite { tensor, index, got, moved }, Buffer { path, expected, got }, Nothing(why),
+        Config(error), Layer(error),
     }
 }
 

@@ -9,7 +9,8 @@ use crate::memory;
 /// added.
 ///
 /// This is the only form in which settings are saved. Reading takes each one out by its name and kind, and
-/// [`finish`](Self::finish) refuses what is left over.
+/// [`finish`](Self::finish) refuses what is left over. What is of another kind stays, and can be read as what
+/// it is.
 ///
 /// ```
 /// use backrule_tensor::{ConfigError, Options};
@@ -25,6 +26,7 @@ use crate::memory;
 /// assert_eq!(options.size("layers")?, 2);
 /// let error = options.flag("mode").unwrap_err().of("Attention");
 /// assert_eq!(error.to_string(), r#"Attention: mode: expected true or false, got "causal""#);
+/// assert_eq!(options.word("mode")?, "causal");
 /// let error = options.finish().unwrap_err().of("Attention");
 /// assert_eq!(
 ///     error.to_string(),
@@ -121,8 +123,7 @@ impl Options {
     /// # Errors
     /// When there is none of this name.
     pub fn number(&mut self, name: &str) -> Result<f64, ConfigError> {
-        let expected = "a number";
-        number(name, expected, self.take(name, expected)?)
+        self.take(name, "a number", number)
     }
 
     /// Takes a whole number out. The number 2.0 is none.
@@ -130,8 +131,7 @@ impl Options {
     /// # Errors
     /// When there is none of this name.
     pub fn whole(&mut self, name: &str) -> Result<u64, ConfigError> {
-        let expected = "a whole number";
-        whole(name, expected, self.take(name, expected)?)
+        self.take(name, "a whole number", whole)
     }
 
     /// Takes out a whole number that is a size, a count or an axis on this machine.
@@ -139,8 +139,7 @@ impl Options {
     /// # Errors
     /// When there is none of this name, or it is larger than a `usize`.
     pub fn size(&mut self, name: &str) -> Result<usize, ConfigError> {
-        let expected = "a size";
-        size(name, expected, self.take(name, expected)?)
+        self.take(name, "a size", size)
     }
 
     /// Takes a flag out.
@@ -148,11 +147,10 @@ impl Options {
     /// # Errors
     /// When there is none of this name.
     pub fn flag(&mut self, name: &str) -> Result<bool, ConfigError> {
-        let expected = "true or false";
-        match self.take(name, expected)? {
-            OptionValue::Flag(value) => Ok(value),
+        self.take(name, "true or false", |name, expected, value| match value {
+            OptionValue::Flag(value) => Ok(*value),
             other => Err(ConfigError::new("", name.to_string(), expected, other)),
-        }
+        })
     }
 
     /// Takes a word out.
@@ -160,11 +158,7 @@ impl Options {
     /// # Errors
     /// When there is none of this name.
     pub fn word(&mut self, name: &str) -> Result<String, ConfigError> {
-        let expected = "a word";
-        match self.take(name, expected)? {
-            OptionValue::Word(value) => Ok(value),
-            other => Err(ConfigError::new("", name.to_string(), expected, other)),
-        }
+        self.take(name, "a word", word)
     }
 
     /// Takes a list of numbers out.
@@ -196,10 +190,7 @@ impl Options {
     /// # Errors
     /// When there is none of this name, or one of its values is not a word.
     pub fn words(&mut self, name: &str) -> Result<Vec<String>, ConfigError> {
-        self.list_of(name, "a list of words", |name, expected, value| match value {
-            OptionValue::Word(word) => Ok(word),
-            other => Err(ConfigError::new("", name.to_string(), expected, other)),
-        })
+        self.list_of(name, "a list of words", word)
     }
 
     /// Takes a list of anything out.
@@ -207,7 +198,17 @@ impl Options {
     /// # Errors
     /// When there is none of this name.
     pub fn list(&mut self, name: &str) -> Result<Vec<OptionValue>, ConfigError> {
-        self.list_of(name, "a list", |_, _, value| Ok(value))
+        let expected = "a list";
+        let place = self.place(name, expected)?;
+        // It is not copied: there may be no memory for that.
+        match &mut self.0[place].1 {
+            OptionValue::List(values) => {
+                let values = std::mem::take(values);
+                self.0.remove(place);
+                Ok(values)
+            }
+            other => Err(ConfigError::new("", name.to_string(), expected, other)),
+        }
     }
 
     /// Ends the reading.
@@ -256,20 +257,31 @@ impl Options {
         copy.check().map(|()| copy)
     }
 
-    fn take(&mut self, name: &str, expected: &'static str) -> Result<OptionValue, ConfigError> {
-        match self.0.iter().position(|(other, _)| other == name) {
-            Some(place) => Ok(self.0.remove(place).1),
-            None => Err(ConfigError::new("", name.to_string(), expected, "nothing")),
-        }
+    fn place(&self, name: &str, expected: &'static str) -> Result<usize, ConfigError> {
+        let place = self.0.iter().position(|(other, _)| other == name);
+        place.ok_or_else(|| ConfigError::new("", name.to_string(), expected, "nothing"))
+    }
+
+    /// Takes out what `read` makes of a setting.
+    fn take<V>(
+        &mut self,
+        name: &str,
+        expected: &'static str,
+        read: impl Fn(&str, &'static str, &OptionValue) -> Result<V, ConfigError>,
+    ) -> Result<V, ConfigError> {
+        let place = self.place(name, expected)?;
+        let value = read(name, expected, &self.0[place].1)?;
+        self.0.remove(place);
+        Ok(value)
     }
 
     fn list_of<V>(
         &mut self,
         name: &str,
         expected: &'static str,
-        read: impl Fn(&str, &'static str, OptionValue) -> Result<V, ConfigError>,
+        read: impl Fn(&str, &'static str, &OptionValue) -> Result<V, ConfigError>,
     ) -> Result<Vec<V>, ConfigError> {
-        match self.take(name, expected)? {
+        self.take(name, expected, |name, expected, value| match value {
             OptionValue::List(values) => {
                 let mut read_values = memory::room("settings", values.len()).map_err(|_| no_memory(name))?;
                 for value in values {
@@ -278,28 +290,35 @@ impl Options {
                 Ok(read_values)
             }
             other => Err(ConfigError::new("", name.to_string(), expected, other)),
-        }
+        })
     }
 }
 
-fn number(name: &str, expected: &'static str, value: OptionValue) -> Result<f64, ConfigError> {
+fn number(name: &str, expected: &'static str, value: &OptionValue) -> Result<f64, ConfigError> {
     match value {
-        OptionValue::Number(value) => Ok(value),
-        OptionValue::Whole(value) if value <= 1 << f64::MANTISSA_DIGITS => Ok(value as f64),
+        OptionValue::Number(value) => Ok(*value),
+        OptionValue::Whole(value) if *value <= 1 << f64::MANTISSA_DIGITS => Ok(*value as f64),
         other => Err(ConfigError::new("", name.to_string(), expected, other)),
     }
 }
 
-fn whole(name: &str, expected: &'static str, value: OptionValue) -> Result<u64, ConfigError> {
+fn whole(name: &str, expected: &'static str, value: &OptionValue) -> Result<u64, ConfigError> {
     match value {
-        OptionValue::Whole(value) => Ok(value),
+        OptionValue::Whole(value) => Ok(*value),
         other => Err(ConfigError::new("", name.to_string(), expected, other)),
     }
 }
 
-fn size(name: &str, expected: &'static str, value: OptionValue) -> Result<usize, ConfigError> {
+fn size(name: &str, expected: &'static str, value: &OptionValue) -> Result<usize, ConfigError> {
     let whole = whole(name, expected, value)?;
     usize::try_from(whole).map_err(|_| ConfigError::new("", name.to_string(), expected, whole))
+}
+
+fn word(name: &str, expected: &'static str, value: &OptionValue) -> Result<String, ConfigError> {
+    match value {
+        OptionValue::Word(value) => Ok(value.clone()),
+        other => Err(ConfigError::new("", name.to_string(), expected, other)),
+    }
 }
 
 fn no_memory(name: &str) -> ConfigError {
@@ -637,6 +656,35 @@ mod tests {
     }
 
     type Read = fn(&mut Options, &str) -> Result<(), ConfigError>;
+
+    /// Whoever tries another kind next is told of the kind, and not that there is nothing.
+    #[test]
+    fn an_option_that_could_not_be_read_is_still_there() {
+        let readers: [Read; 10] = [
+            |options, name| options.number(name).map(drop),
+            |options, name| options.whole(name).map(drop),
+            |options, name| options.size(name).map(drop),
+            |options, name| options.flag(name).map(drop),
+            |options, name| options.word(name).map(drop),
+            |options, name| options.numbers(name).map(drop),
+            |options, name| options.wholes(name).map(drop),
+            |options, name| options.sizes(name).map(drop),
+            |options, name| options.words(name).map(drop),
+            |options, name| options.list(name).map(drop),
+        ];
+        let all = every_kind().with("mixed", vec![OptionValue::from(1_u64), "x".into()]);
+        for (name, _) in all.iter() {
+            let mut options = all.clone();
+            let failed = readers.iter().filter(|read| read(&mut all.clone(), name).is_err());
+            for (i, read) in failed.enumerate() {
+                let error = read(&mut options, name).unwrap_err();
+                assert!(i < 9 && error.got != "nothing", "{error}");
+                assert_eq!(options, all);
+            }
+            let right = readers.iter().find(|read| read(&mut options, name).is_ok());
+            assert!(right.is_some() && options.iter().all(|(other, _)| other != name), "{name}");
+        }
+    }
 
     #[test]
     fn an_option_of_another_kind_is_refused_by_name() {

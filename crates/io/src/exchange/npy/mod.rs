@@ -21,6 +21,8 @@ use crate::snapshot::{self, SaveError};
 
 /// The first bytes of a file.
 const MAGIC: &[u8] = b"\x93NUMPY";
+/// Those of a zip archive, and of one without files.
+const ARCHIVES: [&[u8]; 2] = [b"PK\x03\x04", b"PK\x05\x06"];
 /// Bytes of a header. NumPy writes some hundred.
 const MAX_HEADER: usize = 1 << 16;
 
@@ -103,7 +105,8 @@ fn write<T: Scalar>(tensor: &Tensor<T>, buffer: &mut [u8], out: &mut impl Write)
 /// ```
 ///
 /// # Errors
-/// When the file can't be read, is none of NumPy's, has other elements (texts, complex numbers, dates,
+/// When the file can't be read, is none of NumPy's or several arrays of it (`npz::open`, a feature, reads
+/// those), has other elements (texts, complex numbers, dates,
 /// records, Python's objects), has an element that `T` can't hold, isn't as long as its header says, or
 /// doesn't fit into memory. The message names the file.
 pub fn load<T: Scalar>(path: impl AsRef<Path>) -> Result<Tensor<T>, LoadError> {
@@ -127,8 +130,13 @@ pub(crate) fn read<T: Scalar>(input: &mut impl Read, length: u64) -> Result<Tens
         rest = rest.checked_sub(count).ok_or(Problem::Length { needed, found })?;
         Ok::<_, LoadProblem>((reader::read_exactly(input, count)?, rest))
     };
-    if length < MAGIC.len() as u64 || next(input, MAGIC.len() as u64)?.0 != MAGIC {
+    if length < MAGIC.len() as u64 {
         return Err(Problem::NotNpy.into());
+    }
+    let first = next(input, MAGIC.len() as u64)?.0;
+    if *first != *MAGIC {
+        let archive = ARCHIVES.iter().any(|magic| first.starts_with(magic));
+        return Err(if archive { Problem::Archive } else { Problem::NotNpy }.into());
     }
     let (version, _) = next(input, 2)?;
     let width = match *version {

@@ -7,6 +7,12 @@ pub enum Problem {
     /// Something else.
     #[error("it doesn't begin like a file of NumPy's")]
     NotNpy,
+    /// A zip archive, which `numpy.savez` makes of several arrays.
+    #[error(
+        "it is a zip archive, as several arrays of `numpy.savez` are: `npz::open` reads them, with the feature `npz` \
+         of backrule-io"
+    )]
+    Archive,
     /// Written in a version of the format that is not known.
     #[error("its format is version {major}.{minor}, and 1.0, 2.0 and 3.0 can be read")]
     Version {
@@ -66,6 +72,7 @@ fn hint(target: DType) -> &'static str {
 backrule_tensor::readable! {
     enum Problem {
         NotNpy,
+        Archive,
         Version { major, minor },
         Length { needed, found },
         Header { at, expected },

@@ -51,7 +51,14 @@ impl<R: Read> Inflate<R> {
             self.left.start = self.left.start.saturating_add(used);
             self.ready = start..start.saturating_add(written);
             match status {
-                TINFLStatus::Done => self.done = true,
+                TINFLStatus::Done => {
+                    self.done = true;
+                    // No checksum covers what nobody reads.
+                    if !self.left.is_empty() || self.compressed.read(&mut self.input)? > 0 {
+                        let reason = "there are bytes behind the end of what is compressed";
+                        return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+                    }
+                }
                 TINFLStatus::NeedsMoreInput | TINFLStatus::HasMoreOutput => {}
                 TINFLStatus::FailedCannotMakeProgress => return Err(io::ErrorKind::UnexpectedEof.into()),
                 _ => return Err(io::Error::new(io::ErrorKind::InvalidData, "it can't be inflated")),

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use backrule_tensor::{Scalar, Tensor, memory};
 use rawzip::{
-    CompressionMethod, Error, FileReader, RECOMMENDED_BUFFER_SIZE, ReaderAt, ZipArchive,
+    CompressionMethod, Error, ErrorKind, FileReader, RECOMMENDED_BUFFER_SIZE, ReaderAt, ZipArchive,
     ZipArchiveEntryWayfinder, ZipLocator,
 };
 
@@ -90,10 +90,10 @@ impl Npz {
         let mut buffer = reader::memory(RECOMMENDED_BUFFER_SIZE as u64)?;
         buffer.resize(RECOMMENDED_BUFFER_SIZE, 0);
         let located = ZipLocator::new().locate_in_reader(source, &mut buffer, length);
-        let archive = located.map_err(|(_, error)| unreadable(&error))?;
+        let archive = located.map_err(|(_, error)| unreadable(error))?;
         let (mut entries, mut names) = (Vec::new(), BTreeMap::new());
         let mut list = archive.entries(&mut buffer);
-        while let Some(entry) = list.next_entry().map_err(|error| unreadable(&error))? {
+        while let Some(entry) = list.next_entry().map_err(unreadable)? {
             let at = entries.len();
             limits::check("arrays", at.saturating_add(1), MAX_TENSORS)?;
             let path = entry.file_path();
@@ -151,7 +151,7 @@ impl Npz {
         if compressed > self.length || claimed > most {
             return Err(Problem::Size { compressed, claimed }.into());
         }
-        let data = self.archive.get_entry(entry.place).map_err(|error| unreadable(&error))?;
+        let data = self.archive.get_entry(entry.place).map_err(unreadable)?;
         let tensor = match method {
             CompressionMethod::STORE => npy::read(&mut data.verifying_reader(data.reader()), claimed),
             _ => {
@@ -172,9 +172,13 @@ impl Npz {
     }
 }
 
-/// What the reader of archives says.
-fn unreadable(error: &Error) -> LoadProblem {
-    Problem::Archive { reason: error.to_string() }.into()
+/// What the reader of archives says, or the system: that is no fault of the file.
+fn unreadable(error: Error) -> LoadProblem {
+    let reason = error.to_string();
+    match error.into_kind() {
+        ErrorKind::IO(error) if error.raw_os_error().is_some() => error.into(),
+        _ => Problem::Archive { reason }.into(),
+    }
 }
 
 /// The names: elements would be too many.
@@ -184,5 +188,75 @@ impl fmt::Debug for Npz {
             .field("file", &self.file)
             .field("names", &self.names().collect::<Vec<_>>())
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// A disk that fails at one of the reads and works again.
+    struct Failing {
+        bytes: Vec<u8>,
+        until: Arc<AtomicUsize>,
+    }
+
+    /// `EIO`, on Linux and elsewhere.
+    const CODE: i32 = 5;
+
+    impl ReaderAt for Failing {
+        fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+            match self.until.fetch_sub(1, Ordering::Relaxed) {
+                0 => Err(io::Error::from_raw_os_error(CODE)),
+                _ => self.bytes.read_at(buf, offset),
+            }
+        }
+    }
+
+    /// An archive of one array, which `method` has made these bytes of.
+    fn archive(method: u8, array: &[u8], packed: &[u8]) -> Vec<u8> {
+        let number = |n: usize| (n as u32).to_le_bytes();
+        let crc = crc32fast::hash(array).to_le_bytes();
+        let sizes = [number(packed.len()), number(array.len())].concat();
+        // Version, flags, method, time and date, checksum, sizes, and the lengths of name and extra field.
+        let entry = [&[20, 0, 0, 0, method, 0, 0, 0, 0, 0][..], &crc, &sizes, &[5, 0, 0, 0]].concat();
+        let file = [b"PK\x03\x04", &entry[..], b"x.npy", packed].concat();
+        let list = [b"PK\x01\x02\x14\0", &entry[..], &[0; 14], b"x.npy"].concat();
+        let places = [number(list.len()), number(file.len())].concat();
+        [&file[..], &list, b"PK\x05\x06", &[0, 0, 0, 0, 1, 0, 1, 0], &places, &[0; 2]].concat()
+    }
+
+    /// What the disk refuses is told as such, at every read: the file may be as whole as ever.
+    #[test]
+    fn a_disk_that_fails_is_no_damage() {
+        let array = npy::to_bytes(&Tensor::from([1.0_f32, 2.0])).unwrap();
+        let length = array.len() as u16;
+        let block = [&[1][..], &length.to_le_bytes(), &(!length).to_le_bytes(), &array].concat();
+        for bytes in [archive(0, &array, &array), archive(8, &array, &block)] {
+            let (mut reads, mut told) = (0, 0);
+            loop {
+                let until = Arc::new(AtomicUsize::new(reads));
+                let source = Failing { bytes: bytes.clone(), until: Arc::clone(&until) };
+                let npz = Npz::new(Arc::new(source), bytes.len() as u64);
+                match npz.and_then(|npz| npz.read::<f32>(&npz.entries[0])) {
+                    // One of the reads is a look at whether something precedes the archive.
+                    Ok(x) => assert_eq!(x, Tensor::from([1.0, 2.0])),
+                    Err(LoadProblem::Io(error)) => {
+                        assert_eq!(error.raw_os_error(), Some(CODE));
+                        told += 1;
+                    }
+                    Err(problem) => panic!("read {reads}: {problem}"),
+                }
+                // It goes below 0 at the read that fails.
+                if until.load(Ordering::Relaxed) <= reads {
+                    break;
+                }
+                reads += 1;
+            }
+            assert!(told >= 4 && told + 1 >= reads, "{told} of {reads} reads");
+        }
     }
 }
