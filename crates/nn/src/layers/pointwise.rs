@@ -46,8 +46,9 @@ pub enum Of {
 /// ```
 ///
 /// Mark `f` and `df` with `#[inline(always)]`: the loops around them are compiled for the processor's
-/// instructions, and what isn't part of such a loop is not.
-pub trait Pointwise: Send + Sync {
+/// instructions, and what isn't part of such a loop is not. Each loop runs on a clone of the layer, so a layer
+/// with settings should be `Copy`.
+pub trait Pointwise: Clone + Send + Sync {
     /// What [`df`](Self::df) is handed.
     const DF_OF: Of;
 
@@ -74,9 +75,12 @@ pub trait Pointwise: Send + Sync {
     }
 }
 
-impl<T: Scalar, P: Pointwise + NamedTensors<T> + Clone + 'static> Layer<T> for P {
+impl<T: Scalar, P: Pointwise + NamedTensors<T> + 'static> Layer<T> for P {
     fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut Cache<T>, _: Mode) -> Result<(), LayerError> {
-        Ok(y.map_from(x, |x| self.f(x))?)
+        // A clone: behind a reference, the settings would be read again for each element, because y might be
+        // where they are.
+        let layer = self.clone();
+        Ok(y.map_from(x, move |x| layer.f(x))?)
     }
 
     fn backward(
@@ -91,7 +95,8 @@ impl<T: Scalar, P: Pointwise + NamedTensors<T> + Clone + 'static> Layer<T> for P
             Of::X => at.x,
             Of::Y => at.y,
         };
-        Ok(dx.zip_from(at, dy, |at, dy| self.back(at, dy))?)
+        let layer = self.clone();
+        Ok(dx.zip_from(at, dy, move |at, dy| layer.back(at, dy))?)
     }
 
     fn options(&self) -> Options {
@@ -109,10 +114,12 @@ impl<T: Scalar, P: Pointwise + NamedTensors<T> + Clone + 'static> Layer<T> for P
 
 impl<T: Scalar, P: Pointwise> Epilogue<T> for P {
     fn apply(&self, y: &mut [T]) {
-        apply(y, |x| self.f(x));
+        let layer = self.clone();
+        apply(y, move |x| layer.f(x));
     }
 
     fn back(&self, y: &Tensor<T>, dy: &Tensor<T>, dx: &mut Tensor<T>) -> Result<(), LayerError> {
-        Ok(dx.zip_from(y, dy, |y, dy| self.back(y, dy))?)
+        let layer = self.clone();
+        Ok(dx.zip_from(y, dy, move |y, dy| layer.back(y, dy))?)
     }
 }
