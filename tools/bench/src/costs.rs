@@ -39,8 +39,8 @@ impl Row {
 const LARGE: f64 = 10_000.0;
 pub(crate) const THRESHOLDS: [f64; 2] = [0.01, 0.02];
 
-/// What stands behind the id of a workload that does the same without the layer. The layer may take 2 % more, or
-/// so many instructions, which a pass takes around any layer.
+/// What stands behind the id of a workload that does the same without the layer. The layer may take 2 % more,
+/// or so many instructions, which a pass takes around any layer.
 const BY_HAND: &str = "/by_hand";
 const PASS: f64 = 2_000.0;
 

@@ -46,8 +46,8 @@ pub enum Of {
 /// ```
 ///
 /// Mark `f` and `df` with `#[inline(always)]`: the loops around them are compiled for the processor's
-/// instructions, and what isn't part of such a loop is not. Each loop runs on a clone of the layer, so a layer
-/// with settings should be `Copy`.
+/// instructions, and what isn't part of such a loop is not. Each loop runs on a clone of the layer, so a
+/// layer with settings should be `Copy`.
 pub trait Pointwise: Clone + Send + Sync {
     /// What [`df`](Self::df) is handed.
     const DF_OF: Of;

@@ -25,10 +25,10 @@ kernel!(
 
 /// db ← db + Σᵢ xᵢ over all rows xᵢ as long as db.
 ///
-/// Up to eight rows are added one after the other: each addition is off by ε/2, and the sum by 4 ε. Of more, a
-/// group of eight rows is the sum of two runs of four, and up to four groups are added one after the other: a
-/// term passes three additions in its run, one in its group and four behind it. Each four groups are added in
-/// f64.
+/// Up to eight rows are added one after the other: each addition is off by ε/2, and the sum by 4 ε. Of more,
+/// a group of eight rows is the sum of two runs of four, and up to four groups are added one after the other:
+/// a term passes three additions in its run, one in its group and four behind it. Each four groups are added
+/// in f64.
 struct AddSumOfRows<'a, T> {
     x: &'a [T],
     /// From the start of one row to the start of the next. The last row may end where its columns do.
