@@ -378,7 +378,9 @@ pub fn erfc(x: f64) -> Exact {
 mod tests {
     use super::*;
 
-    const FUNCTIONS: [(&str, fn(f64) -> Exact); 7] = [
+    type Function = (&'static str, fn(f64) -> Exact);
+
+    const FUNCTIONS: [Function; 7] = [
         ("exp", exp),
         ("tanh", tanh),
         ("logistic", logistic),

@@ -2,7 +2,7 @@
 //! in any version.
 
 pub mod bias;
-pub mod erf;
+pub(crate) mod double;
 pub(crate) mod exp;
 pub mod im2col;
 pub mod lstm;
