@@ -6,6 +6,7 @@ pub(crate) mod double;
 pub(crate) mod exp;
 pub mod im2col;
 pub mod lstm;
+pub mod mask;
 pub mod norm;
 pub mod row;
 pub mod softmax;
