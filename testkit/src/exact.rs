@@ -1,8 +1,8 @@
-//! eˣ, tanh x, the logistic function, logarithms and the error function in twice the precision of a double, as
-//! a measure for faster functions.
+//! eˣ, tanh x, the logistic function, logarithms and the error function in twice the precision of a double,
+//! as a measure for faster functions.
 //!
-//! A number is the sum of two doubles, and a function's relative error is below 2⁻⁹⁶. `testkit/exact/values.txt`
-//! has values of 50 digits to compare with.
+//! A number is the sum of two doubles, and a function's relative error is below 2⁻⁹⁶.
+//! `testkit/exact/values.txt` has values of mpmath to compare with.
 
 use std::ops::{Add, Div, Mul, Neg, Sub};
 use std::sync::LazyLock;
@@ -184,8 +184,8 @@ impl Exact {
         Twice(self.number.0, 0.0).scaled_to(self.exponent.clamp(-1100, 1100)).0
     }
 
-    /// How far `y` is from this, in units of this one's last place. Infinite where only one of the two is NaN or
-    /// infinite.
+    /// How far `y` is from this, in units of this one's last place. Infinite where only one of the two is NaN
+    /// or infinite.
     pub fn error(self, y: f64) -> f64 {
         if self.number.0.is_nan() || y.is_nan() {
             return if self.number.0.is_nan() && y.is_nan() { 0.0 } else { f64::INFINITY };

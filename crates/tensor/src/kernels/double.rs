@@ -2,10 +2,11 @@
 //!
 //! As in single precision, they are additions, multiplications, divisions and selections, in one order and
 //! without a fused multiply-add: the bits are the same on every machine and with every instruction set. They
-//! have no branch, so a loop over them becomes vector instructions. Where an intermediate result's rounding would
-//! count, what it has lost is carried along.
+//! have no branch, so a loop over them becomes vector instructions. Where an intermediate result's rounding
+//! would count, what it has lost is carried along.
 //!
-//! No larger errors were found in 3·10⁶ points of each function, in units of the last place of the exact result:
+//! No larger errors were found in 3·10⁶ points of each function, in units of the last place of the exact
+//! result:
 //!
 //! | function | error |
 //! |---|---|
