@@ -118,6 +118,15 @@ fn predict(c: &mut Criterion) {
     set_threads(1);
 }
 
+/// Loss and gradients, without an update, as SimpleChains.jl measures itself.
+fn gradients(c: &mut Criterion) {
+    // `gradients/*`: forward, loss and backward in f64, with tanh and dropout; one thread
+    let mut group = c.benchmark_group("gradients");
+    group.throughput(Throughput::Elements(training_flop(&[24, 8, 2], 200)));
+    bench(&mut group, "24-8-2-tanh-dropout-f64/200", common::gradients_in_double);
+    group.finish();
+}
+
 /// Forward and backward to the input of a layer alone.
 fn pass_of(layer: Box<dyn Layer<f32>>, shape: [usize; 2], outputs: usize) -> impl FnMut() {
     let (x, dy) = (normal(shape, 1), normal([shape[0], outputs], 2));
@@ -167,5 +176,5 @@ fn dense(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, train_step, digits, predict, layers, activations, dense);
+criterion_group!(benches, train_step, gradients, digits, predict, layers, activations, dense);
 criterion_main!(benches);

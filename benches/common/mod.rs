@@ -9,7 +9,7 @@ use std::hint::black_box;
 use std::path::PathBuf;
 
 use backrule_io::Checkpoint;
-use backrule_loss::CrossEntropy;
+use backrule_loss::{CrossEntropy, Mse};
 use backrule_nn::testing::{Sample, table};
 use backrule_nn::{
     Dropout, Grads, Key, Layer, Linear, LogSoftmax, MAX_INPUTS, MAX_OUTPUTS, Mode, Relu, Sequential, Sigmoid,
@@ -97,6 +97,30 @@ pub(crate) fn training(sizes: &[usize], batch: usize, mut tape: Tape) -> impl Fn
         let l = loss.value_and_grad(pass.output(), &labels, &mut dy).unwrap();
         pass.backward(&dy, &mut grads).unwrap();
         optimizer.step(&mut net, &mut grads).unwrap();
+        l
+    }
+}
+
+/// Loss and gradients of 24-8-2 with tanh and dropout in double precision, 200 rows, to be called again and
+/// again.
+pub(crate) fn gradients_in_double() -> impl FnMut() -> f64 {
+    let mut rng = random::rng(1);
+    let net = Sequential::builder()
+        .layer("fc1", Linear::<f64>::new(24, 8, &mut rng).unwrap())
+        .layer("tanh", Tanh)
+        .layer("dropout", Dropout::new(0.2).unwrap())
+        .layer("fc2", Linear::new(8, 2, &mut rng).unwrap())
+        .build()
+        .unwrap();
+    let [x, target] = [24, 2].map(|n| Tensor::normal([200, n], 0.0, 1.0, &mut rng).unwrap());
+    let (mut tape, mut grads, mut dy, mut step) =
+        (Tape::new(), Grads::new(&net).unwrap(), Tensor::default(), 0);
+    move || {
+        step += 1;
+        grads.clear();
+        let pass = tape.forward(&net, &x, Mode::train_with(Key::new(step))).unwrap();
+        let l = Mse::new().value_and_grad(pass.output(), &target, &mut dy).unwrap();
+        pass.backward(&dy, &mut grads).unwrap();
         l
     }
 }

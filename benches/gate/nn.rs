@@ -3,7 +3,7 @@ use backrule_tensor::{Tensor, affine_into, matmul_into, matmul_tn_into, random};
 
 use crate::Gate;
 use crate::common::{
-    activations, inputs, mlp, name, normal, of_catalogue, pass_of_sample, training, upstream,
+    self, activations, inputs, mlp, name, normal, of_catalogue, pass_of_sample, training, upstream,
 };
 
 /// Rows, inputs and outputs of a dense layer.
@@ -32,6 +32,11 @@ pub(crate) fn workloads(gate: &mut Gate) {
     gate.workload("train_step_2_parts/64-32-10/32", 10, || {
         let mut step = training(&[64, 32, 10], 32, Tape::new().parts(2).unwrap());
         move || _ = step()
+    });
+    // `nn/gradients/*`: forward, loss and backward in f64, with tanh and dropout
+    gate.workload("gradients/24-8-2-tanh-dropout-f64/200", 5, || {
+        let mut gradients = common::gradients_in_double();
+        move || _ = gradients()
     });
     // `nn/layer/*`: a layer of the catalogue alone, forward and backward with all gradients; its kind and sample
     for (name, sample) in of_catalogue() {

@@ -1,11 +1,12 @@
-//! What the tests of several crates share: PyTorch's reference values, comparisons that say what differs, a
-//! training step, and small helpers.
+//! What the tests of several crates share: PyTorch's reference values, exact exponentials, comparisons that
+//! say what differs, a training step, and small helpers.
 //!
 //! Test code: everything here panics with a message instead of returning errors.
 #![allow(clippy::panic, clippy::expect_used)]
 
 mod bits;
 mod compare;
+pub mod exact;
 mod memory;
 pub mod oracle;
 mod process;

@@ -6,8 +6,8 @@ use backrule_tensor::random;
 /// Where a layer's randomness comes from: a small number that is handed down, never a global generator.
 ///
 /// A training step takes a key of its own, containers split it for their children, and a layer draws from
-/// [`rng`](Key::rng). The same key gives the same dropout mask, in every run and whatever else was drawn
-/// before.
+/// its own. The same key gives the same dropout mask, in every run and whatever else was drawn before. A
+/// layer of your own draws from [`rng`](Key::rng).
 ///
 /// ```
 /// use backrule_nn::Key;
@@ -32,6 +32,11 @@ impl Key {
     pub const fn child(self, index: u64) -> Self {
         // Mixed in between, so that child(a).child(b) and child(b).child(a) differ.
         Self(mix(mix(self.0).wrapping_add(index)))
+    }
+
+    /// What a mask is drawn from.
+    pub(crate) const fn bits(self) -> u64 {
+        self.0
     }
 
     /// A generator that starts from this key.

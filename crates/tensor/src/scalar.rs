@@ -3,7 +3,7 @@ use std::iter::Sum;
 use std::ops::{Div, DivAssign, Neg, Sub, SubAssign};
 
 use crate::dtype::DType;
-use crate::kernels::exp;
+use crate::kernels::{double, exp};
 use crate::simd::vector::Element;
 
 /// The element type of a tensor: `f32` for work, `f64` where derivatives are checked. Sealed.
@@ -41,20 +41,26 @@ pub trait Scalar:
     fn from_f64(value: f64) -> Self;
     /// The same number in double precision, exactly.
     fn to_f64(self) -> f64;
-    /// eˣ. In single precision it is this crate's own, with the same bits on every machine, and within one
-    /// unit in the last place of the exact result.
+    /// eˣ. As the functions below, it is this crate's own, with the same bits on every machine, and its loops
+    /// become vector instructions.
+    ///
+    /// Errors are in units of the last place of the exact result: here below 1.
     fn exp(self) -> Self;
     /// eˣ for x ≤ 0; results below the normal numbers may be 0.
     #[doc(hidden)]
     fn exp_of_negative(self) -> Self;
-    /// The natural logarithm.
+    /// The natural logarithm. Its error: below 0.51 in f32, 1.5 in f64.
     fn ln(self) -> Self;
-    /// ln(1 + x), accurate for small x.
+    /// ln(1 + x), accurate for small x. Its error: below 0.51 in f32, 1.5 in f64.
     fn ln_1p(self) -> Self;
-    /// The hyperbolic tangent. As [`exp`](Self::exp), but within one and a half units.
+    /// The hyperbolic tangent. Its error: below 1.5.
     fn tanh(self) -> Self;
-    /// The logistic function, 1 / (1 + e⁻ˣ). As [`exp`](Self::exp), but within two units.
+    /// The logistic function, 1 / (1 + e⁻ˣ). Its error: below 2 in f32, 1.5 in f64.
     fn sigmoid(self) -> Self;
+    /// The error function, 2/√π ∫₀ˣ exp(−t²) dt. Its error: below 0.51 in f32, 1.5 in f64.
+    fn erf(self) -> Self;
+    /// 1 − erf x, accurate for large x. Its error: below 0.51 in f32, 1.5 in f64.
+    fn erfc(self) -> Self;
     /// The square root.
     fn sqrt(self) -> Self;
     /// |x|.
@@ -92,21 +98,8 @@ pub(crate) mod sealed {
     }
 }
 
-/// 1 / (1 + e⁻ˣ), or, where x is negative, the same as eˣ / (1 + eˣ): small results are as accurate as large
-/// ones.
-#[inline(always)]
-fn sigmoid<T: Scalar>(x: T) -> T {
-    let e = (-x.abs()).exp();
-    let sum = T::ONE + e;
-    let y = if x < T::ZERO { e } else { T::ONE } / sum;
-    // What the sum has lost by rounding is known exactly, because e ≤ 1. Of its quotient by the sum a rough
-    // value will do.
-    let lost = e - (sum - T::ONE);
-    y - y * (lost * (T::ONE - T::from_f64(0.5) * e))
-}
-
 macro_rules! scalar {
-    ($type:ident, $dtype:expr, $exp:path, $exp_of_negative:path, $tanh:path) => {
+    ($type:ident, $dtype:expr, $functions:ident) => {
         impl sealed::Sealed for $type {
             #[inline(always)]
             fn work<W: sealed::Work>(on: W::On<Self>) -> W::Output {
@@ -132,27 +125,35 @@ macro_rules! scalar {
             }
             #[inline(always)]
             fn exp(self) -> Self {
-                $exp(self)
+                $functions::exp(self)
             }
             #[inline(always)]
             fn exp_of_negative(self) -> Self {
-                $exp_of_negative(self)
+                $functions::exp_of_negative(self)
             }
             #[inline(always)]
             fn ln(self) -> Self {
-                self.ln()
+                $functions::ln(self)
             }
             #[inline(always)]
             fn ln_1p(self) -> Self {
-                self.ln_1p()
+                $functions::ln_1p(self)
             }
             #[inline(always)]
             fn tanh(self) -> Self {
-                $tanh(self)
+                $functions::tanh(self)
             }
             #[inline(always)]
             fn sigmoid(self) -> Self {
-                sigmoid(self)
+                $functions::sigmoid(self)
+            }
+            #[inline(always)]
+            fn erf(self) -> Self {
+                $functions::erf(self)
+            }
+            #[inline(always)]
+            fn erfc(self) -> Self {
+                $functions::erfc(self)
             }
             #[inline(always)]
             fn sqrt(self) -> Self {
@@ -187,8 +188,8 @@ macro_rules! scalar {
     };
 }
 
-scalar!(f32, DType::F32, exp::exp, exp::exp_of_negative, exp::tanh);
-scalar!(f64, DType::F64, f64::exp, f64::exp, f64::tanh);
+scalar!(f32, DType::F32, exp);
+scalar!(f64, DType::F64, double);
 
 #[cfg(test)]
 mod tests {

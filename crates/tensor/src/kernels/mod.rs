@@ -2,10 +2,11 @@
 //! in any version.
 
 pub mod bias;
-pub mod erf;
+pub(crate) mod double;
 pub(crate) mod exp;
 pub mod im2col;
 pub mod lstm;
+pub mod mask;
 pub mod norm;
 pub mod row;
 pub mod softmax;

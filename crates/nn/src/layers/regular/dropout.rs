@@ -2,7 +2,8 @@
 //! rule: dx = m dy
 //! tape: y, and while training m
 
-use backrule_tensor::{ConfigError, Grad, NamedTensors, Options, Scalar, Tensor, random};
+use backrule_tensor::kernels::mask;
+use backrule_tensor::{ConfigError, Grad, NamedTensors, Options, Scalar, Tensor};
 
 use crate::architecture::ArchitectureError;
 #[cfg(feature = "testing")]
@@ -19,7 +20,8 @@ use crate::mode::Mode;
 ///
 /// Its rule: ∂l/∂x = m ∂l/∂y, with the same m. In [`Mode::Eval`] it passes everything through.
 ///
-/// The mask follows from the pass's [`Key`](crate::Key): the same key, the same mask.
+/// The mask follows from the pass's [`Key`](crate::Key): element i of it depends on the key and on i, and on
+/// nothing that was drawn before. `rate` counts in steps of 2⁻³².
 ///
 /// ```
 /// use backrule_nn::tensor::Tensor;
@@ -82,13 +84,11 @@ impl<T: Scalar> Layer<T> for Dropout {
         let key = mode.key().ok_or_else(|| LayerError::key("dropout forward"))?;
         let [mask] = cache.tensors();
         mask.resize(x.shape())?;
-        let mut rng = key.rng();
+        y.resize(x.shape())?;
         // With a rate of 1 nothing is kept, and 1/(1 − 1) is never used.
         let kept = T::from_f64(1.0 / (1.0 - self.rate));
-        for m in mask.as_mut_slice() {
-            *m = if random::uniform(&mut rng) < self.rate { T::ZERO } else { kept };
-        }
-        y.zip_from(x, mask, |x, m| m * x)?;
+        let (mask, y) = (mask.as_mut_slice(), y.as_mut_slice());
+        mask::apply(key.bits(), 0, self.rate, kept, x.as_slice(), mask, y);
         Ok(())
     }
 
