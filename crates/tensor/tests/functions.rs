@@ -297,7 +297,7 @@ fn every_float_of(f: &Function, exact: impl Fn(f32) -> f64 + Sync) {
 
 /// The platform's logarithms in double precision are exact enough for this.
 #[test]
-#[ignore = "walks all floats: half a minute in release on two cores; `.ci/run test` runs it"]
+#[ignore = "takes minutes in release: `.ci/run functions` runs it each night"]
 fn every_float_of_the_logarithms() {
     for f in rounded() {
         match f.name {
