@@ -7,15 +7,16 @@ use std::path::{Path, PathBuf};
 use lexopt::{Arg, Parser, ValueExt};
 
 use crate::costs::THRESHOLDS;
+use crate::times::ROUNDS;
 use crate::{Result, compare, gate, history, ids, page, process};
 
 const USAGE: &str = "\
 backrule-bench compare BASE     times of the working tree against those of BASE (their merge base)
     --crates LIST               bench targets, separated by commas (default: all)
-    --rounds N                  how often each side runs, in turn (default: 5)
+    --rounds N                  the most rounds for an id, in steps of 8 (default: 40)
     --threshold PERCENT         no regression below it (default: 10)
-    --seconds S                 criterion's time for each benchmark (default: 0.3)
-    --samples N                 criterion's samples for each benchmark (default: 20)
+    --seconds S                 criterion's time for each id in each round (default: 0.05)
+    --samples N                 criterion's samples in that time (default: 20)
     --only TEXT                 benchmarks whose id contains it
     --out DIR                   raw estimates and results (default: bench in the target folder)
 backrule-bench gate BASE        instructions and allocations of the workloads in benches/gate, by valgrind
@@ -105,10 +106,10 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<bool> {
             compare::run(&compare::Options {
                 base: args.the(1)?[0].clone(),
                 crates: args.crates(),
-                // Of two rounds no interval is of use.
-                rounds: args.number("rounds", 5.0, 3.0)? as usize,
+                // Fewer have no interval.
+                rounds: args.number("rounds", 40.0, ROUNDS as f64)? as usize,
                 threshold: args.number("threshold", 10.0, 0.0)? / 100.0,
-                seconds: args.number("seconds", 0.3, 0.01)?,
+                seconds: args.number("seconds", 0.05, 0.01)?,
                 samples: args.number("samples", 20.0, 10.0)? as usize,
                 only: args.only(),
                 out: args.out(),
@@ -164,9 +165,9 @@ mod tests {
             "measure",
             "compare",
             "compare a b",
-            "compare main --round 3",
+            "compare main --round 8",
             "compare main --rounds",
-            "compare main --rounds 2",
+            "compare main --rounds 7",
             "compare main --threshold much",
             "compare main --threshold -1",
             "compare main --seconds NaN",
@@ -176,7 +177,7 @@ mod tests {
             "check --write",
             "ids it",
             "ids --write=yes",
-            "--rounds 3 compare main",
+            "--rounds 8 compare main",
         ] {
             assert!(run(&words(line)).is_err(), "{line}");
         }

@@ -1,20 +1,23 @@
 //! Times of two commits, taken in turn.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::criterion::{self, Settings};
 use crate::git::Repository;
 use crate::process::tell;
-use crate::times::{Evidence, Outcome, Ratio, Series, Times, Verdict, judge, suspects};
-use crate::tree::{Programs, Tree};
+use crate::times::{Evidence, Outcome, ROUNDS, Ratio, Series, Times, Verdict, judge, open, suspects};
+use crate::tree::{Programs, Sides, Tree};
 use crate::{Result, accept, ids, machine, report};
 
 pub(crate) struct Options {
     pub(crate) base: String,
     pub(crate) crates: Option<Vec<String>>,
+    /// The most for an id.
     pub(crate) rounds: usize,
     pub(crate) threshold: f64,
     pub(crate) seconds: f64,
@@ -37,31 +40,20 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     let out = report::folder(options.out.as_deref(), &here.target)?;
     let sides = here.build_both(&repository, &against, &names, &out)?;
 
-    let raw = out.join("criterion");
-    if raw.exists() {
-        fs::remove_dir_all(&raw)?;
-    }
-    let settings = Settings { seconds: options.seconds, samples: options.samples };
     let places = Places::copy(&out.join("programs"), &sides.head.programs, &sides.base.programs)?;
-    let mut turns = Turns { head: &sides.head.root, base: &sides.base.root, settings, raw: &raw, places };
-    let filter = (!options.only.is_empty()).then(|| criterion::literally(&options.only));
-    let mut first = Series::new();
-    for round in 0..options.rounds {
-        for name in &names {
-            turns.measure("first", round, name, filter.as_deref(), &mut first)?;
-        }
+    let home = out.join("criterion");
+    if home.exists() {
+        // Of a run that was ended.
+        fs::remove_dir_all(&home)?;
     }
-    let again = suspects(&first, options.threshold);
-    let mut second = Series::new();
-    for round in 0..if again.is_empty() { 0 } else { options.rounds } {
-        for name in &names {
-            let own = again.iter().filter_map(|id| id.strip_prefix(name)?.strip_prefix('/'));
-            let own: Vec<&str> = own.collect();
-            if !own.is_empty() {
-                turns.measure("second", round, name, Some(&criterion::exactly(&own)), &mut second)?;
-            }
-        }
+    let mut turns = Turns { sides: &sides, home, places };
+    let mut all = Vec::new();
+    for name in &names {
+        let ids = criterion::list(&sides.head.programs[name], &sides.head.root)?;
+        all.extend(ids.iter().map(|id| format!("{name}/{id}")).filter(|id| id.contains(&options.only)));
     }
+    let first = turns.series("first", all, options)?;
+    let second = turns.series("second", suspects(&first, options.threshold), options)?;
 
     let wanted = |id: &String| {
         let of_these =
@@ -74,7 +66,6 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         expected: &listed,
         before: &before,
         first_commit: commit.is_none(),
-        rounds: options.rounds,
         first: &first,
         second: &second,
         threshold: options.threshold,
@@ -91,7 +82,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         "failures": verdict.failures,
     });
     report::save(&out.join(format!("times-{}.json", names.join("-"))), &results)?;
-    report::show(&markdown(&verdict, &names, options, commit, sides.note.as_deref()))?;
+    report::show(&markdown(&verdict, &first, &names, options.threshold, commit, sides.note.as_deref()))?;
     Ok(verdict.failures.is_empty())
 }
 
@@ -139,45 +130,86 @@ fn executable(name: &str) -> String {
 
 /// How the programs are run.
 struct Turns<'a> {
-    head: &'a Path,
-    base: &'a Path,
-    settings: Settings,
-    raw: &'a Path,
+    sides: &'a Sides,
+    /// Criterion's files of one turn.
+    home: PathBuf,
     places: Places,
 }
 
+/// An id whose rounds have taken longer gets no further ones: a benchmark of a file of 64 MiB is as
+/// uncertain as the disk, and would take most of the time.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 impl Turns<'_> {
-    /// One target on both sides, one after the other. Every other round begins with head: a machine that
-    /// becomes slower favours no side.
-    fn measure(
-        &mut self,
-        part: &str,
-        round: usize,
-        name: &str,
-        filter: Option<&str>,
-        series: &mut Series,
-    ) -> Result<()> {
-        tell(format!("{part} series, round {}: {name}", round + 1));
+    /// Criterion takes ten samples at least, and one call is the least sample. Of what takes longer than a
+    /// round is meant to, each round has one call: then an id of a third of a second takes no more than the
+    /// others.
+    fn settings(&mut self, id: &str, options: &Options) -> Result<Settings> {
+        let Options { seconds, samples, .. } = *options;
+        let [_, head] = self.places.of_round(0)?;
+        let (name, benchmark) = parts(id)?;
+        let program = head.join(executable(name));
+        let calls = Settings::Calls { seconds: 0.001 };
+        let time = criterion::run(&program, &self.sides.head.root, &self.home, benchmark, calls)?;
+        Ok(match time.is_some_and(|ns| ns > seconds * 1e9) {
+            true => Settings::Calls { seconds },
+            false => Settings::Samples { seconds, samples },
+        })
+    }
+
+    /// Eight rounds of each id, then eight more of those whose interval tells too little, and so on. All
+    /// rounds between two looks follow on each other: a state of the machine that lasts a second is the same
+    /// for both sides. Further ones come when all ids have had theirs, in another state perhaps.
+    fn series(&mut self, part: &str, ids: Vec<String>, options: &Options) -> Result<Series> {
+        let (mut series, mut spent, mut settings) = (Series::new(), BTreeMap::new(), BTreeMap::new());
+        let (mut ids, mut done) = (ids, 0);
+        while done < options.rounds && !ids.is_empty() {
+            tell(format!("{part} series, rounds {} to {}: {} ids", done + 1, done + ROUNDS, ids.len()));
+            for id in &ids {
+                let start = Instant::now();
+                let settings = match settings.get(id) {
+                    Some(settings) => *settings,
+                    None => *settings.entry(id.clone()).or_insert(self.settings(id, options)?),
+                };
+                for round in done..done + ROUNDS {
+                    self.round(round, id, settings, &mut series)?;
+                }
+                *spent.entry(id.clone()).or_insert(Duration::ZERO) += start.elapsed();
+            }
+            done += ROUNDS;
+            let open = open(&series, options.threshold);
+            ids.retain(|id| open.contains(id) && spent[id] < PATIENCE);
+        }
+        Ok(series)
+    }
+
+    /// Both sides, one after the other. Every other round begins with head: a machine that becomes slower
+    /// favours no side.
+    fn round(&mut self, round: usize, id: &str, settings: Settings, series: &mut Series) -> Result<()> {
+        let (name, benchmark) = parts(id)?;
         let programs = self.places.of_round(round)?;
         let mut measured = [None, None];
         for i in [round % 2, 1 - round % 2] {
-            let (side, root) = [("base", self.base), ("head", self.head)][i];
             let program = programs[i].join(executable(name));
             // The base may not have this target.
             if program.exists() {
-                let home = self.raw.join(part).join((round + 1).to_string()).join(side).join(name);
-                measured[i] = Some(criterion::run(&program, root, &home, filter, &self.settings)?);
+                let root = [&self.sides.base.root, &self.sides.head.root][i];
+                measured[i] = criterion::run(&program, root, &self.home, benchmark, settings)?;
             }
         }
-        let [base, head] = measured.map(Option::unwrap_or_default);
-        // Ids that only the base has are found by the pages.
-        for (id, &time) in &head {
-            let times: &mut Times = series.entry(format!("{name}/{id}")).or_default();
-            times.head.push(time);
-            times.base.extend(base.get(id));
+        let [base, head] = measured;
+        if let Some(head) = head {
+            let times: &mut Times = series.entry(id.to_string()).or_default();
+            times.head.push(head);
+            times.base.extend(base);
         }
         Ok(())
     }
+}
+
+/// The bench target, and criterion's name of the benchmark.
+fn parts(id: &str) -> Result<(&str, &str)> {
+    Ok(id.split_once('/').ok_or_else(|| format!("`{id}` has no bench target"))?)
 }
 
 fn to_json(series: &Series) -> Value {
@@ -186,25 +218,28 @@ fn to_json(series: &Series) -> Value {
 
 fn markdown(
     verdict: &Verdict,
+    first: &Series,
     names: &[String],
-    options: &Options,
+    threshold: f64,
     commit: Option<&str>,
     note: Option<&str>,
 ) -> String {
-    let Options { rounds, threshold, .. } = options;
     let mut text = format!("## Times: {}\n\n", names.join(", "));
     text += &report::failures(&verdict.failures, "No regression.");
     let ratios: Vec<Ratio> = verdict.rows.iter().filter_map(|row| row.first).collect();
-    text += &format!("{} ids against {} in {rounds} rounds", ratios.len(), report::base(commit));
-    let mut widths: Vec<f64> = ratios.iter().map(|ratio| (ratio.high / ratio.middle - 1.0) * 100.0).collect();
+    text += &format!("{} ids against {}", ratios.len(), report::base(commit));
+    let mut widths: Vec<f64> = ratios.iter().map(|ratio| (ratio.high / ratio.low).sqrt() - 1.0).collect();
     widths.sort_by(f64::total_cmp);
     if let Some(width) = widths.get(widths.len() / 2) {
+        let rounds = || first.values().map(|times| times.head.len());
+        let (least, most) = (rounds().min().unwrap_or(0), rounds().max().unwrap_or(0));
         let mean = ratios.iter().map(|ratio| ratio.middle.ln()).sum::<f64>() / ratios.len() as f64;
-        let blind = ratios.iter().filter(|ratio| 1.3 * ratio.low / ratio.middle <= 1.0 + threshold).count();
+        let open = ratios.iter().filter(|ratio| ratio.is_open(threshold)).count();
         text += &format!(
-            "; all together × {:.3}. Half of the 98 % intervals are narrower than ± {width:.1} %. {blind} are so \
-             wide that 30 % would not show",
-            mean.exp()
+            " in {least} to {most} rounds; all together × {:.3}. Half of the 98 % intervals are narrower than ± {:.1} \
+             %. {open} can't tell 30 % from none",
+            mean.exp(),
+            width * 100.0
         );
     }
     text += ".\n\n";

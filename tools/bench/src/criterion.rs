@@ -1,6 +1,5 @@
 //! Runs criterion's programs, and reads the files that they leave.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Stdio;
@@ -10,20 +9,27 @@ use serde_json::Value;
 use crate::Result;
 use crate::process;
 
-pub(crate) struct Settings {
-    pub(crate) seconds: f64,
-    pub(crate) samples: usize,
+#[derive(Clone, Copy)]
+pub(crate) enum Settings {
+    /// So many samples in about this time, after a third of it to warm up.
+    Samples { seconds: f64, samples: usize },
+    /// One call; more, if these take less than the time in all.
+    Calls { seconds: f64 },
 }
 
-/// Runs the benchmarks that `filter`, a regular expression, selects. `home` must not exist yet, so all
-/// results in it are of this run.
+/// Runs one benchmark: its fastest sample, in ns a call. `None` if the program doesn't have it. `home` must
+/// not exist yet, so all results in it are of this run, and is removed again.
+///
+/// Disturbances only ever add time, hence the fastest, and not criterion's mean or median. On a machine that
+/// also compiled something, the ratios of two runs of the same code scattered four times less
+/// (docs/benchmarking.md).
 pub(crate) fn run(
     program: &Path,
     root: &Path,
     home: &Path,
-    filter: Option<&str>,
-    settings: &Settings,
-) -> Result<BTreeMap<String, f64>> {
+    id: &str,
+    settings: Settings,
+) -> Result<Option<f64>> {
     if home.exists() {
         return Err(format!("{} has results already", home.display()).into());
     }
@@ -35,26 +41,30 @@ pub(crate) fn run(
         "--nresamples",
         "1000",
     ]);
-    command.args(["--measurement-time", &settings.seconds.to_string()]);
-    command.args(["--warm-up-time", &(settings.seconds / 3.0).to_string()]);
-    command.args(["--sample-size", &settings.samples.to_string()]);
-    command.args(filter);
+    match settings {
+        Settings::Samples { seconds, samples } => {
+            command.args(["--measurement-time", &seconds.to_string()]);
+            command.args(["--warm-up-time", &(seconds / 3.0).to_string()]);
+            command.args(["--sample-size", &samples.to_string()]);
+        }
+        Settings::Calls { seconds } => {
+            command.args(["--quick", "--measurement-time", &seconds.to_string()]);
+        }
+    }
+    command.arg(exactly(id));
     // Criterion warns of samples that take too long; wide intervals show these as well.
     let done = command.stdout(Stdio::null()).stderr(Stdio::null()).status()?;
     if !done.success() {
         return Err(format!("{command:?}: {done}").into());
     }
-    let mut times = BTreeMap::new();
-    read(home, &mut times)?;
-    Ok(times)
+    let time = read(home, id)?;
+    fs::remove_dir_all(home)?;
+    Ok(time)
 }
 
-/// The fastest sample of each id, in ns a call, from `…/new/benchmark.json` and the `sample.json` beside it.
-///
-/// Disturbances only ever add time, hence the fastest, and not criterion's mean or median. On a machine that
-/// also compiled something, the ratios of two runs of the same code scattered four times less
-/// (docs/benchmarking.md).
-fn read(folder: &Path, times: &mut BTreeMap<String, f64>) -> Result<()> {
+/// The fastest sample of an id, from the `…/new/benchmark.json` with this full id and the `sample.json`
+/// beside it.
+fn read(folder: &Path, id: &str) -> Result<Option<f64>> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         if !path.is_dir() {
@@ -63,16 +73,16 @@ fn read(folder: &Path, times: &mut BTreeMap<String, f64>) -> Result<()> {
         let benchmark = path.join("benchmark.json");
         if path.ends_with("new") && benchmark.is_file() {
             let benchmark: Value = serde_json::from_slice(&fs::read(&benchmark)?)?;
-            let sample: Value = serde_json::from_slice(&fs::read(path.join("sample.json"))?)?;
-            let id = benchmark["full_id"].as_str().ok_or("criterion: benchmark.json has no full_id")?;
-            let fastest =
-                fastest(&sample).ok_or_else(|| format!("criterion: sample.json of {id} has no time"))?;
-            times.insert(id.to_string(), fastest);
-        } else {
-            read(&path, times)?;
+            if benchmark["full_id"] == id {
+                let sample: Value = serde_json::from_slice(&fs::read(path.join("sample.json"))?)?;
+                let none = || format!("criterion: sample.json of {id} has no time");
+                return Ok(Some(fastest(&sample).ok_or_else(none)?));
+            }
+        } else if let Some(time) = read(&path, id)? {
+            return Ok(Some(time));
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 fn fastest(sample: &Value) -> Option<f64> {
@@ -88,16 +98,12 @@ pub(crate) fn list(program: &Path, root: &Path) -> Result<Vec<String>> {
     Ok(text.lines().filter_map(|line| line.strip_suffix(": benchmark")).map(str::to_string).collect())
 }
 
-/// A regular expression for exactly these ids.
-pub(crate) fn exactly(ids: &[&str]) -> String {
-    let ids: Vec<String> = ids.iter().map(|id| literally(id)).collect();
-    format!("^({})$", ids.join("|"))
-}
-
-/// A regular expression for a text in it.
-pub(crate) fn literally(text: &str) -> String {
+/// A regular expression for exactly this id.
+fn exactly(id: &str) -> String {
     let special = |c: char| !c.is_alphanumeric() && !matches!(c, '/' | '_' | ' ');
-    text.chars().flat_map(|c| special(c).then_some('\\').into_iter().chain([c])).collect()
+    let literally: String =
+        id.chars().flat_map(|c| special(c).then_some('\\').into_iter().chain([c])).collect();
+    format!("^{literally}$")
 }
 
 #[cfg(test)]
@@ -106,8 +112,8 @@ mod tests {
 
     #[test]
     fn ids_are_taken_literally() {
-        assert_eq!(exactly(&["a/b(c)", "d/1.5"]), r"^(a/b\(c\)|d/1\.5)$");
-        assert_eq!(literally("relu 784-128"), r"relu 784\-128");
+        assert_eq!(exactly("a/b(c) d/1.5"), r"^a/b\(c\) d/1\.5$");
+        assert_eq!(exactly("relu 784-128"), r"^relu 784\-128$");
     }
 
     #[test]
@@ -122,11 +128,11 @@ mod tests {
         let base = home.join("group").join("a_b").join("base");
         fs::create_dir_all(&base).unwrap();
         fs::write(base.join("benchmark.json"), r#"{"full_id":"group/old"}"#).unwrap();
-        let mut times = BTreeMap::new();
-        read(&home, &mut times).unwrap();
-        assert_eq!(times, BTreeMap::from([("group/a/b".to_string(), 7.5)]));
+        assert_eq!(read(&home, "group/a/b").unwrap(), Some(7.5));
+        assert_eq!(read(&home, "group/a").unwrap(), None);
+        assert_eq!(read(&home, "group/old").unwrap(), None);
         fs::write(new.join("sample.json"), "{}").unwrap();
-        assert!(read(&home, &mut times).is_err());
+        assert!(read(&home, "group/a/b").is_err());
         fs::remove_dir_all(&home).unwrap();
     }
 }
