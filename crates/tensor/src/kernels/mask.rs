@@ -1,8 +1,8 @@
 //! Masks of zeros and a constant, drawn from a key.
 //!
 //! Philox-4×32-10 (J. Salmon, M. Moraes, R. Dror, D. Shaw, *Parallel Random Numbers: As Easy as 1, 2, 3*,
-//! 2011) gives four words of 32 bits from a key and a counter. Element i of a mask depends on the key and on i
-//! alone: no element waits for the one before it, and any part of a mask can be computed by itself.
+//! 2011) gives four words of 32 bits from a key and a counter. Element i of a mask depends on the key and on
+//! i alone: no element waits for the one before it, and any part of a mask can be computed by itself.
 
 use crate::in_default_mode;
 use crate::scalar::Scalar;
@@ -217,7 +217,7 @@ mod tests {
                 let p = 2.0 * rate * (1.0 - rate);
                 assert_count(&format!("key {key}, rate {rate}: one of {lag} apart"), differ, all, p);
             }
-            // Runs: a run of dropped elements ends at each with the probability 1 − rate, whatever its length.
+            // Runs: a run of dropped elements ends at each with the probability 1 − rate, however long it is.
             let mut lengths = [0_usize; 6];
             let mut length = 0;
             for &dropped in dropped.iter().chain([&false]) {
