@@ -10,7 +10,7 @@ use backrule::prelude::*;
 /// A function of each element, with one setting (P. Ramachandran et al., 2017):
 ///
 /// y = x σ(β x), so dy/dx = s + β x s (1 − s) with s = σ(β x). It is a function of x, not of y alone.
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 struct Swish {
     beta: f64,
 }

@@ -99,7 +99,7 @@ def ratio(row):
 
 
 def fastest(row):
-    """The same of each one's fastest sample of all rounds, which neighbours on the machine disturb least."""
+    """The same of each one's fastest sample of all rounds, which neighbors on the machine disturb least."""
     best = {name: min(result["min_us"] for result in rounds.values()) for name, rounds in row.items()}
     ours = best.pop(OURS, None)
     return f"{min(best.values()) / ours:.2f}" if ours and best else "–"

@@ -48,7 +48,7 @@ const LABEL: f64 = 17.0;
 /// A label's character: its width on average, rather too wide than too narrow.
 const CHARACTER: f64 = 7.0;
 
-// The colours follow Okabe and Ito's palette, which colour-blind readers can tell apart too. There
+// The colors follow Okabe and Ito's palette, which color-blind readers can tell apart too. There
 // are no variables because not every renderer knows them.
 const COLOURS: usize = 6;
 const STYLE: &str = r#"<style>
@@ -186,7 +186,7 @@ impl Panel {
         format!("{title} by {}, at the end: {ends}.", self.x_label)
     }
 
-    /// The same name has the same colour in every panel: that of its place among the chart's `names`.
+    /// The same name has the same color in every panel: that of its place among the chart's `names`.
     fn draw(&self, svg: &mut Svg, start: f64, width: f64, names: &[&str]) {
         svg.text("head", start, TOP - 20.0, &self.title);
         let lines = self.lines.iter();
@@ -221,7 +221,7 @@ impl Panel {
         }
         svg.text("x", (left + right) / 2.0, BOTTOM + 40.0, &self.x_label);
 
-        let colour = |name: &str| names.iter().position(|other| *other == name).unwrap_or(0) % COLOURS;
+        let color = |name: &str| names.iter().position(|other| *other == name).unwrap_or(0) % COLOURS;
         for line in &self.lines {
             let (mut path, mut pen_down) = (String::new(), false);
             for point in &line.points {
@@ -232,16 +232,16 @@ impl Panel {
                 }
                 pen_down = point.is_some();
             }
-            svg.path(&format!("line c{}", colour(&line.name)), &path);
+            svg.path(&format!("line c{}", color(&line.name)), &path);
         }
 
         let mut heights: Vec<_> = ends.iter().map(|(_, end, _)| place(*end).1).collect();
         spread(&mut heights);
         for ((name, end, label), height) in ends.iter().zip(heights) {
-            let (colour, (x, y), label_x) = (colour(name), place(*end), right + LEADER);
+            let (color, (x, y), label_x) = (color(name), place(*end), right + LEADER);
             let leader = format!("M{x:.1} {y:.1}L{:.1} {height:.1}", label_x - 4.0);
-            svg.path(&format!("leader c{colour}"), &leader);
-            svg.path(&format!("dot c{colour}"), &format!("M{x:.1} {y:.1}h0"));
+            svg.path(&format!("leader c{color}"), &leader);
+            svg.path(&format!("dot c{color}"), &format!("M{x:.1} {y:.1}h0"));
             svg.text("label", label_x, height + 4.0, label);
         }
     }
@@ -424,13 +424,13 @@ mod tests {
     }
 
     #[test]
-    fn a_name_has_one_colour_in_all_panels() {
+    fn a_name_has_one_color_in_all_panels() {
         let points = || [(1.0, 0.5), (2.0, 0.7)];
         let both = Panel::new("loss", "epoch").line("train", points()).line("test", points());
         let svg = Chart::new("t").panel(both).panel(Panel::new("accuracy", "epoch").line("test", points()));
         let svg = svg.to_svg();
         for class in ["line", "leader", "dot"] {
-            let count = |colour| svg.matches(&format!("class=\"{class} c{colour}\"")).count();
+            let count = |color| svg.matches(&format!("class=\"{class} c{color}\"")).count();
             assert_eq!([count(0), count(1), count(2)], [1, 2, 0], "{class}");
         }
     }

@@ -48,7 +48,7 @@ impl Confusion {
         self.share(|_, _| true)
     }
 
-    /// The share of this class that was recognised.
+    /// The share of this class that was recognized.
     #[must_use]
     pub fn recall(&self, class: usize) -> f64 {
         self.share(|truth, _| truth == class)

@@ -20,7 +20,7 @@ use crate::layers::table;
 /// use backrule_nn::{Architecture, Layer, Of, Pointwise, Registry};
 ///
 /// /// y = x²
-/// #[derive(Clone)]
+/// #[derive(Clone, Copy)]
 /// struct Square;
 /// impl<T: Scalar> NamedTensors<T> for Square {}
 /// impl Pointwise for Square {

@@ -39,7 +39,10 @@ pub mod testing {
     pub use crate::builtin::{Builtin, Case, Entry, Input, Oracle, Sample};
     pub use crate::layers::table;
 
+    /// All layers of an element type.
+    pub type Table<T> = fn() -> Vec<Entry<T>>;
+
     /// All layers of both element types, compiled here. Without it, each program of tests compiles them for
     /// itself, which takes a minute instead of some seconds.
-    pub static TABLES: (fn() -> Vec<Entry<f32>>, fn() -> Vec<Entry<f64>>) = (table, table);
+    pub static TABLES: (Table<f32>, Table<f64>) = (table, table);
 }

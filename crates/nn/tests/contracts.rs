@@ -256,9 +256,9 @@ fn unknown_and_missing_settings_are_refused() {
         let architecture = Architecture::of(&*sample.layer).unwrap();
         let mut specs = architecture.layers().to_vec();
         let (known, first) = (specs[0].options.clone(), &mut specs[0]);
-        first.options = known.clone().with("colour", "red");
+        first.options = known.clone().with("color", "red");
         let error = Architecture::try_from(specs.clone()).unwrap().build::<f32>(usize::MAX).err().unwrap();
-        assert!(error.to_string().contains("colour"), "{name}: {error}");
+        assert!(error.to_string().contains("color"), "{name}: {error}");
         for (option, _) in known.iter() {
             let mut left = backrule_tensor::Options::new();
             for (other, value) in known.iter().filter(|(other, _)| *other != option) {

@@ -39,7 +39,7 @@ impl<T: Scalar> Layer<T> for Silu {
 }
 
 /// The same, element by element.
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 struct PointwiseSilu;
 
 impl<T: Scalar> NamedTensors<T> for PointwiseSilu {}
@@ -58,7 +58,7 @@ impl Pointwise for PointwiseSilu {
 mod own {
     use super::*;
 
-    #[derive(Clone)]
+    #[derive(Clone, Copy)]
     pub(crate) struct Relu;
 
     impl<T: Scalar> NamedTensors<T> for Relu {}

@@ -28,6 +28,8 @@ enum Fault {
     AddsToInputGradient,
     NanInOneElement,
     WrongShape,
+    /// It is done where nobody wants ∂l/∂x.
+    NothingWithoutDx,
 }
 
 /// y = x W + x, with W square: a dense layer with a way past it.
@@ -63,6 +65,9 @@ impl<T: Scalar> Layer<T> for Faulty<T> {
         grads: &mut [Grad<T>],
     ) -> Result<(), LayerError> {
         let [dw, db] = grads else { return Err(LayerError::value("faulty", "two gradients", grads.len())) };
+        if self.fault == Fault::NothingWithoutDx && dx.is_none() {
+            return Ok(());
+        }
         let batch = at.x.shape().rows() as f64;
         let mut step = Tensor::zeros(dw.shape())?;
         match self.fault {
@@ -161,12 +166,15 @@ fn the_report_counts_by_tensor_and_tells_what_overwrites() {
         assert!(error.contains("right: input: 12 of 12, w: 9 of 9, b: 0 of 3"), "{error}");
         assert!(!error.contains("must add"), "{error}");
         let error = check(Fault::OverwritesGradients, 4).unwrap_err().to_string();
-        assert!(error.contains("w: 0 of 9 (right once, wrong when run twice: it must add)"), "{error}");
+        let twice = "(right once, wrong when run twice: it must add, also when nobody wants ∂l/∂x)";
+        assert!(error.contains(&format!("w: 0 of 9 {twice}")), "{error}");
+        let error = check(Fault::NothingWithoutDx, 4).unwrap_err().to_string();
+        assert!(error.contains(&format!("input: 12 of 12, w: 0 of 9 {twice}, b: 0 of 3 {twice}")), "{error}");
     }
 }
 
 /// y = ln x, whose derivative at a negative x is NaN; and y = ∞ where x > 0.
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 struct NoNumbers {
     infinite: bool,
 }
@@ -787,6 +795,10 @@ enum BufferFault {
     Overwrites,
     /// NaN that was there before counts.
     Stale,
+    /// Nothing is done where nobody wants ∂l/∂x.
+    OnlyWithDx,
+    /// Evaluation moves it where somebody wants ∂l/∂x.
+    EvaluationWithDx,
 }
 
 /// y = 2 x, and the buffer moves towards the mean of x.
@@ -820,7 +832,8 @@ impl<T: Scalar> Layer<T> for Watching<T> {
         grads: &mut [Grad<T>],
     ) -> Result<(), LayerError> {
         use BufferFault::{
-            Alternately, Evaluation, Never, Overwrites, Stale, Twice, Uncounted, UncountedEvaluation,
+            Alternately, Evaluation, EvaluationWithDx, Never, OnlyWithDx, Overwrites, Stale, Twice,
+            Uncounted, UncountedEvaluation,
         };
         let mean = at.x.sum() / T::from_f64(at.x.len() as f64);
         let delta = Tensor::full([1], T::from_f64(0.1) * (mean - self.mean.as_slice()[0]))?;
@@ -831,6 +844,8 @@ impl<T: Scalar> Layer<T> for Watching<T> {
             (Never, _) => {}
             (Uncounted, true) | (UncountedEvaluation, false) => buffer.add_to(|sum| sum.add(&delta))?,
             (Alternately, true) if passes.is_multiple_of(2) => {}
+            (OnlyWithDx, true) if dx.is_none() => {}
+            (EvaluationWithDx, false) if dx.is_some() => buffer.increment(|sum| sum.add(&delta))?,
             (Twice, true) => buffer.increment_by(2, |sum| sum.add(&delta))?,
             (Overwrites, true) => {
                 let count = buffer.count();
@@ -873,10 +888,12 @@ fn what_a_rule_does_to_a_buffer_is_checked() {
         (Uncounted, each),
         (Twice, "one increment in each backward pass, got 2 in 1"),
         (Alternately, "increment"),
-        (Evaluation, "no increment in `Mode::Eval`, got 1"),
+        (Evaluation, "no increment in `Mode::Eval`, got "),
         (UncountedEvaluation, "no increment in `Mode::Eval`, got one that is not counted"),
         (Overwrites, "twice the increment after two passes: it must add, got "),
         (Stale, "NaN"),
+        (OnlyWithDx, "increment"),
+        (EvaluationWithDx, "no increment in `Mode::Eval`, got 1"),
     ] {
         for (i, result) in check(fault, Mode::train()).into_iter().enumerate() {
             let path = if i == 2 { "net.watching.mean" } else { "mean" };
@@ -891,7 +908,7 @@ fn what_a_rule_does_to_a_buffer_is_checked() {
             }
         }
         // In evaluation its own passes show it.
-        let finds = matches!(fault, Evaluation | UncountedEvaluation);
+        let finds = matches!(fault, Evaluation | UncountedEvaluation | EvaluationWithDx);
         for result in check(fault, Mode::Eval) {
             assert_eq!(matches!(result, Err(GradcheckError::Buffer { .. })), finds, "{fault:?}: {result:?}");
         }

@@ -263,7 +263,7 @@ mod tests {
     }
 
     /// A machine. Its times have an ordinary noise (the standard deviation of their logarithm). A drift by a
-    /// fifth is shared by both sides of a round, and every tenth turn is hit by a neighbour, by up to a
+    /// fifth is shared by both sides of a round, and every tenth turn is hit by a neighbor, by up to a
     /// third.
     #[derive(Clone, Copy, Debug)]
     struct Machine {
@@ -295,8 +295,8 @@ mod tests {
                 let mut turn = |factor: f64| {
                     slow ^= numbers.hits(self.changes);
                     let state = if slow { 1.42 } else { 1.0 };
-                    let neighbour = if numbers.hits(0.1) { 1.0 + numbers.uniform() / 3.0 } else { 1.0 };
-                    100.0 * factor * drift * state * neighbour * (self.noise * numbers.normal()).exp()
+                    let neighbor = if numbers.hits(0.1) { 1.0 + numbers.uniform() / 3.0 } else { 1.0 };
+                    100.0 * factor * drift * state * neighbor * (self.noise * numbers.normal()).exp()
                 };
                 let (base, head) = match round % 2 {
                     0 => (turn(1.0), turn(factor)),

@@ -1,6 +1,6 @@
 //! Power cuts: what a disk may hold at any moment, mounted again.
 //!
-//! Checkpoints are saved to a real file system on a disk whose writes are logged, while a neighbour has the
+//! Checkpoints are saved to a real file system on a disk whose writes are logged, while a neighbor has the
 //! journal committed again and again. Afterwards the power is cut after each event of the log: what was
 //! flushed is on the disk, and of what was written since then all, nothing, or anything. The file system
 //! recovers, and the checkpoint has to be the last one whose saving had returned, or the one that was being
@@ -78,13 +78,13 @@ fn record(folder: &Path, writer: &str, options: &str) -> Result<Recording, Strin
     thread::scope(|scope| {
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
-                neighbour(&mounted.folder);
+                neighbor(&mounted.folder);
             }
         });
         for epoch in 2..=EPOCHS {
             writer::save_as(writer, &path, epoch);
             mark(epoch);
-            neighbour(&mounted.folder);
+            neighbor(&mounted.folder);
         }
         done.store(true, Ordering::Relaxed);
     });
@@ -93,8 +93,8 @@ fn record(folder: &Path, writer: &str, options: &str) -> Result<Recording, Strin
 }
 
 /// Its sync commits the journal, with whatever else has changed in the file system.
-fn neighbour(folder: &Path) {
-    let mut file = fs::File::options().append(true).create(true).open(folder.join("neighbour")).unwrap();
+fn neighbor(folder: &Path) {
+    let mut file = fs::File::options().append(true).create(true).open(folder.join("neighbor")).unwrap();
     file.write_all(b"another line\n").unwrap();
     file.sync_all().unwrap();
 }

@@ -260,9 +260,9 @@ mod tests {
         assert_eq!(loss.value(&row, &[1]), Ok(2_f64.ln()));
     }
 
-    /// Of every width, with and without options, and with neighbours that are NaN.
+    /// Of every width, with and without options, and with neighbors that are NaN.
     #[test]
-    fn rows_do_not_depend_on_their_neighbours() {
+    fn rows_do_not_depend_on_their_neighbors() {
         let options = CrossEntropy::new().reduction(Reduction::Sum).ignore_index(100);
         for n in [1, 2, 7, 10, 15, 16, 17, 33, 100] {
             let weights: Vec<f64> = (0..n).map(|c| 0.5 + c as f64).collect();

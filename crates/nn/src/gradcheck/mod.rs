@@ -33,7 +33,8 @@ const ENOUGH: f64 = 1e-3;
 /// with (l(θ + h) − l(θ − h)) / 2h for every element of x and of every parameter. Random upstream gradients
 /// find transposed rules, which all-ones ones hide. The check also proves that `backward` overwrites dx (it
 /// is handed NaN) and adds to the parameters' gradients: it runs twice, first with gradients that are clear
-/// and have NaN left in them. Before, it runs once with another dy, whose results must not come back.
+/// and have NaN left in them. The second time nobody wants ∂l/∂x, as of the first layer of a network. Before,
+/// it runs once with another dy, whose results must not come back.
 ///
 /// Of a layer with buffers it proves also what a step relies on: in training each backward pass adds one
 /// increment to each buffer, by [`Grad::increment`], and in [`Mode::Eval`] none. What the increment should
@@ -266,12 +267,16 @@ impl Gradcheck {
             for y in &y {
                 dy.push(Tensor::normal(y.shape(), 0.0, 1.0, &mut rng)?);
             }
-            dx.clear();
-            for x in x {
-                dx.push(Tensor::full(x.shape(), T::from_f64(f64::NAN))?);
+            // The last time nobody wants ∂l/∂x: as of the first layer of a network.
+            let wants_dx = pass < 2;
+            if wants_dx {
+                dx.clear();
+                for x in x {
+                    dx.push(Tensor::full(x.shape(), T::from_f64(f64::NAN))?);
+                }
             }
             let upstream: Vec<_> = dy.iter().map(Some).collect();
-            let mut wanted: Vec<_> = dx.iter_mut().map(Some).collect();
+            let mut wanted: Vec<_> = dx.iter_mut().map(|dx| wants_dx.then_some(dx)).collect();
             call.backward(&y, &mut cache, self.mode, &upstream, &mut wanted, &mut grads)?;
             for (x, dx) in x.iter().zip(&dx) {
                 expect("gradcheck: ∂l/∂x", x.shape(), dx.shape())?;
@@ -332,10 +337,13 @@ impl Gradcheck {
     fn expect_nothing_in_evaluation<T: Scalar>(&self, call: Call<'_, T>) -> Result<(), GradcheckError> {
         let call = Call { mode: Mode::Eval, ..call };
         let (mut y, mut cache, mut grads) = (Vec::new(), Cache::default(), Grads::new(call.net)?);
-        call.forward(&mut y, &mut cache, Mode::Eval)?;
-        let upstream: Vec<_> = y.iter().map(Some).collect();
-        let mut dx: Vec<_> = call.x.iter().map(|_| None).collect();
-        call.backward(&y, &mut cache, Mode::Eval, &upstream, &mut dx, &mut grads)?;
+        let mut dx: Vec<_> = call.x.iter().map(|_| Tensor::default()).collect();
+        for wants_dx in [false, true] {
+            call.forward(&mut y, &mut cache, Mode::Eval)?;
+            let upstream: Vec<_> = y.iter().map(Some).collect();
+            let mut dx: Vec<_> = dx.iter_mut().map(|dx| wants_dx.then_some(dx)).collect();
+            call.backward(&y, &mut cache, Mode::Eval, &upstream, &mut dx, &mut grads)?;
+        }
         Buffers::of(call.net, Mode::Eval).expect(&grads, 1)
     }
 

@@ -62,7 +62,11 @@ impl fmt::Display for Counted {
         if *undecided > 0 {
             write!(f, " and {undecided} undecided")?;
         }
-        if *must_add { f.write_str(" (right once, wrong when run twice: it must add)") } else { Ok(()) }
+        if *must_add {
+            f.write_str(" (right once, wrong when run twice: it must add, also when nobody wants ∂l/∂x)")
+        } else {
+            Ok(())
+        }
     }
 }
 

@@ -25,7 +25,7 @@ pub enum Of {
 /// use backrule_nn::{Of, Pointwise, gradcheck};
 ///
 /// /// y = x σ(x), so dy/dx = σ + x σ (1 − σ).
-/// #[derive(Clone)]
+/// #[derive(Clone, Copy)]
 /// struct Swish;
 ///
 /// impl<T: Scalar> NamedTensors<T> for Swish {}
@@ -46,9 +46,9 @@ pub enum Of {
 /// ```
 ///
 /// Mark `f` and `df` with `#[inline(always)]`: the loops around them are compiled for the processor's
-/// instructions, and what isn't part of such a loop is not. Each loop runs on a clone of the layer, so a
-/// layer with settings should be `Copy`.
-pub trait Pointwise: Clone + Send + Sync {
+/// instructions, and what isn't part of such a loop is not. Each loop runs on a copy of the layer. What needs
+/// a list of settings, such as a spline's knots, is a [`Layer`].
+pub trait Pointwise: Copy + Send + Sync {
     /// What [`df`](Self::df) is handed.
     const DF_OF: Of;
 
@@ -77,9 +77,9 @@ pub trait Pointwise: Clone + Send + Sync {
 
 impl<T: Scalar, P: Pointwise + NamedTensors<T> + 'static> Layer<T> for P {
     fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut Cache<T>, _: Mode) -> Result<(), LayerError> {
-        // A clone: behind a reference, the settings would be read again for each element, because y might be
+        // A copy: behind a reference, the settings would be read again for each element, because y might be
         // where they are.
-        let layer = self.clone();
+        let layer = *self;
         Ok(y.map_from(x, move |x| layer.f(x))?)
     }
 
@@ -95,7 +95,7 @@ impl<T: Scalar, P: Pointwise + NamedTensors<T> + 'static> Layer<T> for P {
             Of::X => at.x,
             Of::Y => at.y,
         };
-        let layer = self.clone();
+        let layer = *self;
         Ok(dx.zip_from(at, dy, move |at, dy| layer.back(at, dy))?)
     }
 
@@ -114,12 +114,12 @@ impl<T: Scalar, P: Pointwise + NamedTensors<T> + 'static> Layer<T> for P {
 
 impl<T: Scalar, P: Pointwise> Epilogue<T> for P {
     fn apply(&self, y: &mut [T]) {
-        let layer = self.clone();
+        let layer = *self;
         apply(y, move |x| layer.f(x));
     }
 
     fn back(&self, y: &Tensor<T>, dy: &Tensor<T>, dx: &mut Tensor<T>) -> Result<(), LayerError> {
-        let layer = self.clone();
+        let layer = *self;
         Ok(dx.zip_from(y, dy, move |y, dy| layer.back(y, dy))?)
     }
 }

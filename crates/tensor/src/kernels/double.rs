@@ -360,7 +360,7 @@ mod tests {
                 );
             }
         };
-        // The last results that are finite, or not 0, and their neighbours.
+        // The last results that are finite, or not 0, and their neighbors.
         let (most, least) = (709.782_712_893_384_f64, -745.133_219_101_941_1_f64);
         assert!(exp(most) < inf && exp(most.next_up()) == inf);
         assert!(exp(least) == tiny && exp(least.next_down()) == 0.0);

@@ -279,7 +279,7 @@ mod tests {
         for (x, y) in [(0.0, 1.0), (-0.0, 1.0), (inf, inf), (-inf, 0.0), (f32::MAX, inf), (f32::MIN, 0.0)] {
             assert_eq!(exp(x).to_bits(), f32::to_bits(y), "exp {x:e}");
         }
-        // The last finite result, the last that isn't 0, and their neighbours.
+        // The last finite result, the last that isn't 0, and their neighbors.
         assert!(exp(88.722_83) < inf && exp(88.722_84) == inf);
         let last = -103.972_08_f32;
         assert!(exp(last) == tiny && exp(last.next_down()) == 0.0);

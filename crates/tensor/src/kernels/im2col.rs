@@ -199,7 +199,7 @@ pub fn add_sums_of_planes<T: Scalar>(dy: &[T], plane: usize, db: &mut [T]) {
         for plane in dy.chunks_exact(plane).skip(j).step_by(planes) {
             total.add(simd::run(Sum(plane)));
         }
-        *db += T::from_f64(total.total());
+        *db = T::from_f64(db.to_f64() + total.total());
     }
 }
 

@@ -206,7 +206,7 @@ mod tests {
             let dropped: Vec<bool> = mask_of(key, rate, N).iter().map(|&m| m == 0.0).collect();
             let count = dropped.iter().filter(|&&dropped| dropped).count();
             assert_count(&format!("key {key}, rate {rate}: the mean"), count, N, rate);
-            // Neighbours, in the same counter, in the next block, and farther away.
+            // Neighbors, in the same counter, in the next block, and farther away.
             for lag in [1, 2, 4, 8, 15, 16, 17, 32, 48, 64, 1024, 4096] {
                 // Of disjoint pairs, so they are independent.
                 let pairs =
@@ -239,7 +239,7 @@ mod tests {
         }
     }
 
-    /// One element under many keys, and two elements side by side under neighbouring keys.
+    /// One element under many keys, and two elements side by side under neighboring keys.
     #[test]
     fn keys_are_independent() {
         for index in [0, 1, 77] {

@@ -842,7 +842,7 @@ mod tests {
         [y, (0..x.len()).map(dx).collect(), dw, db]
     }
 
-    /// A chunk, its neighbours, blocks and strips, and what threads share.
+    /// A chunk, its neighbors, blocks and strips, and what threads share.
     #[test]
     fn rows_are_normalized_by_the_book() {
         for [rows, n] in [[1, 1], [3, 15], [3, 16], [9, 17], [2, 4100], [300, 257], [70_000, 1]] {

@@ -562,7 +562,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_do_not_depend_on_their_neighbours() {
+    fn rows_do_not_depend_on_their_neighbors() {
         for (n, mut x) in batches() {
             x.chunks_exact_mut(n).skip(5).step_by(9).for_each(|row| row.fill(f32::NAN));
             let [p, y] = RULES.map(|rule| forward_of(&x, n, rule));

@@ -900,13 +900,11 @@ impl<T: Scalar> Layer<T> for Lstm<T> {
             _ => [None, None],
         };
         let (wants_dh0, layers, count) = (dh0.is_some(), self.config.layers, self.config.tensors());
-        let wants = |layer| {
-            let of_cell = |index: usize| grads[index * count..][..count].iter().any(Grad::is_wanted);
-            self.of_layer(layer).any(of_cell)
-        };
+        let wants = |grads: &[Grad<T>], index| grads[index * count..][..count].iter().any(Grad::is_wanted);
         let to_input = dx.is_some() || wants_dh0 || dc0.is_some();
         // Below the lowest layer nobody wants a gradient.
-        let Some(lowest) = (0..layers).find(|&layer| to_input || wants(layer)) else { return Ok(()) };
+        let is_wanted = |&layer: &usize| to_input || self.of_layer(layer).any(|index| wants(grads, index));
+        let Some(lowest) = (0..layers).find(is_wanted) else { return Ok(()) };
         let (own, caches) = at.cache.split(layers + 3, self.cells.len())?;
         let (inner, own) = own.split_at_mut(layers - 1);
         let [zeros, between, dh, dc] = own else { return Ok(()) };
@@ -928,6 +926,10 @@ impl<T: Scalar> Layer<T> for Lstm<T> {
             let y = inner.get(layer).unwrap_or(y);
             let dy = if layer + 1 == layers { dy } else { Some(&*between) };
             for index in self.of_layer(layer) {
+                // Nothing is below that needs it.
+                if layer == lowest && !to_input && !wants(grads, index) {
+                    continue;
+                }
                 let (direction, cache) = (self.direction(index, &inputs), &mut caches[index]);
                 let states = [dh.as_mut_slice(), dc.as_mut_slice()];
                 direction.backward(dy, zeros, states, wants_dh0, cache)?;
