@@ -20,9 +20,9 @@ impl<T: Scalar> Tensor<T> {
         sum(self.as_slice())
     }
 
-    /// Adds the sum of the rows of `x` to this row: db ← db + Σᵢ dyᵢ, the gradient of a bias. The error doesn't
-    /// grow with the number of rows: in f32 it is at most 4 ε Σ|x| of each column, if the sum of any 32 rows is
-    /// in the range of f32.
+    /// Adds the sum of the rows of `x` to this row: db ← db + Σᵢ dyᵢ, the gradient of a bias. The error
+    /// doesn't grow with the number of rows: in f32 it is at most 4 ε Σ|x| of each column, if the sum of any
+    /// 32 rows is in the range of f32.
     ///
     /// # Errors
     /// When this tensor isn't as long as a row of `x`; it is unchanged then.
