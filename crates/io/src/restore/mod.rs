@@ -348,6 +348,9 @@ impl<'c> Restoring<'c> {
         }
         let mut targets: BTreeSet<&(String, String)> = self.renamed.iter().collect();
         let mut unknown: BTreeSet<&String> = self.request.only.iter().collect();
+        if targets.is_empty() && unknown.is_empty() {
+            return Ok(());
+        }
         network.visit_mut(Path::ROOT, &mut |path, _, _| {
             let path = path.to_string();
             targets.retain(|(_, to)| below(&path, to).is_none());
