@@ -43,6 +43,7 @@ pub mod testing {
     pub type Table<T> = fn() -> Vec<Entry<T>>;
 
     /// All layers of both element types, compiled here. Without it, each program of tests compiles them for
-    /// itself, which takes a minute instead of some seconds.
+    /// itself, which takes a minute instead of some seconds. With full optimization nothing is shared.
+    #[cfg(debug_assertions)]
     pub static TABLES: (Table<f32>, Table<f64>) = (table, table);
 }
