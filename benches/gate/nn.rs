@@ -1,4 +1,4 @@
-use backrule_nn::{Grads, Key, Layer, Linear, Mode, Tape};
+use backrule_nn::{BatchNorm, Grads, Key, Layer, LayerNorm, Linear, Mode, Tape};
 use backrule_tensor::{Tensor, affine_into, matmul_into, matmul_tn_into, random};
 
 use crate::Gate;
@@ -110,6 +110,31 @@ pub(crate) fn workloads(gate: &mut Gate) {
             db.add_sum_of_rows(&dy).unwrap();
         }
     });
+    // `nn/unwanted/weight/*`: a norm of whose gradients only the bias's is wanted, forward and backward
+    // `nn/unwanted/weight/*/by_hand`: the forward pass, and db
+    let norms: [(&str, Box<dyn Layer<f32>>); 2] = [
+        ("LayerNorm/64x256", Box::new(LayerNorm::new([256]).unwrap())),
+        ("BatchNorm/64x256", Box::new(BatchNorm::new(256).unwrap())),
+    ];
+    for (name, layer) in norms {
+        let (x, dy) = (normal([64, 256], 1), normal([64, 256], 2));
+        gate.workload(&format!("unwanted/weight/{name}"), 1, || {
+            let (layer, x, dy, mut tape, mut grads) =
+                (layer.clone(), x.clone(), dy.clone(), Tape::new(), frozen(&*layer));
+            grads[1].set_wanted(true);
+            move || {
+                let pass = tape.forward(&*layer, &x, Mode::train()).unwrap();
+                pass.backward(&dy, &mut grads).unwrap();
+            }
+        });
+        gate.workload(&format!("unwanted/weight/{name}/by_hand"), 1, || {
+            let (mut tape, mut db) = (Tape::new(), Tensor::zeros([256]).unwrap());
+            move || {
+                tape.forward(&*layer, &x, Mode::train()).unwrap();
+                db.add_sum_of_rows(&dy).unwrap();
+            }
+        });
+    }
     // `nn/activation/*`: a layer without parameters alone, forward and backward; rows × columns
     for (name, layer) in activations() {
         gate.workload(&format!("activation/{name}/32x128"), 5, || {

@@ -118,7 +118,7 @@ fn build(head: &Tree, old: &str) -> Result<String> {
     let mut names = head.timed(None)?;
     let gate = head.targets().any(|name| name == GATE);
     names.extend(gate.then(|| GATE.to_string()));
-    let programs = head.build_in_place(&names)?;
+    let programs = head.build_to_list(&names)?;
     let (mut sections, mut counted) = (Vec::new(), Vec::new());
     for name in &names {
         let program = &programs[name];

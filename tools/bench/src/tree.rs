@@ -114,12 +114,12 @@ impl Tree {
         }
     }
 
-    /// Builds bench targets and says where they are. As cargo does it, but a `Cargo.lock` that wasn't there
-    /// isn't there afterwards.
-    pub(crate) fn build_in_place(&self, names: &[String]) -> Result<Programs> {
+    /// Builds bench targets to be asked for their ids and says where they are. They are not optimized, which
+    /// would take minutes; a `Cargo.lock` that wasn't there isn't there afterwards.
+    pub(crate) fn build_to_list(&self, names: &[String]) -> Result<Programs> {
         let lock = self.root.join("Cargo.lock");
         let there = lock.exists();
-        let programs = self.build(names);
+        let programs = self.build_with(names, &["--profile", "dev"]);
         if !there && lock.exists() {
             fs::remove_file(lock)?;
         }
@@ -128,9 +128,14 @@ impl Tree {
 
     /// Builds bench targets and says where they are.
     fn build(&self, names: &[String]) -> Result<Programs> {
+        self.build_with(names, &[])
+    }
+
+    fn build_with(&self, names: &[String], arguments: &[&str]) -> Result<Programs> {
         let mut command = cargo();
         command.current_dir(&self.root).env("CARGO_TARGET_DIR", &self.target);
         command.args(["bench", "--no-run", "--message-format", "json-render-diagnostics"]);
+        command.args(arguments);
         for package in self.packages.iter().filter(|package| package.has_any(names)) {
             command.args(["--package", &package.name]);
         }

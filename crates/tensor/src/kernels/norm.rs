@@ -189,6 +189,35 @@ fn column_sums<T: Scalar, const K: usize>(
     }
 }
 
+/// One of two terms, the first or the second. What only the other needs is never computed.
+struct Only<C, const I: usize>(C);
+
+impl<T: Scalar, C: Terms<T, 2>, const I: usize> Terms<T, 1> for Only<C, I> {
+    #[inline(always)]
+    fn chunk(&self, at: usize, left: usize) -> [[T; CHUNK]; 1] {
+        [self.0.chunk(at, left)[I]]
+    }
+
+    #[inline(always)]
+    fn run(&self, at: usize) -> [[T; CHUNK]; 1] {
+        [self.0.run(at)[I]]
+    }
+}
+
+impl<T: Scalar, C: ColumnTerms<T, 2>, const I: usize> ColumnTerms<T, 1> for Only<C, I> {
+    type Of = C::Of;
+
+    #[inline(always)]
+    fn of(&self, at: usize) -> C::Of {
+        self.0.of(at)
+    }
+
+    #[inline(always)]
+    fn chunk(&self, of: &C::Of, row: usize, at: usize) -> [[T; CHUNK]; 1] {
+        [self.0.chunk(of, row, at)[I]]
+    }
+}
+
 /// x.
 struct Values<'a, T>(&'a [T]);
 
@@ -408,20 +437,40 @@ fn without_means<T: Scalar>(own: Normal<T>, x: &[T], [a, c]: [T; 2], g: &mut [T]
     }
 }
 
-/// Adds Σ ∂l/∂y x̂ over the rows to `dw`, and Σ ∂l/∂y to `db`.
+/// Adds Σ ∂l/∂y x̂ over the rows to `dw`, and Σ ∂l/∂y to `db`: to each that is there, and the same.
 pub fn add_layer_sums<T: Scalar>(
     x: &[T],
     dy: &[T],
     columns: usize,
     normal: Normal<&[T]>,
-    dw: &mut [T],
-    db: &mut [T],
+    dw: Option<&mut [T]>,
+    db: Option<&mut [T]>,
 ) {
     let (n, len) = (columns.max(1), columns_of_task(columns, x.len()));
     let terms = OfRows { x, dy, columns: n, normal };
-    parallel::for_each(dw.chunks_mut(len).zip(db.chunks_mut(len)).enumerate(), |(i, (dw, db))| {
-        add_column_sums(x.len() / n, i * len, &terms, dw, db);
-    });
+    for_each_part(dw, db, len, |i, dw, db| add_column_sums(x.len() / n, i * len, terms, dw, db));
+}
+
+/// Shares what is there between threads: `f` gets the number of a part and `len` elements of each.
+fn for_each_part<T: Scalar>(
+    dw: Option<&mut [T]>,
+    db: Option<&mut [T]>,
+    len: usize,
+    f: impl Fn(usize, Option<&mut [T]>, Option<&mut [T]>) + Sync,
+) {
+    match (dw, db) {
+        (Some(dw), Some(db)) => {
+            let parts = dw.chunks_mut(len).zip(db.chunks_mut(len)).enumerate();
+            parallel::for_each(parts, |(i, (dw, db))| f(i, Some(dw), Some(db)));
+        }
+        (Some(dw), None) => {
+            parallel::for_each(dw.chunks_mut(len).enumerate(), |(i, dw)| f(i, Some(dw), None))
+        }
+        (None, Some(db)) => {
+            parallel::for_each(db.chunks_mut(len).enumerate(), |(i, db)| f(i, None, Some(db)))
+        }
+        (None, None) => {}
+    }
 }
 
 /// Columns of a task for a thread.
@@ -430,6 +479,7 @@ fn columns_of_task(columns: usize, elements: usize) -> usize {
 }
 
 /// ∂l/∂y and ∂l/∂y x̂, where a row is a group.
+#[derive(Clone, Copy)]
 struct OfRows<'a, T> {
     x: &'a [T],
     dy: &'a [T],
@@ -476,21 +526,30 @@ impl<T: Scalar> ColumnTerms<T, 2> for OfColumns<'_, T> {
 }
 
 kernel!(
-    fn add_column_sums<T: Scalar, C: ColumnTerms<T, 2>>(
+    fn add_column_sums<T: Scalar>(
         rows: usize,
         first: usize,
-        terms: &C,
-        dw: &mut [T],
-        db: &mut [T],
+        terms: OfRows<'_, T>,
+        dw: Option<&mut [T]>,
+        db: Option<&mut [T]>,
     ) {
-        column_sums(rows, first, dw.len(), terms, |at, [sums, products]| {
-            // Added before it is rounded.
-            let add = |to: &mut [T], sums: &[f64; CHUNK]| {
-                to.iter_mut().zip(sums).for_each(|(to, sum)| *to = T::from_f64(to.to_f64() + sum));
-            };
-            add(&mut db[at..], sums);
-            add(&mut dw[at..], products);
-        });
+        // Added before it is rounded.
+        let add = |to: &mut [T], sums: &[f64; CHUNK]| {
+            to.iter_mut().zip(sums).for_each(|(to, sum)| *to = T::from_f64(to.to_f64() + sum));
+        };
+        match (dw, db) {
+            (Some(dw), Some(db)) => column_sums(rows, first, dw.len(), &terms, |at, [sums, products]| {
+                add(&mut db[at..], sums);
+                add(&mut dw[at..], products);
+            }),
+            (Some(dw), None) => column_sums(rows, first, dw.len(), &Only::<_, 1>(terms), |at, [products]| {
+                add(&mut dw[at..], products);
+            }),
+            (None, Some(db)) => column_sums(rows, first, db.len(), &Only::<_, 0>(terms), |at, [sums]| {
+                add(&mut db[at..], sums);
+            }),
+            (None, None) => {}
+        }
     }
 );
 
@@ -552,13 +611,17 @@ impl Channels {
         });
     }
 
-    /// Σ ∂l/∂y x̂ and Σ ∂l/∂y of each channel.
-    pub fn sums<T: Scalar>(self, x: &[T], dy: &[T], normal: Normal<&[T]>, dw: &mut [T], db: &mut [T]) {
+    /// Σ ∂l/∂y x̂ and Σ ∂l/∂y of each channel: each for which there is a place, and the same.
+    pub fn sums<T: Scalar>(
+        self,
+        x: &[T],
+        dy: &[T],
+        normal: Normal<&[T]>,
+        dw: Option<&mut [T]>,
+        db: Option<&mut [T]>,
+    ) {
         let len = self.of_task();
-        let parts = dw.chunks_mut(len).zip(db.chunks_mut(len)).enumerate();
-        parallel::for_each(parts, |(i, (dw, db))| {
-            channel_sums(self, i * len, x, dy, normal, dw, db);
-        });
+        for_each_part(dw, db, len, |i, dw, db| channel_sums(self, i * len, x, dy, normal, dw, db));
     }
 
     /// ∂l/∂x. `sums` are those of [`sums`](Self::sums) if the statistics are x's own, else there are none.
@@ -716,26 +779,58 @@ kernel!(
         x: &[T],
         dy: &[T],
         normal: Normal<&[T]>,
-        dw: &mut [T],
-        db: &mut [T],
+        dw: Option<&mut [T]>,
+        db: Option<&mut [T]>,
     ) {
-        if sizes.plane == 1 {
-            let terms = OfColumns { x, dy, columns: sizes.channels, normal };
-            column_sums(sizes.samples, first, dw.len(), &terms, |at, [sums, products]| {
-                db[at..].iter_mut().zip(sums).for_each(|(db, &sum)| *db = T::from_f64(sum));
-                dw[at..].iter_mut().zip(products).for_each(|(dw, &sum)| *dw = T::from_f64(sum));
-            });
-            return;
-        }
-        for (j, (dw, db)) in dw.iter_mut().zip(db).enumerate() {
-            let terms = |i| {
-                let start = sizes.start(i, first + j);
-                Products { x: &x[start..], g: &dy[start..], normal: normal.of(first + j) }
-            };
-            [*db, *dw] = plane_sums(sizes, terms).map(T::from_f64);
+        let columns = OfColumns { x, dy, columns: sizes.channels, normal };
+        let plane = |i, j| {
+            let start = sizes.start(i, first + j);
+            Products { x: &x[start..], g: &dy[start..], normal: normal.of(first + j) }
+        };
+        match (dw, db) {
+            (Some(dw), Some(db)) => {
+                each_channel(sizes, first, dw.len(), columns, plane, |j, [sum, product]| {
+                    (dw[j], db[j]) = (T::from_f64(product), T::from_f64(sum));
+                })
+            }
+            (Some(dw), None) => {
+                let (columns, plane) = (Only::<_, 1>(columns), |i, j| Only::<_, 1>(plane(i, j)));
+                each_channel(sizes, first, dw.len(), columns, plane, |j, [product]| {
+                    dw[j] = T::from_f64(product)
+                });
+            }
+            (None, Some(db)) => {
+                let (columns, plane) = (Only::<_, 0>(columns), |i, j| Only::<_, 0>(plane(i, j)));
+                each_channel(sizes, first, db.len(), columns, plane, |j, [sum]| db[j] = T::from_f64(sum));
+            }
+            (None, None) => {}
         }
     }
 );
+
+/// Σ of `len` channels from `first` on: of columns where a plane is one element, else of the planes of each
+/// sample and channel. `done` gets a channel's place behind `first`, and its sums.
+#[inline(always)]
+fn each_channel<T: Scalar, P: Terms<T, K>, const K: usize>(
+    sizes: Channels,
+    first: usize,
+    len: usize,
+    columns: impl ColumnTerms<T, K>,
+    plane: impl Fn(usize, usize) -> P,
+    mut done: impl FnMut(usize, [f64; K]),
+) {
+    if sizes.plane == 1 {
+        column_sums(sizes.samples, first, len, &columns, |at, sums| {
+            for j in 0..CHUNK.min(len - at) {
+                done(at + j, sums.map(|sums| sums[j]));
+            }
+        });
+    } else {
+        for j in 0..len {
+            done(j, plane_sums(sizes, |i| plane(i, j)));
+        }
+    }
+}
 
 kernel!(
     fn channel_backward<T: Scalar>(
@@ -855,7 +950,11 @@ mod tests {
             layer_forward(&x, n, EPSILON, [&w, &b], normal, &mut y);
             let normal = Normal { mean: &mean[..], rest: &rest[..], scale: &scale[..] };
             layer_backward(&x, &dy, n, &w, normal, &mut dx);
-            add_layer_sums(&x, &dy, n, normal, &mut dw, &mut db);
+            add_layer_sums(&x, &dy, n, normal, Some(&mut dw), Some(&mut db));
+            let [mut only_dw, mut only_db] = [0; 2].map(|_| vec![1.0; n]);
+            add_layer_sums(&x, &dy, n, normal, Some(&mut only_dw), None);
+            add_layer_sums(&x, &dy, n, normal, None, Some(&mut only_db));
+            assert!(only_dw == dw && only_db == db, "{rows} {n}: one sum alone");
             let expected = by_the_book(&x, &dy, &w, rows, |k| k / n, |k| k % n);
             let added = |sums: &[f64]| sums.iter().map(|sum| sum + 1.0).collect::<Vec<_>>();
             close(&format!("{rows} {n}: y"), &y, &expected[0]);
@@ -890,7 +989,11 @@ mod tests {
             all.moments(&x, EPSILON, normal, &mut variance);
             let normal = Normal { mean: &mean[..], rest: &rest[..], scale: &scale[..] };
             all.forward(&x, normal, [&w, &b], &mut y);
-            all.sums(&x, &dy, normal, &mut dw, &mut db);
+            all.sums(&x, &dy, normal, Some(&mut dw), Some(&mut db));
+            let [mut only_dw, mut only_db] = [0; 2].map(|_| vec![f64::NAN; channels]);
+            all.sums(&x, &dy, normal, Some(&mut only_dw), None);
+            all.sums(&x, &dy, normal, None, Some(&mut only_db));
+            assert!(only_dw == dw && only_db == db, "{all:?}: one sum alone");
             all.backward(&x, &dy, normal, &w, Some([&dw, &db]), &mut dx);
             let channel = |k: usize| k / plane % channels;
             let expected = by_the_book(&x, &dy, &w, channels, channel, channel);
@@ -915,7 +1018,8 @@ mod tests {
         let expected = f64::from(0.1_f32) * n as f64;
         for [samples, plane] in [[n, 1], [1, n], [n / 3, 3]] {
             let (mut dw, mut db) = (one(0.0), one(0.0));
-            Channels { samples, channels: 1, plane }.sums(&x, &dy, normal, &mut dw, &mut db);
+            let all = Channels { samples, channels: 1, plane };
+            all.sums(&x, &dy, normal, Some(&mut dw), Some(&mut db));
             for sum in [dw[0], db[0]] {
                 assert!((f64::from(sum) - expected).abs() <= 1e-6 * expected, "{samples} {plane}: {sum}");
             }

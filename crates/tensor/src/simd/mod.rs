@@ -150,15 +150,17 @@ pub fn run_within<K: Kernel>(bytes: usize, kernel: K) -> K::Output {
         #[expect(unsafe_code, reason = "the compiler can't know what the processor was asked")]
         unsafe {
             match level::get() {
-                Level::Avx512 if bytes >= Avx512::BYTES => return avx512(kernel),
-                Level::Avx512 | Level::Avx2 if bytes >= Avx2::BYTES => return avx2(kernel),
-                _ => {}
+                Level::Avx512 if bytes >= Avx512::BYTES => avx512(kernel),
+                Level::Avx512 | Level::Avx2 if bytes >= Avx2::BYTES => avx2(kernel),
+                _ => baseline(kernel),
             }
         }
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = bytes; // one width
-    kernel.run::<Baseline>()
+    {
+        let _ = bytes; // one width
+        kernel.run::<Baseline>()
+    }
 }
 
 /// What [`run`] chooses on this machine: `"avx512"`, `"avx2"` or `"baseline"`.
@@ -261,6 +263,13 @@ fn avx512<K: Kernel>(kernel: K) -> K::Output {
 #[target_feature(enable = "avx2,fma")]
 fn avx2<K: Kernel>(kernel: K) -> K::Output {
     kernel.run::<Avx2>()
+}
+
+/// A function of its own: in each caller it would be compiled again.
+#[cfg(target_arch = "x86_64")]
+#[inline(never)]
+fn baseline<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run::<Baseline>()
 }
 
 /// The same for a kernel.

@@ -254,12 +254,18 @@ impl<T: Scalar> Layer<T> for BatchNorm<T> {
         };
         let normal = Normal { mean: mean.as_slice(), rest: rest.as_slice(), scale: scale.as_slice() };
         let (x, dy, train) = (at.x.as_slice(), dy.as_slice(), at.mode.is_train());
-        let wanted = affine.as_ref().is_some_and(|(dw, db)| dw.is_wanted() || db.is_wanted());
-        if wanted || (train && dx.is_some()) {
+        // Where the statistics are x's own, ∂l/∂x needs both sums.
+        let both = train && dx.is_some();
+        let wanted = affine.as_ref().map_or([false; 2], |(dw, db)| [dw.is_wanted(), db.is_wanted()]);
+        let [has_dw, has_db] = wanted.map(|wanted| both || wanted);
+        if has_dw {
             sum_x.resize(channels)?;
-            sum.resize(channels)?;
-            sizes.sums(x, dy, normal, sum_x.as_mut_slice(), sum.as_mut_slice());
         }
+        if has_db {
+            sum.resize(channels)?;
+        }
+        let (dw, db) = (has_dw.then(|| sum_x.as_mut_slice()), has_db.then(|| sum.as_mut_slice()));
+        sizes.sums(x, dy, normal, dw, db);
         if let Some((dw, db)) = affine {
             dw.add_to(|dw| dw.add(sum_x))?;
             db.add_to(|db| db.add(sum))?;

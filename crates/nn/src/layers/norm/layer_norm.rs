@@ -149,7 +149,7 @@ impl<T: Scalar> Layer<T> for LayerNorm<T> {
         _: Mode,
     ) -> Result<(), LayerError> {
         let groups = Shape::new(&[self.rows(x.shape())?])?;
-        let [mean, rest, scale, _] = cache.tensors();
+        let [mean, rest, scale] = cache.tensors();
         for tensor in [&mut *mean, &mut *rest, &mut *scale] {
             tensor.resize(groups)?;
         }
@@ -170,27 +170,27 @@ impl<T: Scalar> Layer<T> for LayerNorm<T> {
         grads: &mut [Grad<T>],
     ) -> Result<(), LayerError> {
         let (columns, rows) = (self.shape.elements(), self.rows(at.x.shape())?);
-        let [mean, rest, scale, nobodys] = at.cache.tensors();
+        let [mean, rest, scale] = at.cache.tensors();
         if dy.shape() != at.x.shape() || scale.shape() != [rows] {
             return Err(ShapeError::new("layer norm backward", at.x.shape(), dy.shape()).into());
         }
         let normal = Normal { mean: mean.as_slice(), rest: rest.as_slice(), scale: scale.as_slice() };
         let (x, dy) = (at.x.as_slice(), dy.as_slice());
-        let add = |dw: &mut Tensor<T>, db: &mut Tensor<T>| {
-            norm::add_layer_sums(x, dy, columns, normal, dw.as_mut_slice(), db.as_mut_slice());
+        let add = |dw: Option<&mut Tensor<T>>, db: Option<&mut Tensor<T>>| {
+            let (dw, db) = (dw.map(Tensor::as_mut_slice), db.map(Tensor::as_mut_slice));
+            norm::add_layer_sums(x, dy, columns, normal, dw, db);
             Ok::<_, LayerError>(())
         };
         match (grads, &self.weight) {
             ([], None) => {}
-            ([dw, db], Some(_)) => match (dw.is_wanted(), db.is_wanted()) {
-                // Both come of one pass over x and dy.
-                (true, true) => dw.add_to(|dw| db.add_to(|db| add(dw, db)))?,
-                _ => {
-                    nobodys.resize(self.shape)?;
-                    dw.add_to(|dw| add(dw, nobodys))?;
-                    db.add_to(|db| add(nobodys, db))?;
-                }
-            },
+            // Both come of one pass over x and dy.
+            ([dw, db], Some(_)) if dw.is_wanted() && db.is_wanted() => {
+                dw.add_to(|dw| db.add_to(|db| add(Some(dw), Some(db))))?;
+            }
+            ([dw, db], Some(_)) => {
+                dw.add_to(|dw| add(Some(dw), None))?;
+                db.add_to(|db| add(None, Some(db)))?;
+            }
             (grads, weight) => {
                 let expected = if weight.is_some() { 2 } else { 0 };
                 return Err(LayerError::count("layer norm gradients", expected, grads.len()));
