@@ -46,6 +46,13 @@ def exponential(r):
     return (exp(r) - 1 - r) / r**2 if abs(r) > mpf(10) ** -15 else mpf(1) / 2 + r / 6
 
 
+def mills(v):
+    """(a + 3) Φ(−a) exp(a²/2) for v = 1 / (a + 3) − 3/16"""
+    w = v + mpf(3) / 16
+    a = 1 / w - 3
+    return exp(a * a / 2) * erfc(a / sqrt(2)) / 2 / w
+
+
 def error_function(s):
     """erf x / x − 1 for s = x²"""
     return erf(sqrt(s)) / sqrt(s) - 1 if s > mpf(10) ** -30 else 2 / sqrt(pi) - 1
@@ -62,5 +69,7 @@ if __name__ == "__main__":
     # Where erfc x is ¼, and s = x².
     least = mpf(13) / 16
     show("Q", exponential, -half, half, 11, lambda r: r * r / exp(r))
+    show("Q_SINGLE", exponential, -half, half, 6, lambda r: r * r / exp(r))
+    show("MILLS", mills, mpf(1) / 18 - mpf(3) / 16, mpf(1) / 3 - mpf(3) / 16, 11, lambda v: 1 / mills(v))
     show("ERF", error_function, 0, least**2, 11, lambda s: 1 / (1 + error_function(s)))
     show("TAIL", tail, mpf(1) / 29 - mpf(5) / 16, 1 / (1 + least) - mpf(5) / 16, 26, lambda v: 1)

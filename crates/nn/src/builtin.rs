@@ -238,7 +238,6 @@ pub(crate) type Constructor<T> = fn(&mut Build<T>) -> Result<Box<dyn Layer<T>>, 
 pub struct Entry<T: Scalar> {
     /// Its name in files.
     pub kind: &'static str,
-    pub(crate) of_type: TypeId,
     pub(crate) build: Constructor<T>,
     /// Instances with inputs.
     #[cfg(feature = "testing")]
@@ -252,7 +251,6 @@ impl<T: Scalar> Entry<T> {
     pub(crate) fn of<L: Builtin<T>>() -> Self {
         Self {
             kind: L::KIND,
-            of_type: TypeId::of::<L>(),
             build: |from| Ok(Box::new(L::build(from)?)),
             #[cfg(feature = "testing")]
             samples: L::samples,
@@ -262,9 +260,21 @@ impl<T: Scalar> Entry<T> {
     }
 }
 
+/// The name in files of a layer of this type.
+pub(crate) fn kind_of<T: Scalar, L: Builtin<T>>() -> (TypeId, &'static str) {
+    (TypeId::of::<L>(), L::KIND)
+}
+
 /// Writes the table of all layers.
 macro_rules! layer_table {
     ($($layer:ty),* $(,)?) => {
+        /// The kind of a layer of this type, if it is one of this crate's. Whoever asks needs no function of the
+        /// table, and doesn't compile all layers: of those of `f64`, that takes the better part of a minute.
+        pub(crate) fn kind_of<T: ::backrule_tensor::Scalar>(of_type: ::std::any::TypeId) -> Option<&'static str> {
+            let kinds = [$($crate::builtin::kind_of::<T, $layer>()),*];
+            kinds.into_iter().find(|(layer, _)| *layer == of_type).map(|(_, kind)| kind)
+        }
+
         /// All layers of this crate.
         #[doc(hidden)]
         pub fn table<T: ::backrule_tensor::Scalar>() -> Vec<$crate::builtin::Entry<T>> {

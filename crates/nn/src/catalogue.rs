@@ -10,7 +10,7 @@ use crate::architecture::{Architecture, ArchitectureError, LayerSpec, Settings, 
 use crate::builtin::{Build, Constructor, Entry};
 use crate::layer::Layer;
 use crate::layer::sealed::Sealed;
-use crate::layers::table;
+use crate::layers::{kind_of, table};
 
 /// Layers of your own, by their names in files. A file chooses among these and the built-in ones, and among
 /// no others.
@@ -83,7 +83,7 @@ impl Architecture {
     /// `crate/Name`, or the network has more layers than [`MAX_LAYERS`](Self::MAX_LAYERS).
     pub fn of<T: Scalar>(net: &dyn Layer<T>) -> Result<Self, ArchitectureError> {
         let mut layers = Vec::new();
-        describe_into(net, "", 0, &table::<T>(), &mut layers)?;
+        describe_into(net, "", 0, &mut layers)?;
         layers.try_into()
     }
 
@@ -116,7 +116,6 @@ fn describe_into<T: Scalar>(
     layer: &dyn Layer<T>,
     name: &str,
     depth: usize,
-    table: &[Entry<T>],
     specs: &mut Vec<LayerSpec>,
 ) -> Result<(), ArchitectureError> {
     // Before it goes down: a layer of somebody's own may show itself as its child.
@@ -124,9 +123,8 @@ fn describe_into<T: Scalar>(
         let reason = format!("layers are nested deeper than {}", Architecture::MAX_DEPTH);
         return Err(ArchitectureError::Malformed(reason));
     }
-    let of_type = layer.of_type(Sealed);
-    let kind = match table.iter().find(|entry| entry.of_type == of_type) {
-        Some(entry) => entry.kind,
+    let kind = match kind_of::<T>(layer.of_type(Sealed)) {
+        Some(kind) => kind,
         None => match layer.custom_kind() {
             Some(kind) if is_custom(kind) => kind,
             Some(kind) => {
@@ -148,7 +146,7 @@ fn describe_into<T: Scalar>(
     layer.children(&mut |name, child| {
         children += 1;
         if result.is_ok() && specs.len() <= Architecture::MAX_LAYERS {
-            result = describe_into(child, name, depth + 1, table, specs).map_err(|error| error.within(name));
+            result = describe_into(child, name, depth + 1, specs).map_err(|error| error.within(name));
         }
     });
     specs[at].children = children;
@@ -167,9 +165,10 @@ pub fn describe<T: Scalar>(layer: &dyn Layer<T>) -> String {
 
 /// The name of its kind.
 pub(crate) fn kind<T: Scalar>(layer: &dyn Layer<T>) -> String {
-    let of_type = layer.of_type(Sealed);
-    let builtin = table::<T>().into_iter().find(|entry| entry.of_type == of_type).map(|entry| entry.kind);
-    builtin.or_else(|| layer.custom_kind()).unwrap_or_else(|| layer.type_name(Sealed)).to_string()
+    kind_of::<T>(layer.of_type(Sealed))
+        .or_else(|| layer.custom_kind())
+        .unwrap_or_else(|| layer.type_name(Sealed))
+        .to_string()
 }
 
 /// A layer with its name, and how many layers run when it does.

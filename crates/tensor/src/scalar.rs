@@ -61,6 +61,12 @@ pub trait Scalar:
     fn erf(self) -> Self;
     /// 1 − erf x, accurate for large x. Its error: below 0.51 in f32, 1.5 in f64.
     fn erfc(self) -> Self;
+    /// Φ(x), the distribution function of the normal distribution.
+    #[doc(hidden)]
+    fn normal_cdf(self) -> Self;
+    /// φ(x), its density.
+    #[doc(hidden)]
+    fn normal_pdf(self) -> Self;
     /// The square root.
     fn sqrt(self) -> Self;
     /// |x|.
@@ -154,6 +160,14 @@ macro_rules! scalar {
             #[inline(always)]
             fn erfc(self) -> Self {
                 $functions::erfc(self)
+            }
+            #[inline(always)]
+            fn normal_cdf(self) -> Self {
+                $functions::normal_cdf(self)
+            }
+            #[inline(always)]
+            fn normal_pdf(self) -> Self {
+                $functions::normal_pdf(self)
             }
             #[inline(always)]
             fn sqrt(self) -> Self {

@@ -14,6 +14,7 @@
 //! | `tanh` | 1.48 |
 //! | `sigmoid` | 1.97 |
 //! | `ln`, `ln_1p`, `erf`, `erfc`, which are computed in double precision | 0.51 |
+//! | `normal_cdf`, `normal_pdf`, which are, too | 0.53 |
 //!
 //! `cargo test --release -p backrule-tensor every_float -- --ignored --nocapture` measures them.
 //!
@@ -102,6 +103,29 @@ pub(crate) fn erfc(x: f32) -> f32 {
     double::erfc(x.into()) as f32
 }
 
+/// The distribution function of the normal distribution, Φ(x). Beyond 15 it is 0 or 1.
+///
+/// In double precision, where x² is exact: its rounding would be an error of x²/2 units.
+#[inline(always)]
+pub(crate) fn normal_cdf(x: f32) -> f32 {
+    let (_, lower) = double::normal_of_single(up_to_15(x));
+    (if x < 0.0 { lower } else { 1.0 - lower }) as f32
+}
+
+/// Its density, φ(x).
+#[inline(always)]
+pub(crate) fn normal_pdf(x: f32) -> f32 {
+    let (exp, _) = double::normal_of_single(up_to_15(x));
+    (exp * double::ONE_OVER_SQRT_2_PI) as f32
+}
+
+/// |x|, but at most 15. NaN stays.
+#[inline(always)]
+fn up_to_15(x: f32) -> f64 {
+    let a = x.abs();
+    f64::from(if a > 15.0 { 15.0 } else { a })
+}
+
 /// eʳ, and the low nine bits of n + BIAS, below others.
 #[inline(always)]
 fn reduce<const BIAS: u16>(x: f32) -> (f32, u32) {
@@ -144,7 +168,7 @@ mod tests {
         bound: f64,
     }
 
-    const FUNCTIONS: [Function; 4] = [
+    const FUNCTIONS: [Function; 6] = [
         Function {
             name: "exp",
             ours: |x| simd::run(Apply(x, exp)),
@@ -171,6 +195,21 @@ mod tests {
                 exact(x, y, [|x| 0.5 + 0.25 * x, |x| 1.0 / (1.0 + (-x).exp()), limit]);
             },
             bound: 2.0,
+        },
+        Function {
+            name: "the normal distribution function",
+            ours: |x| simd::run(Apply(x, normal_cdf)),
+            exact: |x, y| {
+                let limit = |x| if x > 0.0 { 1.0 } else { 0.0 };
+                exact(x, y, [|x| 0.5 + double::ONE_OVER_SQRT_2_PI * x, double::normal_cdf, limit]);
+            },
+            bound: 0.53,
+        },
+        Function {
+            name: "the normal density",
+            ours: |x| simd::run(Apply(x, normal_pdf)),
+            exact: |x, y| exact(x, y, [double::normal_pdf, double::normal_pdf, |_| 0.0]),
+            bound: 0.53,
         },
     ];
 
@@ -254,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "walks all floats: half a minute in release on two cores; `.ci/run test` runs it"]
+    #[ignore = "walks all floats: three minutes in release on two cores; `.ci/run functions` runs it"]
     fn every_float() {
         let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
         for f in &FUNCTIONS {
@@ -295,6 +334,7 @@ mod tests {
         for nan in [nan, -nan, f32::from_bits(0x7f80_0001), f32::from_bits(u32::MAX)] {
             assert!(exp_of_negative(nan).is_nan());
             assert!(exp(nan).is_nan() && tanh(nan).is_nan() && sigmoid(nan).is_nan());
+            assert!(normal_cdf(nan).is_nan() && normal_pdf(nan).is_nan());
         }
     }
 
@@ -309,13 +349,14 @@ mod tests {
     /// The same bits with every instruction set: a × b + c is nowhere contracted.
     #[test]
     fn instruction_sets_agree() {
-        struct All<'a>(&'a [f32], &'a mut [[f32; 4]]);
+        struct All<'a>(&'a [f32], &'a mut [[f32; 6]]);
         impl Kernel for All<'_> {
             type Output = ();
             #[inline(always)]
             fn run<S: Simd>(self) {
                 for (&x, y) in self.0.iter().zip(self.1) {
-                    *y = [exp(x), exp_of_negative(-x.abs()), tanh(x), sigmoid(x)];
+                    let normal = [normal_cdf(x), normal_pdf(x)];
+                    *y = [exp(x), exp_of_negative(-x.abs()), tanh(x), sigmoid(x), normal[0], normal[1]];
                 }
             }
         }
@@ -323,7 +364,7 @@ mod tests {
         let x: Vec<f32> =
             (0..=u32::MAX).step_by(99_991).map(f32::from_bits).filter(|x| !x.is_nan()).collect();
         let at = |level| {
-            let mut y = vec![[0.0; 4]; x.len()];
+            let mut y = vec![[0.0; 6]; x.len()];
             run_at(level, All(&x, &mut y)).map(|()| y)
         };
         let expected = at("baseline").unwrap();

@@ -53,13 +53,6 @@ impl Gelu {
     }
 }
 
-/// Φ(x)
-#[inline(always)]
-fn distribution(x: f64) -> f64 {
-    // The trait's functions: a double's own are the platform's.
-    0.5 * Scalar::erfc(-x * std::f64::consts::FRAC_1_SQRT_2)
-}
-
 /// t = tanh u
 #[inline(always)]
 fn tanh_of<T: Scalar>(x: T) -> T {
@@ -76,7 +69,7 @@ impl Pointwise for Gelu {
         if self.tanh {
             return T::from_f64(0.5) * x * (T::ONE + tanh_of(x));
         }
-        T::from_f64(x.to_f64() * distribution(x.to_f64()))
+        x * x.normal_cdf()
     }
 
     #[inline(always)]
@@ -89,9 +82,7 @@ impl Pointwise for Gelu {
             let bend = if flat == T::ZERO { T::ZERO } else { half * x * flat * du };
             return half * (T::ONE + t) + bend;
         }
-        let x = x.to_f64();
-        let density = Scalar::exp(-0.5 * x * x) * (0.5 * SLOPE); // 1/√(2π)
-        T::from_f64(distribution(x) + x * density)
+        x.normal_cdf() + x * x.normal_pdf()
     }
 
     fn options(&self) -> Options {
