@@ -156,10 +156,16 @@ def found(copy, target, crate, instrument):
         plant(copy, crate, 30)
         code, output = run(copy, target, "compare", "HEAD", "--crates", crate, "--only", timed)
         name = timed
-    lines = [line.strip() for line in output.splitlines() if f"`{name}`" in line]
+    lines = [line for line in failures(output) if f"`{name}`" in line]
     print(f"{crate}: {instrument}: exit code {code}")
-    print("\n".join(f"    {line}" for line in dict.fromkeys(lines)) or output, flush=True)
+    print("\n".join(f"    {line}" for line in lines) or output, flush=True)
     return code == 1 and bool(lines)
+
+
+def failures(output):
+    """The list of what failed, from a report: elsewhere an id may stand in a table of all."""
+    _, _, after = output.partition("**Failed:**\n\n")
+    return after.split("\n\n")[0].splitlines()
 
 
 def processor_time():
