@@ -268,8 +268,8 @@ pub(crate) fn kind_of<T: Scalar, L: Builtin<T>>() -> (TypeId, &'static str) {
 /// Writes the table of all layers.
 macro_rules! layer_table {
     ($($layer:ty),* $(,)?) => {
-        /// The kind of a layer of this type, if it is one of this crate's. Whoever asks needs no function of the
-        /// table, and doesn't compile all layers: of those of `f64`, that takes the better part of a minute.
+        /// The kind of a layer of this type, if it is one of this crate's. Whoever asks needs no function of
+        /// the table, and doesn't compile all layers: those of `f64` take the better part of a minute.
         pub(crate) fn kind_of<T: ::backrule_tensor::Scalar>(of_type: ::std::any::TypeId) -> Option<&'static str> {
             let kinds = [$($crate::builtin::kind_of::<T, $layer>()),*];
             kinds.into_iter().find(|(layer, _)| *layer == of_type).map(|(_, kind)| kind)

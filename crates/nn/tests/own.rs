@@ -346,6 +346,10 @@ fn only_what_would_be_trained_is_thawed() {
         assert!(thaw(&mut net, path).is_err(), "{path}");
     }
     assert!(freeze(&mut net, "enc.").is_err());
+    let error = freeze(&mut net, "enc.c").unwrap_err().to_string();
+    assert!(error.contains("that of a layer of enc, enc.a, enc.b, got \"enc.c\""), "{error}");
+    let error = freeze(&mut net, "enc.a.weight").unwrap_err().to_string();
+    assert!(error.ends_with("\"enc.a.weight\", a tensor"), "{error}");
     thaw(&mut net, "enc").unwrap();
     thaw(&mut net, "enc.a").unwrap();
     assert!(Grads::new(&net).unwrap().iter().all(Grad::is_wanted));

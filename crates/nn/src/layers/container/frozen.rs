@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 
 use backrule_tensor::{ConfigError, Grad, NamedTensors, Options, Path, Role, Scalar, Shape, Tensor};
 
-use crate::architecture::ArchitectureError;
+use crate::architecture::{Architecture, ArchitectureError};
 use crate::builtin::{Build, Builtin};
 #[cfg(feature = "testing")]
 use crate::builtin::{Input, Sample};
@@ -77,7 +77,7 @@ pub struct Frozen<T: Scalar = f32> {
 pub fn freeze<T: Scalar>(net: &mut dyn Layer<T>, path: &str) -> Result<(), ConfigError> {
     match is_path(path) && net.set_frozen(Sealed, path, true) {
         true => Ok(()),
-        false => Err(ConfigError::new("freeze", "path", "the path of a layer in this network", path)),
+        false => Err(no_such_layer("freeze", "a layer", net, path)),
     }
 }
 
@@ -88,8 +88,54 @@ pub fn freeze<T: Scalar>(net: &mut dyn Layer<T>, path: &str) -> Result<(), Confi
 pub fn thaw<T: Scalar>(net: &mut dyn Layer<T>, path: &str) -> Result<(), ConfigError> {
     match is_path(path) && net.set_frozen(Sealed, path, false) {
         true => Ok(()),
-        false => Err(ConfigError::new("thaw", "path", "the path of a frozen layer in this network", path)),
+        false => Err(no_such_layer("thaw", "a frozen layer", net, path)),
     }
+}
+
+/// Tells which layers there are, and whether `path` is a tensor's.
+fn no_such_layer<T: Scalar>(
+    operation: &'static str,
+    what: &str,
+    net: &dyn Layer<T>,
+    path: &str,
+) -> ConfigError {
+    let mut is_tensor = false;
+    net.visit(Path::ROOT, &mut |at, _, _| is_tensor |= at == path);
+    let got = format!("{path:?}{}", if is_tensor { ", a tensor" } else { "" });
+    let (mut paths, mut count) = (Vec::new(), 0);
+    list_layers(net, Path::ROOT, 0, &mut paths, &mut count);
+    let more = match count - paths.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let layers = if count == 0 { String::new() } else { format!(" of {}{more}", paths.join(", ")) };
+    ConfigError::new(operation, "path", format!("that of {what}{layers}"), got)
+}
+
+/// The paths of the first layers in `layer`, and how many there are.
+fn list_layers<T: Scalar>(
+    layer: &dyn Layer<T>,
+    path: Path<'_>,
+    depth: usize,
+    paths: &mut Vec<String>,
+    count: &mut usize,
+) {
+    const LISTED: usize = 20;
+    layer.children(&mut |name, child| {
+        // A layer of somebody's own may show itself as its child.
+        if depth == Architecture::MAX_DEPTH || *count == Architecture::MAX_LAYERS {
+            return;
+        }
+        let path = path.join(name);
+        // What is in a frozen layer has that layer's path.
+        if !name.is_empty() {
+            *count += 1;
+            if paths.len() < LISTED {
+                paths.push(path.to_string());
+            }
+        }
+        list_layers(child, path, depth + 1, paths, count);
+    });
 }
 
 /// Whether there are names between the dots.
