@@ -43,7 +43,8 @@ pub mod testing {
     pub type Table<T> = fn() -> Vec<Entry<T>>;
 
     /// All layers of both element types, compiled here. Without it, each program of tests compiles them for
-    /// itself, which takes a minute instead of some seconds. With full optimization nothing is shared.
-    #[cfg(debug_assertions)]
+    /// itself, which takes a minute instead of some seconds. With full optimization nothing is
+    /// shared, and nothing of what is compiled for this crate's own tests.
+    #[cfg(all(debug_assertions, not(test)))]
     pub static TABLES: (Table<f32>, Table<f64>) = (table, table);
 }
