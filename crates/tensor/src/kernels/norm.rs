@@ -189,22 +189,71 @@ fn column_sums<T: Scalar, const K: usize>(
     }
 }
 
-/// One of two terms, the first or the second. What only the other needs is never computed.
-struct Only<C, const I: usize>(C);
+/// Σ over the rows of x, which begin `stride` elements apart, for `columns` columns: as by [`column_sums`], but
+/// for terms that are there already. `done` gets the sums of some columns, and the place of the first.
+#[inline(always)]
+fn sums_of_rows<T: Scalar>(x: &[T], stride: usize, columns: usize, mut done: impl FnMut(usize, &[f64])) {
+    const WIDE: usize = 4 * CHUNK;
+    let mut at = 0;
+    while at + WIDE <= columns {
+        let wide = |row: &[T]| *row[at..at + WIDE].first_chunk().unwrap_or(&[T::ZERO; WIDE]);
+        done(at, &sums_of_block(x, stride, wide));
+        at += WIDE;
+    }
+    while at < columns {
+        let sums = sums_of_block(x, stride, |row| row::read(&row[at..], T::ZERO));
+        done(at, &sums[..CHUNK.min(columns - at)]);
+        at += CHUNK;
+    }
+}
 
-impl<T: Scalar, C: Terms<T, 2>, const I: usize> Terms<T, 1> for Only<C, I> {
+/// The same for the N columns that `read` takes from each row.
+#[inline(always)]
+fn sums_of_block<T: Scalar, const N: usize>(
+    x: &[T],
+    stride: usize,
+    read: impl Fn(&[T]) -> [T; N],
+) -> [f64; N] {
+    let mut totals = [0.0; N];
+    for rows in x.chunks(RUN * stride) {
+        let mut run = [T::ZERO; N];
+        if rows.len() == RUN * stride {
+            // Written out: the sums stay in registers.
+            let row = |i| read(&rows[i * stride..(i + 1) * stride]);
+            let first = sum(sum(sum(sum(run, row(0)), row(1)), row(2)), row(3));
+            run = sum(sum(sum(sum(first, row(4)), row(5)), row(6)), row(7));
+        } else {
+            for row in rows.chunks(stride) {
+                run = sum(run, read(row));
+            }
+        }
+        totals.iter_mut().zip(run).for_each(|(total, sum)| *total += sum.to_f64());
+    }
+    totals
+}
+
+#[inline(always)]
+fn sum<T: Scalar, const N: usize>(mut a: [T; N], b: [T; N]) -> [T; N] {
+    a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
+    a
+}
+
+/// The second of two terms alone: the products.
+struct Second<C>(C);
+
+impl<T: Scalar, C: Terms<T, 2>> Terms<T, 1> for Second<C> {
     #[inline(always)]
     fn chunk(&self, at: usize, left: usize) -> [[T; CHUNK]; 1] {
-        [self.0.chunk(at, left)[I]]
+        [self.0.chunk(at, left)[1]]
     }
 
     #[inline(always)]
     fn run(&self, at: usize) -> [[T; CHUNK]; 1] {
-        [self.0.run(at)[I]]
+        [self.0.run(at)[1]]
     }
 }
 
-impl<T: Scalar, C: ColumnTerms<T, 2>, const I: usize> ColumnTerms<T, 1> for Only<C, I> {
+impl<T: Scalar, C: ColumnTerms<T, 2>> ColumnTerms<T, 1> for Second<C> {
     type Of = C::Of;
 
     #[inline(always)]
@@ -214,7 +263,7 @@ impl<T: Scalar, C: ColumnTerms<T, 2>, const I: usize> ColumnTerms<T, 1> for Only
 
     #[inline(always)]
     fn chunk(&self, of: &C::Of, row: usize, at: usize) -> [[T; CHUNK]; 1] {
-        [self.0.chunk(of, row, at)[I]]
+        [self.0.chunk(of, row, at)[1]]
     }
 }
 
@@ -534,7 +583,7 @@ kernel!(
         db: Option<&mut [T]>,
     ) {
         // Added before it is rounded.
-        let add = |to: &mut [T], sums: &[f64; CHUNK]| {
+        let add = |to: &mut [T], sums: &[f64]| {
             to.iter_mut().zip(sums).for_each(|(to, sum)| *to = T::from_f64(to.to_f64() + sum));
         };
         match (dw, db) {
@@ -542,12 +591,14 @@ kernel!(
                 add(&mut db[at..], sums);
                 add(&mut dw[at..], products);
             }),
-            (Some(dw), None) => column_sums(rows, first, dw.len(), &Only::<_, 1>(terms), |at, [products]| {
+            (Some(dw), None) => column_sums(rows, first, dw.len(), &Second(terms), |at, [products]| {
                 add(&mut dw[at..], products);
             }),
-            (None, Some(db)) => column_sums(rows, first, db.len(), &Only::<_, 0>(terms), |at, [sums]| {
-                add(&mut db[at..], sums);
-            }),
+            (None, Some(db)) => {
+                sums_of_rows(&terms.dy[first..], terms.columns, db.len(), |at, sums| {
+                    add(&mut db[at..], sums);
+                });
+            }
             (None, None) => {}
         }
     }
@@ -794,14 +845,21 @@ kernel!(
                 })
             }
             (Some(dw), None) => {
-                let (columns, plane) = (Only::<_, 1>(columns), |i, j| Only::<_, 1>(plane(i, j)));
+                let (columns, plane) = (Second(columns), |i, j| Second(plane(i, j)));
                 each_channel(sizes, first, dw.len(), columns, plane, |j, [product]| {
                     dw[j] = T::from_f64(product)
                 });
             }
+            (None, Some(db)) if sizes.plane == 1 => {
+                sums_of_rows(&dy[first..], sizes.channels, db.len(), |at, sums| {
+                    db[at..].iter_mut().zip(sums).for_each(|(db, &sum)| *db = T::from_f64(sum));
+                });
+            }
             (None, Some(db)) => {
-                let (columns, plane) = (Only::<_, 0>(columns), |i, j| Only::<_, 0>(plane(i, j)));
-                each_channel(sizes, first, db.len(), columns, plane, |j, [sum]| db[j] = T::from_f64(sum));
+                for (j, db) in db.iter_mut().enumerate() {
+                    let [sum] = plane_sums(sizes, |i| Values(&dy[sizes.start(i, first + j)..]));
+                    *db = T::from_f64(sum);
+                }
             }
             (None, None) => {}
         }
