@@ -91,7 +91,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
 /// A program's path is one of its first allocations, and moves all later ones. Under a path longer by a few
 /// characters the same code took 1.4 times as long to fill a matrix, in every process, because the matrix lay
 /// differently. So both sides have equally long paths, and each round has others: the effect of the path
-/// widens the interval, and favours no side.
+/// widens the interval, and favors no side.
 struct Places {
     folder: PathBuf,
     now: PathBuf,
@@ -184,7 +184,7 @@ impl Turns<'_> {
     }
 
     /// Both sides, one after the other. Every other round begins with head: a machine that becomes slower
-    /// favours no side.
+    /// favors no side.
     fn round(&mut self, round: usize, id: &str, settings: Settings, series: &mut Series) -> Result<()> {
         let (name, benchmark) = parts(id)?;
         let programs = self.places.of_round(round)?;

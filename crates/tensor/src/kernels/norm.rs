@@ -189,8 +189,8 @@ fn column_sums<T: Scalar, const K: usize>(
     }
 }
 
-/// Σ over the rows of x, which begin `stride` elements apart, for `columns` columns: as by [`column_sums`], but
-/// for terms that are there already. `done` gets the sums of some columns, and the place of the first.
+/// Σ over the rows of x, which begin `stride` elements apart, for `columns` columns: as by [`column_sums`],
+/// but for terms that are there already. `done` gets the sums of some columns, and the place of the first.
 #[inline(always)]
 fn sums_of_rows<T: Scalar>(x: &[T], stride: usize, columns: usize, mut done: impl FnMut(usize, &[f64])) {
     const WIDE: usize = 4 * CHUNK;
