@@ -171,13 +171,16 @@ fn write_tile<T: Scalar, S: Simd, const MR: usize, const NR: usize>(
 ) {
     let len = T::Register::<S>::LEN;
     match initial {
-        // No sum is −0, so adding 0 changes none. Each case takes seconds to compile.
-        Initial::Zero | Initial::Bias(_) => {
-            let mut row = [T::Register::<S>::splat(T::ZERO); 2];
-            if let Initial::Bias(b) = initial {
-                let b = &b[j..][..NR];
-                row = [T::Register::<S>::load(b), T::Register::<S>::load(&b[len..])];
-            }
+        Initial::Zero => {
+            unrolled!(i < MR => {
+                let c = &mut c[i * ldc + j..][..NR];
+                sums[i][0].store(c);
+                sums[i][1].store(&mut c[len..]);
+            });
+        }
+        Initial::Bias(row) => {
+            let row = &row[j..][..NR];
+            let row = [T::Register::<S>::load(row), T::Register::<S>::load(&row[len..])];
             unrolled!(i < MR => {
                 let c = &mut c[i * ldc + j..][..NR];
                 sums[i][0].plus(row[0]).store(c);
