@@ -61,12 +61,12 @@ pub trait Scalar:
     fn erf(self) -> Self;
     /// 1 − erf x, accurate for large x. Its error: below 0.51 in f32, 1.5 in f64.
     fn erfc(self) -> Self;
-    /// Φ(x), the distribution function of the normal distribution.
+    /// x Φ(x) with the distribution function of the normal distribution.
     #[doc(hidden)]
-    fn normal_cdf(self) -> Self;
-    /// φ(x), its density.
+    fn gelu(self) -> Self;
+    /// Its derivative, Φ(x) + x φ(x) with the density φ.
     #[doc(hidden)]
-    fn normal_pdf(self) -> Self;
+    fn gelu_slope(self) -> Self;
     /// The square root.
     fn sqrt(self) -> Self;
     /// |x|.
@@ -162,12 +162,12 @@ macro_rules! scalar {
                 $functions::erfc(self)
             }
             #[inline(always)]
-            fn normal_cdf(self) -> Self {
-                $functions::normal_cdf(self)
+            fn gelu(self) -> Self {
+                $functions::gelu(self)
             }
             #[inline(always)]
-            fn normal_pdf(self) -> Self {
-                $functions::normal_pdf(self)
+            fn gelu_slope(self) -> Self {
+                $functions::gelu_slope(self)
             }
             #[inline(always)]
             fn sqrt(self) -> Self {

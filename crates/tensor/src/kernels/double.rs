@@ -143,16 +143,16 @@ pub(crate) fn erfc(x: f64) -> f64 {
     if a < LEAST { small } else { large }
 }
 
-/// The distribution function of the normal distribution: Φ(x) = ½ erfc(−x/√2).
+/// x Φ(x) with the distribution function of the normal distribution, Φ(x) = ½ erfc(−x/√2).
 #[inline(always)]
-pub(crate) fn normal_cdf(x: f64) -> f64 {
-    0.5 * erfc(-x * FRAC_1_SQRT_2)
+pub(crate) fn gelu(x: f64) -> f64 {
+    x * (0.5 * erfc(-x * FRAC_1_SQRT_2))
 }
 
-/// Its density: φ(x) = exp(−x²/2) / √(2π).
+/// Its derivative, Φ(x) + x φ(x), with the density φ(x) = exp(−x²/2) / √(2π).
 #[inline(always)]
-pub(crate) fn normal_pdf(x: f64) -> f64 {
-    exp(-0.5 * x * x) * ONE_OVER_SQRT_2_PI
+pub(crate) fn gelu_slope(x: f64) -> f64 {
+    0.5 * erfc(-x * FRAC_1_SQRT_2) + x * (exp(-0.5 * x * x) * ONE_OVER_SQRT_2_PI)
 }
 
 /// The parts of Φ and φ in single precision: exp(−a²/2), and Φ(−a), for a from 0 to 15.

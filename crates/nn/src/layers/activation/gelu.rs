@@ -69,7 +69,7 @@ impl Pointwise for Gelu {
         if self.tanh {
             return T::from_f64(0.5) * x * (T::ONE + tanh_of(x));
         }
-        x * x.normal_cdf()
+        x.gelu()
     }
 
     #[inline(always)]
@@ -82,7 +82,7 @@ impl Pointwise for Gelu {
             let bend = if flat == T::ZERO { T::ZERO } else { half * x * flat * du };
             return half * (T::ONE + t) + bend;
         }
-        x.normal_cdf() + x * x.normal_pdf()
+        x.gelu_slope()
     }
 
     fn options(&self) -> Options {
