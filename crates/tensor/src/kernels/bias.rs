@@ -78,7 +78,7 @@ impl<T: Scalar> Kernel for AddSumOfRows<'_, T> {
 
 /// N columns of a row from column `at` on.
 #[inline(always)]
-fn columns<T: Scalar, const N: usize>(row: &[T], at: usize) -> [T; N] {
+pub(super) fn columns<T: Scalar, const N: usize>(row: &[T], at: usize) -> [T; N] {
     *row[at..at + N].first_chunk().unwrap_or(&[T::ZERO; N])
 }
 
@@ -164,8 +164,9 @@ fn add_run<T: Scalar, const N: usize, const PAST: bool>(
     *db = sums;
 }
 
+/// a + b, element by element.
 #[inline(always)]
-fn sum<T: Scalar, const N: usize>(mut a: [T; N], b: [T; N]) -> [T; N] {
+pub(super) fn sum<T: Scalar, const N: usize>(mut a: [T; N], b: [T; N]) -> [T; N] {
     a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
     a
 }

@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "walks all floats: three minutes in release on two cores; `.ci/run functions` runs it"]
+    #[ignore = "walks all 2³² floats: minutes in release; `.ci/run functions` runs it"]
     fn every_float() {
         let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
         for f in &FUNCTIONS {

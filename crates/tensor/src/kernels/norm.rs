@@ -18,6 +18,7 @@
 //! f64. Their order depends on sizes alone. Large tensors are shared between threads by rows, planes or
 //! columns.
 
+use crate::kernels::bias::{columns as columns_of, sum};
 use crate::kernels::row::{self, CHUNK};
 use crate::kernels::sum::{Pairwise, RUN};
 use crate::parallel;
@@ -196,8 +197,7 @@ fn sums_of_rows<T: Scalar>(x: &[T], stride: usize, columns: usize, mut done: imp
     const WIDE: usize = 4 * CHUNK;
     let mut at = 0;
     while at + WIDE <= columns {
-        let wide = |row: &[T]| *row[at..at + WIDE].first_chunk().unwrap_or(&[T::ZERO; WIDE]);
-        done(at, &sums_of_block(x, stride, wide));
+        done(at, &sums_of_block::<T, WIDE>(x, stride, |row| columns_of(row, at)));
         at += WIDE;
     }
     while at < columns {
@@ -230,12 +230,6 @@ fn sums_of_block<T: Scalar, const N: usize>(
         totals.iter_mut().zip(run).for_each(|(total, sum)| *total += sum.to_f64());
     }
     totals
-}
-
-#[inline(always)]
-fn sum<T: Scalar, const N: usize>(mut a: [T; N], b: [T; N]) -> [T; N] {
-    a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
-    a
 }
 
 /// The second of two terms alone: the products.
