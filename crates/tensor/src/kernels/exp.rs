@@ -14,7 +14,7 @@
 //! | `tanh` | 1.48 |
 //! | `sigmoid` | 1.97 |
 //! | `ln`, `ln_1p`, `erf`, `erfc`, which are computed in double precision | 0.51 |
-//! | `gelu`, which is, too | 0.53 |
+//! | `gelu`, which is, too; of 2 million floats of all exponents | 0.53 |
 //!
 //! `cargo test --release -p backrule-tensor every_float -- --ignored --nocapture` measures them.
 //!
@@ -202,7 +202,7 @@ mod tests {
         Function {
             name: "gelu",
             ours: |x| simd::run(Apply(x, gelu)),
-            exact: |x, y| exact(x, y, [|x| 0.5 * x, double::gelu, |x| if x > 0.0 { x } else { x * 0.0 }]),
+            exact: |x, y| exact(x, y, [|x| 0.5 * x, double::gelu, |x| x.max(0.0)]),
             bound: 0.53,
         },
     ];
