@@ -15,7 +15,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 /// Networks and batches of the tables in docs/performance.md: those that others are compared on, then odd
 /// ones.
-const STEPS: [(&[usize], usize); 9] = [
+const STEPS: [(&[usize], usize); 11] = [
     (&[64, 32, 10], 1),
     (&[64, 32, 10], 32),
     (&[784, 128, 64, 10], 1),
@@ -24,6 +24,8 @@ const STEPS: [(&[usize], usize); 9] = [
     (&[33, 33, 7], 7),
     (&[100, 50, 3], 1),
     (&[200, 300, 17], 50),
+    (&[512, 1024, 1024, 512], 4),
+    (&[512, 1024, 1024, 512], 64),
     // The last one, because it changes the number of samples.
     (&[1024, 4096, 4096, 1000], 256),
 ];
@@ -102,6 +104,7 @@ fn predict(c: &mut Criterion) {
         let mut group = c.benchmark_group(group);
         for (sizes, batch) in [
             (&[784, 128, 64, 10][..], 1),
+            (&[784, 128, 64, 10], 8),
             (&[784, 128, 64, 10], 32),
             (&[784, 128, 64, 10], 1024),
             (&[33, 33, 7], 5),

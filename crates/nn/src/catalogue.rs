@@ -166,7 +166,7 @@ pub fn describe<T: Scalar>(layer: &dyn Layer<T>) -> String {
 /// The name of its kind.
 pub(crate) fn kind<T: Scalar>(layer: &dyn Layer<T>) -> String {
     kind_of::<T>(layer.of_type(Sealed))
-        .or_else(|| layer.custom_kind())
+        .or_else(|| layer.custom_kind().filter(|kind| is_custom(kind)))
         .unwrap_or_else(|| layer.type_name(Sealed))
         .to_string()
 }

@@ -5,8 +5,8 @@ use std::ops::RangeInclusive;
 
 use backrule_nn::{
     Architecture, ArchitectureError, At, Cache, Dropout, Frozen, Grads, Graph, Layer, LayerError, LayerSpec,
-    Linear, Mode, Registry, Relu, Residual, Sequential, Tape, freeze, predict, predict_many, summary, thaw,
-    through_many,
+    Linear, Mode, Registry, Relu, Residual, Sequential, Tape, describe, freeze, predict, predict_many,
+    summary, thaw, through_many,
 };
 use backrule_tensor::{Grad, NamedTensors, OptionValue, Options, Tensor, random};
 
@@ -179,7 +179,10 @@ fn a_kind_has_a_slash_and_something_on_both_sides() {
         let expected =
             format!("Same: custom_kind: expected the form `crate/Name`, got {}", kind.escape_debug());
         assert_eq!(error, expected);
+        // In a text it has its type's name: "Relu" would be taken for ours.
+        assert_eq!(describe(&Same { fault: Fault::None, kind: Some(kind) }), "Same");
     }
+    assert_eq!(describe(&Same { fault: Fault::None, kind: Some("own/Same") }), "own/Same");
     let none = Architecture::of(&Same { fault: Fault::None, kind: None }).unwrap_err().to_string();
     assert!(none.contains("custom_kind"), "{none}");
 }

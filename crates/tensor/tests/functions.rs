@@ -136,7 +136,7 @@ const FUNCTIONS: [Function; 7] = [
         double: |x| apply(x, Scalar::erfc),
         single: |x| apply(x, Scalar::erfc),
         exact: exact::erfc,
-        bound: 1.5,
+        bound: 1.55,
         branches: &[0.25, 0.8125, 1.0, 2.0, 4.0, 26.543_258_454_25, 27.226_017_111_108, 28.0],
         range: [-6.0, 27.3],
     },

@@ -143,16 +143,20 @@ pub(crate) fn erfc(x: f64) -> f64 {
     if a < LEAST { small } else { large }
 }
 
-/// x Φ(x) with the distribution function of the normal distribution, Φ(x) = ½ erfc(−x/√2).
+/// x Φ(x) with the distribution function of the normal distribution, Φ(x) = ½ erfc(−x/√2). At −∞ it is −0.
 #[inline(always)]
 pub(crate) fn gelu(x: f64) -> f64 {
-    x * (0.5 * erfc(-x * FRAC_1_SQRT_2))
+    let phi = 0.5 * erfc(-x * FRAC_1_SQRT_2);
+    if phi == 0.0 { -0.0 } else { x * phi }
 }
 
 /// Its derivative, Φ(x) + x φ(x), with the density φ(x) = exp(−x²/2) / √(2π).
 #[inline(always)]
 pub(crate) fn gelu_slope(x: f64) -> f64 {
-    0.5 * erfc(-x * FRAC_1_SQRT_2) + x * (exp(-0.5 * x * x) * ONE_OVER_SQRT_2_PI)
+    let density = exp(-0.5 * x * x) * ONE_OVER_SQRT_2_PI;
+    // ∞ · 0 would be NaN.
+    let bend = if density == 0.0 { 0.0 } else { x * density };
+    0.5 * erfc(-x * FRAC_1_SQRT_2) + bend
 }
 
 /// The parts of Φ and φ in single precision: exp(−a²/2), and Φ(−a), for a from 0 to 15.

@@ -14,7 +14,7 @@
 //! | `tanh` | 1.48 |
 //! | `sigmoid` | 1.97 |
 //! | `ln`, `ln_1p`, `erf`, `erfc`, which are computed in double precision | 0.51 |
-//! | `gelu`, which is, too; of 2 million floats of all exponents | 0.53 |
+//! | `gelu`, which is, too | 0.52 |
 //!
 //! `cargo test --release -p backrule-tensor every_float -- --ignored --nocapture` measures them.
 //!

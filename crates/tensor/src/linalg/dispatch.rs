@@ -8,7 +8,9 @@ use crate::error::MemoryError;
 use crate::linalg::gemm::{Gemm, Tiled};
 use crate::linalg::gemv::Gemv;
 use crate::linalg::groups::{add_group, round};
-use crate::linalg::product::{Form, GROUP, Initial, Product, buffer_len, columns_at_once, range_by};
+use crate::linalg::product::{
+    Form, GROUP, Initial, Product, WIDEST, buffer_len, columns_at_once, range_by, reads_b_once,
+};
 use crate::linalg::small::Small;
 use crate::memory::reserve;
 use crate::parallel;
@@ -46,8 +48,7 @@ pub(super) fn compute<T: Scalar>(product: &mut Product<'_, T>) -> Result<(), Mem
 
 #[cold]
 fn refused<T: Scalar>(product: &Product<'_, T>) -> MemoryError {
-    let (tasks, rows) = tasks(product.sizes);
-    let len = tasks * task_len(product.form, product.sizes, product.strides, rows);
+    let len = Split::of::<T>(product.form, product.sizes, product.strides).buffer_len();
     MemoryError::new(product.form.operation(), len.saturating_mul(size_of::<T>()))
 }
 
@@ -179,8 +180,7 @@ fn run_in_place<T: GemmElement>(product: &mut Product<'_, T>) -> bool {
 }
 
 fn prepare_typed<T: GemmElement>(form: Form, sizes: [usize; 3]) -> Result<(), MemoryError> {
-    let (tasks, rows) = tasks(sizes);
-    let len = tasks * task_len(form, sizes, form.strides(sizes), rows).max(1);
+    let len = Split::of::<T>(form, sizes, form.strides(sizes)).buffer_len();
     with_buffer(form.operation(), len, |_: &mut [T]| ())
 }
 
@@ -189,36 +189,92 @@ fn multiplications(sizes: [usize; 3]) -> usize {
     sizes.into_iter().fold(1, usize::saturating_mul)
 }
 
-/// How many tasks a product is worth, and the rows of C for each.
-fn tasks(sizes: [usize; 3]) -> (usize, usize) {
-    let tasks = (multiplications(sizes) / WORTH_A_THREAD).clamp(1, parallel::threads().get());
-    let rows = sizes[0].div_ceil(tasks).max(1);
-    (sizes[0].div_ceil(rows), rows)
-}
-
-/// How many elements of a buffer each task packs into: with fewer rows, the last may take wider strips.
-fn task_len(form: Form, sizes: [usize; 3], strides: [usize; 3], rows: usize) -> usize {
-    let last = sizes[0] % rows;
-    buffer_len(form, sizes, strides, rows).max(buffer_len(form, sizes, strides, last))
-}
-
-/// Rows of the result for each thread. An element's bits don't depend on the split, so it may follow their
-/// number.
+/// How a product is split into tasks. An element's bits don't depend on the split, so it may follow the
+/// number of threads.
 ///
-/// All tasks pack into the caller's buffer, so there is memory for all of them or C isn't touched.
+/// All tasks work in the caller's buffer, so there is memory for all of them or C isn't touched.
+struct Split {
+    tasks: usize,
+    /// Columns of C, else rows: few rows would each read all of B.
+    by_columns: bool,
+    /// Rows or columns of all tasks but the last.
+    count: usize,
+    /// Elements of the buffer for each task.
+    len: usize,
+}
+
+impl Split {
+    fn of<T>(form: Form, sizes @ [m, n, k]: [usize; 3], strides @ [lda, ldb, ldc]: [usize; 3]) -> Self {
+        let tasks = (multiplications(sizes) / WORTH_A_THREAD).clamp(1, parallel::threads().get());
+        let by_columns = tasks > 1 && m < n && reads_b_once::<T>(form, sizes, strides);
+        let (whole, count) = match by_columns {
+            true => (n, n.div_ceil(tasks).next_multiple_of(WIDEST)),
+            false => (m, m.div_ceil(tasks).max(1)),
+        };
+        // The last task may pack wider strips.
+        let len = [count, whole % count].map(|count| match by_columns {
+            true => m * count + buffer_len::<T>(form, [m, count, k], [lda, ldb, count], m),
+            false => buffer_len::<T>(form, sizes, [lda, ldb, ldc], count),
+        });
+        Self { tasks: whole.div_ceil(count), by_columns, count, len: len[0].max(len[1]).max(1) }
+    }
+
+    fn buffer_len(&self) -> usize {
+        self.tasks * self.len
+    }
+}
+
 #[inline(never)]
 fn shared<T: GemmElement>(whole: &mut Product<'_, T>) -> Result<(), MemoryError> {
-    let &mut Product { form, sizes, strides, a, b, initial, epilogue, ref mut c, .. } = whole;
-    let (tasks, rows) = tasks(sizes);
-    let (ldc, len) = (strides[2], task_len(form, sizes, strides, rows).max(1));
-    with_buffer(form.operation(), tasks * len, |buffer| {
-        let parts = c.chunks_mut((rows * ldc).max(1)).zip(buffer.chunks_mut(len)).enumerate();
-        parallel::for_each(parts, |(task, (c, buffer))| {
-            let first = task * rows;
-            let rows = rows.min(sizes[0] - first);
-            run(&mut Product { form, sizes, strides, first, rows, a, b, initial, epilogue, c }, buffer);
-        });
+    let split = Split::of::<T>(whole.form, whole.sizes, whole.strides);
+    with_buffer(whole.form.operation(), split.buffer_len(), |buffer| match split.by_columns {
+        true => shared_columns(whole, &split, buffer),
+        false => shared_rows(whole, &split, buffer),
     })
+}
+
+fn shared_rows<T: GemmElement>(whole: &mut Product<'_, T>, split: &Split, buffer: &mut [T]) {
+    let &mut Product { form, sizes, strides, a, b, initial, epilogue, ref mut c, .. } = whole;
+    let parts = c.chunks_mut((split.count * strides[2]).max(1)).zip(buffer.chunks_mut(split.len)).enumerate();
+    parallel::for_each(parts, |(task, (c, buffer))| {
+        let first = task * split.count;
+        let rows = split.count.min(sizes[0] - first);
+        run(&mut Product { form, sizes, strides, first, rows, a, b, initial, epilogue, c }, buffer);
+    });
+}
+
+/// Columns of C aren't one slice, so each task computes them in its part of the buffer.
+fn shared_columns<T: GemmElement>(whole: &mut Product<'_, T>, split: &Split, buffer: &mut [T]) {
+    let &mut Product { form, sizes, strides, a, b, initial, epilogue, ref mut c, .. } = whole;
+    let ([rows, n, k], [lda, ldb, ldc]) = (sizes, strides);
+    let columns_of = |task| (task * split.count, split.count.min(n - task * split.count));
+    let old = &**c;
+    parallel::for_each(buffer.chunks_mut(split.len).take(split.tasks).enumerate(), |(task, buffer)| {
+        let (j, columns) = columns_of(task);
+        let (c, buffer) = buffer.split_at_mut(rows * columns);
+        let initial = match initial {
+            Initial::Zero => Initial::Zero,
+            Initial::Bias(row) => Initial::Bias(&row[j..]),
+            Initial::Beta(beta) => {
+                for (c, old) in c.chunks_mut(columns).zip(old.chunks(ldc)) {
+                    c.copy_from_slice(&old[j..][..columns]);
+                }
+                Initial::Beta(beta)
+            }
+        };
+        let b = match form {
+            Form::Nn | Form::Tn => &b[j..],
+            Form::Nt => &b[j * ldb..],
+        };
+        let (sizes, strides, first) = ([rows, columns, k], [lda, ldb, columns], 0);
+        run(&mut Product { form, sizes, strides, first, rows, a, b, initial, epilogue, c }, buffer);
+    });
+    for (task, part) in buffer.chunks(split.len).take(split.tasks).enumerate() {
+        let (j, columns) = columns_of(task);
+        for (c, part) in c.chunks_mut(ldc).zip(part.chunks(columns)) {
+            c[j..][..columns].copy_from_slice(part);
+        }
+    }
 }
 
 /// Calls `f` with this thread's buffer, of at least `len` elements. If there is no memory for them, `f` isn't

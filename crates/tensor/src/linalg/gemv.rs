@@ -1,7 +1,9 @@
 //! Products with few rows: nothing is packed, and B is read in place.
 
+use std::ops::Range;
+
 use crate::linalg::microkernel::{write, write_elements};
-use crate::linalg::product::{Initial, Product, range_by, unrolled};
+use crate::linalg::product::{Initial, Product, first_of, range_by, unrolled};
 use crate::scalar::Scalar;
 use crate::simd::vector::{Quad, Quads, Register, Vector};
 use crate::simd::{Kernel, Simd};
@@ -17,17 +19,29 @@ impl<T: Scalar> Kernel for Gemv<'_, '_, T> {
         let [_, n, k] = sizes;
         let [lda, ldb, ldc] = strides;
         let (a, kc) = (&a[first * lda..], form.block());
-        for p in range_by(0, k, kc) {
-            let (a, b, terms) = (&a[p..], &b[p..], kc.min(k - p));
-            let initial = if p == 0 { initial } else { Initial::Beta(T::ONE) };
-            match form.accumulators(terms) {
-                1 => {
-                    for (i, c) in c.chunks_mut(ldc).enumerate() {
-                        short_row::<T, S>(&a[i * lda..][..terms], b, ldb, initial, &mut c[..n]);
+        // Eight rows of B stay in the first-level cache for all rows of A, then the next eight. Short ones
+        // are read at once.
+        let at_once = if form.accumulators(k.min(kc)) == 1 { n } else { 8 };
+        for j in range_by(0, n, at_once) {
+            for p in range_by(0, k, kc) {
+                let (a, b, terms) = (&a[p..], &b[j * ldb + p..], kc.min(k - p));
+                let initial = if p == 0 { initial } else { Initial::Beta(T::ONE) };
+                let columns = j..n.min(j + at_once);
+                match form.accumulators(terms) {
+                    1 => {
+                        for (i, c) in c.chunks_mut(ldc).enumerate() {
+                            short_row::<T, S>(
+                                &a[i * lda..][..terms],
+                                b,
+                                ldb,
+                                initial,
+                                &mut c[columns.clone()],
+                            );
+                        }
                     }
+                    4 => long_rows::<T, S, T::Quad<S>, 4>(a, b, strides, terms, initial, c, columns),
+                    _ => long_rows::<T, S, T::Oct<S>, 8>(a, b, strides, terms, initial, c, columns),
                 }
-                4 => long_rows::<T, S, T::Quad<S>, 4>(a, b, strides, terms, initial, c, n),
-                _ => long_rows::<T, S, T::Oct<S>, 8>(a, b, strides, terms, initial, c, n),
             }
         }
         if let Some(epilogue) = epilogue {
@@ -36,8 +50,7 @@ impl<T: Scalar> Kernel for Gemv<'_, '_, T> {
     }
 }
 
-/// Rows of C = A·Bᵀ with L accumulators for each element. Eight rows of B stay in the first-level cache for
-/// all rows of A, then the next eight.
+/// Up to eight columns of C = A·Bᵀ with L accumulators for each element.
 #[inline(always)]
 fn long_rows<T: Scalar, S: Simd, G: Quads<T, T::Quad<S>>, const L: usize>(
     a: &[T],
@@ -46,27 +59,118 @@ fn long_rows<T: Scalar, S: Simd, G: Quads<T, T::Quad<S>>, const L: usize>(
     terms: usize,
     initial: Initial<'_, T>,
     c: &mut [T],
-    n: usize,
+    columns: Range<usize>,
 ) {
-    for j in range_by(0, n, 8) {
-        // With fewer than eight rows left, the last one is computed again, and dropped.
-        let (mut next, mut row) = (b[j * ldb..].chunks(ldb), &b[..0]);
-        let mut rows = [row; 8];
-        for place in &mut rows {
-            row = next.next().unwrap_or(row);
-            *place = &row[..terms];
+    // With fewer than eight rows of B left, the last one is computed again, and dropped.
+    let (mut next, mut row) = (b.chunks(ldb).take(columns.len()), &b[..0]);
+    let mut rows = [row; 8];
+    for place in &mut rows {
+        row = next.next().unwrap_or(row);
+        *place = &row[..terms];
+    }
+    let (j, n, count) = (columns.start, columns.end, c.len().div_ceil(ldc));
+    let row = |i: usize| &a[i * lda..][..terms];
+    if count == 1 {
+        let (c, [first, last]) = (&mut c[columns], dots::<T, S, G, L>(row(0), rows));
+        if let Some((c, after)) = c.split_at_mut_checked(4) {
+            write(first, initial, c, j);
+            write(last, initial, after, j + 4);
+        } else {
+            write(first, initial, c, j);
         }
-        for (i, c) in c.chunks_mut(ldc).enumerate() {
-            let c = &mut c[j..n.min(j + 8)];
-            let [first, last] = dots::<T, S, G, L>(&a[i * lda..][..terms], rows);
-            if let Some((c, after)) = c.split_at_mut_checked(4) {
-                write(first, initial, c, j);
-                write(last, initial, after, j + 4);
-            } else {
-                write(first, initial, c, j);
-            }
+        return;
+    }
+    for (j, rows) in range_by(j, n, 4).zip(rows.as_chunks::<4>().0) {
+        let (columns, mut i) = (j..n.min(j + 4), 0);
+        while i < count {
+            let c = c[i * ldc..].chunks_mut(ldc).map(|c| &mut c[columns.clone()]);
+            i += match count - i {
+                1 => write_rows(block::<T, S, G, L, 1>([row(i); 3], *rows), initial, c, j),
+                2 | 4 => {
+                    let a = [row(i), row(i + 1), row(i + 1)];
+                    write_rows(block::<T, S, G, L, 2>(a, *rows), initial, c, j)
+                }
+                _ => {
+                    let a = [row(i), row(i + 1), row(i + 2)];
+                    write_rows(block::<T, S, G, L, 3>(a, *rows), initial, c, j)
+                }
+            };
         }
     }
+}
+
+/// The dot products of the first R rows of `a` with four rows.
+#[inline(always)]
+fn block<T: Scalar, S: Simd, G: Quads<T, T::Quad<S>>, const L: usize, const R: usize>(
+    a: [&[T]; 3],
+    b @ [b0, b1, b2, b3]: [&[T]; 4],
+) -> [T::Quad<S>; R] {
+    let acc: [[G; 4]; R] = if G::REGISTERS == 1 {
+        accumulate::<T, G, L, R, 4>(a, b)
+    } else {
+        let first = accumulate::<T, G, L, R, 2>(a, [b0, b1, b1, b1]);
+        let last = accumulate::<T, G, L, R, 2>(a, [b2, b3, b3, b3]);
+        let mut acc = [[G::splat(T::ZERO); 4]; R];
+        for (acc, (first, last)) in acc.iter_mut().zip(first.iter().zip(&last)) {
+            *acc = [first[0], first[1], last[0], last[1]];
+        }
+        acc
+    };
+    let mut sums = [T::Quad::<S>::splat(T::ZERO); R];
+    unrolled!(r < R => {
+        for q in 0..L / 4 {
+            let acc = [acc[r][0].quad(q), acc[r][1].quad(q), acc[r][2].quad(q), acc[r][3].quad(q)];
+            let [l0, l1, l2, l3] = T::Quad::<S>::transpose(acc);
+            sums[r] = sums[r].plus(l0).plus(l1).plus(l2).plus(l3);
+        }
+    });
+    sums
+}
+
+/// The accumulators of the first R rows of `a` times the first C rows of `b`: up to twelve registers, for
+/// seven loads or less.
+#[inline(always)]
+fn accumulate<T: Scalar, G: Vector<T>, const L: usize, const R: usize, const C: usize>(
+    a: [&[T]; 3],
+    b: [&[T]; 4],
+) -> [[G; C]; R] {
+    let full = a[0].len() / L * L;
+    let groups = |x| <[T]>::as_chunks::<L>(x).0.iter();
+    let ([a0, a1, a2], [b0, b1, b2, b3]) = (a.map(groups), b.map(groups));
+    let mut acc = [[G::splat(T::ZERO); C]; R];
+    for (((a0, a1), a2), ((b0, b1), (b2, b3))) in a0.zip(a1).zip(a2).zip(b0.zip(b1).zip(b2.zip(b3))) {
+        let (a, b): ([_; R], [_; C]) = (first_of([a0, a1, a2]), first_of([b0, b1, b2, b3]));
+        let mut rows = [G::splat(T::ZERO); R];
+        unrolled!(r < R => { rows[r] = G::load(a[r]); });
+        // In this order three rows, twelve sums and a row of B fill the sixteen registers of AVX2.
+        unrolled!(i < C => {
+            let b = G::load(b[i]);
+            unrolled!(r < R => { acc[r][i] = rows[r].mul_add(b, acc[r][i]); });
+        });
+    }
+    if full < a[0].len() {
+        // The accumulators without a term add zeros.
+        let (a, b): ([_; R], [_; C]) = (first_of(a), first_of(b));
+        unrolled!(r < R => {
+            let a = G::load_part(&a[r][full..]);
+            unrolled!(i < C => { acc[r][i] = a.mul_add(G::load_part(&b[i][full..]), acc[r][i]); });
+        });
+    }
+    acc
+}
+
+/// c = sum + initial for the first R rows of C, from column j on. Returns R.
+#[inline(always)]
+fn write_rows<'c, T: Scalar, Q: Register<T>, const R: usize>(
+    sums: [Q; R],
+    initial: Initial<'_, T>,
+    rows: impl Iterator<Item = &'c mut [T]>,
+    j: usize,
+) -> usize {
+    for (sum, c) in sums.into_iter().zip(rows) {
+        write(sum, initial, c, j);
+    }
+    R
 }
 
 /// The dot products of `a` with eight rows at once, which hides the latency of the additions.
@@ -189,64 +293,4 @@ fn dot<T: Scalar, S: Simd>(a: &[T], b: &[T]) -> [T; 16] {
     }
     sums[0] = T::ZERO + sums[0];
     sums
-}
-
-/// One row of C = A·B: the rows of B, each times an element of A. Many columns at once hide the latency of
-/// the additions.
-#[inline(always)]
-pub(super) fn gevm<T: Scalar, S: Simd>(a: &[T], b: &[T], ldb: usize, initial: Initial<'_, T>, c: &mut [T]) {
-    let (n, len, mut j) = (c.len(), T::Register::<S>::LEN, 0);
-    while j < n {
-        let left = n - j;
-        let registers = if left >= 8 * len {
-            gevm_columns::<T, S, 8>(a, b, ldb, initial, c, j);
-            8
-        } else if left > len {
-            gevm_columns::<T, S, 2>(a, b, ldb, initial, c, j);
-            2
-        } else {
-            gevm_columns::<T, S, 1>(a, b, ldb, initial, c, j);
-            1
-        };
-        j += registers * len;
-    }
-}
-
-/// The V registers of columns from j on.
-#[inline(always)]
-fn gevm_columns<T: Scalar, S: Simd, const V: usize>(
-    a: &[T],
-    b: &[T],
-    ldb: usize,
-    initial: Initial<'_, T>,
-    c: &mut [T],
-    j: usize,
-) {
-    let (n, len) = (c.len(), T::Register::<S>::LEN);
-    let zero = T::Register::<S>::splat(T::ZERO);
-    let mut acc = [zero; V];
-    for (p, &a) in a.iter().enumerate() {
-        acc = add_row::<T, S, V>(a, &b[p * ldb + j..], n - j, acc);
-    }
-    // All kernels begin their sums at 0, so −0 becomes 0.
-    unrolled!(v < V => { acc[v] = zero.plus(acc[v]); });
-    let mut places = c[j..].chunks_mut(len);
-    unrolled!(v < V => {
-        if let Some(c) = places.next() { write(acc[v], initial, c, j + v * len); }
-    });
-}
-
-/// acc + a b for the first V registers of b, of which only `width` elements matter.
-#[inline(always)]
-fn add_row<T: Scalar, S: Simd, const V: usize>(
-    a: T,
-    b: &[T],
-    width: usize,
-    mut acc: [T::Register<S>; V],
-) -> [T::Register<S>; V] {
-    let (len, a) = (T::Register::<S>::LEN, T::Register::<S>::splat(a));
-    // Elements behind the row are read as well, and never stored.
-    let b = if b.len() < V * len { &b[..width.min(V * len)] } else { b };
-    unrolled!(v < V => { acc[v] = a.mul_add(T::Register::<S>::load_at_most(&b[(v * len).min(b.len())..]), acc[v]); });
-    acc
 }

@@ -19,6 +19,7 @@ mod epilogue;
 mod gemm;
 mod gemv;
 mod ger;
+mod gevm;
 mod groups;
 pub(crate) mod mat;
 mod microkernel;

@@ -2,6 +2,7 @@
 
 use crate::linalg::epilogue::Epilogue;
 use crate::scalar::Scalar;
+use crate::simd;
 
 /// Repeats a block for `$i` in 0..`$n`, written out, so the accumulators stay in registers.
 macro_rules! unrolled {
@@ -96,6 +97,10 @@ pub(super) const SHORT: usize = 64;
 pub(super) const SMALL: usize = 128;
 /// Up to this number of columns of C, rows of A are read in place: packing them costs more than it saves.
 pub(super) const FEW_COLUMNS: usize = 256;
+/// The most rows of A·B for which B is read in place.
+pub(super) const FEW: usize = 12;
+/// Columns of C whose sums such a product keeps at once: with four rows of B they fit the first-level cache.
+pub(super) const STRIP: usize = 512;
 /// The most columns of a tile, in the narrowest type and the widest registers.
 pub(super) const WIDEST: usize = 32;
 /// The most rows of a tile.
@@ -158,13 +163,13 @@ impl<T: Scalar> Product<'_, T> {
     /// Whether it is A·Bᵀ with few rows: see [`is_gemv`].
     #[inline]
     pub(super) fn is_gemv(&self) -> bool {
-        is_gemv(self.form, self.sizes, self.strides, self.c.len())
+        is_gemv::<T>(self.form, self.sizes, self.strides, self.c.len())
     }
 
     /// How many elements of a buffer the product packs into.
     #[inline]
     pub(super) fn buffer_len(&self) -> usize {
-        buffer_len(self.form, self.sizes, self.strides, self.rows)
+        buffer_len::<T>(self.form, self.sizes, self.strides, self.rows)
     }
 
     /// Whether each element is one rounded multiplication: then all instruction sets give the same bits.
@@ -177,9 +182,28 @@ impl<T: Scalar> Product<'_, T> {
 /// Whether `len` elements of A·Bᵀ are few rows: reading B in place for each of them costs less than packing
 /// it. With eight accumulators more rows are few.
 #[inline(always)]
-pub(super) fn is_gemv(form: Form, [_, _, k]: [usize; 3], [_, _, ldc]: [usize; 3], len: usize) -> bool {
-    let few = if k >= LONG { 8 } else { 3 };
+pub(super) fn is_gemv<T>(form: Form, [_, _, k]: [usize; 3], [_, _, ldc]: [usize; 3], len: usize) -> bool {
+    let few = if k >= LONG { few_rows::<T>(form, k) } else { 3 };
     matches!(form, Form::Nt) && k > 1 && len > 0 && len <= few * ldc
+}
+
+/// The most rows of A·Bᵀ for which the kernel without packing is the faster one. It has registers of 32
+/// bytes.
+#[inline(always)]
+fn few_rows<T>(form: Form, k: usize) -> usize {
+    // Three rows of A and four of B fit the first-level cache.
+    let near = k.min(form.block()) * size_of::<T>() <= 4096;
+    match simd::widest() {
+        64.. => 16,
+        _ if near => 64,
+        _ => 12,
+    }
+}
+
+/// Whether all rows of a product are computed in one pass over B, which isn't packed.
+pub(super) fn reads_b_once<T>(form: Form, sizes @ [m, _, _]: [usize; 3], strides: [usize; 3]) -> bool {
+    is_gemv::<T>(form, sizes, strides, m.saturating_mul(strides[2]))
+        || is_by_rows_of_b(form, sizes, strides, m)
 }
 
 /// Whether a sum has more blocks than are added in the element's type.
@@ -190,37 +214,40 @@ pub(super) fn is_long(form: Form, [_, _, k]: [usize; 3]) -> bool {
 
 /// The elements that `rows` rows of a product pack into; 0 if both operands are read in place.
 #[inline]
-pub(super) fn buffer_len(form: Form, sizes: [usize; 3], strides: [usize; 3], rows: usize) -> usize {
+pub(super) fn buffer_len<T>(form: Form, sizes: [usize; 3], strides: [usize; 3], rows: usize) -> usize {
     match is_long(form, sizes) {
-        true => long_buffer_len(form, sizes, strides, rows),
-        false => packed_len(form, sizes, strides, rows),
+        true => long_buffer_len::<T>(form, sizes, strides, rows),
+        false => packed_len::<T>(form, sizes, strides, rows),
     }
 }
 
 /// The same for a product of several groups. The last strip has fewer columns, and the last group fewer
 /// terms, for which blocks are larger.
 #[cold]
-fn long_buffer_len(form: Form, [m, n, k]: [usize; 3], strides: [usize; 3], rows: usize) -> usize {
+fn long_buffer_len<T>(form: Form, [m, n, k]: [usize; 3], strides: [usize; 3], rows: usize) -> usize {
     if rows == 0 || n == 0 {
         return 0;
     }
     let (columns, terms) = (columns_at_once(rows, n), GROUP * form.block());
     let sizes = [columns, n % columns].map(|n| [terms, k % terms].map(|k| [m, n, k]));
-    let packed = sizes.into_iter().flatten().map(|sizes| packed_len(form, sizes, strides, rows));
+    let packed = sizes.into_iter().flatten().map(|sizes| packed_len::<T>(form, sizes, strides, rows));
     2 * rows * columns + packed.max().unwrap_or(0)
 }
 
 #[inline(always)]
-fn packed_len(form: Form, sizes: [usize; 3], strides: [usize; 3], rows: usize) -> usize {
+fn packed_len<T>(form: Form, sizes: [usize; 3], strides: [usize; 3], rows: usize) -> usize {
     let ([_, n, k], [_, _, ldc]) = (sizes, strides);
     if rows == 0
         || n == 0
         || k == 0
         || is_ger(form, sizes, strides)
-        || is_gemv(form, sizes, strides, rows * ldc)
+        || is_gemv::<T>(form, sizes, strides, rows * ldc)
         || is_gevm(form, sizes, strides, rows)
     {
         return 0;
+    }
+    if is_by_rows_of_b(form, sizes, strides, rows) {
+        return rows.next_multiple_of(2) * STRIP;
     }
     let blocks = Blocks::of(form, sizes);
     // Panels begin at a cache line.
@@ -229,8 +256,22 @@ fn packed_len(form: Form, sizes: [usize; 3], strides: [usize; 3], rows: usize) -
 
 /// Whether `rows` rows of A·B are computed one by one: packing B would cost more than the product.
 #[inline(always)]
-pub(super) fn is_gevm(form: Form, [m, _, _]: [usize; 3], [lda, _, _]: [usize; 3], rows: usize) -> bool {
-    rows <= 3 && matches!((form, m, lda), (Form::Nn, _, _) | (Form::Tn, 1, 1))
+pub(super) fn is_gevm(form: Form, sizes: [usize; 3], strides: [usize; 3], rows: usize) -> bool {
+    has_rows_of_a(form, sizes, strides) && rows <= 3 && !is_by_rows_of_b(form, sizes, strides, rows)
+}
+
+/// Whether `rows` rows of A·B are computed in one pass over the rows of B: they are few, and B is large.
+#[inline(always)]
+pub(super) fn is_by_rows_of_b(form: Form, sizes: [usize; 3], strides: [usize; 3], rows: usize) -> bool {
+    let [_, n, k] = sizes;
+    let large = if rows == 1 { 1 << 20 } else { 1 << 15 };
+    has_rows_of_a(form, sizes, strides) && rows <= FEW && n.saturating_mul(k) >= large
+}
+
+/// Whether rows of A are contiguous, in A·B or Aᵀ·B.
+#[inline(always)]
+fn has_rows_of_a(form: Form, [m, _, _]: [usize; 3], [lda, _, _]: [usize; 3]) -> bool {
+    matches!((form, m, lda), (Form::Nn, _, _) | (Form::Tn, 1, 1))
 }
 
 /// Whether C is a column times a contiguous row.
@@ -279,4 +320,12 @@ pub(super) fn range_by(from: usize, until: usize, step: usize) -> impl Iterator<
         next += step;
         (at < until).then_some(at)
     })
+}
+
+/// The first R of N.
+#[inline(always)]
+pub(super) fn first_of<X: Copy, const N: usize, const R: usize>(all: [X; N]) -> [X; R] {
+    let mut first = [all[0]; R];
+    first.copy_from_slice(&all[..R]);
+    first
 }

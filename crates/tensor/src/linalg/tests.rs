@@ -2,13 +2,15 @@
 
 mod kernels {
 
+    use std::ops::Range;
+
     use crate::linalg::dispatch::compute;
     use crate::linalg::epilogue::Epilogue;
     use crate::linalg::gemm::{Gemm, Tiled};
     use crate::linalg::gemv::Gemv;
     use crate::linalg::product::{Form, Initial, Product};
     use crate::scalar::Scalar;
-    use crate::simd;
+    use crate::simd::{self, Kernel, Simd};
 
     const FORMS: [Form; 3] = [Form::Nn, Form::Nt, Form::Tn];
 
@@ -65,11 +67,11 @@ mod kernels {
     }
 
     fn same_bits_in_any_batch<T: Scalar>() {
-        let m = 41;
-        let all = [1, 3, 10, 33, 530].into_iter().flat_map(|n| {
-            let sizes = [1, 5, 64, 65, 257, 512, 518, 1025, 1540].map(|k| (n, k)).into_iter();
-            sizes.chain((n < 33).then_some([(n, 4100), (n, 8200)]).into_iter().flatten())
-        });
+        // More than the few rows whose kernels pack nothing.
+        let m = 90;
+        let narrow = [1, 10].map(|n| [1, 5, 64, 65, 257, 512, 518, 1025, 1540, 4100, 8200].map(|k| (n, k)));
+        let wide = [33, 300].map(|n| [5, 65, 518, 1540].map(|k| (n, k)));
+        let all = narrow.as_flattened().iter().chain(wide.as_flattened()).copied();
         for (n, k) in all {
             let (a, b, c) = (numbers::<T>(m * k, 1), numbers(k * n, 2), numbers(m * n, 3));
             let row = numbers(n, 4);
@@ -80,7 +82,7 @@ mod kernels {
                     if form.accumulators(k) == 1 {
                         assert_eq!(whole, product(Form::Nn, [m, n, k], &a, &b, initial, &c), "{form:?}");
                     }
-                    for batch in [1, 3, 4, 8, 9, m] {
+                    for batch in [1, 3, 4, 8, 9, 64, m] {
                         let mut parts = Vec::new();
                         for (a, c) in a.chunks(batch * k).zip(c.chunks(batch * n)) {
                             parts.extend(product(form, [c.len() / n, n, k], a, &b, initial, c));
@@ -96,6 +98,81 @@ mod kernels {
     fn an_element_has_the_same_bits_in_any_batch_and_place() {
         same_bits_in_any_batch::<f32>();
         same_bits_in_any_batch::<f64>();
+    }
+
+    /// C by definition, for A and B that are row-major and untransposed.
+    struct Definition<'a, T>(Form, [usize; 3], &'a [T], &'a [T], Initial<'a, T>, &'a [T]);
+
+    impl<T: Scalar> Kernel for Definition<'_, T> {
+        type Output = Vec<T>;
+        #[inline(always)]
+        fn run<S: Simd>(self) -> Vec<T> {
+            let Self(form, [m, n, k], a, b, initial, c) = self;
+            let element = |i: usize, j: usize| {
+                // A block: term p goes to accumulator p % accumulators, and accumulators add up in order.
+                let block = |terms: Range<usize>| {
+                    let (from, accumulators) = (terms.start, form.accumulators(terms.len()));
+                    let mut acc = vec![T::ZERO; accumulators];
+                    for p in terms {
+                        let acc = &mut acc[(p - from) % accumulators];
+                        *acc = S::mul_add(a[i * k + p], b[p * n + j], *acc);
+                    }
+                    acc.into_iter().fold(T::ZERO, |sum, acc| sum + acc)
+                };
+                // A group: blocks, added in order to what is there.
+                let group = |terms: Range<usize>, initial: Initial<'_, T>| {
+                    let blocks = (terms.start..terms.end.max(1)).step_by(form.block());
+                    blocks.map(|p| block(p..terms.end.min(p + form.block()))).enumerate().fold(
+                        T::ZERO,
+                        |sum, (number, block)| match initial {
+                            _ if number > 0 => sum + block,
+                            Initial::Zero => block,
+                            Initial::Bias(row) => block + row[j],
+                            Initial::Beta(beta) => S::mul_add(beta, c[i * n + j], block),
+                        },
+                    )
+                };
+                // Groups of eight blocks are added in twice the precision.
+                let terms = 8 * form.block();
+                let (mut sum, mut low) = (group(0..k.min(terms), initial), T::ZERO);
+                for p in (terms..k).step_by(terms) {
+                    let part = group(p..k.min(p + terms), Initial::Zero);
+                    let high = sum + part;
+                    let added = high - sum;
+                    let rest = low + ((sum - (high - added)) + (part - added));
+                    sum = high + rest;
+                    low = rest - (sum - high);
+                }
+                if k > terms { sum + low } else { sum }
+            };
+            (0..m * n).map(|at| element(at / n, at % n)).collect()
+        }
+    }
+
+    fn sums_by_definition<T: Scalar>() {
+        let terms = [0, 1, 2, 3, 7, 64, 65, 67, 511, 512, 519, 1024, 1025, 1540];
+        let few = [1, 2, 3, 4, 5, 9, 13, 17].map(|m| [1, 3, 4, 7, 33].map(|n| [m, n]));
+        let sizes = few.as_flattened().iter().flat_map(|&[m, n]| terms.map(|k| [m, n, k]));
+        // More columns than are packed at once, blocks of several panels, and groups.
+        for sizes in sizes.chain([[2, 300, 70], [1, 2051, 513], [9, 530, 520], [70, 9, 513], [5, 3, 8200]]) {
+            let [m, n, k] = sizes;
+            let (a, b, c) = (numbers::<T>(m * k, 1), numbers(k * n, 2), numbers(m * n, 3));
+            let row = numbers(n, 4);
+            for form in FORMS {
+                for initial in [Initial::Zero, Initial::Bias(&row), Initial::Beta(T::from_f64(0.3))] {
+                    let expected = simd::run(Definition(form, sizes, &a, &b, initial, &c));
+                    let c = product(form, sizes, &a, &b, initial, &c);
+                    assert_eq!(c, expected, "{form:?} {sizes:?} {initial:?}");
+                }
+            }
+        }
+    }
+
+    /// On this processor: of the other instruction sets, `the_width_of_registers_changes_no_bit`.
+    #[test]
+    fn sums_have_the_order_of_their_definition() {
+        sums_by_definition::<f32>();
+        sums_by_definition::<f64>();
     }
 
     /// Each element once, when its sum is complete.
@@ -181,6 +258,51 @@ mod kernels {
                 }
             }
         }
+    }
+
+    /// Few rows, of which each thread computes some columns.
+    #[test]
+    fn columns_of_few_rows_have_the_same_bits_on_any_number_of_threads() {
+        fn f(c: &mut [f64]) {
+            c.iter_mut().for_each(|c| *c = *c * 0.5 + 3.0);
+        }
+        for sizes in [[1, 2100, 1030], [2, 1500, 701], [3, 1000, 1100], [7, 33, 9500], [16, 530, 300]] {
+            let [m, n, k] = sizes;
+            // Rows of C with a gap.
+            let ldc = n + 3;
+            let (a, b, c) = (numbers::<f64>(m * k, 1), numbers::<f64>(k * n, 2), numbers(m * ldc, 3));
+            let row = numbers(n, 4);
+            for form in [Form::Nn, Form::Nt] {
+                for initial in [Initial::Zero, Initial::Bias(&row), Initial::Beta(0.3)] {
+                    let on = |threads: usize| {
+                        crate::parallel::set_threads(threads.try_into().unwrap());
+                        let mut c = c.clone();
+                        let [lda, ldb, _] = form.strides(sizes);
+                        compute(&mut Product {
+                            form,
+                            sizes,
+                            strides: [lda, ldb, ldc],
+                            first: 0,
+                            rows: m,
+                            a: &a,
+                            b: &b,
+                            initial,
+                            epilogue: Some(Epilogue::new(&f)),
+                            c: &mut c,
+                        })
+                        .unwrap();
+                        c
+                    };
+                    let one = on(1);
+                    let gaps = |c: &[f64]| c.chunks(ldc).flat_map(|c| &c[n..]).copied().collect::<Vec<_>>();
+                    assert_eq!(gaps(&one), gaps(&c));
+                    for threads in [2, 3, 7] {
+                        assert_eq!(on(threads), one, "{form:?} {sizes:?} {initial:?} on {threads}");
+                    }
+                }
+            }
+        }
+        crate::parallel::set_threads(1.try_into().unwrap());
     }
 
     /// Each on a thread of its own, whose buffer is as long as this product wants: with fewer rows for the

@@ -172,6 +172,16 @@ pub fn level() -> &'static str {
     }
 }
 
+/// The bytes of a register that [`run`] chooses.
+#[inline]
+pub(crate) fn widest() -> usize {
+    match level::get() {
+        Level::Avx512 => 64,
+        Level::Avx2 => 32,
+        Level::Baseline => 16,
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Level {
     Baseline,

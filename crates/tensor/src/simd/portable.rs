@@ -29,6 +29,7 @@ impl<T: Element, Q: Quad<T>> Vector<T> for Pair<Q> {
 }
 
 impl<T: Element, Q: Quad<T>> Quads<T, Q> for Pair<Q> {
+    const REGISTERS: usize = 2;
     #[inline(always)]
     fn quad(self, i: usize) -> Q {
         if i == 0 { self.0 } else { self.1 }
@@ -109,6 +110,7 @@ impl<T: Element> Quad<T> for Plain<T, 4> {
 }
 
 impl<T: Element> Quads<T, Plain<T, 4>> for Plain<T, 8> {
+    const REGISTERS: usize = 2;
     #[inline(always)]
     fn quad(self, i: usize) -> Plain<T, 4> {
         Plain::load(&self.0[4 * i..])

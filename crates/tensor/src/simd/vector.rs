@@ -87,11 +87,14 @@ pub trait Quad<T>: Register<T> {
 
 /// One quad or two.
 pub trait Quads<T, Q>: Vector<T> {
+    /// How many registers they take.
+    const REGISTERS: usize;
     /// The `i`th of them.
     fn quad(self, i: usize) -> Q;
 }
 
 impl<T, Q: Quad<T>> Quads<T, Q> for Q {
+    const REGISTERS: usize = 1;
     #[inline(always)]
     fn quad(self, _: usize) -> Q {
         self

@@ -141,6 +141,7 @@ register!(F64x8, __m512d: 8 f64; _mm512_set1_pd _mm512_loadu_pd _mm512_storeu_pd
     |x, n, v| _mm512_mask_storeu_pd(x, ((1_u32 << n) - 1) as u8, v));
 
 impl Quads<f32, F32x4> for F32x8 {
+    const REGISTERS: usize = 1;
     #[inline(always)]
     fn quad(self, i: usize) -> F32x4 {
         let Self(x) = self;

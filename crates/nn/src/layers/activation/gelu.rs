@@ -18,6 +18,8 @@ use crate::layers::pointwise::{Of, Pointwise};
 /// [`tanh`](Self::tanh) is the approximation y = ½ x (1 + t), t = tanh u, u = √(2/π) (x + 0.044715 x³). Its
 /// rule is that of this formula: dy/dx = ½ (1 + t) + ½ x (1 − t²) du/dx.
 ///
+/// At ±∞ both have their limits: y = −0 and dy/dx = 0, y = ∞ and dy/dx = 1. PyTorch's are NaN there.
+///
 /// ```
 /// use backrule_nn::tensor::Tensor;
 /// use backrule_nn::{Gelu, Grads, Mode, Tape};
@@ -67,7 +69,9 @@ impl Pointwise for Gelu {
     #[inline(always)]
     fn f<T: Scalar>(&self, x: T) -> T {
         if self.tanh {
-            return T::from_f64(0.5) * x * (T::ONE + tanh_of(x));
+            let upper = T::ONE + tanh_of(x);
+            // −∞ · 0 would be NaN.
+            return if upper == T::ZERO { -T::ZERO } else { T::from_f64(0.5) * x * upper };
         }
         x.gelu()
     }
@@ -128,7 +132,10 @@ mod tests {
     #[test]
     fn far_from_0_it_is_the_identity_or_0() {
         for gelu in [Gelu::new(), Gelu::tanh()] {
-            for x in [1e4_f32, 1e20, f32::MAX] {
+            for x in [1e4_f32, 1e20, f32::MAX, f32::INFINITY] {
+                assert_eq!((gelu.f(x), gelu.df(x)), (x, 1.0));
+                assert_eq!((gelu.f(-x), gelu.df(-x)), (0.0, 0.0));
+                let x = f64::from(x);
                 assert_eq!((gelu.f(x), gelu.df(x)), (x, 1.0));
                 assert_eq!((gelu.f(-x), gelu.df(-x)), (0.0, 0.0));
             }
