@@ -19,9 +19,8 @@ impl<T: Scalar> Kernel for Gemv<'_, '_, T> {
         let [_, n, k] = sizes;
         let [lda, ldb, ldc] = strides;
         let (a, kc) = (&a[first * lda..], form.block());
-        // Eight rows of B stay in the first-level cache for all rows of A, then the next eight. Short ones
-        // are read at once.
-        let at_once = if form.accumulators(k.min(kc)) == 1 { n } else { 8 };
+        // Of several blocks, eight rows of B are finished before the next eight: B comes row after row.
+        let at_once = if k <= kc { n } else { 8 };
         for j in range_by(0, n, at_once) {
             for p in range_by(0, k, kc) {
                 let (a, b, terms) = (&a[p..], &b[j * ldb + p..], kc.min(k - p));
@@ -30,13 +29,8 @@ impl<T: Scalar> Kernel for Gemv<'_, '_, T> {
                 match form.accumulators(terms) {
                     1 => {
                         for (i, c) in c.chunks_mut(ldc).enumerate() {
-                            short_row::<T, S>(
-                                &a[i * lda..][..terms],
-                                b,
-                                ldb,
-                                initial,
-                                &mut c[columns.clone()],
-                            );
+                            let (a, c) = (&a[i * lda..][..terms], &mut c[columns.clone()]);
+                            short_row::<T, S>(a, b, ldb, initial, c);
                         }
                     }
                     4 => long_rows::<T, S, T::Quad<S>, 4>(a, b, strides, terms, initial, c, columns),
@@ -50,7 +44,8 @@ impl<T: Scalar> Kernel for Gemv<'_, '_, T> {
     }
 }
 
-/// Up to eight columns of C = A·Bᵀ with L accumulators for each element.
+/// Columns of C = A·Bᵀ with L accumulators for each element. Eight rows of B stay in the first-level cache for
+/// all rows of A, then the next eight.
 #[inline(always)]
 fn long_rows<T: Scalar, S: Simd, G: Quads<T, T::Quad<S>>, const L: usize>(
     a: &[T],
@@ -61,40 +56,39 @@ fn long_rows<T: Scalar, S: Simd, G: Quads<T, T::Quad<S>>, const L: usize>(
     c: &mut [T],
     columns: Range<usize>,
 ) {
-    // With fewer than eight rows of B left, the last one is computed again, and dropped.
-    let (mut next, mut row) = (b.chunks(ldb).take(columns.len()), &b[..0]);
-    let mut rows = [row; 8];
-    for place in &mut rows {
-        row = next.next().unwrap_or(row);
-        *place = &row[..terms];
-    }
-    let (j, n, count) = (columns.start, columns.end, c.len().div_ceil(ldc));
-    let row = |i: usize| &a[i * lda..][..terms];
-    if count == 1 {
-        let (c, [first, last]) = (&mut c[columns], dots::<T, S, G, L>(row(0), rows));
-        if let Some((c, after)) = c.split_at_mut_checked(4) {
-            write(first, initial, c, j);
-            write(last, initial, after, j + 4);
-        } else {
-            write(first, initial, c, j);
+    let (n, count) = (columns.end, c.len().div_ceil(ldc));
+    let row_of_a = |i: usize| &a[i * lda..][..terms];
+    for j in range_by(columns.start, n, 8) {
+        // With fewer than eight rows left, the last one is computed again, and dropped.
+        let (mut next, mut row) = (b[(j - columns.start) * ldb..].chunks(ldb).take(n - j), &b[..0]);
+        let mut rows = [row; 8];
+        for place in &mut rows {
+            row = next.next().unwrap_or(row);
+            *place = &row[..terms];
         }
-        return;
-    }
-    for (j, rows) in range_by(j, n, 4).zip(rows.as_chunks::<4>().0) {
-        let (columns, mut i) = (j..n.min(j + 4), 0);
-        while i < count {
-            let c = c[i * ldc..].chunks_mut(ldc).map(|c| &mut c[columns.clone()]);
-            i += match count - i {
-                1 => write_rows(block::<T, S, G, L, 1>([row(i); 3], *rows), initial, c, j),
-                2 | 4 => {
-                    let a = [row(i), row(i + 1), row(i + 1)];
-                    write_rows(block::<T, S, G, L, 2>(a, *rows), initial, c, j)
-                }
-                _ => {
-                    let a = [row(i), row(i + 1), row(i + 2)];
-                    write_rows(block::<T, S, G, L, 3>(a, *rows), initial, c, j)
-                }
-            };
+        if count == 1 {
+            let (c, [first, last]) = (&mut c[j..n.min(j + 8)], dots::<T, S, G, L>(row_of_a(0), rows));
+            if let Some((c, after)) = c.split_at_mut_checked(4) {
+                write(first, initial, c, j);
+                write(last, initial, after, j + 4);
+            } else {
+                write(first, initial, c, j);
+            }
+            continue;
+        }
+        for (j, rows) in range_by(j, n, 4).zip(rows.as_chunks::<4>().0) {
+            let (columns, mut i) = (j..n.min(j + 4), 0);
+            while i < count {
+                let c = c[i * ldc..].chunks_mut(ldc).map(|c| &mut c[columns.clone()]);
+                let row = |next: usize| row_of_a(i + next);
+                i += match count - i {
+                    1 => write_rows(block::<T, S, G, L, 1>([row(0); 3], *rows), initial, c, j),
+                    2 | 4 => {
+                        write_rows(block::<T, S, G, L, 2>([row(0), row(1), row(1)], *rows), initial, c, j)
+                    }
+                    _ => write_rows(block::<T, S, G, L, 3>([row(0), row(1), row(2)], *rows), initial, c, j),
+                };
+            }
         }
     }
 }
