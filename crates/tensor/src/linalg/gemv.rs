@@ -44,8 +44,8 @@ impl<T: Scalar> Kernel for Gemv<'_, '_, T> {
     }
 }
 
-/// Columns of C = A·Bᵀ with L accumulators for each element. Eight rows of B stay in the first-level cache for
-/// all rows of A, then the next eight.
+/// Columns of C = A·Bᵀ with L accumulators for each element. Eight rows of B stay in the first-level cache
+/// for all rows of A, then the next eight.
 #[inline(always)]
 fn long_rows<T: Scalar, S: Simd, G: Quads<T, T::Quad<S>>, const L: usize>(
     a: &[T],
@@ -60,7 +60,7 @@ fn long_rows<T: Scalar, S: Simd, G: Quads<T, T::Quad<S>>, const L: usize>(
     let row_of_a = |i: usize| &a[i * lda..][..terms];
     for j in range_by(columns.start, n, 8) {
         // With fewer than eight rows left, the last one is computed again, and dropped.
-        let (mut next, mut row) = (b[(j - columns.start) * ldb..].chunks(ldb).take(n - j), &b[..0]);
+        let (mut next, mut row) = (b[(j - columns.start) * ldb..].chunks(ldb), &b[..0]);
         let mut rows = [row; 8];
         for place in &mut rows {
             row = next.next().unwrap_or(row);

@@ -257,7 +257,7 @@ fn packed_len<T>(form: Form, sizes: [usize; 3], strides: [usize; 3], rows: usize
 /// Whether `rows` rows of A·B are computed one by one: packing B would cost more than the product.
 #[inline(always)]
 pub(super) fn is_gevm(form: Form, sizes: [usize; 3], strides: [usize; 3], rows: usize) -> bool {
-    has_rows_of_a(form, sizes, strides) && rows <= 3 && !is_by_rows_of_b(form, sizes, strides, rows)
+    rows <= 3 && has_rows_of_a(form, sizes, strides) && !is_by_rows_of_b(form, sizes, strides, rows)
 }
 
 /// Whether `rows` rows of A·B are computed in one pass over the rows of B: they are few, and B is large.
@@ -265,7 +265,7 @@ pub(super) fn is_gevm(form: Form, sizes: [usize; 3], strides: [usize; 3], rows: 
 pub(super) fn is_by_rows_of_b(form: Form, sizes: [usize; 3], strides: [usize; 3], rows: usize) -> bool {
     let [_, n, k] = sizes;
     let large = if rows == 1 { 1 << 20 } else { 1 << 15 };
-    has_rows_of_a(form, sizes, strides) && rows <= FEW && n.saturating_mul(k) >= large
+    rows <= FEW && n.saturating_mul(k) >= large && has_rows_of_a(form, sizes, strides)
 }
 
 /// Whether rows of A are contiguous, in A·B or Aᵀ·B.
