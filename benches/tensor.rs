@@ -20,11 +20,12 @@ use criterion::measurement::WallTime;
 use criterion::{BatchSize, BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 
 /// Batch, inputs and outputs of dense layers: one sample, a few, tiny, cache-sized, large.
-const LAYERS: [[usize; 3]; 13] = [
+const LAYERS: [[usize; 3]; 14] = [
     [1, 784, 128],
     [4, 784, 128],
     [16, 784, 128],
     [4, 4096, 1000],
+    [8, 256, 256],
     [1, 64, 32],
     [32, 64, 32],
     [32, 32, 10],

@@ -9,9 +9,14 @@ pub(crate) fn workloads(gate: &mut Gate) {
     // `tensor/matmul/forward_nt/*`: y = x Wᵀ of a dense layer; batch × inputs × outputs
     // `tensor/matmul/dx_nn/*`: dx = dy W of the same layer
     // `tensor/matmul/dw_tn/*`: dW = dyᵀ x of the same layer
-    for ([batch, inputs, outputs], calls) in
-        [([3, 3, 2], 200), ([1, 784, 128], 20), ([8, 784, 128], 2), ([32, 64, 32], 20), ([64, 784, 128], 1)]
-    {
+    for ([batch, inputs, outputs], calls) in [
+        ([3, 3, 2], 200),
+        ([1, 784, 128], 20),
+        ([8, 784, 128], 2),
+        ([8, 256, 256], 2),
+        ([32, 64, 32], 20),
+        ([64, 784, 128], 1),
+    ] {
         let (x, w, dy) = ([batch, inputs], [outputs, inputs], [batch, outputs]);
         for (name, a, b, product, result) in [
             ("forward_nt", x, w, matmul_nt_into as Product, dy),

@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::linalg::microkernel::{write, write_elements};
 use crate::linalg::product::{Initial, Product, first_of, range_by, unrolled};
 use crate::scalar::Scalar;
-use crate::simd::vector::{Quad, Quads, Register, Vector};
+use crate::simd::vector::{Oct, Quad, Quads, Register, Vector};
 use crate::simd::{Kernel, Simd};
 
 /// C = A·Bᵀ with few rows.
@@ -81,6 +81,30 @@ fn long_rows<T: Scalar, S: Simd, G: Quads<T, T::Quad<S>>, const L: usize>(
             while i < count {
                 let c = c[i * ldc..].chunks_mut(ldc).map(|c| &mut c[columns.clone()]);
                 let row = |next: usize| row_of_a(i + next);
+                if L == 4 && 8 * size_of::<T>() <= S::BYTES {
+                    i += match count - i {
+                        1 => write_rows(twins::<T, S, 1>([row(0); 4], *rows), initial, c, j),
+                        2 => write_rows(
+                            twins::<T, S, 2>([row(0), row(1), row(1), row(1)], *rows),
+                            initial,
+                            c,
+                            j,
+                        ),
+                        3 | 5 | 6 => write_rows(
+                            twins::<T, S, 3>([row(0), row(1), row(2), row(2)], *rows),
+                            initial,
+                            c,
+                            j,
+                        ),
+                        _ => write_rows(
+                            twins::<T, S, 4>([row(0), row(1), row(2), row(3)], *rows),
+                            initial,
+                            c,
+                            j,
+                        ),
+                    };
+                    continue;
+                }
                 i += match count - i {
                     1 => write_rows(block::<T, S, G, L, 1>([row(0); 3], *rows), initial, c, j),
                     2 | 4 => {
@@ -151,6 +175,46 @@ fn accumulate<T: Scalar, G: Vector<T>, const L: usize, const R: usize, const C: 
         });
     }
     acc
+}
+
+/// The same with four accumulators, which are half a register: each has those of two rows of B.
+#[inline(always)]
+fn twins<T: Scalar, S: Simd, const R: usize>(a: [&[T]; 4], b: [&[T]; 4]) -> [T::Quad<S>; R] {
+    let full = a[0].len() / 4 * 4;
+    let quads = |x| <[T]>::as_chunks::<4>(x).0.iter();
+    let ([a0, a1, a2, a3], [b0, b1, b2, b3]) = (a.map(quads), b.map(quads));
+    let pairs = a0.zip(a1).zip(a2.zip(a3)).zip(b0.zip(b1).zip(b2.zip(b3)));
+    let mut acc = [[T::Oct::<S>::splat(T::ZERO); 2]; R];
+    for (((a0, a1), (a2, a3)), ((b0, b1), (b2, b3))) in pairs {
+        let a: [_; R] = first_of([a0, a1, a2, a3]);
+        let first = T::Oct::<S>::join(T::Quad::<S>::load(b0), T::Quad::<S>::load(b2));
+        let last = T::Oct::<S>::join(T::Quad::<S>::load(b1), T::Quad::<S>::load(b3));
+        unrolled!(r < R => {
+            let a = T::Quad::<S>::load(a[r]);
+            let a = T::Oct::<S>::join(a, a);
+            acc[r] = [a.mul_add(first, acc[r][0]), a.mul_add(last, acc[r][1])];
+        });
+    }
+    if full < a[0].len() {
+        // The accumulators without a term add zeros.
+        let b = b.map(|b| &b[full..]);
+        let first = T::Oct::<S>::join(T::Quad::<S>::load_part(b[0]), T::Quad::<S>::load_part(b[2]));
+        let last = T::Oct::<S>::join(T::Quad::<S>::load_part(b[1]), T::Quad::<S>::load_part(b[3]));
+        let a: [_; R] = first_of(a);
+        unrolled!(r < R => {
+            let a = T::Quad::<S>::load_part(&a[r][full..]);
+            let a = T::Oct::<S>::join(a, a);
+            acc[r] = [a.mul_add(first, acc[r][0]), a.mul_add(last, acc[r][1])];
+        });
+    }
+    let mut sums = [T::Quad::<S>::splat(T::ZERO); R];
+    unrolled!(r < R => {
+        let [first, last] = acc[r];
+        let [l0, l1, l2, l3] =
+            T::Quad::<S>::transpose([first.quad(0), last.quad(0), first.quad(1), last.quad(1)]);
+        sums[r] = sums[r].plus(l0).plus(l1).plus(l2).plus(l3);
+    });
+    sums
 }
 
 /// c = sum + initial for the first R rows of C, from column j on. Returns R.

@@ -183,8 +183,7 @@ impl<T: Scalar> Product<'_, T> {
 /// it. With eight accumulators more rows are few.
 #[inline(always)]
 pub(super) fn is_gemv<T>(form: Form, [_, _, k]: [usize; 3], [_, _, ldc]: [usize; 3], len: usize) -> bool {
-    let few = if k >= LONG { few_rows::<T>(form, k) } else { 3 };
-    matches!(form, Form::Nt) && k > 1 && len > 0 && len <= few * ldc
+    matches!(form, Form::Nt) && k > 1 && len > 0 && len <= few_rows::<T>(form, k) * ldc
 }
 
 /// The most rows of A·Bᵀ for which the kernel without packing is the faster one. It has registers of 32
@@ -193,8 +192,11 @@ pub(super) fn is_gemv<T>(form: Form, [_, _, k]: [usize; 3], [_, _, ldc]: [usize;
 fn few_rows<T>(form: Form, k: usize) -> usize {
     // Three rows of A and four of B fit the first-level cache.
     let near = k.min(form.block()) * size_of::<T>() <= 4096;
-    match simd::widest() {
-        64.. => 16,
+    match (form.accumulators(k), simd::widest()) {
+        (1, _) => 3,
+        (4, 64..) => 8,
+        (_, 64..) => 16,
+        (4, _) => 16,
         _ if near => 64,
         _ => 12,
     }

@@ -1,6 +1,6 @@
 //! Vectors as arrays, which the compiler turns into registers where it can.
 
-use crate::simd::vector::{Element, Quad, Quads, Register, Registers, Vector};
+use crate::simd::vector::{Element, Oct, Quad, Quads, Register, Registers, Vector};
 use crate::simd::{Baseline, Simd};
 
 /// Eight numbers where a register has four.
@@ -33,6 +33,13 @@ impl<T: Element, Q: Quad<T>> Quads<T, Q> for Pair<Q> {
     #[inline(always)]
     fn quad(self, i: usize) -> Q {
         if i == 0 { self.0 } else { self.1 }
+    }
+}
+
+impl<T: Element, Q: Quad<T>> Oct<T, Q> for Pair<Q> {
+    #[inline(always)]
+    fn join(first: Q, last: Q) -> Self {
+        Self(first, last)
     }
 }
 
@@ -114,5 +121,13 @@ impl<T: Element> Quads<T, Plain<T, 4>> for Plain<T, 8> {
     #[inline(always)]
     fn quad(self, i: usize) -> Plain<T, 4> {
         Plain::load(&self.0[4 * i..])
+    }
+}
+
+impl<T: Element> Oct<T, Plain<T, 4>> for Plain<T, 8> {
+    #[inline(always)]
+    fn join(first: Plain<T, 4>, last: Plain<T, 4>) -> Self {
+        let ([a, b, c, d], [e, f, g, h]) = (first.0, last.0);
+        Self([a, b, c, d, e, f, g, h])
     }
 }

@@ -10,7 +10,7 @@ pub trait Element: Copy + Default + Add<Output = Self> + Mul<Output = Self> + Ad
     /// Four of this type.
     type Quad<S: Registers>: Quad<Self>;
     /// Eight of this type.
-    type Oct<S: Registers>: Quads<Self, Self::Quad<S>>;
+    type Oct<S: Registers>: Oct<Self, Self::Quad<S>>;
     /// a b + c with a single rounding.
     fn mul_add(self, b: Self, c: Self) -> Self;
 }
@@ -43,9 +43,9 @@ pub trait Registers {
     /// Four f64.
     type QuadF64: Quad<f64>;
     /// Eight f32.
-    type OctF32: Quads<f32, Self::QuadF32>;
+    type OctF32: Oct<f32, Self::QuadF32>;
     /// Eight f64.
-    type OctF64: Quads<f64, Self::QuadF64>;
+    type OctF64: Oct<f64, Self::QuadF64>;
 }
 
 /// Numbers side by side: a register, or more than one.
@@ -99,4 +99,10 @@ impl<T, Q: Quad<T>> Quads<T, Q> for Q {
     fn quad(self, _: usize) -> Q {
         self
     }
+}
+
+/// Eight numbers.
+pub trait Oct<T, Q>: Quads<T, Q> {
+    /// Of two quads.
+    fn join(first: Q, last: Q) -> Self;
 }

@@ -11,7 +11,7 @@
 use std::arch::x86_64::*;
 
 use crate::simd::portable::Pair;
-use crate::simd::vector::{Quad, Quads, Register, Registers, Vector};
+use crate::simd::vector::{Oct, Quad, Quads, Register, Registers, Vector};
 use crate::simd::{Avx2, Avx512};
 
 impl Registers for Avx512 {
@@ -146,6 +146,13 @@ impl Quads<f32, F32x4> for F32x8 {
     fn quad(self, i: usize) -> F32x4 {
         let Self(x) = self;
         F32x4(unsafe { if i == 0 { _mm256_castps256_ps128(x) } else { _mm256_extractf128_ps::<1>(x) } })
+    }
+}
+
+impl Oct<f32, F32x4> for F32x8 {
+    #[inline(always)]
+    fn join(first: F32x4, last: F32x4) -> Self {
+        Self(unsafe { _mm256_set_m128(last.0, first.0) })
     }
 }
 
