@@ -80,37 +80,22 @@ fn long_rows<T: Scalar, S: Simd, G: Quads<T, T::Quad<S>>, const L: usize>(
             let (columns, mut i) = (j..n.min(j + 4), 0);
             while i < count {
                 let c = c[i * ldc..].chunks_mut(ldc).map(|c| &mut c[columns.clone()]);
-                let row = |next: usize| row_of_a(i + next);
-                if L == 4 && 8 * size_of::<T>() <= S::BYTES {
-                    i += match count - i {
-                        1 => write_rows(twins::<T, S, 1>([row(0); 4], *rows), initial, c, j),
-                        2 => write_rows(
-                            twins::<T, S, 2>([row(0), row(1), row(1), row(1)], *rows),
-                            initial,
-                            c,
-                            j,
-                        ),
-                        3 | 5 | 6 => write_rows(
-                            twins::<T, S, 3>([row(0), row(1), row(2), row(2)], *rows),
-                            initial,
-                            c,
-                            j,
-                        ),
-                        _ => write_rows(
-                            twins::<T, S, 4>([row(0), row(1), row(2), row(3)], *rows),
-                            initial,
-                            c,
-                            j,
-                        ),
-                    };
-                    continue;
-                }
-                i += match count - i {
-                    1 => write_rows(block::<T, S, G, L, 1>([row(0); 3], *rows), initial, c, j),
-                    2 | 4 => {
-                        write_rows(block::<T, S, G, L, 2>([row(0), row(1), row(1)], *rows), initial, c, j)
+                // With fewer than four rows left, the last one again: it is never read.
+                let a: [&[T]; 4] = std::array::from_fn(|next| row_of_a((i + next).min(count - 1)));
+                i += if L == 4 && 8 * size_of::<T>() <= S::BYTES {
+                    match count - i {
+                        1 => write_rows(twins::<T, S, 1>(a, *rows), initial, c, j),
+                        2 => write_rows(twins::<T, S, 2>(a, *rows), initial, c, j),
+                        3 | 5 | 6 => write_rows(twins::<T, S, 3>(a, *rows), initial, c, j),
+                        _ => write_rows(twins::<T, S, 4>(a, *rows), initial, c, j),
                     }
-                    _ => write_rows(block::<T, S, G, L, 3>([row(0), row(1), row(2)], *rows), initial, c, j),
+                } else {
+                    let a = first_of(a);
+                    match count - i {
+                        1 => write_rows(block::<T, S, G, L, 1>(a, *rows), initial, c, j),
+                        2 | 4 => write_rows(block::<T, S, G, L, 2>(a, *rows), initial, c, j),
+                        _ => write_rows(block::<T, S, G, L, 3>(a, *rows), initial, c, j),
+                    }
                 };
             }
         }
