@@ -8,7 +8,7 @@
 use std::error::Error;
 
 use backrule::prelude::*;
-use backrule::tensor::rand::Rng;
+use backrule::tensor::random::Rng;
 use backrule_examples::digits::{CLASSES, Digits, SIDE};
 
 const SEEDS: u64 = 10;

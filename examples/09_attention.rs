@@ -13,7 +13,7 @@ use std::error::Error;
 use std::ops::RangeInclusive;
 
 use backrule::prelude::*;
-use backrule::tensor::rand::Rng;
+use backrule::tensor::random::Rng;
 
 const KINDS: usize = 6;
 /// The kind, whether it closes, whether it is marked.

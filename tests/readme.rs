@@ -109,9 +109,11 @@ fn with_rows(page: &str, what: &str, types: &[&str], sources: &[(String, String)
             let mut head = source.lines().map_while(|line| line.strip_prefix("//! "));
             head.find_map(|line| line.strip_prefix(label)?.strip_prefix(": "))
                 .unwrap_or_else(|| panic!("{path} doesn't begin with a line `//! {label}: …`"))
+                // Of an absolute value; alone it would end the cell.
+                .replace('|', "\\|")
         };
         let link = if link.is_empty() { String::new() } else { format!("({link}{path})") };
-        let cells: Vec<&str> = labels.clone().map(cell).collect();
+        let cells: Vec<String> = labels.clone().map(cell).collect();
         format!("| [`{name}`]{link} | {} |\n", cells.join(" | "))
     };
     let rows: String = types.iter().map(row).collect();

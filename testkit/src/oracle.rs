@@ -190,7 +190,7 @@ fn complaints(cases: &[(&Case, bool)], pending: &[Pending<'_>]) -> Vec<String> {
     let mut complaints = Vec::new();
     for (case, known) in cases {
         if !known && !pending.iter().any(|line| line.is_of(case)) {
-            complaints.push(format!("nothing reads {case}, and oracle/pending.txt doesn't have it"));
+            complaints.push(format!("nothing reads {case}, and testkit/oracle/pending.txt doesn't have it"));
         }
     }
     // Another seed's files can lack an op, or a value of an option that is drawn.
@@ -198,10 +198,13 @@ fn complaints(cases: &[(&Case, bool)], pending: &[Pending<'_>]) -> Vec<String> {
     for line in pending {
         let mut of_line = cases.iter().filter(|(case, _)| line.is_of(case)).peekable();
         if of_line.peek().is_none() && complete {
-            complaints.push(format!("oracle/pending.txt: no case of `{}`", line.text));
+            complaints.push(format!("testkit/oracle/pending.txt: no case of `{}`", line.text));
         }
         if let Some((case, _)) = of_line.find(|(_, known)| *known) {
-            complaints.push(format!("oracle/pending.txt: `{}` is there: {case} was read", line.text));
+            complaints.push(format!(
+                "testkit/oracle/pending.txt: `{}` is there, so delete the line: {case} was read",
+                line.text
+            ));
         }
     }
     complaints
@@ -225,7 +228,7 @@ fn pending<'a>(text: &'a str, kind: &str) -> Vec<Pending<'a>> {
     let read = |text: &'a str| {
         let mut words = text.split(' ');
         let of_kind = words.next()? == kind;
-        let op = words.next().unwrap_or_else(|| panic!("oracle/pending.txt: `{text}` has no op"));
+        let op = words.next().unwrap_or_else(|| panic!("testkit/oracle/pending.txt: `{text}` has no op"));
         let option = |word: &'a str| {
             let (name, value) =
                 word.split_once('=').unwrap_or_else(|| panic!("`{text}`: {word} has no value"));
@@ -427,12 +430,12 @@ mod tests {
         };
         assert_eq!(of("", true), "");
         assert_eq!(of("# why\nlayer conv bias=false\nloss mae", false), "");
-        let unread = r#"nothing reads conv-0 {"bias":false}, and oracle/pending.txt doesn't have it"#;
+        let unread = r#"nothing reads conv-0 {"bias":false}, and testkit/oracle/pending.txt doesn't have it"#;
         assert_eq!(of("", false), unread);
         assert_eq!(of("loss conv", false), unread);
-        let read = r#"oracle/pending.txt: `layer conv` is there: conv-0 {"bias":true} was read"#;
+        let read = r#"testkit/oracle/pending.txt: `layer conv` is there, so delete the line: conv-0 {"bias":true} was read"#;
         assert_eq!(of("layer conv", false), read);
-        let nobody = "oracle/pending.txt: no case of `layer gelu approximate=tanh`";
+        let nobody = "testkit/oracle/pending.txt: no case of `layer gelu approximate=tanh`";
         assert_eq!(of("layer gelu approximate=tanh", true), nobody);
     }
 

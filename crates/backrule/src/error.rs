@@ -82,6 +82,14 @@ pub enum Error {
         /// That of the network.
         asked: DType,
     },
+    /// What a file holds makes no network.
+    #[error("{}: {error}", file.to_string_lossy().escape_debug())]
+    InFile {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        error: Box<Error>,
+    },
     /// A file can't be written.
     #[error(transparent)]
     Save(#[from] SaveError),
@@ -115,7 +123,7 @@ readable! {
     enum Error {
         Tensor(error), Config(error), Layer(error), Architecture(error), Gradcheck(error), Loss(error), Step(error),
         Clip(error), Grads(error), Load(error), Section(error), Restore(error), Precision { file, stored, asked },
-        Save(error), Rotation(error), Io(error),
+        InFile { file, error }, Save(error), Rotation(error), Io(error),
     }
 }
 

@@ -112,8 +112,10 @@ pub fn load<T: Scalar>(path: impl AsRef<Path>) -> Result<Loaded<T>, Error> {
 pub fn load_with<T: Scalar>(path: impl AsRef<Path>, registry: &Registry<T>) -> Result<Loaded<T>, Error> {
     let path = path.as_ref();
     let checkpoint = Checkpoint::load(path)?;
-    let architecture: Architecture = checkpoint.architecture()?;
-    let mut network = architecture.build_with(checkpoint.element_count(), registry)?;
+    let of_file = |error: Error| Error::InFile { file: path.to_path_buf(), error: Box::new(error) };
+    let architecture: Architecture = checkpoint.architecture().map_err(|error| of_file(error.into()))?;
+    let built = architecture.build_with(checkpoint.element_count(), registry);
+    let mut network = built.map_err(|error| of_file(error.into()))?;
     checkpoint.restore(&mut network).map_err(|error| match other_precision::<T>(&error) {
         Some(stored) => Error::Precision { file: path.to_path_buf(), stored, asked: T::DTYPE },
         None => error.into(),
@@ -166,6 +168,10 @@ mod tests {
         saved(&net::<f64>(3), &Architecture::of(&net::<f64>(2)).unwrap(), &file);
         assert!(matches!(load::<f32>(&file), Err(Error::Restore(_))));
         assert!(matches!(load::<f64>(&file), Err(Error::Restore(_))));
+        Checkpoint::of(&net::<f32>(3)).save(&file).unwrap();
+        let error = load::<f32>(&file).unwrap_err().to_string();
+        let start = format!("{}: architecture: the checkpoint has none", file.display());
+        assert!(error.starts_with(&start), "{error}");
         std::fs::remove_dir_all(&folder).unwrap();
     }
 }

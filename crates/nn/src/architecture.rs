@@ -123,7 +123,10 @@ pub enum ArchitectureError {
     #[error("no architecture: {}", .0.escape_debug())]
     Malformed(String),
     /// It has more parameters than it may have.
-    #[error("an architecture of {parameters} parameters, where {most} are allowed")]
+    #[error(
+        "an architecture of {parameters} parameters, where {most} are allowed: a file has as many as it has values, \
+         and a constructor of the registry makes no more than its layer had"
+    )]
     TooLarge {
         /// How many it has, as far as they were counted.
         parameters: usize,

@@ -4,8 +4,12 @@
 //! Any generator of `rand` will do; [`rng`] makes the one that we use, whose numbers are the same on every
 //! platform and in every version.
 
+use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
-use rand::{Rng, SeedableRng};
+
+/// What gives random bits. A function of your own takes `rng: &mut (impl random::Rng + ?Sized)`.
+#[doc(no_inline)]
+pub use rand::Rng;
 
 use crate::error::TensorError;
 use crate::in_default_mode;

@@ -154,7 +154,9 @@ pub enum Malformed {
     #[error("the lengths in its first bytes overflow")]
     LengthsOverflow,
     /// There are bytes after its end.
-    #[error("it should end after {expected} bytes, but has {found}")]
+    #[error(
+        "it should end after {expected} bytes, but has {found}: copy it again or take an older checkpoint"
+    )]
     TrailingBytes {
         /// How long it should be.
         expected: u64,

@@ -78,7 +78,9 @@ pub struct SectionError {
 #[non_exhaustive]
 pub enum SectionProblem {
     /// It was not saved.
-    #[error("the checkpoint has none: save them with the method of this name")]
+    #[error(
+        "the checkpoint has none: it is saved if the method of `Checkpoint` with this name is called before `save`"
+    )]
     Missing,
     /// The value refuses to be serialized.
     #[error("can't be serialized: {}", Quoted(.0))]

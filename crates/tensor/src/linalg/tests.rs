@@ -467,8 +467,7 @@ mod kernels {
                     epilogue: None,
                     c,
                 };
-                let buffer = &mut vec![0.0; product.buffer_len()];
-                simd::run(Gemm { product, buffer });
+                run_at(simd::level(), product).unwrap();
             }
             assert_eq!(whole, parts, "{form:?}");
         }

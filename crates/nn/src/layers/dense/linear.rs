@@ -65,7 +65,7 @@ impl<T: Scalar> Linear<T> {
     /// choices.
     ///
     /// # Errors
-    /// When there can be no matrix of this size, or there is no memory.
+    /// When a size is 0, there can be no matrix of this size, or there is no memory.
     pub fn new(
         in_features: usize,
         out_features: usize,
@@ -79,16 +79,17 @@ impl<T: Scalar> Linear<T> {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn zeros(in_features: usize, out_features: usize) -> Result<Self, TensorError> {
-        let (weight, bias) = (Tensor::zeros([out_features, in_features])?, Tensor::zeros([out_features])?);
-        Ok(Self { weight, bias: Some(bias) })
+        let weight = Tensor::zeros(weight_shape(in_features, out_features)?)?;
+        Ok(Self { weight, bias: Some(Tensor::zeros([out_features])?) })
     }
 
     /// A layer with these weights `[out, in]` and biases `[out]`.
     ///
     /// # Errors
-    /// When the shapes don't fit.
+    /// When the shapes don't fit, or a size is 0.
     pub fn from_tensors(weight: Tensor<T>, bias: Option<Tensor<T>>) -> Result<Self, ShapeError> {
-        let [out_features, _] = matrix(weight.shape())?;
+        let [out_features, in_features] = matrix(weight.shape())?;
+        weight_shape(in_features, out_features)?;
         match &bias {
             Some(bias) if bias.shape() != [out_features] => {
                 let expected = format_args!("[{out_features}]");
@@ -116,6 +117,16 @@ impl<T: Scalar> Linear<T> {
     ) -> Result<(), LayerError> {
         y.resize(self.output_shape(x.shape())?)?;
         Ok(affine_activation_into(x, &self.weight, self.bias.as_ref(), epilogue, y)?)
+    }
+}
+
+/// The shape of W. Without a value, an axis of a file could be of any length.
+fn weight_shape(in_features: usize, out_features: usize) -> Result<[usize; 2], ShapeError> {
+    match [out_features, in_features] {
+        shape if shape.contains(&0) => {
+            Err(ShapeError::new("linear weight", "sizes of at least 1", format_args!("{shape:?}")))
+        }
+        shape => Ok(shape),
     }
 }
 
@@ -299,8 +310,12 @@ impl LinearConfig {
     /// When there can be no matrix of this size, or there is no memory.
     pub fn build<T: Scalar>(self, rng: &mut (impl Rng + ?Sized)) -> Result<Linear<T>, TensorError> {
         let Self { in_features, out_features, .. } = self;
-        let weight =
-            (self.weight_init).tensor([out_features, in_features], in_features, out_features, rng)?;
+        let weight = (self.weight_init).tensor(
+            weight_shape(in_features, out_features)?,
+            in_features,
+            out_features,
+            rng,
+        )?;
         let bias = match self.bias {
             true => Some(self.bias_init.tensor([out_features], in_features, out_features, rng)?),
             false => None,
@@ -339,11 +354,17 @@ mod tests {
     }
 
     #[test]
-    fn empty_batches_and_axes_work() {
-        for (batch, inputs, outputs) in [(0, 3, 2), (4, 0, 2), (4, 3, 0)] {
-            let layer = Linear::<f32>::new(inputs, outputs, &mut random::rng(1)).unwrap();
-            let x = Tensor::zeros([batch, inputs]).unwrap();
-            assert_eq!(predict(&layer, &x).unwrap().shape(), [batch, outputs]);
+    fn a_batch_may_be_empty_and_no_size_is_0() {
+        let layer = Linear::<f32>::new(3, 2, &mut random::rng(1)).unwrap();
+        let y = predict(&layer, &Tensor::zeros([0, 3]).unwrap()).unwrap();
+        assert_eq!(y.shape(), [0, 2]);
+        for (inputs, outputs) in [(0, 3), (3, 0), (0, 0)] {
+            let text = format!("linear weight: expected sizes of at least 1, got [{outputs}, {inputs}]");
+            let error = Linear::<f32>::new(inputs, outputs, &mut random::rng(1)).unwrap_err();
+            assert_eq!(error.to_string(), text);
+            assert_eq!(Linear::<f32>::zeros(inputs, outputs).unwrap_err().to_string(), text);
+            let weight = Tensor::<f32>::zeros([outputs, inputs]).unwrap();
+            assert_eq!(Linear::from_tensors(weight, None).unwrap_err().to_string(), text);
         }
     }
 }
