@@ -55,8 +55,8 @@ impl<T: Scalar> Registry<T> {
 
     /// Adds a layer: its [`custom_kind`](Layer::custom_kind), and a function that builds it of its settings.
     /// The function captures nothing, reads every setting that [`Layer::options`] gives, and takes its
-    /// tensors from [`Build::zeros`]. A kind that is there already is replaced, and one that isn't of the form
-    /// `crate/Name` is never looked for.
+    /// tensors from [`Build::zeros`]. A kind that is there already is replaced, and one that isn't of the
+    /// form `crate/Name` is never looked for.
     #[must_use]
     pub fn with(mut self, kind: &'static str, build: Constructor<T>) -> Self {
         self.kinds.insert(kind, build);
