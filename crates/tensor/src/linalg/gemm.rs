@@ -16,9 +16,9 @@
 //!
 //! Packing ([`pack`]) makes one loop of A·B, A·Bᵀ and Aᵀ·B: only the packing functions know which operand is
 //! transposed. A result with few columns reads the rows of A in place, and a product with few rows packs
-//! nothing ([`gemv`](crate::linalg::gemv)). The buffer belongs to the thread and is reused, so a warm product
-//! allocates nothing. (nalgebra's fast kernel allocates for each product, and its transposed products never
-//! reach that kernel: dimforge/nalgebra#717.)
+//! nothing ([`gemv`](crate::linalg::gemv), [`gevm`](crate::linalg::gevm)). The buffer belongs to the thread
+//! and is reused, so a warm product allocates nothing. (nalgebra's fast kernel allocates for each product,
+//! and its transposed products never reach that kernel: dimforge/nalgebra#717.)
 //!
 //! **An element of C has the same bits in every product**: alone, in a batch of any size, at any place, on
 //! any number of threads. So a batch can be split. The element's sum runs over blocks of terms
