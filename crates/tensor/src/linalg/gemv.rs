@@ -82,7 +82,10 @@ fn long_rows<T: Scalar, S: Simd, G: Quads<T, T::Quad<S>>, const L: usize>(
                 let c = c[i * ldc..].chunks_mut(ldc).map(|c| &mut c[columns.clone()]);
                 // With fewer than four rows left, the last one again: it is never read.
                 let a: [&[T]; 4] = std::array::from_fn(|next| row_of_a((i + next).min(count - 1)));
-                i += if L == 4 && 8 * size_of::<T>() <= S::BYTES {
+                // Registers of 16 bytes are too few for more rows, and the program is smaller without them.
+                i += if S::BYTES < 32 {
+                    write_rows(block::<T, S, G, L, 1>(first_of(a), *rows), initial, c, j)
+                } else if L == 4 && 8 * size_of::<T>() <= S::BYTES {
                     match count - i {
                         1 => write_rows(twins::<T, S, 1>(a, *rows), initial, c, j),
                         2 => write_rows(twins::<T, S, 2>(a, *rows), initial, c, j),

@@ -193,8 +193,8 @@ fn few_rows<T>(form: Form, k: usize) -> usize {
     // Three rows of A and four of B fit the first-level cache.
     let near = k.min(form.block()) * size_of::<T>() <= 4096;
     match (form.accumulators(k), simd::widest()) {
-        (1, _) => 3,
-        (4, 64..) => 8,
+        (1, _) | (4, ..32) => 3,
+        (4, 64..) | (_, ..32) => 8,
         (_, 64..) => 16,
         (4, _) => 16,
         _ if near => 64,
