@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "walks all 2³² floats: minutes in release; `.ci/run functions` runs it"]
+    #[ignore = "walks all 2³² floats: two minutes on two cores in release; `.ci/run functions` runs it"]
     fn every_float() {
         let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
         for f in &FUNCTIONS {
