@@ -88,10 +88,10 @@ pub trait Simd: Registers {
     }
 }
 
-/// AVX-512 (F, BW, DQ, VL): 32 registers of 64 bytes. Only [`avx512`] may name it.
+/// AVX-512 (F, BW, DQ, VL): 32 registers of 64 bytes. Only [`on::avx512`] may name it.
 #[cfg(target_arch = "x86_64")]
 pub(crate) struct Avx512;
-/// AVX2 with FMA: 16 registers of 32 bytes. Only [`avx2`] may name it.
+/// AVX2 with FMA: 16 registers of 32 bytes. Only [`on::avx2`] may name it.
 #[cfg(target_arch = "x86_64")]
 pub(crate) struct Avx2;
 /// What the program was compiled for.
@@ -150,9 +150,9 @@ pub fn run_within<K: Kernel>(bytes: usize, kernel: K) -> K::Output {
         #[expect(unsafe_code, reason = "the compiler can't know what the processor was asked")]
         unsafe {
             match level::get() {
-                Level::Avx512 if bytes >= Avx512::BYTES => avx512(kernel),
-                Level::Avx512 | Level::Avx2 if bytes >= Avx2::BYTES => avx2(kernel),
-                _ => baseline(kernel),
+                Level::Avx512 if bytes >= Avx512::BYTES => on::avx512::run(kernel),
+                Level::Avx512 | Level::Avx2 if bytes >= Avx2::BYTES => on::avx2::run(kernel),
+                _ => on::baseline::run(kernel),
             }
         }
     }
@@ -263,23 +263,37 @@ mod level {
     }
 }
 
+/// The functions that are compiled for an instruction set, each in a module of its own: the compiler takes one
+/// thread for all that a module has, and these hold most of the machine code of a program.
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn avx512<K: Kernel>(kernel: K) -> K::Output {
-    kernel.run::<Avx512>()
-}
+mod on {
+    pub(super) mod avx512 {
+        use crate::simd::{Avx512, Kernel};
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-fn avx2<K: Kernel>(kernel: K) -> K::Output {
-    kernel.run::<Avx2>()
-}
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+        pub(crate) fn run<K: Kernel>(kernel: K) -> K::Output {
+            kernel.run::<Avx512>()
+        }
+    }
 
-/// A function of its own: in each caller it would be compiled again.
-#[cfg(target_arch = "x86_64")]
-#[inline(never)]
-fn baseline<K: Kernel>(kernel: K) -> K::Output {
-    kernel.run::<Baseline>()
+    pub(super) mod avx2 {
+        use crate::simd::{Avx2, Kernel};
+
+        #[target_feature(enable = "avx2,fma")]
+        pub(crate) fn run<K: Kernel>(kernel: K) -> K::Output {
+            kernel.run::<Avx2>()
+        }
+    }
+
+    pub(super) mod baseline {
+        use crate::simd::{Baseline, Kernel};
+
+        /// A function of its own: in each caller it would be compiled again.
+        #[inline(never)]
+        pub(crate) fn run<K: Kernel>(kernel: K) -> K::Output {
+            kernel.run::<Baseline>()
+        }
+    }
 }
 
 /// The same for a kernel.
