@@ -6,36 +6,43 @@ use crate::scalar::Scalar;
 use crate::simd::Simd;
 use crate::simd::vector::{Register, Vector};
 
-/// Rows of B that are added at once.
+/// Rows of B that are added at once, to two rows of sums.
 const AT_ONCE: usize = 4;
 
+/// The elements that [`by_rows_of_b`] keeps for `rows` rows: a strip of sums for each and for one more if
+/// they are odd, and one of zeros.
+pub(super) fn strips(rows: usize) -> usize {
+    (rows.next_multiple_of(2) + 1) * STRIP
+}
+
 /// Rows of C = A·B. Strips of four rows of B are added to two rows of C at a time, so B comes from memory
-/// once, and row after row. `sums` has [`STRIP`] elements for each row, and for one more.
+/// once, and row after row. There is one loop for all: a row of A or of B that is missing is 0. `sums` has
+/// [`strips`] elements.
 #[inline(always)]
 pub(super) fn by_rows_of_b<T: Scalar, S: Simd>(product: &mut Product<'_, T>, sums: &mut [T]) {
     let &mut Product { form, sizes, strides, first, rows, a, b, initial, epilogue, ref mut c } = product;
     let ([_, n, k], [lda, ldb, ldc]) = (sizes, strides);
     let kc = form.block();
-    let sums = &mut sums[..rows.next_multiple_of(2) * STRIP];
+    let (zeros, sums) = sums[..strips(rows)].split_at_mut(STRIP);
+    zeros.fill(T::ZERO);
     for j in range_by(0, n, STRIP) {
         let width = STRIP.min(n - j);
         for p in range_by(0, k, kc) {
-            let (mut q, end) = (p, k.min(p + kc));
+            let end = k.min(p + kc);
             sums.fill(T::ZERO);
-            while q < end {
-                let (terms, b) = (end - q, &b[q * ldb + j..]);
-                let strip = Strip { b, ldb, width };
+            for q in range_by(p, end, AT_ONCE) {
+                let terms = AT_ONCE.min(end - q);
+                let mut rows_of_b = [&zeros[..width]; AT_ONCE];
+                for (row, q) in rows_of_b.iter_mut().zip(q..end) {
+                    *row = &b[q * ldb + j..][..width];
+                }
                 for (i, sums) in range_by(0, rows, 2).zip(sums.chunks_exact_mut(2 * STRIP)) {
-                    let (low, high) = sums.split_at_mut(STRIP);
                     let a = &a[(first + i) * lda + q..];
-                    match (rows - i, terms) {
-                        (1, ..AT_ONCE) => strip.add::<S, 1, 1>(a, lda, [low, high]),
-                        (1, _) => strip.add::<S, 1, AT_ONCE>(a, lda, [low, high]),
-                        (_, ..AT_ONCE) => strip.add::<S, 2, 1>(a, lda, [low, high]),
-                        (_, _) => strip.add::<S, 2, AT_ONCE>(a, lda, [low, high]),
+                    match rows - i {
+                        1 => add::<T, S, 1>([factors(a, terms)], rows_of_b, sums),
+                        _ => add::<T, S, 2>([factors(a, terms), factors(&a[lda..], terms)], rows_of_b, sums),
                     }
                 }
-                q += if terms < AT_ONCE { 1 } else { AT_ONCE };
             }
             let initial = if p == 0 { initial } else { Initial::Beta(T::ONE) };
             for (c, sums) in rows_mut(c, n, ldc).zip(sums.chunks_exact(STRIP)) {
@@ -55,56 +62,48 @@ pub(super) fn by_rows_of_b<T: Scalar, S: Simd>(product: &mut Product<'_, T>, sum
     }
 }
 
-/// Columns of rows of B.
-struct Strip<'a, T> {
-    b: &'a [T],
-    ldb: usize,
-    width: usize,
+/// The first `terms` elements, and zeros.
+#[inline(always)]
+fn factors<T: Scalar>(a: &[T], terms: usize) -> [T; AT_ONCE] {
+    match a.first_chunk() {
+        Some(&a) if terms == AT_ONCE => a,
+        _ => std::array::from_fn(|p| if p < terms { a[p] } else { T::ZERO }),
+    }
 }
 
-impl<T: Scalar> Strip<'_, T> {
-    /// Adds P rows of B times terms of A to R rows of sums.
-    #[inline(always)]
-    fn add<S: Simd, const R: usize, const P: usize>(&self, a: &[T], lda: usize, sums: [&mut [T]; 2]) {
-        let (len, zero) = (T::Register::<S>::LEN, T::Register::<S>::splat(T::ZERO));
-        let mut factors = [[zero; P]; R];
-        for (i, factors) in factors.iter_mut().enumerate() {
-            for (factor, &a) in factors.iter_mut().zip(&a[i * lda..][..P]) {
-                *factor = T::Register::<S>::splat(a);
-            }
+/// Adds rows of B, each times a factor, to the first R of two strips of sums.
+#[inline(always)]
+fn add<T: Scalar, S: Simd, const R: usize>(factors: [[T; AT_ONCE]; R], b: [&[T]; AT_ONCE], sums: &mut [T]) {
+    let (len, zero) = (T::Register::<S>::LEN, T::Register::<S>::splat(T::ZERO));
+    let mut a = [[zero; AT_ONCE]; R];
+    unrolled!(r < R => {
+        unrolled!(p < AT_ONCE => { a[r][p] = T::Register::<S>::splat(factors[r][p]); });
+    });
+    let done = b[0].len() / len * len;
+    let (low, high) = sums.split_at_mut(STRIP);
+    let mut places = low.chunks_exact_mut(len).zip(high.chunks_exact_mut(len));
+    let [b0, b1, b2, b3] = b.map(|b| b.chunks_exact(len));
+    for (((b0, b1), (b2, b3)), (low, high)) in b0.zip(b1).zip(b2.zip(b3)).zip(&mut places) {
+        let b = [b0, b1, b2, b3];
+        let mut acc: [_; R] = first_of([T::Register::<S>::load(low), T::Register::<S>::load(high)]);
+        unrolled!(p < AT_ONCE => {
+            let b = T::Register::<S>::load(b[p]);
+            unrolled!(r < R => { acc[r] = a[r][p].mul_add(b, acc[r]); });
+        });
+        acc[0].store(low);
+        if R > 1 {
+            acc[R - 1].store(high);
         }
-        // Rows that aren't there are never read.
-        let rows: [&[T]; AT_ONCE] = std::array::from_fn(|p| &self.b[p.min(P - 1) * self.ldb..][..self.width]);
-        let done = self.width / len * len;
-        let rest = rows.map(|row| &row[done..]);
-        let [b0, b1, b2, b3] = rows.map(|row| row.chunks_exact(len));
-        let [low, high] = sums;
-        let (low, low_rest) = low.split_at_mut(done);
-        let (high, high_rest) = high.split_at_mut(done);
-        let places = low.chunks_exact_mut(len).zip(high.chunks_exact_mut(len));
-        for ((low, high), ((b0, b1), (b2, b3))) in places.zip(b0.zip(b1).zip(b2.zip(b3))) {
-            let (b, mut acc): ([_; P], [_; R]) = (
-                first_of([b0, b1, b2, b3]),
-                first_of([T::Register::<S>::load(low), T::Register::<S>::load(high)]),
-            );
-            unrolled!(p < P => {
-                let b = T::Register::<S>::load(b[p]);
-                unrolled!(r < R => { acc[r] = factors[r][p].mul_add(b, acc[r]); });
-            });
-            acc[0].store(low);
-            if R > 1 {
-                acc[R - 1].store(high);
+    }
+    if done < b[0].len()
+        && let Some((low, high)) = places.next()
+    {
+        for (r, sums) in [low, high].into_iter().take(R).enumerate() {
+            let mut acc = T::Register::<S>::load(sums);
+            for p in 0..AT_ONCE {
+                acc = a[r][p].mul_add(T::Register::<S>::load_part(&b[p][done..]), acc);
             }
-        }
-        if done < self.width {
-            let rest: [&[T]; P] = first_of(rest);
-            for (r, sums) in [low_rest, high_rest].into_iter().take(R).enumerate() {
-                let mut acc = T::Register::<S>::load(sums);
-                for p in 0..P {
-                    acc = factors[r][p].mul_add(T::Register::<S>::load_part(rest[p]), acc);
-                }
-                acc.store(sums);
-            }
+            acc.store(sums);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What a product is: its operands, its sizes, and the properties by which a kernel is chosen.
 
 use crate::linalg::epilogue::Epilogue;
+use crate::linalg::gevm::strips;
 use crate::scalar::Scalar;
 use crate::simd;
 
@@ -249,7 +250,7 @@ fn packed_len<T>(form: Form, sizes: [usize; 3], strides: [usize; 3], rows: usize
         return 0;
     }
     if is_by_rows_of_b(form, sizes, strides, rows) {
-        return rows.next_multiple_of(2) * STRIP;
+        return strips(rows);
     }
     let blocks = Blocks::of(form, sizes);
     // Panels begin at a cache line.
