@@ -400,6 +400,14 @@ pub trait Layer<T: Scalar>: NamedTensors<T> + BoxedClone<T> + Send + Sync + 'sta
         None
     }
 
+    /// For tests: dy · df and `back` of an element-wise layer, which are to be the same.
+    #[cfg(feature = "testing")]
+    #[doc(hidden)]
+    fn both_rules(&self, at: T, dy: T) -> Option<[T; 2]> {
+        let _ = (at, dy);
+        None
+    }
+
     /// This layer as one that runs an epilogue.
     #[doc(hidden)]
     fn affine(&self, _: Sealed) -> Option<&dyn Affine<T>> {

@@ -115,6 +115,28 @@ fn the_rule_is_the_derivative() {
     });
 }
 
+/// A rule that an element-wise layer writes itself, to select rather than multiply, is no other rule.
+#[test]
+fn a_rule_of_its_own_is_dy_times_df() {
+    fn check<T: Scalar>() {
+        let mut kinds = BTreeSet::new();
+        every::<T>(|name, sample| {
+            for at in [-1e4, -2.5, -1.0, -0.3, -0.0, 0.0, 0.3, 1.0, 7.0, 1e4] {
+                for dy in [-3.0, -0.5, 0.0, 2.5] {
+                    let rules = (*sample.layer).both_rules(T::from_f64(at), T::from_f64(dy));
+                    let Some([product, own]) = rules.map(|rules| rules.map(T::to_f64)) else { return };
+                    let bound = 4.0 * T::EPSILON.to_f64() * product.abs();
+                    assert!((own - product).abs() <= bound, "{name}: at {at}, dy {dy}: {own}, not {product}");
+                }
+            }
+            kinds.insert(name.split(' ').next().unwrap_or_default().to_string());
+        });
+        assert!(kinds.contains("Relu") && kinds.contains("LeakyRelu"), "{kinds:?}");
+    }
+    check::<f32>();
+    check::<f64>();
+}
+
 /// In f32, where differences say less: no sample is wrong at any seed, and each is decided at one. A
 /// saturated function, or a rectifier near its kink, isn't.
 #[test]

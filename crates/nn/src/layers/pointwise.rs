@@ -110,6 +110,11 @@ impl<T: Scalar, P: Pointwise + NamedTensors<T> + 'static> Layer<T> for P {
     fn epilogue(&self, _: Sealed) -> Option<&dyn Epilogue<T>> {
         (P::DF_OF == Of::Y).then_some(self)
     }
+
+    #[cfg(feature = "testing")]
+    fn both_rules(&self, at: T, dy: T) -> Option<[T; 2]> {
+        Some([dy * self.df(at), Pointwise::back(self, at, dy)])
+    }
 }
 
 impl<T: Scalar, P: Pointwise> Epilogue<T> for P {
