@@ -170,25 +170,31 @@ fn write_tile<T: Scalar, S: Simd, const MR: usize, const NR: usize>(
     j: usize,
 ) {
     let len = T::Register::<S>::LEN;
-    if let Initial::Beta(beta) = initial {
-        let beta = T::Register::<S>::splat(beta);
-        unrolled!(i < MR => {
-            let c = &mut c[i * ldc + j..][..NR];
-            beta.mul_add(T::Register::<S>::load(c), sums[i][0]).store(c);
-            beta.mul_add(T::Register::<S>::load(&c[len..]), sums[i][1]).store(&mut c[len..]);
-        });
-    } else {
-        // A sum is never −0, so it keeps its bits when 0 is added: one loop for both.
-        let mut row = [T::Register::<S>::splat(T::ZERO); 2];
-        if let Initial::Bias(bias) = initial {
-            let bias = &bias[j..][..NR];
-            row = [T::Register::<S>::load(bias), T::Register::<S>::load(&bias[len..])];
+    match initial {
+        Initial::Zero => {
+            unrolled!(i < MR => {
+                let c = &mut c[i * ldc + j..][..NR];
+                sums[i][0].store(c);
+                sums[i][1].store(&mut c[len..]);
+            });
         }
-        unrolled!(i < MR => {
-            let c = &mut c[i * ldc + j..][..NR];
-            sums[i][0].plus(row[0]).store(c);
-            sums[i][1].plus(row[1]).store(&mut c[len..]);
-        });
+        Initial::Bias(row) => {
+            let row = &row[j..][..NR];
+            let row = [T::Register::<S>::load(row), T::Register::<S>::load(&row[len..])];
+            unrolled!(i < MR => {
+                let c = &mut c[i * ldc + j..][..NR];
+                sums[i][0].plus(row[0]).store(c);
+                sums[i][1].plus(row[1]).store(&mut c[len..]);
+            });
+        }
+        Initial::Beta(beta) => {
+            let beta = T::Register::<S>::splat(beta);
+            unrolled!(i < MR => {
+                let c = &mut c[i * ldc + j..][..NR];
+                beta.mul_add(T::Register::<S>::load(c), sums[i][0]).store(c);
+                beta.mul_add(T::Register::<S>::load(&c[len..]), sums[i][1]).store(&mut c[len..]);
+            });
+        }
     }
 }
 
