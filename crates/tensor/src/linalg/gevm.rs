@@ -81,9 +81,11 @@ fn add<T: Scalar, S: Simd, const R: usize>(factors: [[T; AT_ONCE]; R], b: [&[T];
     });
     let done = b[0].len() / len * len;
     let (low, high) = sums.split_at_mut(STRIP);
-    let mut places = low.chunks_exact_mut(len).zip(high.chunks_exact_mut(len));
+    let (low, low_rest) = low.split_at_mut(done);
+    let (high, high_rest) = high.split_at_mut(done);
+    let places = low.chunks_exact_mut(len).zip(high.chunks_exact_mut(len));
     let [b0, b1, b2, b3] = b.map(|b| b.chunks_exact(len));
-    for (((b0, b1), (b2, b3)), (low, high)) in b0.zip(b1).zip(b2.zip(b3)).zip(&mut places) {
+    for ((low, high), ((b0, b1), (b2, b3))) in places.zip(b0.zip(b1).zip(b2.zip(b3))) {
         let b = [b0, b1, b2, b3];
         let mut acc: [_; R] = first_of([T::Register::<S>::load(low), T::Register::<S>::load(high)]);
         unrolled!(p < AT_ONCE => {
@@ -95,10 +97,8 @@ fn add<T: Scalar, S: Simd, const R: usize>(factors: [[T; AT_ONCE]; R], b: [&[T];
             acc[R - 1].store(high);
         }
     }
-    if done < b[0].len()
-        && let Some((low, high)) = places.next()
-    {
-        for (r, sums) in [low, high].into_iter().take(R).enumerate() {
+    if done < b[0].len() {
+        for (r, sums) in [low_rest, high_rest].into_iter().take(R).enumerate() {
             let mut acc = T::Register::<S>::load(sums);
             for p in 0..AT_ONCE {
                 acc = a[r][p].mul_add(T::Register::<S>::load_part(&b[p][done..]), acc);
