@@ -7,6 +7,7 @@ use std::thread::LocalKey;
 use crate::error::MemoryError;
 use crate::linalg::gemm::{Gemm, Tiled};
 use crate::linalg::gemv::Gemv;
+use crate::linalg::gevm::ByRowsOfB;
 use crate::linalg::groups::{add_group, round};
 use crate::linalg::product::{
     Form, GROUP, Initial, Product, WIDEST, buffer_len, columns_at_once, range_by, reads_b_once,
@@ -97,7 +98,7 @@ fn compute_typed<T: GemmElement>(product: &mut Product<'_, T>) -> bool {
     let (operation, len) = (product.form.operation(), product.buffer_len());
     with_buffer(operation, len, |buffer| match product.is_long() {
         true => run_long(product, buffer),
-        false => simd::run(Gemm { product, buffer }),
+        false => run_buffered(product, buffer),
     })
     .is_ok()
 }
@@ -107,7 +108,7 @@ fn run<T: GemmElement>(product: &mut Product<'_, T>, buffer: &mut [T]) {
     if product.is_long() {
         run_long(product, buffer);
     } else if !run_in_place(product) {
-        simd::run(Gemm { product, buffer });
+        run_buffered(product, buffer);
     }
 }
 
@@ -177,6 +178,15 @@ fn run_in_place<T: GemmElement>(product: &mut Product<'_, T>) -> bool {
         return true;
     }
     false
+}
+
+/// Computes any other product that isn't long.
+#[inline(always)]
+fn run_buffered<T: GemmElement>(product: &mut Product<'_, T>, buffer: &mut [T]) {
+    match product.is_by_rows_of_b() {
+        true => simd::run(ByRowsOfB { product, sums: buffer }),
+        false => simd::run(Gemm { product, buffer }),
+    }
 }
 
 fn prepare_typed<T: GemmElement>(form: Form, sizes: [usize; 3]) -> Result<(), MemoryError> {

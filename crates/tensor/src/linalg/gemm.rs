@@ -31,12 +31,11 @@
 //! because both round a·b + c once.
 
 use crate::linalg::ger::ger;
-use crate::linalg::gevm::{by_rows_of_b, gevm};
+use crate::linalg::gevm::gevm;
 use crate::linalg::microkernel::{Strided, Tiles, write_elements};
 use crate::linalg::pack::{pack, pack_transposed};
 use crate::linalg::product::{
-    Blocks, EPILOGUE, FEW_COLUMNS, Form, Initial, LOW, Product, WIDEST, is_by_rows_of_b, is_ger, is_gevm,
-    range_by, rows_mut,
+    Blocks, EPILOGUE, FEW_COLUMNS, Form, Initial, LOW, Product, WIDEST, is_ger, is_gevm, range_by, rows_mut,
 };
 use crate::scalar::Scalar;
 use crate::simd::{Kernel, Simd};
@@ -112,8 +111,6 @@ impl<T: Scalar> Product<'_, T> {
                     gevm::<T, S>(&a[p..][..kc.min(k - p)], &b[p * ldb..], ldb, initial, c);
                 }
             }
-        } else if is_by_rows_of_b(form, sizes, strides, rows) {
-            return by_rows_of_b::<T, S>(self, buffer); // The epilogue has run, strip by strip.
         } else {
             return self.blocks::<S, MR, AW, NR>(buffer); // The epilogue has run, block by block.
         }

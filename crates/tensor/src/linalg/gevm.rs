@@ -3,23 +3,36 @@
 use crate::linalg::microkernel::write;
 use crate::linalg::product::{Initial, Product, STRIP, first_of, range_by, rows_mut, unrolled};
 use crate::scalar::Scalar;
-use crate::simd::Simd;
 use crate::simd::vector::{Register, Vector};
+use crate::simd::{Kernel, Simd};
 
 /// Rows of B that are added at once, to two rows of sums.
 const AT_ONCE: usize = 4;
 
-/// The elements that [`by_rows_of_b`] keeps for `rows` rows: a strip of sums for each and for one more if
+/// The elements that [`ByRowsOfB`] keeps for `rows` rows: a strip of sums for each and for one more if
 /// they are odd, and one of zeros.
 pub(super) fn strips(rows: usize) -> usize {
     (rows.next_multiple_of(2) + 1) * STRIP
 }
 
-/// Rows of C = A·B. Strips of four rows of B are added to two rows of C at a time, so B comes from memory
-/// once, and row after row. There is one loop for all: a row of A or of B that is missing is 0. `sums` has
-/// [`strips`] elements.
+/// C = A·B with few rows and a large B. Strips of four rows of B are added to two rows of C at a time, so B
+/// comes from memory once, and row after row. There is one loop for all: a row of B that is missing is 0.
+pub(super) struct ByRowsOfB<'a, 'b, T> {
+    pub(super) product: &'a mut Product<'b, T>,
+    /// At least [`strips`] elements.
+    pub(super) sums: &'a mut [T],
+}
+
+impl<T: Scalar> Kernel for ByRowsOfB<'_, '_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        by_rows_of_b::<T, S>(self.product, self.sums);
+    }
+}
+
 #[inline(always)]
-pub(super) fn by_rows_of_b<T: Scalar, S: Simd>(product: &mut Product<'_, T>, sums: &mut [T]) {
+fn by_rows_of_b<T: Scalar, S: Simd>(product: &mut Product<'_, T>, sums: &mut [T]) {
     let &mut Product { form, sizes, strides, first, rows, a, b, initial, epilogue, ref mut c } = product;
     let ([_, n, k], [lda, ldb, ldc]) = (sizes, strides);
     let kc = form.block();

@@ -167,6 +167,12 @@ impl<T: Scalar> Product<'_, T> {
         is_gemv::<T>(self.form, self.sizes, self.strides, self.c.len())
     }
 
+    /// Whether it is A·B with few rows and a large B: see [`is_by_rows_of_b`].
+    #[inline]
+    pub(super) fn is_by_rows_of_b(&self) -> bool {
+        is_by_rows_of_b(self.form, self.sizes, self.strides, self.rows)
+    }
+
     /// How many elements of a buffer the product packs into.
     #[inline]
     pub(super) fn buffer_len(&self) -> usize {
@@ -268,7 +274,7 @@ pub(super) fn is_gevm(form: Form, sizes: [usize; 3], strides: [usize; 3], rows: 
 pub(super) fn is_by_rows_of_b(form: Form, sizes: [usize; 3], strides: [usize; 3], rows: usize) -> bool {
     let [_, n, k] = sizes;
     let large = if rows == 1 { 1 << 20 } else { 1 << 15 };
-    rows <= FEW && n.saturating_mul(k) >= large && has_rows_of_a(form, sizes, strides)
+    (1..=FEW).contains(&rows) && k > 1 && n.saturating_mul(k) >= large && has_rows_of_a(form, sizes, strides)
 }
 
 /// Whether rows of A are contiguous, in A·B or Aᵀ·B.

@@ -8,6 +8,7 @@ mod kernels {
     use crate::linalg::epilogue::Epilogue;
     use crate::linalg::gemm::{Gemm, Tiled};
     use crate::linalg::gemv::Gemv;
+    use crate::linalg::gevm::ByRowsOfB;
     use crate::linalg::product::{Form, Initial, Product};
     use crate::scalar::Scalar;
     use crate::simd::{self, Kernel, Simd};
@@ -190,6 +191,7 @@ mod kernels {
             [41, 33, 65],
             [300, 10, 520],
             [20, 300, 600],
+            [2, 300, 600],
             [8, 30, 600],
             [19, 1100, 300],
         ] {
@@ -397,16 +399,19 @@ mod kernels {
     /// What [`gemm`] would do on a processor with no more than `level`.
     fn run_at<T: Tiled>(level: &str, product: &mut Product<'_, T>) -> Option<()> {
         if product.is_gemv() {
-            simd::run_at(level, Gemv(product))
-        } else {
-            let buffer = &mut vec![T::ZERO; product.buffer_len()];
-            simd::run_at(level, Gemm { product, buffer })
+            return simd::run_at(level, Gemv(product));
+        }
+        // What an earlier product has left there is never read.
+        let buffer = &mut vec![T::from_f64(f64::NAN); product.buffer_len()];
+        match product.is_by_rows_of_b() {
+            true => simd::run_at(level, ByRowsOfB { product, sums: buffer }),
+            false => simd::run_at(level, Gemm { product, buffer }),
         }
     }
 
     fn same_bits_with_any_registers<T: Tiled>() {
         let edges = (1..16).map(|n| [5, n, 3]);
-        let few = [[1, 9, 70], [2, 300, 65], [1, 3, 530], [8, 13, 519], [3, 40, 1030]];
+        let few = [[1, 9, 70], [2, 600, 70], [2, 300, 65], [1, 3, 530], [8, 13, 519], [3, 40, 1030]];
         let many = [[33, 17, 300], [13, 530, 64], [14, 260, 129], [9, 20, 519]];
         for [m, n, k] in edges.chain(few).chain(many) {
             let (a, b, c) = (numbers::<T>(m * k, 1), numbers(k * n, 2), numbers(m * n, 3));
@@ -496,11 +501,42 @@ mod kernels {
         }
     }
 
+    /// Neither the next row of A, where the terms aren't a multiple of those that are added at once, nor what
+    /// was in the buffer.
+    #[test]
+    fn a_row_sees_no_other_row_and_no_old_sums() {
+        for [m, n, k] in [[2, 600, 70], [3, 520, 65], [20, 600, 70]] {
+            let (mut a, b) = (numbers::<f32>(m * k, 1), numbers(k * n, 2));
+            let first = product(Form::Nn, [1, n, k], &a[..k], &b, Initial::Zero, &vec![0.0; n]);
+            a[k..].fill(f32::INFINITY);
+            for level in ["baseline", simd::level()] {
+                let (form, sizes, mut c) = (Form::Nn, [m, n, k], vec![0.0; m * n]);
+                let product = &mut Product {
+                    form,
+                    sizes,
+                    strides: form.strides(sizes),
+                    first: 0,
+                    rows: m,
+                    a: &a,
+                    b: &b,
+                    initial: Initial::Zero,
+                    epilogue: None,
+                    c: &mut c,
+                };
+                run_at(level, product).unwrap();
+                match level == simd::level() {
+                    true => assert_eq!(c[..n], first, "{m} {n} {k}"),
+                    false => assert!(c[..n].iter().all(|c| c.is_finite()), "{m} {n} {k}"),
+                }
+            }
+        }
+    }
+
     /// A sum begins at 0, so a result that underflows is 0 rather than −0 in every kernel.
     #[test]
     fn what_vanishes_has_no_sign() {
         for m in [1, 2, 20] {
-            for n in [1, 3, 20, 140] {
+            for n in [1, 3, 20, 140, 600] {
                 for k in [1, 3, 40, 70] {
                     let (a, b) = (vec![1e-30_f32; m * k], vec![-1e-30; k * n]);
                     for form in FORMS {
