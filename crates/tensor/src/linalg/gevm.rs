@@ -1,19 +1,13 @@
 //! Products A·B with few rows: nothing is packed, and B is read in place.
 
 use crate::linalg::microkernel::write;
-use crate::linalg::product::{Initial, Product, STRIP, first_of, range_by, rows_mut, unrolled};
+use crate::linalg::product::{Initial, Product, STRIP, first_of, range_by, rows_mut, strips, unrolled};
 use crate::scalar::Scalar;
 use crate::simd::vector::{Register, Vector};
 use crate::simd::{Kernel, Simd};
 
 /// Rows of B that are added at once, to two rows of sums.
 const AT_ONCE: usize = 4;
-
-/// The elements that [`ByRowsOfB`] keeps for `rows` rows: a strip of sums for each and for one more if
-/// they are odd, and one of zeros.
-pub(super) fn strips(rows: usize) -> usize {
-    (rows.next_multiple_of(2) + 1) * STRIP
-}
 
 /// C = A·B with few rows and a large B. Strips of four rows of B are added to two rows of C at a time, so B
 /// comes from memory once, and row after row. There is one loop for all: a row of B that is missing is 0.

@@ -1,7 +1,6 @@
 //! What a product is: its operands, its sizes, and the properties by which a kernel is chosen.
 
 use crate::linalg::epilogue::Epilogue;
-use crate::linalg::gevm::strips;
 use crate::scalar::Scalar;
 use crate::simd;
 
@@ -261,6 +260,12 @@ fn packed_len<T>(form: Form, sizes: [usize; 3], strides: [usize; 3], rows: usize
     let blocks = Blocks::of(form, sizes);
     // Panels begin at a cache line.
     (blocks.columns + TALLEST) * blocks.terms + WIDEST
+}
+
+/// The elements that few rows of A·B keep: a strip of sums for each row and for one more if they are odd, and
+/// one of zeros.
+pub(super) fn strips(rows: usize) -> usize {
+    (rows.next_multiple_of(2) + 1) * STRIP
 }
 
 /// Whether `rows` rows of A·B are computed one by one: packing B would cost more than the product.

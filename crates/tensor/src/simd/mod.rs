@@ -263,8 +263,8 @@ mod level {
     }
 }
 
-/// The functions that are compiled for an instruction set, each in a module of its own: the compiler takes one
-/// thread for all that a module has, and these hold most of the machine code of a program.
+/// The functions that are compiled for an instruction set, each in a module of its own: the compiler takes
+/// one thread for all that a module has, and these hold most of the machine code of a program.
 #[cfg(target_arch = "x86_64")]
 mod on {
     pub(super) mod avx512 {
