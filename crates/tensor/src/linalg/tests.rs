@@ -25,6 +25,19 @@ mod kernels {
         (0..columns).flat_map(|j| (0..rows).map(move |i| x[i * columns + j])).collect()
     }
 
+    /// All rows of a product of matrices without gaps.
+    fn without_gaps<'a, T: Scalar>(
+        form: Form,
+        sizes: [usize; 3],
+        a: &'a [T],
+        b: &'a [T],
+        initial: Initial<'a, T>,
+        c: &'a mut [T],
+    ) -> Product<'a, T> {
+        let strides = form.strides(sizes);
+        Product { form, sizes, strides, first: 0, rows: sizes[0], a, b, initial, epilogue: None, c }
+    }
+
     fn gemm<T: Scalar>(
         form: Form,
         sizes: [usize; 3],
@@ -33,20 +46,7 @@ mod kernels {
         initial: Initial<'_, T>,
         c: &mut [T],
     ) {
-        let strides = form.strides(sizes);
-        compute(&mut Product {
-            form,
-            sizes,
-            strides,
-            first: 0,
-            rows: sizes[0],
-            a,
-            b,
-            initial,
-            epilogue: None,
-            c,
-        })
-        .unwrap();
+        compute(&mut without_gaps(form, sizes, a, b, initial, c)).unwrap();
     }
 
     /// C for A and B that are given row-major and untransposed.
@@ -420,18 +420,7 @@ mod kernels {
                 for initial in [Initial::Zero, Initial::Bias(&row), Initial::Beta(T::from_f64(0.3))] {
                     let with = |level| {
                         let mut c = c.clone();
-                        let product = &mut Product {
-                            form,
-                            sizes: [m, n, k],
-                            strides: form.strides([m, n, k]),
-                            first: 0,
-                            rows: m,
-                            a: &a,
-                            b: &b,
-                            initial,
-                            epilogue: None,
-                            c: &mut c,
-                        };
+                        let product = &mut without_gaps(form, [m, n, k], &a, &b, initial, &mut c);
                         run_at(level, product).map(|()| c)
                     };
                     if let (Some(wide), Some(narrow)) = (with("avx512"), with("avx2")) {
@@ -510,19 +499,8 @@ mod kernels {
             let first = product(Form::Nn, [1, n, k], &a[..k], &b, Initial::Zero, &vec![0.0; n]);
             a[k..].fill(f32::INFINITY);
             for level in ["baseline", simd::level()] {
-                let (form, sizes, mut c) = (Form::Nn, [m, n, k], vec![0.0; m * n]);
-                let product = &mut Product {
-                    form,
-                    sizes,
-                    strides: form.strides(sizes),
-                    first: 0,
-                    rows: m,
-                    a: &a,
-                    b: &b,
-                    initial: Initial::Zero,
-                    epilogue: None,
-                    c: &mut c,
-                };
+                let mut c = vec![0.0; m * n];
+                let product = &mut without_gaps(Form::Nn, [m, n, k], &a, &b, Initial::Zero, &mut c);
                 run_at(level, product).unwrap();
                 match level == simd::level() {
                     true => assert_eq!(c[..n], first, "{m} {n} {k}"),
@@ -562,19 +540,7 @@ mod kernels {
                 let a = if let Form::Tn = form { transposed(&a, m, k) } else { a.clone() };
                 let b = if let Form::Nt = form { transposed(&b, k, n) } else { b.clone() };
                 let mut c = vec![f32::NAN; m * n];
-                let sizes = [m, n, k];
-                let kernel = &mut Product {
-                    form,
-                    sizes,
-                    strides: form.strides(sizes),
-                    first: 0,
-                    rows: m,
-                    a: &a,
-                    b: &b,
-                    initial: Initial::Zero,
-                    epilogue: None,
-                    c: &mut c,
-                };
+                let kernel = &mut without_gaps(form, [m, n, k], &a, &b, Initial::Zero, &mut c);
                 run_at("baseline", kernel).unwrap();
                 assert_eq!(c, expected, "{form:?} {m} {n} {k}");
             }
