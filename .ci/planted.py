@@ -5,6 +5,7 @@
     .ci/planted.py gate          only the gate
     .ci/planted.py times         only the comparison
     .ci/planted.py same [N]      no slowdown, N times (default: 10): neither may raise an alarm
+    .ci/planted.py same N times  only the comparison, which needs an otherwise idle machine; `gate` doesn't
 
 A slowdown is a part of the kernel's elements that is computed twice. What is printed for each crate is the line of
 the report by which it was found. The exit code is 1 if one wasn't, or if identical code raised an alarm. docs/
@@ -174,11 +175,14 @@ def processor_time():
     return times.children_user + times.children_system
 
 
-def same(copy, target, times):
+SAME = {"gate": ["gate", "HEAD"], "times": ["compare", "HEAD", "--seconds", "0.01", "--samples", "10"]}
+
+
+def same(copy, target, times, instruments):
     """Alarms of identical code. Runs are short, so that ten of them take an hour."""
     alarms = 0
     for number in range(1, times + 1):
-        for arguments in (["gate", "HEAD"], ["compare", "HEAD", "--seconds", "0.01", "--samples", "10"]):
+        for arguments in [SAME[one] for one in instruments]:
             began, used = time.monotonic(), processor_time()
             code, output = run(copy, target, *arguments)
             summary = next((line for line in output.splitlines() if " against " in line), "")
@@ -197,7 +201,7 @@ def main(arguments):
         copy = str(pathlib.Path(folder, "copy"))
         subprocess.run(["git", "clone", "--quiet", "--shared", str(ROOT), copy], check=True)
         if arguments[:1] == ["same"]:
-            return same(copy, target, int(arguments[1]) if len(arguments) > 1 else 10)
+            return same(copy, target, int((arguments[1:] or ["10"])[0]), arguments[2:] or SAME)
         instruments = arguments or ["gate", "times"]
         return all([found(copy, target, crate, one) for one in instruments for crate in PLANTS])
 
