@@ -7,7 +7,7 @@ mod common;
 
 use backrule_examples::digits::{Digits, PIXELS};
 use backrule_loss::CrossEntropy;
-use backrule_nn::{Grads, Key, Layer, Linear, Mode, Tape};
+use backrule_nn::{Grads, Key, Layer, Linear, Mode, Prepared, Tape};
 use backrule_optim::{Optimizer, Sgd};
 use backrule_tensor::{Tensor, parallel, random};
 use common::{bench, mlp, name, normal, prediction_flop, training, training_flop};
@@ -119,6 +119,18 @@ fn predict(c: &mut Criterion) {
         group.finish();
     }
     set_threads(1);
+    // `predict_prepared/*`: the forward pass with weights that were packed before; one thread
+    let mut group = c.benchmark_group("predict_prepared");
+    for batch in [1, 2, 4, 8, 16, 64, 256, 1024] {
+        let sizes = &[784, 128, 64, 10];
+        group.throughput(Throughput::Elements(prediction_flop(sizes, batch)));
+        bench(&mut group, format!("{}/{batch}", name(sizes)), || {
+            let (net, x) = (Prepared::of(&mlp(sizes)).unwrap(), normal([batch, sizes[0]], 2));
+            let mut tape = Tape::new();
+            move || net.forward(&mut tape, &x).unwrap().as_slice()[0]
+        });
+    }
+    group.finish();
 }
 
 /// Loss and gradients, without an update, as SimpleChains.jl measures itself.

@@ -1,4 +1,4 @@
-use backrule_nn::{BatchNorm, Grads, Key, Layer, LayerNorm, Linear, Mode, Tape};
+use backrule_nn::{BatchNorm, Grads, Key, Layer, LayerNorm, Linear, Mode, Prepared, Tape};
 use backrule_tensor::{Tensor, affine_into, matmul_into, matmul_tn_into, random};
 
 use crate::Gate;
@@ -32,6 +32,12 @@ pub(crate) fn workloads(gate: &mut Gate) {
     gate.workload("train_step_2_parts/64-32-10/32", 10, || {
         let mut step = training(&[64, 32, 10], 32, Tape::new().parts(2).unwrap());
         move || _ = step()
+    });
+    // `nn/predict_prepared/*`: the forward pass with weights that were packed before
+    gate.workload("predict_prepared/784-128-64-10/32", 1, || {
+        let (net, x) = (mlp(&[784, 128, 64, 10]), normal([32, 784], 2));
+        let (prepared, mut tape) = (Prepared::of(&net).unwrap(), Tape::new());
+        move || _ = prepared.forward(&mut tape, &x).unwrap()
     });
     // `nn/gradients/*`: forward, loss and backward in f64, with tanh and dropout
     gate.workload("gradients/24-8-2-tanh-dropout-f64/200", 5, || {

@@ -8,6 +8,7 @@ use backrule_tensor::{Grad, NamedTensors, Options, Path, Role, Scalar, Shape, Sh
 use crate::cache::Cache;
 use crate::error::LayerError;
 use crate::mode::Mode;
+use crate::prepared::Packer;
 
 /// The most inputs that a layer can have.
 pub const MAX_INPUTS: usize = 16;
@@ -285,6 +286,20 @@ pub trait Layer<T: Scalar>: NamedTensors<T> + BoxedClone<T> + Send + Sync + 'sta
     /// that restores it builds it first.
     fn custom_kind(&self) -> Option<&'static str> {
         None
+    }
+
+    /// Packs the layer's weights: called for the copy of a network that a [`Prepared`](crate::Prepared) owns,
+    /// and that only predicts.
+    ///
+    /// A layer whose formula has a product x Wᵀ keeps what [`Packer::pack`] gives, and hands it to that
+    /// product; a container hands the call on to its children. The default does nothing: a layer without a
+    /// weight runs as it is.
+    ///
+    /// # Errors
+    /// When there is no memory.
+    fn prepare(&mut self, packer: &mut Packer) -> Result<(), LayerError> {
+        let _ = packer;
+        Ok(())
     }
 
     /// The number of inputs that the layer takes.
@@ -590,6 +605,10 @@ macro_rules! hand_on {
         impl<T: Scalar> Layer<T> for Box<dyn Layer<T>> {
             fn set_frozen(&mut self, key: Sealed, path: &str, frozen: bool) -> bool {
                 (**self).set_frozen(key, path, frozen)
+            }
+
+            fn prepare(&mut self, packer: &mut Packer) -> Result<(), LayerError> {
+                (**self).prepare(packer)
             }
 
             $(fn $name(&self $(, $arg: $ty)*) $(-> $out)? { (**self).$name($($arg),*) })*

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use backrule_nn::testing::{Entry, Input, Sample, table};
 use backrule_nn::{
-    Architecture, Cache, Gradcheck, GradcheckError, Grads, Key, Layer, Linear, Mode, Sequential, Tape,
-    predict_many,
+    Architecture, Cache, Gradcheck, GradcheckError, Grads, Key, Layer, Linear, Mode, Prepared, Sequential,
+    Tape, predict_many,
 };
 use backrule_tensor::{Grad, NamedTensors, Path, Role, Scalar, Tensor, random};
 use backrule_testkit::{Bits, bits, with_threads};
@@ -692,6 +692,24 @@ fn the_second_step_allocates_nothing() {
             assert_eq!(allocations.count_total, 0, "{name}, {parts} parts");
         }
     });
+}
+
+#[test]
+fn a_prepared_layer_predicts_the_same_bits_and_allocates_nothing() {
+    let _one = with_threads(1);
+    fn check<T: Scalar>(name: &str, sample: &mut Sample<T>) {
+        let prepared = Prepared::of(&*sample.layer).unwrap();
+        let x = sample.tensors(8).unwrap();
+        let (x, mut tape) = (refs(&x), Tape::new());
+        let expected = predict_many(&*sample.layer, &x).unwrap();
+        assert_eq!(prepared.forward_many(&mut tape, &x).unwrap(), expected, "{name}");
+        let allocations = allocation_counter::measure(|| {
+            prepared.forward_many(&mut tape, &x).unwrap();
+        });
+        assert_eq!(allocations.count_total, 0, "{name}");
+    }
+    every::<f32>(check);
+    every_small::<f64>(check);
 }
 
 #[test]

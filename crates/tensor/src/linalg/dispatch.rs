@@ -49,7 +49,7 @@ pub(super) fn compute<T: Scalar>(product: &mut Product<'_, T>) -> Result<(), Mem
 
 #[cold]
 fn refused<T: Scalar>(product: &Product<'_, T>) -> MemoryError {
-    let len = Split::of::<T>(product.form, product.sizes, product.strides).buffer_len();
+    let len = Split::of_product(product).buffer_len();
     MemoryError::new(product.form.operation(), len.saturating_mul(size_of::<T>()))
 }
 
@@ -116,7 +116,7 @@ fn run<T: GemmElement>(product: &mut Product<'_, T>, buffer: &mut [T]) {
 /// for each group.
 #[cold]
 fn run_long<T: GemmElement>(product: &mut Product<'_, T>, buffer: &mut [T]) {
-    let &mut Product { form, sizes, strides, first, rows, a, b, initial, epilogue, ref mut c } = product;
+    let &mut Product { form, sizes, strides, first, rows, a, b, panels, initial, epilogue, ref mut c } = product;
     let ([m, n, k], [lda, ldb, ldc]) = (sizes, strides);
     if c.is_empty() {
         return;
@@ -138,10 +138,13 @@ fn run_long<T: GemmElement>(product: &mut Product<'_, T>, buffer: &mut [T]) {
                 Form::Nn | Form::Tn => &b[p * ldb + j..],
                 Form::Nt => &b[j * ldb + p..],
             };
+            let panels = panels.map(|panels| panels.from(j, p));
             let (sizes, part) = ([m, columns, terms.min(k - p)], &mut part[..size]);
             let mut group = |strides, initial, c| {
                 let epilogue = None;
-                run(&mut Product { form, sizes, strides, first, rows, a, b, initial, epilogue, c }, buffer);
+                let product =
+                    &mut Product { form, sizes, strides, first, rows, a, b, panels, initial, epilogue, c };
+                run(product, buffer);
             };
             if p == 0 {
                 let initial = match initial {
@@ -190,7 +193,7 @@ fn run_buffered<T: GemmElement>(product: &mut Product<'_, T>, buffer: &mut [T]) 
 }
 
 fn prepare_typed<T: GemmElement>(form: Form, sizes: [usize; 3]) -> Result<(), MemoryError> {
-    let len = Split::of::<T>(form, sizes, form.strides(sizes)).buffer_len();
+    let len = Split::of::<T>(form, sizes, form.strides(sizes), false).buffer_len();
     with_buffer(form.operation(), len, |_: &mut [T]| ())
 }
 
@@ -214,17 +217,26 @@ struct Split {
 }
 
 impl Split {
-    fn of<T>(form: Form, sizes @ [m, n, k]: [usize; 3], strides @ [lda, ldb, ldc]: [usize; 3]) -> Self {
+    fn of_product<T>(product: &Product<'_, T>) -> Self {
+        Self::of::<T>(product.form, product.sizes, product.strides, product.panels.is_some())
+    }
+
+    fn of<T>(
+        form: Form,
+        sizes @ [m, n, k]: [usize; 3],
+        strides @ [lda, ldb, ldc]: [usize; 3],
+        packed: bool,
+    ) -> Self {
         let tasks = (multiplications(sizes) / WORTH_A_THREAD).clamp(1, parallel::threads().get());
-        let by_columns = tasks > 1 && m < n && reads_b_once::<T>(form, sizes, strides);
+        let by_columns = tasks > 1 && m < n && reads_b_once::<T>(form, sizes, strides, packed);
         let (whole, count) = match by_columns {
             true => (n, n.div_ceil(tasks).next_multiple_of(WIDEST)),
             false => (m, m.div_ceil(tasks).max(1)),
         };
         // The last task may pack wider strips.
         let len = [count, whole % count].map(|count| match by_columns {
-            true => m * count + buffer_len::<T>(form, [m, count, k], [lda, ldb, count], m),
-            false => buffer_len::<T>(form, sizes, [lda, ldb, ldc], count),
+            true => m * count + buffer_len::<T>(form, [m, count, k], [lda, ldb, count], m, packed),
+            false => buffer_len::<T>(form, sizes, [lda, ldb, ldc], count, packed),
         });
         Self { tasks: whole.div_ceil(count), by_columns, count, len: len[0].max(len[1]).max(1) }
     }
@@ -236,7 +248,7 @@ impl Split {
 
 #[inline(never)]
 fn shared<T: GemmElement>(whole: &mut Product<'_, T>) -> Result<(), MemoryError> {
-    let split = Split::of::<T>(whole.form, whole.sizes, whole.strides);
+    let split = Split::of_product(whole);
     with_buffer(whole.form.operation(), split.buffer_len(), |buffer| match split.by_columns {
         true => shared_columns(whole, &split, buffer),
         false => shared_rows(whole, &split, buffer),
@@ -244,18 +256,18 @@ fn shared<T: GemmElement>(whole: &mut Product<'_, T>) -> Result<(), MemoryError>
 }
 
 fn shared_rows<T: GemmElement>(whole: &mut Product<'_, T>, split: &Split, buffer: &mut [T]) {
-    let &mut Product { form, sizes, strides, a, b, initial, epilogue, ref mut c, .. } = whole;
+    let &mut Product { form, sizes, strides, a, b, panels, initial, epilogue, ref mut c, .. } = whole;
     let parts = c.chunks_mut((split.count * strides[2]).max(1)).zip(buffer.chunks_mut(split.len)).enumerate();
     parallel::for_each(parts, |(task, (c, buffer))| {
         let first = task * split.count;
         let rows = split.count.min(sizes[0] - first);
-        run(&mut Product { form, sizes, strides, first, rows, a, b, initial, epilogue, c }, buffer);
+        run(&mut Product { form, sizes, strides, first, rows, a, b, panels, initial, epilogue, c }, buffer);
     });
 }
 
 /// Columns of C aren't one slice, so each task computes them in its part of the buffer.
 fn shared_columns<T: GemmElement>(whole: &mut Product<'_, T>, split: &Split, buffer: &mut [T]) {
-    let &mut Product { form, sizes, strides, a, b, initial, epilogue, ref mut c, .. } = whole;
+    let &mut Product { form, sizes, strides, a, b, panels, initial, epilogue, ref mut c, .. } = whole;
     let ([rows, n, k], [lda, ldb, ldc]) = (sizes, strides);
     let columns_of = |task| (task * split.count, split.count.min(n - task * split.count));
     let old = &**c;
@@ -276,8 +288,9 @@ fn shared_columns<T: GemmElement>(whole: &mut Product<'_, T>, split: &Split, buf
             Form::Nn | Form::Tn => &b[j..],
             Form::Nt => &b[j * ldb..],
         };
+        let panels = panels.map(|panels| panels.from(j, 0));
         let (sizes, strides, first) = ([rows, columns, k], [lda, ldb, columns], 0);
-        run(&mut Product { form, sizes, strides, first, rows, a, b, initial, epilogue, c }, buffer);
+        run(&mut Product { form, sizes, strides, first, rows, a, b, panels, initial, epilogue, c }, buffer);
     });
     for (task, part) in buffer.chunks(split.len).take(split.tasks).enumerate() {
         let (j, columns) = columns_of(task);

@@ -89,7 +89,7 @@ impl<T: Scalar> Product<'_, T> {
         if self.c.is_empty() {
             return;
         }
-        let &mut Self { form, sizes, strides, first, rows, a, b, initial, epilogue, ref mut c } = self;
+        let &mut Self { form, sizes, strides, first, rows, a, b, initial, epilogue, ref mut c, .. } = self;
         let ([_, n, k], [lda, ldb, ldc]) = (sizes, strides);
         if k == 0 {
             for c in rows_mut(c, n, ldc) {
@@ -122,13 +122,13 @@ impl<T: Scalar> Product<'_, T> {
     /// The loops of the picture above.
     #[inline(always)]
     fn blocks<S: Simd, const MR: usize, const AW: usize, const NR: usize>(&mut self, buffer: &mut [T]) {
-        let &mut Self { form, sizes, strides, first, rows, a, b, initial, epilogue, ref mut c } = self;
+        let &mut Self { form, sizes, strides, first, rows, a, b, panels: packed, initial, epilogue, ref mut c } = self;
         let [m, n, k] = sizes;
         let [lda, ldb, ldc] = strides;
         let kc = form.block();
         let Blocks { columns: nc, terms: depth } = Blocks::of(form, sizes);
         let skip = buffer.as_ptr().align_offset(64).min(WIDEST);
-        let b_len = nc * depth;
+        let b_len = if packed.is_some() { 0 } else { nc * depth };
         let (panels, columns) = buffer[skip..].split_at_mut(b_len);
         let (panels, _) = panels.as_chunks_mut::<NR>();
         let (columns, _) = columns.as_chunks_mut::<AW>();
@@ -140,19 +140,24 @@ impl<T: Scalar> Product<'_, T> {
             for p in range_by(0, k, depth) {
                 let depth = depth.min(k - p);
                 let initial = if p == 0 { initial } else { Initial::Beta(T::ONE) };
-                for (j, panel) in range_by(j, j + nc, NR).zip(panels.chunks_exact_mut(depth)) {
-                    for (p, block) in range_by(p, k, kc).zip(panel.chunks_mut(kc)) {
-                        match form {
-                            Form::Nt => {
-                                let (b, count) = (&b[j * ldb + p..], NR.min(n - j));
-                                pack_transposed::<T, S, NR>(form, b, ldb, count, block);
-                            }
-                            Form::Nn | Form::Tn => {
-                                pack::<T, S, NR>(&b[p * ldb + j..], ldb, NR.min(n - j), block);
+                let (panels, next) = if let Some(packed) = packed {
+                    (packed.rows(j, p), packed.terms)
+                } else {
+                    for (j, panel) in range_by(j, j + nc, NR).zip(panels.chunks_exact_mut(depth)) {
+                        for (p, block) in range_by(p, k, kc).zip(panel.chunks_mut(kc)) {
+                            match form {
+                                Form::Nt => {
+                                    let (b, count) = (&b[j * ldb + p..], NR.min(n - j));
+                                    pack_transposed::<T, S, NR>(form, b, ldb, count, block);
+                                }
+                                Form::Nn | Form::Tn => {
+                                    pack::<T, S, NR>(&b[p * ldb + j..], ldb, NR.min(n - j), block);
+                                }
                             }
                         }
                     }
-                }
+                    (&*panels, depth)
+                };
                 // Tiles of about the same height: 13 rows are 5, 4 and 4 rather than 6, 6 and 1.
                 let tiles = rows.div_ceil(MR);
                 let (last, count, mut finished, mut end) = (p + depth == k, rows, 0, 0);
@@ -185,7 +190,7 @@ impl<T: Scalar> Product<'_, T> {
                             zero,
                         }
                     };
-                    let tiles = Tiles::<'_, T, NR> { a, depth, panels, initial, n, ldc, j, nc };
+                    let tiles = Tiles::<'_, T, NR> { a, depth, panels, next, initial, n, ldc, j, nc };
                     tiles.compute::<S, MR, AW>(height, &mut c[i * ldc..], &mut edge);
                     // These rows are still in the first-level cache.
                     if let Some(epilogue) = epilogue

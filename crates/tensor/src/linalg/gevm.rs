@@ -27,7 +27,7 @@ impl<T: Scalar> Kernel for ByRowsOfB<'_, '_, T> {
 
 #[inline(always)]
 fn by_rows_of_b<T: Scalar, S: Simd>(product: &mut Product<'_, T>, sums: &mut [T]) {
-    let &mut Product { form, sizes, strides, first, rows, a, b, initial, epilogue, ref mut c } = product;
+    let &mut Product { form, sizes, strides, first, rows, a, b, initial, epilogue, ref mut c, .. } = product;
     let ([_, n, k], [lda, ldb, ldc]) = (sizes, strides);
     let kc = form.block();
     let (zeros, sums) = sums[..strips(rows)].split_at_mut(STRIP);

@@ -1,4 +1,5 @@
 use crate::error::ShapeError;
+use crate::linalg::packed::Packed;
 use crate::scalar::Scalar;
 use crate::shape::Shape;
 
@@ -21,6 +22,7 @@ pub struct MatRef<'a, T> {
     data: &'a [T],
     layout: Layout,
     transposed: bool,
+    packed: Option<&'a Packed<T>>,
 }
 
 /// A matrix in a slice, to be written. No two rows overlap.
@@ -95,7 +97,7 @@ impl Layout {
 impl<'a, T: Scalar> MatRef<'a, T> {
     /// All of `data`, which has as many elements as the shape.
     pub(crate) fn whole(data: &'a [T], [rows, columns]: [usize; 2]) -> Self {
-        Self { data, layout: Layout { rows, columns, row_stride: columns }, transposed: false }
+        Self { data, layout: Layout { rows, columns, row_stride: columns }, transposed: false, packed: None }
     }
 
     /// The matrix of the first rows × columns elements of `data`, row after row.
@@ -103,7 +105,7 @@ impl<'a, T: Scalar> MatRef<'a, T> {
     /// # Errors
     /// When there are fewer elements.
     pub fn new(data: &'a [T], shape: [usize; 2]) -> Result<Self, ShapeError> {
-        Ok(Self { data, layout: Layout::new(data.len(), shape)?, transposed: false })
+        Ok(Self { data, layout: Layout::new(data.len(), shape)?, transposed: false, packed: None })
     }
 
     /// The same with rows that begin `row_stride` elements apart.
@@ -112,6 +114,23 @@ impl<'a, T: Scalar> MatRef<'a, T> {
     /// When rows would overlap, or the last one would end behind the data.
     pub fn with_row_stride(self, row_stride: usize) -> Result<Self, ShapeError> {
         Ok(Self { layout: self.layout.with_row_stride(row_stride, self.data.len())?, ..self })
+    }
+
+    /// The same with its packed copy, if there is one: the product x Wᵀ of several rows reads that instead.
+    ///
+    /// It has to be [`Packed::of`] this matrix, whose elements other products still read.
+    ///
+    /// # Errors
+    /// When the shapes differ.
+    pub fn with_packed(self, packed: Option<&'a Packed<T>>) -> Result<Self, ShapeError> {
+        let Layout { rows, columns, .. } = self.layout;
+        match packed {
+            Some(packed) if packed.shape() != [rows, columns] => {
+                let expected = format_args!("[{rows}, {columns}]");
+                Err(ShapeError::new("packed weight", expected, format_args!("{:?}", packed.shape())))
+            }
+            packed => Ok(Self { packed, ..self }),
+        }
     }
 
     /// The transpose. Nothing is moved.
@@ -140,6 +159,11 @@ impl<'a, T: Scalar> MatRef<'a, T> {
     pub fn row(&self, i: usize) -> &'a [T] {
         let Layout { rows, columns, row_stride } = self.layout;
         if i < rows && columns > 0 { &self.data[i * row_stride..][..columns] } else { &[] }
+    }
+
+    /// Its packed copy.
+    pub(crate) fn packed(&self) -> Option<&'a Packed<T>> {
+        self.packed
     }
 
     /// The elements from the first to the last.

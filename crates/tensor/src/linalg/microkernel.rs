@@ -23,6 +23,8 @@ pub(super) struct Tiles<'a, T, const NR: usize> {
     pub(super) a: Strided<'a, T>,
     pub(super) depth: usize,
     pub(super) panels: &'a [[T; NR]],
+    /// From the start of one panel to the next.
+    pub(super) next: usize,
     pub(super) initial: Initial<'a, T>,
     pub(super) n: usize,
     pub(super) ldc: usize,
@@ -38,8 +40,9 @@ impl<T: Scalar, const NR: usize> Tiles<'_, T, NR> {
         c: &mut [T],
         edge: &mut [[T; NR]; AW],
     ) {
-        let Self { a, depth, panels, initial, n, ldc, j, nc } = self;
-        for (j, panel) in range_by(j, j + nc, NR).zip(panels.chunks_exact(depth)) {
+        let Self { a, depth, panels, next, initial, n, ldc, j, nc } = self;
+        for (j, panel) in range_by(j, j + nc, NR).zip(panels.chunks(next)) {
+            let panel = &panel[..depth];
             let width = NR.min(n - j);
             let kc = a.form.block();
             for (p, b) in range_by(0, depth, kc).zip(panel.chunks(kc)) {

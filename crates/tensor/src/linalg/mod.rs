@@ -24,6 +24,7 @@ mod groups;
 pub(crate) mod mat;
 mod microkernel;
 mod pack;
+pub(crate) mod packed;
 mod product;
 mod rows;
 mod small;
@@ -33,6 +34,7 @@ mod tests;
 
 pub use epilogue::Epilogue;
 pub use mat::{MatMut, MatRef};
+pub use packed::Packed;
 pub use rows::{add_to_rows, log_softmax, softmax, sum_of_rows};
 pub use sum_of_products::SumOfProducts;
 
@@ -271,6 +273,7 @@ fn product_of_mats<T: Scalar>(
         return Err(ShapeError::new(form.operation(), expected, got).into());
     }
     let strides = [a.row_stride(), b.row_stride(), c.row_stride()];
+    let panels = if let Form::Nt = form { b.packed().map(Packed::panels) } else { None };
     let (a, b, c) = (a.elements(), b.elements(), c.into_elements());
     Ok(compute(&mut Product {
         form,
@@ -280,6 +283,7 @@ fn product_of_mats<T: Scalar>(
         rows: m,
         a,
         b,
+        panels,
         initial,
         epilogue,
         c,
@@ -406,7 +410,8 @@ fn product<T: Scalar>(
     };
     let (a, b, c) = (a.as_slice(), b.as_slice(), c.as_mut_slice());
     let strides = form.strides(sizes);
-    Ok(compute(&mut Product { form, sizes, strides, first: 0, rows: sizes[0], a, b, initial, epilogue, c })?)
+    let (first, rows, panels) = (0, sizes[0], None);
+    Ok(compute(&mut Product { form, sizes, strides, first, rows, a, b, panels, initial, epilogue, c })?)
 }
 
 fn new_product<T: Scalar>(form: Form, a: &Tensor<T>, b: &Tensor<T>) -> Result<Tensor<T>, TensorError> {

@@ -1,6 +1,7 @@
 //! What a product is: its operands, its sizes, and the properties by which a kernel is chosen.
 
 use crate::linalg::epilogue::Epilogue;
+use crate::linalg::packed::Panels;
 use crate::scalar::Scalar;
 use crate::simd;
 
@@ -139,6 +140,8 @@ pub(super) struct Product<'a, T> {
     pub(super) rows: usize,
     pub(super) a: &'a [T],
     pub(super) b: &'a [T],
+    /// B of A·Bᵀ once more, if it is packed already.
+    pub(super) panels: Option<Panels<'a, T>>,
     pub(super) initial: Initial<'a, T>,
     /// An activation, applied to elements of C whose sums are complete.
     pub(super) epilogue: Option<Epilogue<'a, T>>,
@@ -163,7 +166,7 @@ impl<T: Scalar> Product<'_, T> {
     /// Whether it is A·Bᵀ with few rows: see [`is_gemv`].
     #[inline]
     pub(super) fn is_gemv(&self) -> bool {
-        is_gemv::<T>(self.form, self.sizes, self.strides, self.c.len())
+        is_gemv::<T>(self.form, self.sizes, self.strides, self.c.len(), self.panels.is_some())
     }
 
     /// Whether it is A·B with few rows and a large B: see [`is_by_rows_of_b`].
@@ -175,7 +178,7 @@ impl<T: Scalar> Product<'_, T> {
     /// How many elements of a buffer the product packs into.
     #[inline]
     pub(super) fn buffer_len(&self) -> usize {
-        buffer_len::<T>(self.form, self.sizes, self.strides, self.rows)
+        buffer_len::<T>(self.form, self.sizes, self.strides, self.rows, self.panels.is_some())
     }
 
     /// Whether each element is one rounded multiplication: then all instruction sets give the same bits.
@@ -186,10 +189,17 @@ impl<T: Scalar> Product<'_, T> {
 }
 
 /// Whether `len` elements of A·Bᵀ are few rows: reading B in place for each of them costs less than packing
-/// it. With eight accumulators more rows are few.
+/// it. With eight accumulators more rows are few, and if B is packed already, a single one.
 #[inline(always)]
-pub(super) fn is_gemv<T>(form: Form, [_, _, k]: [usize; 3], [_, _, ldc]: [usize; 3], len: usize) -> bool {
-    matches!(form, Form::Nt) && k > 1 && len > 0 && len <= few_rows::<T>(form, k) * ldc
+pub(super) fn is_gemv<T>(
+    form: Form,
+    [_, _, k]: [usize; 3],
+    [_, _, ldc]: [usize; 3],
+    len: usize,
+    packed: bool,
+) -> bool {
+    let few = || if packed { 1 } else { few_rows::<T>(form, k) };
+    matches!(form, Form::Nt) && k > 1 && len > 0 && len <= few() * ldc
 }
 
 /// The most rows of A·Bᵀ for which the kernel without packing is the faster one. It has registers of 32
@@ -208,9 +218,16 @@ fn few_rows<T>(form: Form, k: usize) -> usize {
     }
 }
 
-/// Whether all rows of a product are computed in one pass over B, which isn't packed.
-pub(super) fn reads_b_once<T>(form: Form, sizes @ [m, _, _]: [usize; 3], strides: [usize; 3]) -> bool {
-    is_gemv::<T>(form, sizes, strides, m.saturating_mul(strides[2]))
+/// Whether B isn't packed for a product, and all of its rows are computed in one pass over it, or it was
+/// packed before.
+pub(super) fn reads_b_once<T>(
+    form: Form,
+    sizes @ [m, _, _]: [usize; 3],
+    strides: [usize; 3],
+    packed: bool,
+) -> bool {
+    packed
+        || is_gemv::<T>(form, sizes, strides, m.saturating_mul(strides[2]), packed)
         || is_by_rows_of_b(form, sizes, strides, m)
 }
 
@@ -222,34 +239,46 @@ pub(super) fn is_long(form: Form, [_, _, k]: [usize; 3]) -> bool {
 
 /// The elements that `rows` rows of a product pack into; 0 if both operands are read in place.
 #[inline]
-pub(super) fn buffer_len<T>(form: Form, sizes: [usize; 3], strides: [usize; 3], rows: usize) -> usize {
+pub(super) fn buffer_len<T>(
+    form: Form,
+    sizes: [usize; 3],
+    strides: [usize; 3],
+    rows: usize,
+    packed: bool,
+) -> usize {
     match is_long(form, sizes) {
-        true => long_buffer_len::<T>(form, sizes, strides, rows),
-        false => packed_len::<T>(form, sizes, strides, rows),
+        true => long_buffer_len::<T>(form, sizes, strides, rows, packed),
+        false => packed_len::<T>(form, sizes, strides, rows, packed),
     }
 }
 
 /// The same for a product of several groups. The last strip has fewer columns, and the last group fewer
 /// terms, for which blocks are larger.
 #[cold]
-fn long_buffer_len<T>(form: Form, [m, n, k]: [usize; 3], strides: [usize; 3], rows: usize) -> usize {
+fn long_buffer_len<T>(
+    form: Form,
+    [m, n, k]: [usize; 3],
+    strides: [usize; 3],
+    rows: usize,
+    packed: bool,
+) -> usize {
     if rows == 0 || n == 0 {
         return 0;
     }
     let (columns, terms) = (columns_at_once(rows, n), GROUP * form.block());
     let sizes = [columns, n % columns].map(|n| [terms, k % terms].map(|k| [m, n, k]));
-    let packed = sizes.into_iter().flatten().map(|sizes| packed_len::<T>(form, sizes, strides, rows));
-    2 * rows * columns + packed.max().unwrap_or(0)
+    let lens = sizes.into_iter().flatten().map(|sizes| packed_len::<T>(form, sizes, strides, rows, packed));
+    2 * rows * columns + lens.max().unwrap_or(0)
 }
 
 #[inline(always)]
-fn packed_len<T>(form: Form, sizes: [usize; 3], strides: [usize; 3], rows: usize) -> usize {
+fn packed_len<T>(form: Form, sizes: [usize; 3], strides: [usize; 3], rows: usize, packed: bool) -> usize {
     let ([_, n, k], [_, _, ldc]) = (sizes, strides);
     if rows == 0
         || n == 0
         || k == 0
         || is_ger(form, sizes, strides)
-        || is_gemv::<T>(form, sizes, strides, rows * ldc)
+        || is_gemv::<T>(form, sizes, strides, rows * ldc, packed)
         || is_gevm(form, sizes, strides, rows)
     {
         return 0;
@@ -257,9 +286,9 @@ fn packed_len<T>(form: Form, sizes: [usize; 3], strides: [usize; 3], rows: usize
     if is_by_rows_of_b(form, sizes, strides, rows) {
         return strips(rows);
     }
-    let blocks = Blocks::of(form, sizes);
+    let Blocks { columns, terms } = Blocks::of(form, sizes);
     // Panels begin at a cache line.
-    (blocks.columns + TALLEST) * blocks.terms + WIDEST
+    (if packed { 0 } else { columns } + TALLEST) * terms + WIDEST
 }
 
 /// The elements that few rows of A·B keep: a strip of sums for each row and for one more if they are odd, and

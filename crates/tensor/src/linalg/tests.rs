@@ -10,6 +10,7 @@ mod kernels {
     use crate::linalg::gemv::Gemv;
     use crate::linalg::gevm::ByRowsOfB;
     use crate::linalg::product::{Form, Initial, Product};
+    use crate::linalg::{MatMut, MatRef, Packed, affine, matmul};
     use crate::scalar::Scalar;
     use crate::simd::{self, Kernel, Simd};
 
@@ -35,7 +36,8 @@ mod kernels {
         c: &'a mut [T],
     ) -> Product<'a, T> {
         let strides = form.strides(sizes);
-        Product { form, sizes, strides, first: 0, rows: sizes[0], a, b, initial, epilogue: None, c }
+        let (first, rows, panels, epilogue) = (0, sizes[0], None, None);
+        Product { form, sizes, strides, first, rows, a, b, panels, initial, epilogue, c }
     }
 
     fn gemm<T: Scalar>(
@@ -209,6 +211,7 @@ mod kernels {
                             rows: m,
                             a: &a,
                             b: &b,
+                            panels: None,
                             initial,
                             epilogue,
                             c,
@@ -288,6 +291,7 @@ mod kernels {
                             rows: m,
                             a: &a,
                             b: &b,
+                            panels: None,
                             initial,
                             epilogue: Some(Epilogue::new(&f)),
                             c: &mut c,
@@ -438,6 +442,81 @@ mod kernels {
         same_bits_with_any_registers::<f64>();
     }
 
+    /// With every number of rows that has a kernel or a split of its own, on one thread and on several.
+    fn packed_weight_changes_no_bit<T: Scalar>() {
+        let f = |y: &mut [T]| y.iter_mut().for_each(|y| *y = *y * *y - T::ONE);
+        let machine = simd::level();
+        for ([n, k], gap) in [
+            ([1, 1], 0),
+            ([5, 3], 2),
+            ([33, 64], 0),
+            ([31, 65], 1),
+            ([300, 70], 0),
+            ([16, 511], 0),
+            ([97, 513], 3),
+            ([40, 1030], 0),
+            ([600, 1300], 5),
+            ([70, 8300], 0),
+            ([2000, 1000], 0),
+        ] {
+            let (b, row) = (numbers::<T>(n * (k + gap), 2), numbers(n, 4));
+            let w = MatRef::new(&b, [n, k]).unwrap().with_row_stride(k + gap).unwrap();
+            for m in [1, 2, 3, 4, 5, 7, 8, 9, 17, 70, 200] {
+                if m * n * k > 60_000_000 {
+                    continue;
+                }
+                let (a, c) = (numbers::<T>(m * k, 1), numbers(m * (n + gap), 3));
+                let x = MatRef::new(&a, [m, k]).unwrap();
+                for level in ["baseline", "avx2", "avx512"] {
+                    let with = |packed: Option<&Packed<T>>, threads: usize| {
+                        crate::parallel::set_threads(threads.try_into().unwrap());
+                        let w = w.with_packed(packed).unwrap();
+                        let of = |c: &mut Vec<T>, f: &mut dyn FnMut(MatMut<'_, T>)| {
+                            f(MatMut::new(c, [m, n]).unwrap().with_row_stride(n + gap).unwrap());
+                        };
+                        let [mut first, mut second] = [c.clone(), c.clone()];
+                        let f = Some(Epilogue::new(&f));
+                        of(&mut first, &mut |c| affine(x, w, Some(&row), f, c).unwrap());
+                        of(&mut second, &mut |c| matmul(x, w.t(), T::from_f64(0.3), c).unwrap());
+                        crate::parallel::set_threads(1.try_into().unwrap());
+                        [first, second]
+                    };
+                    simd::at_level(level, || {
+                        let packed = Packed::of(w).unwrap();
+                        let plain = with(None, 1);
+                        for threads in [1, 2, 3] {
+                            // Helpers don't know the level that a test asks for.
+                            if threads == 1 || level == machine {
+                                assert_eq!(with(Some(&packed), threads), plain, "{m} {n} {k}, {level}");
+                            }
+                        }
+                    });
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_packed_weight_changes_no_bit() {
+        packed_weight_changes_no_bit::<f32>();
+        packed_weight_changes_no_bit::<f64>();
+    }
+
+    #[test]
+    fn what_is_packed_has_the_shape_of_its_matrix() {
+        let w = MatRef::whole(&[1.0_f32, 2.0, 3.0, 4.0, 5.0, 6.0], [3, 2]);
+        let packed = Packed::of(w).unwrap();
+        assert!(Packed::of(w.t()).is_err());
+        let other = MatRef::whole(&[1.0_f32; 6], [2, 3]);
+        let error = other.with_packed(Some(&packed)).unwrap_err();
+        assert_eq!(error.to_string(), "packed weight: expected [2, 3], got [3, 2]");
+        assert_eq!(format!("{packed:?}"), "Packed([3, 2])");
+        assert_eq!(packed.clone(), packed);
+        for shape in [[0, 4], [4, 0]] {
+            assert_eq!(Packed::of(MatRef::<f32>::whole(&[], shape)).unwrap().shape(), shape);
+        }
+    }
+
     #[test]
     fn a_part_of_the_rows_has_the_same_bits() {
         let [m, n, k] = [29, 33, 70];
@@ -457,6 +536,7 @@ mod kernels {
                     rows,
                     a: &a,
                     b: &b,
+                    panels: None,
                     initial,
                     epilogue: None,
                     c,

@@ -6,7 +6,7 @@ use std::iter;
 use std::ops::{Range, RangeInclusive};
 
 use backrule_tensor::kernels::softmax::{self, Rule};
-use backrule_tensor::linalg::{Epilogue, MatMut, MatRef, SumOfProducts, affine, matmul, sum_of_rows};
+use backrule_tensor::linalg::{Epilogue, MatMut, MatRef, Packed, SumOfProducts, affine, matmul, sum_of_rows};
 use backrule_tensor::rand::Rng;
 use backrule_tensor::{
     ConfigError, Grad, Options, Scalar, Shape, ShapeError, Tensor, affine_activation_into, apply,
@@ -22,6 +22,7 @@ use crate::error::LayerError;
 use crate::init::Init;
 use crate::layer::{At, AtMany, Layer, zeros_like};
 use crate::mode::Mode;
+use crate::prepared::Packer;
 
 const FORWARD: &str = "multi-head attention forward";
 const BACKWARD: &str = "multi-head attention backward";
@@ -127,6 +128,8 @@ pub struct MultiHeadAttention<T: Scalar = f32> {
     in_proj_weight: Tensor<T>,
     in_proj_bias: Option<Tensor<T>>,
     out_proj: OutProj<T>,
+    /// W_q; W_k above W_v; W_o
+    packed: Option<[Packed<T>; 3]>,
 }
 
 /// W_o and b_o, whose names are `out_proj.weight` and `out_proj.bias`.
@@ -246,7 +249,13 @@ impl<T: Scalar> MultiHeadAttention<T> {
     /// W_q, and W_k above W_v.
     fn weights(&self) -> Result<[MatRef<'_, T>; 2], ShapeError> {
         let (e, w) = (self.config.features, self.in_proj_weight.as_slice());
-        Ok([rows(&(0..e), e).of(w)?, rows(&(e..3 * e), e).of(w)?])
+        let [packed_q, packed_kv, _] = self.packed();
+        let (w_q, w_kv) = (rows(&(0..e), e).of(w)?, rows(&(e..3 * e), e).of(w)?);
+        Ok([w_q.with_packed(packed_q)?, w_kv.with_packed(packed_kv)?])
+    }
+
+    fn packed(&self) -> [Option<&Packed<T>>; 3] {
+        self.packed.as_ref().map_or([None; 3], |packed| packed.each_ref().map(Some))
     }
 
     /// All heads of all samples in order.
@@ -293,6 +302,12 @@ impl<T: Scalar> MultiHeadAttention<T> {
             head.forward(q, kv, scores.as_mut_slice(), p.as_mut_slice(), z_of_heads)?;
         }
         let OutProj { weight, bias } = &self.out_proj;
+        let [.., packed] = self.packed();
+        if packed.is_some() {
+            y.resize(x.shape())?;
+            let (w, b) = (weight.mat().with_packed(packed)?, bias.as_ref().map(Tensor::as_slice));
+            return Ok(affine(z.mat(), w, b, None, y.mat_mut())?);
+        }
         Ok(affine_activation_into(z, weight, bias.as_ref(), None, y)?)
     }
 }
@@ -768,6 +783,13 @@ impl<T: Scalar> Layer<T> for MultiHeadAttention<T> {
         Ok(())
     }
 
+    fn prepare(&mut self, packer: &mut Packer) -> Result<(), LayerError> {
+        let [w_q, w_kv] = self.weights()?;
+        let w_out = self.out_proj.weight.mat();
+        self.packed = Some([packer.pack(w_q)?, packer.pack(w_kv)?, packer.pack(w_out)?]);
+        Ok(())
+    }
+
     fn options(&self) -> Options {
         let MultiHeadAttentionConfig { features, heads, bias, causal, cross, lengths, probabilities } =
             self.config;
@@ -979,7 +1001,7 @@ impl MultiHeadAttentionConfig {
         let weight = tensor("out_proj.weight", Shape::new(&[features; 2])?)?;
         let bias = if self.bias { Some(tensor("out_proj.bias", Shape::new(&[features])?)?) } else { None };
         let out_proj = OutProj { weight, bias };
-        Ok(MultiHeadAttention { config: self, in_proj_weight, in_proj_bias, out_proj })
+        Ok(MultiHeadAttention { config: self, in_proj_weight, in_proj_bias, out_proj, packed: None })
     }
 }
 

@@ -15,6 +15,7 @@ use crate::error::LayerError;
 use crate::layer::sealed::{Sealed, Step, Walk};
 use crate::layer::{At, AtMany, Layer};
 use crate::mode::Mode;
+use crate::prepared::Packer;
 
 /// A layer that is not trained: y = f(x), where nothing of f changes.
 ///
@@ -290,6 +291,10 @@ impl<T: Scalar> Layer<T> for Frozen<T> {
         grads: &mut [Grad<T>],
     ) -> Result<(), LayerError> {
         self.f.backward_many(AtMany { mode: self.mode(at.mode), ..at }, dy, dx, grads)
+    }
+
+    fn prepare(&mut self, packer: &mut Packer) -> Result<(), LayerError> {
+        self.f.prepare(packer)
     }
 
     fn set_frozen(&mut self, _: Sealed, path: &str, frozen: bool) -> bool {

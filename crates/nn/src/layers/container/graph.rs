@@ -23,6 +23,7 @@ use crate::layers::container::frozen::set_frozen;
 use crate::layers::container::sequential::{check_names, check_paths};
 use crate::layers::container::split_path;
 use crate::mode::Mode;
+use crate::prepared::Packer;
 
 /// Layers with several inputs and outputs, wired as you like: encoder and decoder, two heads, a weight that
 /// is used twice.
@@ -537,6 +538,13 @@ impl<T: Scalar> Layer<T> for Graph<T> {
         });
         *at.cache.indices() = marks;
         result
+    }
+
+    fn prepare(&mut self, packer: &mut Packer) -> Result<(), LayerError> {
+        for child in &mut self.layers {
+            child.layer.prepare(packer).map_err(|error| error.within(&child.name))?;
+        }
+        Ok(())
     }
 
     fn set_frozen(&mut self, _: Sealed, path: &str, frozen: bool) -> bool {

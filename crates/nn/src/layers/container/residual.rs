@@ -14,6 +14,7 @@ use crate::layer::sealed::{Sealed, Step, Walk};
 use crate::layer::{At, Layer};
 use crate::layers::container::frozen::set_frozen;
 use crate::mode::Mode;
+use crate::prepared::Packer;
 
 /// A way past a layer: y = x + f(x), where f keeps the shape (K. He et al., 2015).
 ///
@@ -102,6 +103,10 @@ impl<T: Scalar> Layer<T> for Residual<T> {
 
     fn children(&self, visit: &mut dyn FnMut(&str, &dyn Layer<T>)) {
         visit("", &*self.f);
+    }
+
+    fn prepare(&mut self, packer: &mut Packer) -> Result<(), LayerError> {
+        self.f.prepare(packer)
     }
 
     fn set_frozen(&mut self, _: Sealed, path: &str, frozen: bool) -> bool {

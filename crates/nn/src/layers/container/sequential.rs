@@ -20,6 +20,7 @@ use crate::layer::{At, Layer, check_dx, check_outputs, poison};
 use crate::layers::container::frozen::set_frozen;
 use crate::layers::container::{split_grads, split_path};
 use crate::mode::Mode;
+use crate::prepared::Packer;
 
 /// Layers one after the other, each with a name: y = fₙ(… f₂(f₁(x))).
 ///
@@ -323,6 +324,13 @@ impl<T: Scalar> Layer<T> for Sequential<T> {
         for child in &self.children {
             visit(&child.name, &*child.layer);
         }
+    }
+
+    fn prepare(&mut self, packer: &mut Packer) -> Result<(), LayerError> {
+        for child in &mut self.children {
+            child.layer.prepare(packer).map_err(|error| error.within(&child.name))?;
+        }
+        Ok(())
     }
 
     fn set_frozen(&mut self, _: Sealed, path: &str, frozen: bool) -> bool {

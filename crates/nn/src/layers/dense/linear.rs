@@ -2,7 +2,7 @@
 //! rule: dx = dy W, dW = dyᵀ x, db = Σ dy
 //! tape: y, or nothing in front of an activation whose rule needs y alone
 
-use backrule_tensor::linalg;
+use backrule_tensor::linalg::{self, Packed};
 use backrule_tensor::rand::Rng;
 use backrule_tensor::{
     Grad, Options, Scalar, Shape, ShapeError, Tensor, TensorError, affine_activation_into, matmul_into,
@@ -19,6 +19,7 @@ use crate::init::Init;
 use crate::layer::sealed::{Affine, Epilogue, Sealed};
 use crate::layer::{At, Layer};
 use crate::mode::Mode;
+use crate::prepared::Packer;
 
 /// A dense layer: y = x Wᵀ + b for x of shape `[.., in]`, W `[out, in]`, b `[out]`, y `[.., out]`.
 ///
@@ -58,6 +59,7 @@ use crate::mode::Mode;
 pub struct Linear<T: Scalar = f32> {
     weight: Tensor<T>,
     bias: Option<Tensor<T>>,
+    packed: Option<Packed<T>>,
 }
 
 impl<T: Scalar> Linear<T> {
@@ -80,7 +82,7 @@ impl<T: Scalar> Linear<T> {
     /// As [`new`](Self::new).
     pub fn zeros(in_features: usize, out_features: usize) -> Result<Self, TensorError> {
         let weight = Tensor::zeros(weight_shape(in_features, out_features)?)?;
-        Ok(Self { weight, bias: Some(Tensor::zeros([out_features])?) })
+        Ok(Self { weight, bias: Some(Tensor::zeros([out_features])?), packed: None })
     }
 
     /// A layer with these weights `[out, in]` and biases `[out]`.
@@ -95,7 +97,7 @@ impl<T: Scalar> Linear<T> {
                 let expected = format_args!("[{out_features}]");
                 Err(ShapeError::new("linear bias", expected, bias.shape()))
             }
-            _ => Ok(Self { weight, bias }),
+            _ => Ok(Self { weight, bias, packed: None }),
         }
     }
 
@@ -116,6 +118,11 @@ impl<T: Scalar> Linear<T> {
         y: &mut Tensor<T>,
     ) -> Result<(), LayerError> {
         y.resize(self.output_shape(x.shape())?)?;
+        if self.packed.is_some() {
+            let w = self.weight.mat().with_packed(self.packed.as_ref())?;
+            let b = self.bias.as_ref().map(Tensor::as_slice);
+            return Ok(linalg::affine(x.mat(), w, b, epilogue, y.mat_mut())?);
+        }
         Ok(affine_activation_into(x, &self.weight, self.bias.as_ref(), epilogue, y)?)
     }
 }
@@ -166,6 +173,11 @@ impl<T: Scalar> Layer<T> for Linear<T> {
             .with("in_features", shape.columns())
             .with("out_features", shape.rows())
             .with("bias", self.bias.is_some())
+    }
+
+    fn prepare(&mut self, packer: &mut Packer) -> Result<(), LayerError> {
+        self.packed = Some(packer.pack(self.weight.mat())?);
+        Ok(())
     }
 
     fn affine(&self, _: Sealed) -> Option<&dyn Affine<T>> {
@@ -221,7 +233,7 @@ impl<T: Scalar> Builtin<T> for Linear<T> {
         let bias = from.flag("bias")?;
         let weight = from.zeros([out_features, in_features])?;
         let bias = if bias { Some(from.zeros([out_features])?) } else { None };
-        Ok(Self { weight, bias })
+        Ok(Self { weight, bias, packed: None })
     }
 
     #[cfg(feature = "testing")]
@@ -320,7 +332,7 @@ impl LinearConfig {
             true => Some(self.bias_init.tensor([out_features], in_features, out_features, rng)?),
             false => None,
         };
-        Ok(Linear { weight, bias })
+        Ok(Linear { weight, bias, packed: None })
     }
 }
 

@@ -7,7 +7,7 @@ use std::iter;
 use std::ops::{Range, RangeInclusive};
 
 use backrule_tensor::kernels::lstm as kernel;
-use backrule_tensor::linalg::{MatMut, MatRef, SumOfProducts, affine, matmul, sum_of_rows};
+use backrule_tensor::linalg::{MatMut, MatRef, Packed, SumOfProducts, affine, matmul, sum_of_rows};
 use backrule_tensor::rand::Rng;
 use backrule_tensor::{
     ConfigError, Grad, NamedTensors, Options, Path, Role, Scalar, Shape, ShapeError, Tensor, TensorError,
@@ -23,6 +23,7 @@ use crate::error::LayerError;
 use crate::init::Init;
 use crate::layer::{At, AtMany, Layer, zeros_like};
 use crate::mode::Mode;
+use crate::prepared::Packer;
 
 /// A long short-term memory (S. Hochreiter, J. Schmidhuber, 1997): units with a state h and a memory c that
 /// go along a sequence.
@@ -165,6 +166,8 @@ struct Cell<T: Scalar> {
     weight_hh: Tensor<T>,
     /// `bias_ih`, `bias_hh`
     bias: Option<[Tensor<T>; 2]>,
+    /// W_ih, W_hh
+    packed: Option<[Packed<T>; 2]>,
 }
 
 impl<T: Scalar> Lstm<T> {
@@ -563,7 +566,9 @@ impl<'a, T: Scalar> Direction<'a, T> {
         zeros: &[T],
         cache: &mut Cache<T>,
     ) -> Result<(), LayerError> {
-        let Cell { weight_ih, weight_hh, bias, .. } = self.cell;
+        let Cell { weight_ih, weight_hh, bias, packed } = self.cell;
+        let (packed_ih, packed_hh) = packed.as_ref().map(|[ih, hh]| (ih, hh)).unzip();
+        let (w_ih, w_hh) = (weight_ih.mat().with_packed(packed_ih)?, weight_hh.mat().with_packed(packed_hh)?);
         let [z, c, b] = cache.tensors();
         z.resize(self.ends.of_steps(4 * self.units)?)?;
         c.resize(self.ends.of_steps(self.units)?)?;
@@ -576,14 +581,14 @@ impl<'a, T: Scalar> Direction<'a, T> {
         };
         // z = x W_ihᵀ + b of all steps
         for rows in self.ends.rows() {
-            affine(part(x, &rows)?, weight_ih.mat(), b, None, part_mut(z, &rows)?)?;
+            affine(part(x, &rows)?, w_ih, b, None, part_mut(z, &rows)?)?;
         }
         let (z, c, y) = (z.as_mut_slice(), c.as_mut_slice(), y.as_mut_slice());
         for t in self.steps() {
             for run in self.runs(t) {
                 // z += h(t−1) W_hhᵀ
                 if let Some(h) = self.h_before(&run, y)? {
-                    matmul(h, weight_hh.mat().t(), T::ONE, self.z_of_mut(&run, z)?)?;
+                    matmul(h, w_hh.t(), T::ONE, self.z_of_mut(&run, z)?)?;
                 }
                 for sample in run.samples.clone() {
                     let (before, c) = match (run.starts, self.reverse) {
@@ -794,7 +799,7 @@ impl fmt::Write for Name {
 
 impl<T: Scalar> NamedTensors<T> for Lstm<T> {
     fn visit<'s>(&'s self, path: Path<'_>, visitor: &mut dyn FnMut(Path<'_>, Role, &'s Tensor<T>)) {
-        for (i, Cell { weight_ih, weight_hh, bias }) in self.cells.iter().enumerate() {
+        for (i, Cell { weight_ih, weight_hh, bias, .. }) in self.cells.iter().enumerate() {
             let tensors = [weight_ih, weight_hh].into_iter().chain(bias.iter().flatten());
             for (tensor, name) in tensors.zip(Name::NAMES) {
                 visitor(path.join(Name::new(name, i, self.config).as_str()), Role::Parameter, tensor);
@@ -808,7 +813,7 @@ impl<T: Scalar> NamedTensors<T> for Lstm<T> {
         visitor: &mut dyn FnMut(Path<'_>, Role, &'s mut Tensor<T>),
     ) {
         let config = self.config;
-        for (i, Cell { weight_ih, weight_hh, bias }) in self.cells.iter_mut().enumerate() {
+        for (i, Cell { weight_ih, weight_hh, bias, .. }) in self.cells.iter_mut().enumerate() {
             let tensors = [weight_ih, weight_hh].into_iter().chain(bias.iter_mut().flatten());
             for (tensor, name) in tensors.zip(Name::NAMES) {
                 visitor(path.join(Name::new(name, i, config).as_str()), Role::Parameter, tensor);
@@ -949,6 +954,13 @@ impl<T: Scalar> Layer<T> for Lstm<T> {
                 let beta = if direction.reverse { T::ONE } else { T::ZERO };
                 direction.input_gradient(beta, dx, &mut caches[index])?;
             }
+        }
+        Ok(())
+    }
+
+    fn prepare(&mut self, packer: &mut Packer) -> Result<(), LayerError> {
+        for Cell { weight_ih, weight_hh, packed, .. } in &mut self.cells {
+            *packed = Some([packer.pack(weight_ih.mat())?, packer.pack(weight_hh.mat())?]);
         }
         Ok(())
     }
@@ -1126,7 +1138,7 @@ impl LstmConfig {
                 }
                 false => None,
             };
-            cells.push(Cell { weight_ih, weight_hh, bias });
+            cells.push(Cell { weight_ih, weight_hh, bias, packed: None });
         }
         Ok(Lstm { config: self, cells })
     }
