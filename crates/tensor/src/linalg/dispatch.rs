@@ -116,7 +116,8 @@ fn run<T: GemmElement>(product: &mut Product<'_, T>, buffer: &mut [T]) {
 /// for each group.
 #[cold]
 fn run_long<T: GemmElement>(product: &mut Product<'_, T>, buffer: &mut [T]) {
-    let &mut Product { form, sizes, strides, first, rows, a, b, panels, initial, epilogue, ref mut c } = product;
+    let &mut Product { form, sizes, strides, first, rows, a, b, panels, initial, epilogue, ref mut c } =
+        product;
     let ([m, n, k], [lda, ldb, ldc]) = (sizes, strides);
     if c.is_empty() {
         return;

@@ -35,7 +35,8 @@ use crate::linalg::gevm::gevm;
 use crate::linalg::microkernel::{Strided, Tiles, write_elements};
 use crate::linalg::pack::{pack, pack_transposed};
 use crate::linalg::product::{
-    Blocks, EPILOGUE, FEW_COLUMNS, Form, Initial, LOW, Product, WIDEST, is_ger, is_gevm, range_by, rows_mut,
+    Blocks, EPILOGUE, FEW_COLUMNS, Form, Initial, LOW, Product, SIDE_BY_SIDE, WIDEST, is_ger, is_gevm,
+    range_by, rows_mut,
 };
 use crate::scalar::Scalar;
 use crate::simd::{Kernel, Simd};
@@ -122,7 +123,19 @@ impl<T: Scalar> Product<'_, T> {
     /// The loops of the picture above.
     #[inline(always)]
     fn blocks<S: Simd, const MR: usize, const AW: usize, const NR: usize>(&mut self, buffer: &mut [T]) {
-        let &mut Self { form, sizes, strides, first, rows, a, b, panels: packed, initial, epilogue, ref mut c } = self;
+        let &mut Self {
+            form,
+            sizes,
+            strides,
+            first,
+            rows,
+            a,
+            b,
+            panels: packed,
+            initial,
+            epilogue,
+            ref mut c,
+        } = self;
         let [m, n, k] = sizes;
         let [lda, ldb, ldc] = strides;
         let kc = form.block();
@@ -135,6 +148,7 @@ impl<T: Scalar> Product<'_, T> {
         let zero = std::hint::black_box(0);
         // A tile that reaches beyond C.
         let mut edge = [[T::ZERO; NR]; AW];
+        let tiles = Heights::of(rows, MR);
         for j in range_by(0, n, nc) {
             let nc = nc.min(n - j);
             for p in range_by(0, k, depth) {
@@ -143,28 +157,31 @@ impl<T: Scalar> Product<'_, T> {
                 let (panels, next) = if let Some(packed) = packed {
                     (packed.rows(j, p), packed.terms)
                 } else {
-                    for (j, panel) in range_by(j, j + nc, NR).zip(panels.chunks_exact_mut(depth)) {
-                        for (p, block) in range_by(p, k, kc).zip(panel.chunks_mut(kc)) {
-                            match form {
-                                Form::Nt => {
+                    match form {
+                        Form::Nt => {
+                            for (j, panel) in range_by(j, j + nc, NR).zip(panels.chunks_exact_mut(depth)) {
+                                for (p, block) in range_by(p, k, kc).zip(panel.chunks_mut(kc)) {
                                     let (b, count) = (&b[j * ldb + p..], NR.min(n - j));
                                     pack_transposed::<T, S, NR>(form, b, ldb, count, block);
                                 }
-                                Form::Nn | Form::Tn => {
-                                    pack::<T, S, NR>(&b[p * ldb + j..], ldb, NR.min(n - j), block);
-                                }
+                            }
+                        }
+                        Form::Nn | Form::Tn => {
+                            let count = nc.div_ceil(NR);
+                            for q in range_by(0, count, SIDE_BY_SIDE) {
+                                let (j, left) = (j + q * NR, nc - q * NR);
+                                let some = SIDE_BY_SIDE.min(count - q);
+                                let panels = &mut panels[q * depth..(q + some) * depth];
+                                pack::<T, S, NR>(&b[p * ldb + j..], ldb, (NR, 0), left, panels, depth);
                             }
                         }
                     }
                     (&*panels, depth)
                 };
-                // Tiles of about the same height: 13 rows are 5, 4 and 4 rather than 6, 6 and 1.
-                let tiles = rows.div_ceil(MR);
-                let (last, count, mut finished, mut end) = (p + depth == k, rows, 0, 0);
-                for tile in 1..=tiles {
-                    let i = end;
-                    end = if tile == tiles { count } else { tile * count / tiles };
-                    let height = end - i;
+                let (last, count, mut finished) = (p + depth == k, rows, 0);
+                for tile in 0..tiles.count {
+                    let (i, height) = (tiles.start(tile), tiles.height(tile));
+                    let end = i + height;
                     let (rows, row, term) = match form {
                         Form::Nn | Form::Nt => (&a[(first + i) * lda + p..], lda, 1),
                         Form::Tn => (&a[p * lda + first + i..], 1, lda),
@@ -173,22 +190,28 @@ impl<T: Scalar> Product<'_, T> {
                     let a = if n <= FEW_COLUMNS && first + i + height.max(LOW) <= m {
                         Strided { form, elements: rows, row, term, sorted: false, zero }
                     } else {
-                        for (p, block) in range_by(0, depth, kc).zip(columns[..depth].chunks_mut(kc)) {
-                            match form {
-                                Form::Nn | Form::Nt => {
+                        let slot = match form {
+                            Form::Nn | Form::Nt => {
+                                for (p, block) in range_by(0, depth, kc).zip(columns[..depth].chunks_mut(kc))
+                                {
                                     pack_transposed::<T, S, AW>(form, &rows[p..], lda, height, block);
                                 }
-                                Form::Tn => pack::<T, S, AW>(&rows[p * lda..], lda, height, block),
+                                0
                             }
-                        }
-                        Strided {
-                            form,
-                            elements: columns.as_flattened(),
-                            row: 1,
-                            term: AW,
-                            sorted: true,
-                            zero,
-                        }
+                            // Of a cache line with elements of several tiles, all are packed while it is near.
+                            Form::Tn => {
+                                let slot = tile % SIDE_BY_SIDE;
+                                if slot == 0 || n <= FEW_COLUMNS {
+                                    let some = SIDE_BY_SIDE.min(tiles.count - tile);
+                                    let next = tiles.side_by_side(tile);
+                                    let slots = &mut columns[..some * depth];
+                                    pack::<T, S, AW>(rows, lda, next, count - i, slots, depth);
+                                }
+                                if n <= FEW_COLUMNS { 0 } else { slot }
+                            }
+                        };
+                        let elements = columns[slot * depth..].as_flattened();
+                        Strided { form, elements, row: 1, term: AW, sorted: true, zero }
                     };
                     let tiles = Tiles::<'_, T, NR> { a, depth, panels, next, initial, n, ldc, j, nc };
                     tiles.compute::<S, MR, AW>(height, &mut c[i * ldc..], &mut edge);
@@ -208,5 +231,42 @@ impl<T: Scalar> Product<'_, T> {
                 }
             }
         }
+    }
+}
+
+/// The rows of C in tiles of about the same height: 13 rows are 5, 4 and 4 rather than 6, 6 and 1.
+#[derive(Clone, Copy)]
+struct Heights {
+    count: usize,
+    /// Of the last one.
+    least: usize,
+    /// So many have one row more.
+    higher: usize,
+}
+
+impl Heights {
+    #[inline(always)]
+    fn of(rows: usize, most: usize) -> Self {
+        let count = rows.div_ceil(most);
+        // A division takes as long as a small tile.
+        let least = if count == 1 { rows } else { rows / count };
+        Self { count, least, higher: rows - count * least }
+    }
+
+    /// The first row of a tile.
+    #[inline(always)]
+    fn start(self, tile: usize) -> usize {
+        tile * self.least + tile.min(self.higher)
+    }
+
+    #[inline(always)]
+    fn height(self, tile: usize) -> usize {
+        self.least + usize::from(tile < self.higher)
+    }
+
+    /// From the start of a tile to that of the next, and how many of them have one row more.
+    #[inline(always)]
+    fn side_by_side(self, tile: usize) -> (usize, usize) {
+        (self.least, self.higher.saturating_sub(tile))
     }
 }

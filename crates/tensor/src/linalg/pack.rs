@@ -11,23 +11,33 @@ const AT_ONCE: usize = 8192;
 /// Rows that become columns at once.
 const FOUR: usize = 4;
 
-/// Copies `width` columns of a row-major matrix whose rows are `n` elements apart, row after row. The panel's
-/// other columns hold anything: they are never stored.
+/// Copies columns of a row-major matrix whose rows are `n` elements apart into panels of `depth` rows, row
+/// after row: each panel begins `next` columns behind the one before, the first ones one more. Of `width`
+/// columns; what a panel has beside its own is never stored.
+///
+/// A row's elements are read together: where rows lie pages apart, each is a cache line, and a page, of its
+/// own.
 #[inline(always)]
 pub(super) fn pack<T: Scalar, S: Simd, const W: usize>(
     b: &[T],
     n: usize,
+    (next, one_more): (usize, usize),
     width: usize,
-    panel: &mut [[T; W]],
+    panels: &mut [[T; W]],
+    depth: usize,
 ) {
-    for (p, panel) in panel.iter_mut().enumerate() {
-        let b = &b[p * n..];
-        if let Some(b) = b.first_chunk() {
-            *panel = *b;
-        } else {
-            for j in range_by(0, width, 4) {
-                T::Quad::<S>::load_at_most(&b[j..]).store(&mut panel[j..]);
+    for p in 0..depth {
+        let (row, mut j) = (&b[p * n..], 0);
+        for (q, panel) in panels[p..].iter_mut().step_by(depth).enumerate() {
+            let b = &row[j..];
+            if let Some(b) = b.first_chunk() {
+                *panel = *b;
+            } else {
+                for j in range_by(0, W.min(width - j), 4) {
+                    T::Quad::<S>::load_at_most(&b[j..]).store(&mut panel[j..]);
+                }
             }
+            j += next + usize::from(q < one_more);
         }
     }
 }

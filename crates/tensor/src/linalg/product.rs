@@ -115,6 +115,8 @@ pub(super) const KC: usize = 512;
 pub(super) const GROUP: usize = 8;
 /// Elements of a packed block of B: half a megabyte in single precision, within the second-level cache.
 pub(super) const BLOCK: usize = 1 << 17;
+/// Panels that are packed at once, from rows that lie contiguous.
+pub(super) const SIDE_BY_SIDE: usize = 4;
 /// Elements of C for one call of the epilogue: they fit the first-level cache, and outweigh the call.
 pub(super) const EPILOGUE: usize = 2048;
 
@@ -189,7 +191,8 @@ impl<T: Scalar> Product<'_, T> {
 }
 
 /// Whether `len` elements of A·Bᵀ are few rows: reading B in place for each of them costs less than packing
-/// it. With eight accumulators more rows are few, and if B is packed already, a single one.
+/// it. With eight accumulators more rows are few, and if B is packed already, those of a
+/// low tile.
 #[inline(always)]
 pub(super) fn is_gemv<T>(
     form: Form,
@@ -198,7 +201,7 @@ pub(super) fn is_gemv<T>(
     len: usize,
     packed: bool,
 ) -> bool {
-    let few = || if packed { 1 } else { few_rows::<T>(form, k) };
+    let few = || if packed { 3 } else { few_rows::<T>(form, k) };
     matches!(form, Form::Nt) && k > 1 && len > 0 && len <= few() * ldc
 }
 
@@ -288,7 +291,8 @@ fn packed_len<T>(form: Form, sizes: [usize; 3], strides: [usize; 3], rows: usize
     }
     let Blocks { columns, terms } = Blocks::of(form, sizes);
     // Panels begin at a cache line.
-    (if packed { 0 } else { columns } + TALLEST) * terms + WIDEST
+    let rows = if let Form::Tn = form { SIDE_BY_SIDE * TALLEST } else { TALLEST };
+    (if packed { 0 } else { columns } + rows) * terms + WIDEST
 }
 
 /// The elements that few rows of A·B keep: a strip of sums for each row and for one more if they are odd, and

@@ -99,6 +99,9 @@ fn rule_of_rows<T: Scalar>(
 }
 
 /// x, if its rows lie contiguous.
-pub(super) fn rows_of<'a, T: Scalar>(operation: &'static str, x: MatRef<'a, T>) -> Result<MatRef<'a, T>, ShapeError> {
+pub(super) fn rows_of<'a, T: Scalar>(
+    operation: &'static str,
+    x: MatRef<'a, T>,
+) -> Result<MatRef<'a, T>, ShapeError> {
     if x.is_transposed() { Err(ShapeError::new(operation, "rows", "a transposed matrix")) } else { Ok(x) }
 }
