@@ -167,13 +167,9 @@ impl<T: Scalar> Product<'_, T> {
                             }
                         }
                         Form::Nn | Form::Tn => {
-                            let count = nc.div_ceil(NR);
-                            for q in range_by(0, count, SIDE_BY_SIDE) {
-                                let (j, left) = (j + q * NR, nc - q * NR);
-                                let some = SIDE_BY_SIDE.min(count - q);
-                                let panels = &mut panels[q * depth..(q + some) * depth];
-                                pack::<T, S, NR>(&b[p * ldb + j..], ldb, (NR, 0), left, panels, depth);
-                            }
+                            let (count, width) = (nc.div_ceil(NR), (nc - 1) % NR + 1);
+                            let panels = &mut panels[..count * depth];
+                            pack::<T, S, NR>(&b[p * ldb + j..], ldb, |q| q * NR, width, panels, depth);
                         }
                     }
                     (&*panels, depth)
@@ -203,9 +199,10 @@ impl<T: Scalar> Product<'_, T> {
                                 let slot = tile % SIDE_BY_SIDE;
                                 if slot == 0 || n <= FEW_COLUMNS {
                                     let some = SIDE_BY_SIDE.min(tiles.count - tile);
-                                    let next = tiles.side_by_side(tile);
+                                    let start = |q: usize| tiles.start(tile + q) - i;
+                                    let width = tiles.height(tile + some - 1);
                                     let slots = &mut columns[..some * depth];
-                                    pack::<T, S, AW>(rows, lda, next, count - i, slots, depth);
+                                    pack::<T, S, AW>(rows, lda, start, width, slots, depth);
                                 }
                                 if n <= FEW_COLUMNS { 0 } else { slot }
                             }
@@ -234,14 +231,14 @@ impl<T: Scalar> Product<'_, T> {
     }
 }
 
-/// The rows of C in tiles of about the same height: 13 rows are 5, 4 and 4 rather than 6, 6 and 1.
+/// The rows of C in tiles of about the same height: 13 rows are 4, 4 and 5 rather than 6, 6 and 1. The last
+/// ones are the higher ones: a low tile reads rows behind its own.
 #[derive(Clone, Copy)]
 struct Heights {
     count: usize,
-    /// Of the last one.
+    /// The rows of the first `low` ones. The others have one more.
     least: usize,
-    /// So many have one row more.
-    higher: usize,
+    low: usize,
 }
 
 impl Heights {
@@ -250,23 +247,17 @@ impl Heights {
         let count = rows.div_ceil(most);
         // A division takes as long as a small tile.
         let least = if count == 1 { rows } else { rows / count };
-        Self { count, least, higher: rows - count * least }
+        Self { count, least, low: count - (rows - count * least) }
     }
 
     /// The first row of a tile.
     #[inline(always)]
     fn start(self, tile: usize) -> usize {
-        tile * self.least + tile.min(self.higher)
+        tile * self.least + tile.saturating_sub(self.low)
     }
 
     #[inline(always)]
     fn height(self, tile: usize) -> usize {
-        self.least + usize::from(tile < self.higher)
-    }
-
-    /// From the start of a tile to that of the next, and how many of them have one row more.
-    #[inline(always)]
-    fn side_by_side(self, tile: usize) -> (usize, usize) {
-        (self.least, self.higher.saturating_sub(tile))
+        self.least + usize::from(tile >= self.low)
     }
 }

@@ -41,8 +41,10 @@ impl<T: Scalar, const NR: usize> Tiles<'_, T, NR> {
         edge: &mut [[T; NR]; AW],
     ) {
         let Self { a, depth, panels, next, initial, n, ldc, j, nc } = self;
-        for (j, panel) in range_by(j, j + nc, NR).zip(panels.chunks(next)) {
-            let panel = &panel[..depth];
+        let mut at = 0;
+        for j in range_by(j, j + nc, NR) {
+            let panel = &panels[at..at + depth];
+            at += next;
             let width = NR.min(n - j);
             let kc = a.form.block();
             for (p, b) in range_by(0, depth, kc).zip(panel.chunks(kc)) {

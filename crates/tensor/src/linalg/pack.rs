@@ -12,34 +12,67 @@ const AT_ONCE: usize = 8192;
 const FOUR: usize = 4;
 
 /// Copies columns of a row-major matrix whose rows are `n` elements apart into panels of `depth` rows, row
-/// after row: each panel begins `next` columns behind the one before, the first ones one more. Of `width`
-/// columns; what a panel has beside its own is never stored.
-///
-/// A row's elements are read together: where rows lie pages apart, each is a cache line, and a page, of its
-/// own.
+/// after row. Panel q begins at column `start(q)`, and the last one has `width` columns. What a panel has
+/// beside its own columns is never stored.
 #[inline(always)]
 pub(super) fn pack<T: Scalar, S: Simd, const W: usize>(
     b: &[T],
     n: usize,
-    (next, one_more): (usize, usize),
+    start: impl Fn(usize) -> usize,
     width: usize,
     panels: &mut [[T; W]],
     depth: usize,
 ) {
-    for p in 0..depth {
-        let (row, mut j) = (&b[p * n..], 0);
-        for (q, panel) in panels[p..].iter_mut().step_by(depth).enumerate() {
-            let b = &row[j..];
+    let (count, mut done) = (panels.len() / depth, 0);
+    while done < count {
+        let rest = &mut panels[done * depth..];
+        let starts = std::array::from_fn(|q| start(done + q));
+        if count - done >= 4 && pack_four(b, n, starts, rest, depth) {
+            done += 4;
+            continue;
+        }
+        let b = &b[start(done)..];
+        let width = if done + 1 == count { width } else { W };
+        for (p, panel) in rest[..depth].iter_mut().enumerate() {
+            let b = &b[p * n..];
             if let Some(b) = b.first_chunk() {
                 *panel = *b;
             } else {
-                for j in range_by(0, W.min(width - j), 4) {
+                for j in range_by(0, width, 4) {
                     T::Quad::<S>::load_at_most(&b[j..]).store(&mut panel[j..]);
                 }
             }
-            j += next + usize::from(q < one_more);
         }
+        done += 1;
     }
+}
+
+/// Four panels at once, unless the last one would end behind the matrix. Where rows lie pages apart, each is a
+/// page of its own: what lies side by side in it is read together.
+#[inline(always)]
+fn pack_four<T: Scalar, const W: usize>(
+    b: &[T],
+    n: usize,
+    starts: [usize; 4],
+    panels: &mut [[T; W]],
+    depth: usize,
+) -> bool {
+    let end = starts[3] + W;
+    if (depth - 1) * n + end > b.len() {
+        return false;
+    }
+    let (x0, rest) = panels.split_at_mut(depth);
+    let (x1, rest) = rest.split_at_mut(depth);
+    let (x2, x3) = rest.split_at_mut(depth);
+    let places = x0.iter_mut().zip(x1).zip(x2.iter_mut().zip(x3));
+    for (p, ((x0, x1), (x2, x3))) in places.enumerate() {
+        let row = &b[p * n..][..end];
+        x0.copy_from_slice(&row[starts[0]..][..W]);
+        x1.copy_from_slice(&row[starts[1]..][..W]);
+        x2.copy_from_slice(&row[starts[2]..][..W]);
+        x3.copy_from_slice(&row[starts[3]..][..W]);
+    }
+    true
 }
 
 /// The same for a matrix whose transpose is stored: `width` rows, `k` elements apart, become columns. With
