@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Columns of a line of prose.
 const WIDEST: usize = 100;
@@ -204,6 +205,30 @@ fn nothing_is_left_of_a_merge() {
         lines.map(|(i, _)| i + 1).collect()
     };
     assert_eq!(complaints(all(), lines), [""; 0], "marks of a merge");
+}
+
+/// What a build leaves behind is no part of the project: a file that isn't text is a test's data.
+#[test]
+fn no_build_product_is_tracked() {
+    const DATA: [&str; 4] = ["npy", "npz", "brk", "safetensors"];
+    let listed = Command::new("git").args(["ls-files", "-z"]).current_dir(root()).output();
+    // The sources alone, without a repository, have nothing that is tracked.
+    let Some(listed) = listed.ok().filter(|listed| listed.status.success()) else { return };
+    let paths = String::from_utf8(listed.stdout).unwrap();
+    let is_text = |path: &Path| match fs::read(root().join(path)) {
+        Ok(bytes) => String::from_utf8(bytes).is_ok_and(|text| !text.contains('\0')),
+        // It is deleted in the working tree.
+        Err(_) => true,
+    };
+    let is_data = |path: &Path| {
+        path.starts_with("fuzz/seeds")
+            || path.extension().is_some_and(|kind| DATA.iter().any(|data| kind == *data))
+    };
+    let strange: Vec<_> = paths
+        .split_terminator('\0')
+        .filter(|path| !is_data(Path::new(path)) && !is_text(Path::new(path)))
+        .collect();
+    assert!(strange.is_empty(), "neither text nor a test's data: {strange:?}");
 }
 
 #[test]

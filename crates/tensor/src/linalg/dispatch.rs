@@ -209,7 +209,7 @@ fn multiplications(sizes: [usize; 3]) -> usize {
 /// All tasks work in the caller's buffer, so there is memory for all of them or C isn't touched.
 struct Split {
     tasks: usize,
-    /// Columns of C, else rows: few rows would each read all of B.
+    /// Columns of C, else rows: threads with rows each read, and pack, all of B.
     by_columns: bool,
     /// Rows or columns of all tasks but the last.
     count: usize,
@@ -229,7 +229,8 @@ impl Split {
         packed: bool,
     ) -> Self {
         let tasks = (multiplications(sizes) / WORTH_A_THREAD).clamp(1, parallel::threads().get());
-        let by_columns = tasks > 1 && m < n && reads_b_once::<T>(form, sizes, strides, packed);
+        let by_columns =
+            tasks > 1 && m < n && (packs_less(sizes) || reads_b_once::<T>(form, sizes, strides, packed));
         let (whole, count) = match by_columns {
             true => (n, n.div_ceil(tasks).next_multiple_of(WIDEST)),
             false => (m, m.div_ceil(tasks).max(1)),
@@ -245,6 +246,12 @@ impl Split {
     fn buffer_len(&self) -> usize {
         self.tasks * self.len
     }
+}
+
+/// Whether threads with columns of C each, which all pack A and copy C, pack so much less than threads with
+/// rows, which all pack B.
+fn packs_less([m, n, k]: [usize; 3]) -> bool {
+    n.saturating_sub(m).saturating_mul(k) > m.saturating_mul(n)
 }
 
 #[inline(never)]

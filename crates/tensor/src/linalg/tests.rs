@@ -265,19 +265,21 @@ mod kernels {
         }
     }
 
-    /// Few rows, of which each thread computes some columns.
+    /// Fewer rows than columns, of which each thread computes some.
     #[test]
-    fn columns_of_few_rows_have_the_same_bits_on_any_number_of_threads() {
+    fn columns_have_the_same_bits_on_any_number_of_threads() {
         fn f(c: &mut [f64]) {
             c.iter_mut().for_each(|c| *c = *c * 0.5 + 3.0);
         }
-        for sizes in [[1, 2100, 1030], [2, 1500, 701], [3, 1000, 1100], [7, 33, 9500], [16, 530, 300]] {
+        let many = [[40, 600, 400], [33, 1300, 70], [70, 90, 9000]];
+        let few = [[1, 2100, 1030], [2, 1500, 701], [3, 1000, 1100], [7, 33, 9500], [16, 530, 300]];
+        for sizes in few.into_iter().chain(many) {
             let [m, n, k] = sizes;
             // Rows of C with a gap.
             let ldc = n + 3;
             let (a, b, c) = (numbers::<f64>(m * k, 1), numbers::<f64>(k * n, 2), numbers(m * ldc, 3));
             let row = numbers(n, 4);
-            for form in [Form::Nn, Form::Nt] {
+            for form in FORMS {
                 for initial in [Initial::Zero, Initial::Bias(&row), Initial::Beta(0.3)] {
                     let on = |threads: usize| {
                         crate::parallel::set_threads(threads.try_into().unwrap());
