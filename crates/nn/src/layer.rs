@@ -8,7 +8,7 @@ use backrule_tensor::{Grad, NamedTensors, Options, Path, Role, Scalar, Shape, Sh
 use crate::cache::Cache;
 use crate::error::LayerError;
 use crate::mode::Mode;
-use crate::prepared::Packer;
+use crate::packer::Packer;
 
 /// The most inputs that a layer can have.
 pub const MAX_INPUTS: usize = 16;
@@ -601,7 +601,7 @@ impl<T: Scalar> NamedTensors<T> for Box<dyn Layer<T>> {
 
 /// Writes a box's methods: all of them, because one that was left out would compile, and give its default.
 macro_rules! hand_on {
-    ($(fn $name:ident(&self $(, $arg:ident: $ty:ty)* $(,)?) $(-> $out:ty)?;)*) => {
+    ($($(#[$attribute:meta])* fn $name:ident(&self $(, $arg:ident: $ty:ty)* $(,)?) $(-> $out:ty)?;)*) => {
         impl<T: Scalar> Layer<T> for Box<dyn Layer<T>> {
             fn set_frozen(&mut self, key: Sealed, path: &str, frozen: bool) -> bool {
                 (**self).set_frozen(key, path, frozen)
@@ -611,7 +611,7 @@ macro_rules! hand_on {
                 (**self).prepare(packer)
             }
 
-            $(fn $name(&self $(, $arg: $ty)*) $(-> $out)? { (**self).$name($($arg),*) })*
+            $($(#[$attribute])* fn $name(&self $(, $arg: $ty)*) $(-> $out)? { (**self).$name($($arg),*) })*
         }
     };
 }
@@ -645,9 +645,13 @@ hand_on! {
         dx: &mut [Option<&mut Tensor<T>>],
         grads: &mut [Grad<T>],
     ) -> Result<(), LayerError>;
+    fn is_through_many(&self) -> bool;
     fn of_type(&self, key: Sealed) -> TypeId;
     fn type_name(&self, key: Sealed) -> &'static str;
     fn walk(&self, key: Sealed, x: &[Shape], visit: &mut Walk<'_, T>) -> Result<bool, LayerError>;
+    fn input_names(&self, key: Sealed) -> &[String];
     fn epilogue(&self, key: Sealed) -> Option<&dyn Epilogue<T>>;
+    #[cfg(feature = "testing")]
+    fn both_rules(&self, at: T, dy: T) -> Option<[T; 2]>;
     fn affine(&self, key: Sealed) -> Option<&dyn Affine<T>>;
 }

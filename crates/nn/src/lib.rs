@@ -13,6 +13,7 @@ mod init;
 mod layer;
 mod layers;
 mod mode;
+mod packer;
 mod prepared;
 mod summary;
 mod tape;
@@ -27,7 +28,8 @@ pub use init::Init;
 pub use layer::{At, AtMany, BoxedClone, Layer, MAX_INPUTS, MAX_OUTPUTS};
 pub use layers::*;
 pub use mode::{Key, Mode};
-pub use prepared::{Packer, Prepared};
+pub use packer::Packer;
+pub use prepared::Prepared;
 pub use summary::{Summary, summary, summary_many};
 pub use tape::{Pass, Tape, predict, predict_many};
 

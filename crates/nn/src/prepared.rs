@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-use backrule_tensor::linalg::{MatRef, Packed};
 use backrule_tensor::{Scalar, Tensor};
 
 use crate::error::LayerError;
 use crate::layer::Layer;
 use crate::layer::sealed::Sealed;
 use crate::mode::Mode;
+use crate::packer::Packer;
 use crate::tape::{Tape, predict, predict_many};
 
 /// A copy of a network that only predicts, with its weights packed once.
@@ -51,8 +51,8 @@ impl<T: Scalar> Prepared<T> {
     /// Copies a network, and packs the weights of the copy.
     ///
     /// # Errors
-    /// When a layer of somebody's own refuses, or there is no memory for a packed weight. The copy itself is a
-    /// clone, which ends the process where there is no memory for it.
+    /// When a layer of somebody's own refuses, or there is no memory for a packed weight. The copy itself is
+    /// a clone, which ends the process where there is no memory for it.
     pub fn of(net: &dyn Layer<T>) -> Result<Self, LayerError> {
         let (mut net, mut packer) = (net.boxed_clone(), Packer { bytes: 0 });
         net.prepare(&mut packer)?;
@@ -108,25 +108,6 @@ impl<T: Scalar> Prepared<T> {
 impl<T: Scalar> fmt::Debug for Prepared<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Prepared({}, {} bytes packed)", self.net.type_name(Sealed), self.bytes)
-    }
-}
-
-/// Packs the weights of a network's copy: what [`Prepared::of`] hands to [`Layer::prepare`]. Nobody else can
-/// make one, so only a network that never changes is ever packed.
-#[derive(Debug)]
-pub struct Packer {
-    bytes: usize,
-}
-
-impl Packer {
-    /// W `[out, in]` of a product x Wᵀ, packed: [`MatRef::with_packed`] hands it to the product.
-    ///
-    /// # Errors
-    /// When W is transposed, or there is no memory.
-    pub fn pack<T: Scalar>(&mut self, w: MatRef<'_, T>) -> Result<Packed<T>, LayerError> {
-        let packed = Packed::of(w)?;
-        self.bytes += packed.bytes();
-        Ok(packed)
     }
 }
 

@@ -5,7 +5,7 @@
 use backrule_nn::tensor::{Grad, NamedTensors, Scalar, Shape, Tensor, random};
 use backrule_nn::testing::table;
 use backrule_nn::{
-    Architecture, At, Cache, Grads, Layer, LayerError, Linear, Mode, Of, Pointwise, Sequential, Tape,
+    Architecture, At, Cache, Grads, Layer, LayerError, Linear, Mode, Of, Pointwise, Relu, Sequential, Tape,
     gradcheck,
 };
 
@@ -118,4 +118,26 @@ fn a_rule_has_what_it_reads() {
 fn a_layer_of_ones_own_is_never_taken_for_ours() {
     let error = Architecture::of(&net(own::Relu, false)).unwrap_err();
     assert!(error.to_string().starts_with("act: Relu is not a built-in layer"), "{error}");
+}
+
+/// The output of a layer whose epilogue has taken its place is never written. A debug build fills it with NaN,
+/// so whoever reads it is found out.
+#[test]
+#[cfg(debug_assertions)]
+fn an_output_that_is_never_written_is_poisoned() {
+    let rng = &mut random::rng(1);
+    let net: Sequential = Sequential::builder()
+        .layer("fc", Linear::new(3, 4, rng).unwrap())
+        .layer("relu", Relu)
+        .layer("out", Linear::new(4, 2, rng).unwrap())
+        .build()
+        .unwrap();
+    let (mut y, mut cache) = (Tensor::default(), Cache::default());
+    let x = Tensor::full([5, 3], 1.0).unwrap();
+    net.forward(&x, &mut y, &mut cache, Mode::Eval).unwrap();
+    // Behind two gradients: the outputs of `fc`, which is fused with `relu`, and of `relu`.
+    let (tensors, _) = cache.split(4, 3).unwrap();
+    assert_eq!(tensors[2].shape(), [5, 4]);
+    assert!(tensors[2].as_slice().iter().all(|x| x.is_nan()));
+    assert!(tensors[3].as_slice().iter().all(|x| x.is_finite()));
 }

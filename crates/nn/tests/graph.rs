@@ -3,7 +3,7 @@
 
 use backrule_nn::{
     Add, Architecture, BatchNorm, Concat, Conv2dConfig, Embedding, Flatten, Frozen, Gradcheck, Grads, Graph,
-    Key, LayerNorm, Linear, Lstm, Mode, Mul, MultiHeadAttentionConfig, Relu, Sequential, Tanh, Tape,
+    Key, Layer, LayerNorm, Linear, Lstm, Mode, Mul, MultiHeadAttentionConfig, Relu, Sequential, Tanh, Tape,
     predict_many, summary_many,
 };
 use backrule_tensor::{NamedTensors, Options, Path, Role, Shape, Tensor, random, share};
@@ -219,6 +219,9 @@ fn the_summary_shows_every_node() {
     let shapes: Vec<Shape> = case.x.iter().map(Tensor::shape).collect();
     let table = summary_many(&case.net, &shapes).unwrap();
     assert_eq!(summary_many(&case.net, [&[6, 2, 4, 5][..], &[6, 3]]).unwrap(), table);
+    // A box has all that its layer has, the names of the inputs, too.
+    let boxed: Box<dyn Layer<f64>> = Box::new(case.net.clone());
+    assert_eq!(summary_many(&boxed, &shapes).unwrap(), table);
     assert_eq!(table.outputs(), [Shape::new(&[6, 2]).unwrap()]);
     let text = table.to_string();
     for row in ["[6, 2, 4, 5]", "conv ", "[6, 3, 4, 5]", "both ", "[6, 63]", "fc ", " ← conv"] {

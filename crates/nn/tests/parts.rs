@@ -299,3 +299,52 @@ fn a_statistic_moves_as_far_as_without_parts() {
         );
     }
 }
+
+/// A part that isn't there is no 0 that is added: −0 + 0 would be 0.
+#[test]
+fn an_absent_part_adds_nothing() {
+    /// Its gradient is −0.
+    #[derive(Clone)]
+    struct MinusZero<T: Scalar> {
+        w: Tensor<T>,
+    }
+
+    named_tensors!(MinusZero { w });
+
+    impl<T: Scalar> Layer<T> for MinusZero<T> {
+        fn forward(
+            &self,
+            x: &Tensor<T>,
+            y: &mut Tensor<T>,
+            _: &mut Cache<T>,
+            _: Mode,
+        ) -> Result<(), LayerError> {
+            Ok(y.copy_from(x)?)
+        }
+
+        fn backward(
+            &self,
+            _: At<'_, T>,
+            dy: &Tensor<T>,
+            dx: Option<&mut Tensor<T>>,
+            grads: &mut [Grad<T>],
+        ) -> Result<(), LayerError> {
+            grads[0].add_to(|dw| {
+                dw.as_mut_slice().iter_mut().for_each(|dw| *dw -= T::ZERO);
+                dw.scale(-T::ONE);
+                Ok::<_, LayerError>(())
+            })?;
+            dx.map_or(Ok(()), |dx| Ok(dx.copy_from(dy)?))
+        }
+    }
+
+    let net = MinusZero::<f64> { w: Tensor::zeros([2]).unwrap() };
+    // Of a tree of four parts, the last one is absent with three.
+    for parts in [1, 3, 5] {
+        let (mut tape, mut grads) = (Tape::new().parts(parts).unwrap(), Grads::new(&net).unwrap());
+        let x = Tensor::full([parts, 2], 1.0).unwrap();
+        tape.forward(&net, &x, TRAIN).unwrap().backward(&x, &mut grads).unwrap();
+        let dw = grads[0].to_tensor().unwrap();
+        assert!(dw.as_slice().iter().all(|dw| dw.to_bits() == (-0.0_f64).to_bits()), "{parts} parts: {dw}");
+    }
+}

@@ -16,7 +16,7 @@
 //!
 //! Packing ([`pack`]) makes one loop of A·B, A·Bᵀ and Aᵀ·B: only the packing functions know which operand is
 //! transposed. Rows of A are packed for one tile at a time; those of Aᵀ for four, which share cache lines. A
-//! weight that was [packed](crate::linalg::packed) before comes from memory: each of its panels meets the
+//! weight that was [packed](crate::linalg::panels) before comes from memory: each of its panels meets the
 //! rows of eight tiles. A result with few columns reads the rows of A in place, and a product with few rows
 //! packs nothing ([`gemv`](crate::linalg::gemv), [`gevm`](crate::linalg::gevm)). The buffer belongs to the
 //! thread and is reused, so a warm product allocates nothing. (nalgebra's fast kernel allocates for each
@@ -153,8 +153,8 @@ impl<T: Scalar> Product<'_, T> {
         // A tile that reaches beyond C.
         let mut edge = [[T::ZERO; NR]; AW];
         let tiles = Heights::of(rows, MR);
-        // The tiles that a panel of B meets one after the other. One's rows of A stay in the first-level cache,
-        // and B in the second-level one; what was packed before comes from memory.
+        // The tiles that a panel of B meets one after the other. One's rows of A stay in the first-level
+        // cache, and B in the second-level one; what was packed before comes from memory.
         let in_place = n <= FEW_COLUMNS;
         let at_once = match form {
             _ if in_place => 1,

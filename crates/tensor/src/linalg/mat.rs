@@ -1,5 +1,5 @@
 use crate::error::ShapeError;
-use crate::linalg::packed::Packed;
+use crate::linalg::panels::Packed;
 use crate::scalar::Scalar;
 use crate::shape::Shape;
 

@@ -59,8 +59,8 @@ impl<T: Scalar> Strided<'_, T> {
     }
 }
 
-/// Computes a tile of MR rows and `width` columns, to its place in C (its slice, the initial value, the stride
-/// of C and the first column), or without one, into `edge`.
+/// Computes a tile of MR rows and `width` columns, to its place in C (its slice, the initial value, the
+/// stride of C and the first column), or without one, into `edge`.
 #[inline(always)]
 fn tile<T: Scalar, S: Simd, const MR: usize, const NR: usize>(
     a: Strided<'_, T>,

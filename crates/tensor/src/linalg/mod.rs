@@ -24,7 +24,8 @@ mod groups;
 pub(crate) mod mat;
 mod microkernel;
 mod pack;
-pub(crate) mod packed;
+mod packed;
+pub(crate) mod panels;
 mod product;
 mod rows;
 mod small;
@@ -34,7 +35,7 @@ mod tests;
 
 pub use epilogue::Epilogue;
 pub use mat::{MatMut, MatRef};
-pub use packed::Packed;
+pub use panels::Packed;
 pub use rows::{add_to_rows, log_softmax, softmax, sum_of_rows};
 pub use sum_of_products::SumOfProducts;
 

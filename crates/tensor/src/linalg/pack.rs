@@ -47,8 +47,8 @@ pub(super) fn pack<T: Scalar, S: Simd, const W: usize>(
     }
 }
 
-/// Four panels at once, unless the last one would end behind the matrix. Where rows lie pages apart, each is a
-/// page of its own: what lies side by side in it is read together.
+/// Four panels at once, unless the last one would end behind the matrix. Where rows lie pages apart, each is
+/// a page of its own: elements side by side in it are read together.
 #[inline(always)]
 fn pack_four<T: Scalar, const W: usize>(
     b: &[T],

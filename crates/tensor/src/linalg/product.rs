@@ -1,7 +1,7 @@
 //! What a product is: its operands, its sizes, and the properties by which a kernel is chosen.
 
 use crate::linalg::epilogue::Epilogue;
-use crate::linalg::packed::Panels;
+use crate::linalg::panels::Panels;
 use crate::scalar::Scalar;
 use crate::simd;
 

@@ -22,7 +22,7 @@ use crate::error::LayerError;
 use crate::init::Init;
 use crate::layer::{At, AtMany, Layer, zeros_like};
 use crate::mode::Mode;
-use crate::prepared::Packer;
+use crate::packer::Packer;
 
 const FORWARD: &str = "multi-head attention forward";
 const BACKWARD: &str = "multi-head attention backward";

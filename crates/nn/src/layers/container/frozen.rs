@@ -15,7 +15,7 @@ use crate::error::LayerError;
 use crate::layer::sealed::{Sealed, Step, Walk};
 use crate::layer::{At, AtMany, Layer};
 use crate::mode::Mode;
-use crate::prepared::Packer;
+use crate::packer::Packer;
 
 /// A layer that is not trained: y = f(x), where nothing of f changes.
 ///

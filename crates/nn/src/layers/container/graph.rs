@@ -23,7 +23,7 @@ use crate::layers::container::frozen::set_frozen;
 use crate::layers::container::sequential::{check_names, check_paths};
 use crate::layers::container::split_path;
 use crate::mode::Mode;
-use crate::prepared::Packer;
+use crate::packer::Packer;
 
 /// Layers with several inputs and outputs, wired as you like: encoder and decoder, two heads, a weight that
 /// is used twice.

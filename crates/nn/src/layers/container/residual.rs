@@ -14,7 +14,7 @@ use crate::layer::sealed::{Sealed, Step, Walk};
 use crate::layer::{At, Layer};
 use crate::layers::container::frozen::set_frozen;
 use crate::mode::Mode;
-use crate::prepared::Packer;
+use crate::packer::Packer;
 
 /// A way past a layer: y = x + f(x), where f keeps the shape (K. He et al., 2015).
 ///

@@ -20,7 +20,7 @@ use crate::layer::{At, Layer, check_dx, check_outputs, poison};
 use crate::layers::container::frozen::set_frozen;
 use crate::layers::container::{split_grads, split_path};
 use crate::mode::Mode;
-use crate::prepared::Packer;
+use crate::packer::Packer;
 
 /// Layers one after the other, each with a name: y = fₙ(… f₂(f₁(x))).
 ///

@@ -19,7 +19,7 @@ use crate::init::Init;
 use crate::layer::sealed::{Affine, Epilogue, Sealed};
 use crate::layer::{At, Layer};
 use crate::mode::Mode;
-use crate::prepared::Packer;
+use crate::packer::Packer;
 
 /// A dense layer: y = x Wᵀ + b for x of shape `[.., in]`, W `[out, in]`, b `[out]`, y `[.., out]`.
 ///

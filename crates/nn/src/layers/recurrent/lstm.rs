@@ -23,7 +23,7 @@ use crate::error::LayerError;
 use crate::init::Init;
 use crate::layer::{At, AtMany, Layer, zeros_like};
 use crate::mode::Mode;
-use crate::prepared::Packer;
+use crate::packer::Packer;
 
 /// A long short-term memory (S. Hochreiter, J. Schmidhuber, 1997): units with a state h and a memory c that
 /// go along a sequence.
