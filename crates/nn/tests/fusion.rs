@@ -120,8 +120,8 @@ fn a_layer_of_ones_own_is_never_taken_for_ours() {
     assert!(error.to_string().starts_with("act: Relu is not a built-in layer"), "{error}");
 }
 
-/// The output of a layer whose epilogue has taken its place is never written. A debug build fills it with NaN,
-/// so whoever reads it is found out.
+/// The output of a layer whose epilogue has taken its place is never written. A debug build fills it with
+/// NaN, so whoever reads it is found out.
 #[test]
 #[cfg(debug_assertions)]
 fn an_output_that_is_never_written_is_poisoned() {
