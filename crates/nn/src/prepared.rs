@@ -15,7 +15,7 @@ use crate::tape::{Tape, predict, predict_many};
 ///
 /// A product of several samples packs the weight first, each time anew, because a step of training changes
 /// it. Here nothing does, so what is packed stays: it takes the weights' memory a second time, and
-/// predictions for a few samples take less time. **No bit of them changes.**
+/// predictions for a few samples take less time. **No bit of them changes**, but for the sign of a NaN.
 ///
 /// It is made for a network of any layers; those without a weight, and somebody's own that don't implement
 /// [`Layer::prepare`], run as they are. Threads can share it, each with a [`Tape`] of its own, and a warm
@@ -113,11 +113,12 @@ impl<T: Scalar> fmt::Debug for Prepared<T> {
 
 #[cfg(test)]
 mod tests {
-    use backrule_tensor::{NamedTensors, random};
+    use backrule_tensor::{NamedTensors, Path, random};
 
     use super::*;
     use crate::{
-        Cache, Embedding, Frozen, Graph, Linear, Lstm, MultiHeadAttention, Relu, Residual, Sequential,
+        Add, Cache, Dropout, Embedding, Frozen, Graph, Linear, Lstm, LstmConfig, MultiHeadAttention, Relu,
+        Residual, Sequential,
     };
 
     fn linear(inputs: usize, outputs: usize) -> Linear {
@@ -146,11 +147,15 @@ mod tests {
         assert_eq!(packed_bytes(&boxed), inner);
         let mut g = Graph::builder();
         let [x] = g.inputs(["x"]);
-        let y = g.layer("block", block(33), [x]);
-        assert_eq!(packed_bytes(&g.build([y]).unwrap()), inner);
+        let left = g.layer("left", block(33), [x]);
+        let right = g.layer("right", block(33), [x]);
+        let y = g.layer("sum", Add, [left, right]);
+        assert_eq!(packed_bytes(&g.build([y]).unwrap()), 2 * inner);
 
         let rng = &mut random::rng(1);
         assert!(packed_bytes(&Lstm::<f32>::new(33, 16, rng).unwrap()) >= 64 * (33 + 16) * 4);
+        let deep: Lstm = LstmConfig::new(16, 16).layers(3).build(rng).unwrap();
+        assert!(packed_bytes(&deep) >= 3 * 64 * (16 + 16) * 4);
         assert!(packed_bytes(&MultiHeadAttention::<f32>::new(32, 4, rng).unwrap()) >= 4 * 32 * 32 * 4);
         // What looks up rows multiplies nothing.
         assert_eq!(packed_bytes(&Embedding::<f32>::new(9, 4, rng).unwrap()), 0);
@@ -158,7 +163,13 @@ mod tests {
 
     #[test]
     fn it_predicts_what_the_network_predicts() {
-        let net = Residual::new(block(150));
+        let drop =
+            Sequential::builder().layer("fc", linear(150, 150)).layer("drop", Dropout::new(0.5).unwrap());
+        let net = Sequential::builder()
+            .layer("block", Residual::new(block(150)))
+            .layer("drop", drop.build().unwrap())
+            .build()
+            .unwrap();
         let prepared = Prepared::of(&net).unwrap();
         let mut tape = Tape::new();
         for batch in [1, 2, 3, 8, 9, 64, 200] {
@@ -170,7 +181,67 @@ mod tests {
         }
         let error = prepared.predict(&Tensor::zeros([2, 4]).unwrap()).unwrap_err();
         assert_eq!(error, predict(&net, &Tensor::zeros([2, 4]).unwrap()).unwrap_err());
-        assert!(format!("{prepared:?}").starts_with("Prepared(Residual, "), "{prepared:?}");
+        assert!(format!("{prepared:?}").starts_with("Prepared(Sequential, "), "{prepared:?}");
+    }
+
+    /// A layer of somebody's own may hand the packer to a layer that it changes later on.
+    #[test]
+    fn who_changes_a_weight_has_it_unpacked() {
+        let rng = &mut random::rng(1);
+        let layers: [Box<dyn Layer<f32>>; 3] = [
+            Box::new(linear(32, 32)),
+            Box::new(MultiHeadAttention::<f32>::new(32, 4, rng).unwrap()),
+            Box::new(Lstm::<f32>::new(32, 32, rng).unwrap()),
+        ];
+        let x = Tensor::normal([5, 9, 32], 0.0, 1.0, rng).unwrap();
+        for mut layer in layers {
+            let mut packer = Packer { bytes: 0 };
+            layer.prepare(&mut packer).unwrap();
+            assert!(packer.bytes > 0);
+            let before = predict(&*layer, &x).unwrap();
+            layer.visit_mut(Path::ROOT, &mut |_, _, tensor| tensor.fill(0.0));
+            let after = predict(&*layer, &x).unwrap();
+            assert!(
+                before != after && after.as_slice().iter().all(|&y| y == 0.0),
+                "{}",
+                layer.type_name(Sealed)
+            );
+        }
+    }
+
+    #[test]
+    fn a_layer_that_refuses_is_named() {
+        #[derive(Clone)]
+        struct Refuses;
+
+        impl NamedTensors<f32> for Refuses {}
+
+        impl Layer<f32> for Refuses {
+            fn forward(&self, x: &Tensor, y: &mut Tensor, _: &mut Cache, _: Mode) -> Result<(), LayerError> {
+                Ok(y.copy_from(x)?)
+            }
+
+            fn backward(
+                &self,
+                _: crate::At<'_, f32>,
+                dy: &Tensor,
+                dx: Option<&mut Tensor>,
+                _: &mut [crate::tensor::Grad<f32>],
+            ) -> Result<(), LayerError> {
+                dx.map_or(Ok(()), |dx| Ok(dx.copy_from(dy)?))
+            }
+
+            fn prepare(&mut self, _: &mut Packer) -> Result<(), LayerError> {
+                Err(LayerError::value("refuses", "another layer", "this one"))
+            }
+        }
+
+        let inner = Sequential::builder().layer("own", Refuses).build().unwrap();
+        let mut g = Graph::builder();
+        let [x] = g.inputs(["x"]);
+        let y = g.layer("inner", inner, [x]);
+        let error = Prepared::of(&g.build([y]).unwrap()).unwrap_err();
+        assert_eq!(error.to_string(), "inner.own: refuses: expected another layer, got this one");
     }
 
     /// And what is prepared is a copy.

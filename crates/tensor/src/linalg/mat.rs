@@ -113,7 +113,9 @@ impl<'a, T: Scalar> MatRef<'a, T> {
     /// # Errors
     /// When rows would overlap, or the last one would end behind the data.
     pub fn with_row_stride(self, row_stride: usize) -> Result<Self, ShapeError> {
-        Ok(Self { layout: self.layout.with_row_stride(row_stride, self.data.len())?, ..self })
+        let layout = self.layout.with_row_stride(row_stride, self.data.len())?;
+        // Another matrix: a packed copy isn't of it.
+        Ok(Self { layout, packed: None, ..self })
     }
 
     /// The same with its packed copy, if there is one: the product x Wᵀ of several rows reads that instead.

@@ -24,8 +24,9 @@ impl<T: Scalar> Packed<T> {
         reserve(OPERATION, &mut elements, len)?;
         elements.resize(len, T::ZERO);
         let start = elements.as_ptr().align_offset(64).min(WIDEST);
-        simd::run(Pack { w, panels: &mut elements[start..] });
-        Ok(Self { shape, elements, start })
+        let place = start..start + (len - WIDEST);
+        simd::run(Pack { w, panels: &mut elements[place.clone()] });
+        Ok(Self { shape, elements, place })
     }
 }
 

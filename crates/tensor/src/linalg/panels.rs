@@ -1,6 +1,7 @@
 //! Panels of a weight that was packed before.
 
 use std::fmt;
+use std::ops::Range;
 
 /// A copy of W in y = x Wᵀ, in the order in which the products of a batch read it: they pack it each time,
 /// and with a copy that stays, never. It has as many bytes as W, of which the last columns are padded.
@@ -21,13 +22,13 @@ use std::fmt;
 /// assert_eq!(y, Tensor::from([[11.0, 17.0, 23.0], [110.0, 170.0, 230.0]]));
 /// # Ok::<(), backrule_tensor::TensorError>(())
 /// ```
-#[derive(Clone, PartialEq)]
+#[derive(Clone)]
 pub struct Packed<T> {
     pub(super) shape: [usize; 2],
     /// Panels of two registers' columns, and in each of them row after row.
     pub(super) elements: Vec<T>,
-    /// Where the first panel begins: at a cache line, where it was packed.
-    pub(super) start: usize,
+    /// Where the panels are: from a cache line on, where it was packed.
+    pub(super) place: Range<usize>,
 }
 
 impl<T> Packed<T> {
@@ -42,7 +43,15 @@ impl<T> Packed<T> {
     }
 
     pub(super) fn panels(&self) -> Panels<'_, T> {
-        Panels { elements: &self.elements[self.start..], terms: self.shape[1], column: 0, term: 0 }
+        Panels { elements: &self.elements[self.place.clone()], terms: self.shape[1], column: 0, term: 0 }
+    }
+}
+
+/// Where a copy begins in its memory doesn't count.
+impl<T: PartialEq> PartialEq for Packed<T> {
+    fn eq(&self, other: &Self) -> bool {
+        let panels = |packed: &Self| packed.place.clone();
+        self.shape == other.shape && self.elements[panels(self)] == other.elements[panels(other)]
     }
 }
 

@@ -504,6 +504,23 @@ mod kernels {
         packed_weight_changes_no_bit::<f64>();
     }
 
+    /// With a copy of another matrix it shows which products read it: x Wᵀ of several rows, and no other.
+    #[test]
+    fn several_rows_read_what_is_packed() {
+        let (w, other) = ([1.0_f32; 64 * 64], [2.0; 64 * 64]);
+        let packed = Packed::of(MatRef::whole(&other, [64, 64])).unwrap();
+        let w = MatRef::whole(&w, [64, 64]).with_packed(Some(&packed)).unwrap();
+        for (rows, factor) in [(1, 1.0), (4, 2.0), (9, 2.0), (70, 2.0)] {
+            let x = vec![1.0; rows * 64];
+            let x = MatRef::whole(&x, [rows, 64]);
+            let mut y = vec![0.0; rows * 64];
+            matmul(x, w.t(), 0.0, MatMut::whole(&mut y, [rows, 64])).unwrap();
+            assert!(y.iter().all(|&y| y == 64.0 * factor), "{rows} rows");
+            matmul(x, w, 0.0, MatMut::whole(&mut y, [rows, 64])).unwrap();
+            assert!(y.iter().all(|&y| y == 64.0), "{rows} rows of x W");
+        }
+    }
+
     #[test]
     fn what_is_packed_has_the_shape_of_its_matrix() {
         let w = MatRef::whole(&[1.0_f32, 2.0, 3.0, 4.0, 5.0, 6.0], [3, 2]);
@@ -514,6 +531,18 @@ mod kernels {
         assert_eq!(error.to_string(), "packed weight: expected [2, 3], got [3, 2]");
         assert_eq!(format!("{packed:?}"), "Packed([3, 2])");
         assert_eq!(packed.clone(), packed);
+        // Wherever its memory begins.
+        let all: Vec<_> = (0..9).map(|_| Packed::of(w).unwrap()).collect();
+        assert!(all.iter().all(|other| *other == packed));
+        assert!(Packed::of(MatRef::whole(&[1.0_f32; 6], [3, 2])).unwrap() != packed);
+        assert!(w.t().with_packed(Some(&packed)).is_ok());
+        // With another row stride it is another matrix.
+        let other = w.with_packed(Some(&packed)).unwrap();
+        assert!(other.packed().is_some() && other.t().packed().is_some());
+        let first = MatRef::whole(&[1.0_f32; 6], [2, 2]).with_packed(None).unwrap();
+        let square = Packed::of(first).unwrap();
+        let first = first.with_packed(Some(&square)).unwrap();
+        assert!(first.with_row_stride(3).unwrap().packed().is_none());
         for shape in [[0, 4], [4, 0]] {
             assert_eq!(Packed::of(MatRef::<f32>::whole(&[], shape)).unwrap().shape(), shape);
         }

@@ -179,12 +179,17 @@ fn copy<'a, T: Scalar>(
 /// let paths: Vec<String> = layer.tensors().into_iter().map(|(path, _)| path).collect();
 /// assert_eq!(paths, ["scale", "shift", "mean"]);
 /// ```
+///
+/// A field that is made of the tensors, such as a [packed](crate::linalg::Packed) weight, is an `Option` behind
+/// the word `forgets`: `named_tensors!(Dense { weight } forgets { packed })`. Who is handed the tensors to
+/// change them leaves `None` in it.
 #[macro_export]
 macro_rules! named_tensors {
     (
         $name:ident { $($field:ident),* $(,)? }
         $(buffers { $($buffer:ident),* $(,)? })?
         $(constants { $($constant:ident),* $(,)? })?
+        $(forgets { $($copy:ident),* $(,)? })?
     ) => {
         impl<T: $crate::Scalar> $crate::NamedTensors<T> for $name<T> {
             fn visit<'s>(
@@ -210,6 +215,7 @@ macro_rules! named_tensors {
                 path: $crate::Path<'_>,
                 visitor: &mut dyn FnMut($crate::Path<'_>, $crate::Role, &'s mut $crate::Tensor<T>),
             ) {
+                $($(self.$copy = ::std::option::Option::None;)*)?
                 $($crate::NamedTensors::visit_mut(&mut self.$field, path.join(stringify!($field)), visitor);)*
                 $($($crate::NamedTensors::visit_mut(
                     &mut self.$buffer,

@@ -139,7 +139,7 @@ struct OutProj<T: Scalar> {
     bias: Option<Tensor<T>>,
 }
 
-named_tensors!(MultiHeadAttention { in_proj_weight, in_proj_bias, out_proj });
+named_tensors!(MultiHeadAttention { in_proj_weight, in_proj_bias, out_proj } forgets { packed });
 named_tensors!(OutProj { weight, bias });
 
 impl<T: Scalar> MultiHeadAttention<T> {
@@ -1012,6 +1012,19 @@ mod tests {
     use super::*;
     use crate::gradcheck::Gradcheck;
     use crate::tape::{Tape, predict, predict_many};
+
+    /// Of another layer, to see that all of them are read.
+    #[test]
+    fn packed_weights_are_read() {
+        let of = |seed| {
+            MultiHeadAttentionConfig::new(8, 2).bias(false).build::<f64>(&mut random::rng(seed)).unwrap()
+        };
+        let (mut layer, mut other) = (of(1), of(2));
+        other.prepare(&mut Packer { bytes: 0 }).unwrap();
+        layer.packed = other.packed.clone();
+        let x = Tensor::normal([5, 6, 8], 0.0, 1.0, &mut random::rng(3)).unwrap();
+        assert_eq!(predict(&layer, &x).unwrap(), predict(&other, &x).unwrap());
+    }
 
     fn config(features: usize, heads: usize) -> MultiHeadAttentionConfig {
         MultiHeadAttentionConfig::new(features, heads)

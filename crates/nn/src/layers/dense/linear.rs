@@ -141,7 +141,7 @@ fn matrix(shape: Shape) -> Result<[usize; 2], ShapeError> {
     (shape[..].try_into()).map_err(|_| ShapeError::new("linear weight", "[_, _]", shape))
 }
 
-named_tensors!(Linear { weight, bias });
+named_tensors!(Linear { weight, bias } forgets { packed });
 
 impl<T: Scalar> Layer<T> for Linear<T> {
     fn output_shape(&self, input: Shape) -> Result<Shape, LayerError> {
@@ -363,6 +363,15 @@ mod tests {
         assert_eq!(error.to_string(), "linear bias: expected [2], got [2, 3]");
         assert!(Linear::<f32>::from_tensors(Tensor::from([1.0]), None).is_err());
         assert!(Linear::<f32>::new(usize::MAX, 2, &mut random::rng(1)).is_err());
+    }
+
+    /// Of another matrix, to see that it is read.
+    #[test]
+    fn a_packed_weight_is_read() {
+        let mut layer = Linear::<f32>::zeros(9, 33).unwrap();
+        layer.packed = Some(Packed::of(Tensor::full([33, 9], 1.0).unwrap().mat()).unwrap());
+        let y = predict(&layer, &Tensor::full([5, 9], 1.0).unwrap()).unwrap();
+        assert_eq!(y, Tensor::full([5, 33], 9.0).unwrap());
     }
 
     #[test]

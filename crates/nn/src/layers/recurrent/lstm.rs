@@ -813,7 +813,8 @@ impl<T: Scalar> NamedTensors<T> for Lstm<T> {
         visitor: &mut dyn FnMut(Path<'_>, Role, &'s mut Tensor<T>),
     ) {
         let config = self.config;
-        for (i, Cell { weight_ih, weight_hh, bias, .. }) in self.cells.iter_mut().enumerate() {
+        for (i, Cell { weight_ih, weight_hh, bias, packed }) in self.cells.iter_mut().enumerate() {
+            *packed = None;
             let tensors = [weight_ih, weight_hh].into_iter().chain(bias.iter_mut().flatten());
             for (tensor, name) in tensors.zip(Name::NAMES) {
                 visitor(path.join(Name::new(name, i, config).as_str()), Role::Parameter, tensor);
@@ -1152,6 +1153,20 @@ mod tests {
     use crate::{Grads, Tape, predict, predict_many};
 
     type Tensor = backrule_tensor::Tensor<f64>;
+
+    /// Of another layer, to see that all of them are read.
+    #[test]
+    fn packed_weights_are_read() {
+        let of =
+            |seed| LstmConfig::new(8, 8).layers(2).bias(false).build::<f64>(&mut random::rng(seed)).unwrap();
+        let (mut layer, mut other) = (of(1), of(2));
+        other.prepare(&mut Packer { bytes: 0 }).unwrap();
+        for (cell, other) in layer.cells.iter_mut().zip(&other.cells) {
+            cell.packed = other.packed.clone();
+        }
+        let x = Tensor::normal([5, 6, 8], 0.0, 1.0, &mut random::rng(3)).unwrap();
+        assert_eq!(predict(&layer, &x).unwrap(), predict(&other, &x).unwrap());
+    }
 
     fn normal(shape: &[usize], seed: u64) -> Tensor {
         Tensor::normal(shape, 0.0, 1.0, &mut random::rng(seed)).unwrap()
