@@ -78,9 +78,7 @@ pub struct SectionError {
 #[non_exhaustive]
 pub enum SectionProblem {
     /// It was not saved.
-    #[error(
-        "the checkpoint has none: it is saved if the method of `Checkpoint` with this name is called before `save`"
-    )]
+    #[error("the checkpoint has none: call the method of this name on `Checkpoint::of(&net)` before `save`")]
     Missing,
     /// The value refuses to be serialized.
     #[error("can't be serialized: {}", Quoted(.0))]

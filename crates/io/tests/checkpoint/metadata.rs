@@ -222,8 +222,7 @@ fn sections_do_not_meet() {
     let error = checkpoint.metadata::<u8>().unwrap_err();
     assert_eq!(
         error.to_string(),
-        "metadata: the checkpoint has none: it is saved if the method of `Checkpoint` with this name is called \
-         before `save`"
+        "metadata: the checkpoint has none: call the method of this name on `Checkpoint::of(&net)` before `save`"
     );
     let error = checkpoint.schedule::<u8>().unwrap_err();
     assert!(error.to_string().starts_with("schedule: not a `u8`: "), "{error}");

@@ -129,7 +129,7 @@ pub struct MultiHeadAttention<T: Scalar = f32> {
     in_proj_bias: Option<Tensor<T>>,
     out_proj: OutProj<T>,
     /// W_q; W_k above W_v; W_o
-    packed: Option<[Packed<T>; 3]>,
+    packed: Option<Box<[Packed<T>; 3]>>,
 }
 
 /// W_o and b_o, whose names are `out_proj.weight` and `out_proj.bias`.
@@ -255,7 +255,7 @@ impl<T: Scalar> MultiHeadAttention<T> {
     }
 
     fn packed(&self) -> [Option<&Packed<T>>; 3] {
-        self.packed.as_ref().map_or([None; 3], |packed| packed.each_ref().map(Some))
+        self.packed.as_deref().map_or([None; 3], |packed| packed.each_ref().map(Some))
     }
 
     /// All heads of all samples in order.
@@ -786,7 +786,7 @@ impl<T: Scalar> Layer<T> for MultiHeadAttention<T> {
     fn prepare(&mut self, packer: &mut Packer) -> Result<(), LayerError> {
         let [w_q, w_kv] = self.weights()?;
         let w_out = self.out_proj.weight.mat();
-        self.packed = Some([packer.pack(w_q)?, packer.pack(w_kv)?, packer.pack(w_out)?]);
+        self.packed = Some(Box::new([packer.pack(w_q)?, packer.pack(w_kv)?, packer.pack(w_out)?]));
         Ok(())
     }
 

@@ -59,7 +59,7 @@ use crate::packer::Packer;
 pub struct Linear<T: Scalar = f32> {
     weight: Tensor<T>,
     bias: Option<Tensor<T>>,
-    packed: Option<Packed<T>>,
+    packed: Option<Box<Packed<T>>>,
 }
 
 impl<T: Scalar> Linear<T> {
@@ -118,8 +118,8 @@ impl<T: Scalar> Linear<T> {
         y: &mut Tensor<T>,
     ) -> Result<(), LayerError> {
         y.resize(self.output_shape(x.shape())?)?;
-        if self.packed.is_some() {
-            let w = self.weight.mat().with_packed(self.packed.as_ref())?;
+        if let Some(packed) = &self.packed {
+            let w = self.weight.mat().with_packed(Some(packed))?;
             let b = self.bias.as_ref().map(Tensor::as_slice);
             return Ok(linalg::affine(x.mat(), w, b, epilogue, y.mat_mut())?);
         }
@@ -176,7 +176,7 @@ impl<T: Scalar> Layer<T> for Linear<T> {
     }
 
     fn prepare(&mut self, packer: &mut Packer) -> Result<(), LayerError> {
-        self.packed = Some(packer.pack(self.weight.mat())?);
+        self.packed = Some(Box::new(packer.pack(self.weight.mat())?));
         Ok(())
     }
 
@@ -369,7 +369,7 @@ mod tests {
     #[test]
     fn a_packed_weight_is_read() {
         let mut layer = Linear::<f32>::zeros(9, 33).unwrap();
-        layer.packed = Some(Packed::of(Tensor::full([33, 9], 1.0).unwrap().mat()).unwrap());
+        layer.packed = Some(Box::new(Packed::of(Tensor::full([33, 9], 1.0).unwrap().mat()).unwrap()));
         let y = predict(&layer, &Tensor::full([5, 9], 1.0).unwrap()).unwrap();
         assert_eq!(y, Tensor::full([5, 33], 9.0).unwrap());
     }

@@ -167,7 +167,7 @@ struct Cell<T: Scalar> {
     /// `bias_ih`, `bias_hh`
     bias: Option<[Tensor<T>; 2]>,
     /// W_ih, W_hh
-    packed: Option<[Packed<T>; 2]>,
+    packed: Option<Box<[Packed<T>; 2]>>,
 }
 
 impl<T: Scalar> Lstm<T> {
@@ -567,7 +567,7 @@ impl<'a, T: Scalar> Direction<'a, T> {
         cache: &mut Cache<T>,
     ) -> Result<(), LayerError> {
         let Cell { weight_ih, weight_hh, bias, packed } = self.cell;
-        let (packed_ih, packed_hh) = packed.as_ref().map(|[ih, hh]| (ih, hh)).unzip();
+        let (packed_ih, packed_hh) = packed.as_deref().map(|[ih, hh]| (ih, hh)).unzip();
         let (w_ih, w_hh) = (weight_ih.mat().with_packed(packed_ih)?, weight_hh.mat().with_packed(packed_hh)?);
         let [z, c, b] = cache.tensors();
         z.resize(self.ends.of_steps(4 * self.units)?)?;
@@ -961,7 +961,7 @@ impl<T: Scalar> Layer<T> for Lstm<T> {
 
     fn prepare(&mut self, packer: &mut Packer) -> Result<(), LayerError> {
         for Cell { weight_ih, weight_hh, packed, .. } in &mut self.cells {
-            *packed = Some([packer.pack(weight_ih.mat())?, packer.pack(weight_hh.mat())?]);
+            *packed = Some(Box::new([packer.pack(weight_ih.mat())?, packer.pack(weight_hh.mat())?]));
         }
         Ok(())
     }
