@@ -180,9 +180,9 @@ fn copy<'a, T: Scalar>(
 /// assert_eq!(paths, ["scale", "shift", "mean"]);
 /// ```
 ///
-/// A field that is made of the tensors, such as a [packed](crate::linalg::Packed) weight, is an `Option` behind
-/// the word `forgets`: `named_tensors!(Dense { weight } forgets { packed })`. Who is handed the tensors to
-/// change them leaves `None` in it.
+/// A field that is made of the tensors, such as a [packed](crate::linalg::Packed) weight, is an `Option`
+/// behind the word `forgets`: `named_tensors!(Dense { weight } forgets { packed })`. Who is handed the tensors
+/// to change them leaves `None` in it.
 #[macro_export]
 macro_rules! named_tensors {
     (
