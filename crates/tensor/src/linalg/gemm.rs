@@ -16,11 +16,11 @@
 //!
 //! Packing ([`pack`]) makes one loop of A·B, A·Bᵀ and Aᵀ·B: only the packing functions know which operand is
 //! transposed. Rows of A are packed for one tile at a time; those of Aᵀ for four, which share cache lines. A
-//! weight that was [packed](crate::linalg::panels) before comes from memory: each of its panels meets the
-//! rows of eight tiles. A result with few columns reads the rows of A in place, and a product with few rows
-//! packs nothing ([`gemv`](crate::linalg::gemv), [`gevm`](crate::linalg::gevm)). The buffer belongs to the
-//! thread and is reused, so a warm product allocates nothing. (nalgebra's fast kernel allocates for each
-//! product, and its transposed products never reach that kernel: dimforge/nalgebra#717.)
+//! result with few columns reads the rows of A in place, and a product with few rows packs nothing
+//! ([`gemv`](crate::linalg::gemv), [`gevm`](crate::linalg::gevm)), as does one of a weight that was
+//! [packed](crate::linalg::panels) before. The buffer belongs to the thread and is reused, so a warm product
+//! allocates nothing. (nalgebra's fast kernel allocates for each product, and its transposed products never
+//! reach that kernel: dimforge/nalgebra#717.)
 //!
 //! **An element of C has the same bits in every product**: alone, in a batch of any size, at any place, on
 //! any number of threads. So a batch can be split. The element's sum runs over blocks of terms
@@ -34,10 +34,10 @@
 
 use crate::linalg::ger::ger;
 use crate::linalg::gevm::gevm;
-use crate::linalg::microkernel::{Place, Strided, write_elements};
+use crate::linalg::microkernel::{Strided, Tiles, write_elements};
 use crate::linalg::pack::{pack, pack_transposed};
 use crate::linalg::product::{
-    Blocks, EPILOGUE, FEW_COLUMNS, Form, Initial, LOW, NEAR, Product, SIDE_BY_SIDE, WIDEST, is_ger, is_gevm,
+    Blocks, EPILOGUE, FEW_COLUMNS, Form, Initial, LOW, Product, SIDE_BY_SIDE, WIDEST, is_ger, is_gevm,
     range_by, rows_mut,
 };
 use crate::scalar::Scalar;
@@ -142,8 +142,6 @@ impl<T: Scalar> Product<'_, T> {
         let [lda, ldb, ldc] = strides;
         let kc = form.block();
         let Blocks { columns: nc, terms: depth } = Blocks::of(form, sizes);
-        // What was packed before needs no block of its own.
-        let nc = if packed.is_some() { n } else { nc };
         let skip = buffer.as_ptr().align_offset(64).min(WIDEST);
         let b_len = if packed.is_some() { 0 } else { nc * depth };
         let (panels, columns) = buffer[skip..].split_at_mut(b_len);
@@ -153,15 +151,6 @@ impl<T: Scalar> Product<'_, T> {
         // A tile that reaches beyond C.
         let mut edge = [[T::ZERO; NR]; AW];
         let tiles = Heights::of(rows, MR);
-        // The tiles that a panel of B meets one after the other. One's rows of A stay in the first-level
-        // cache, and B in the second-level one; what was packed before comes from memory.
-        let in_place = n <= FEW_COLUMNS;
-        let at_once = match form {
-            _ if in_place => 1,
-            _ if packed.is_some() => NEAR,
-            Form::Tn => SIDE_BY_SIDE,
-            Form::Nn | Form::Nt => 1,
-        };
         for j in range_by(0, n, nc) {
             let nc = nc.min(n - j);
             for p in range_by(0, k, depth) {
@@ -187,61 +176,48 @@ impl<T: Scalar> Product<'_, T> {
                     }
                     (&*panels, depth)
                 };
-                let (last, mut finished) = (p + depth == k, 0);
-                for from in range_by(0, tiles.count, at_once) {
-                    let some = from..tiles.count.min(from + at_once);
-                    let (start, end) = (tiles.start(some.start), tiles.start(some.end));
+                let (last, count, mut finished) = (p + depth == k, rows, 0);
+                for tile in 0..tiles.count {
+                    let (i, height) = (tiles.start(tile), tiles.height(tile));
+                    let end = i + height;
                     let (rows, row, term) = match form {
-                        Form::Nn | Form::Nt => (&a[(first + start) * lda + p..], lda, 1),
-                        Form::Tn => (&a[p * lda + first + start..], 1, lda),
+                        Form::Nn | Form::Nt => (&a[(first + i) * lda + p..], lda, 1),
+                        Form::Tn => (&a[p * lda + first + i..], 1, lda),
                     };
                     // A low tile computes four rows and drops the last ones: A must have them, too.
-                    let lies = in_place && first + start + (end - start).max(LOW) <= m;
-                    let (of_tile, a) = if lies {
-                        (0, Strided { form, elements: rows, row, term, sorted: false, zero })
+                    let a = if n <= FEW_COLUMNS && first + i + height.max(LOW) <= m {
+                        Strided { form, elements: rows, row, term, sorted: false, zero }
                     } else {
-                        let slots = &mut columns[..some.len() * depth];
-                        if let Form::Tn = form {
-                            let begin = |q: usize| tiles.start(from + q) - start;
-                            pack::<T, S, AW>(rows, lda, begin, tiles.height(some.end - 1), slots, depth);
-                        } else {
-                            for (tile, slot) in some.clone().zip(slots.chunks_exact_mut(depth)) {
-                                let rows = &rows[(tiles.start(tile) - start) * lda..];
-                                for (p, block) in range_by(0, depth, kc).zip(slot.chunks_mut(kc)) {
-                                    pack_transposed::<T, S, AW>(
-                                        form,
-                                        &rows[p..],
-                                        lda,
-                                        tiles.height(tile),
-                                        block,
-                                    );
+                        let slot = match form {
+                            Form::Nn | Form::Nt => {
+                                for (p, block) in range_by(0, depth, kc).zip(columns[..depth].chunks_mut(kc))
+                                {
+                                    pack_transposed::<T, S, AW>(form, &rows[p..], lda, height, block);
                                 }
+                                0
                             }
-                        }
-                        let elements = slots.as_flattened();
-                        (depth * AW, Strided { form, elements, row: 1, term: AW, sorted: true, zero })
+                            // Of a cache line with elements of several tiles, all are packed while it is near.
+                            Form::Tn => {
+                                let slot = tile % SIDE_BY_SIDE;
+                                if slot == 0 || n <= FEW_COLUMNS {
+                                    let some = SIDE_BY_SIDE.min(tiles.count - tile);
+                                    let start = |q: usize| tiles.start(tile + q) - i;
+                                    let width = tiles.height(tile + some - 1);
+                                    let slots = &mut columns[..some * depth];
+                                    pack::<T, S, AW>(rows, lda, start, width, slots, depth);
+                                }
+                                if n <= FEW_COLUMNS { 0 } else { slot }
+                            }
+                        };
+                        let elements = columns[slot * depth..].as_flattened();
+                        Strided { form, elements, row: 1, term: AW, sorted: true, zero }
                     };
-                    let mut at = 0;
-                    for j in range_by(j, j + nc, NR) {
-                        let panel = &panels[at..at + depth];
-                        at += next;
-                        for tile in some.clone() {
-                            let elements = &a.elements[(tile - from) * of_tile..];
-                            let (a, height) = (Strided { elements, ..a }, tiles.height(tile));
-                            let place = Place {
-                                c: &mut c[tiles.start(tile) * ldc..],
-                                initial,
-                                ldc,
-                                j,
-                                width: NR.min(n - j),
-                            };
-                            a.times::<S, MR, NR>(panel, height, place, &mut edge);
-                        }
-                    }
+                    let tiles = Tiles::<'_, T, NR> { a, depth, panels, next, initial, n, ldc, j, nc };
+                    tiles.compute::<S, MR, AW>(height, &mut c[i * ldc..], &mut edge);
                     // These rows are still in the first-level cache.
                     if let Some(epilogue) = epilogue
                         && last
-                        && ((end - finished) * nc >= EPILOGUE || end == tiles.start(tiles.count))
+                        && ((end - finished) * nc >= EPILOGUE || end == count)
                     {
                         if nc == ldc {
                             epilogue.apply(&mut c[finished * n..end * n]);

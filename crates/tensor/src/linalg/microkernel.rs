@@ -18,55 +18,67 @@ pub(super) struct Strided<'a, T> {
     pub(super) zero: usize,
 }
 
-/// The place of a tile: C from the tile's first row on, with `width` columns from column j on.
-pub(super) struct Place<'a, 'b, T> {
-    pub(super) c: &'a mut [T],
-    pub(super) initial: Initial<'b, T>,
+/// Rows of A and a packed block of B, of `depth` terms: their tiles are side by side in C, from column j on.
+pub(super) struct Tiles<'a, T, const NR: usize> {
+    pub(super) a: Strided<'a, T>,
+    pub(super) depth: usize,
+    pub(super) panels: &'a [[T; NR]],
+    /// From the start of one panel to the next.
+    pub(super) next: usize,
+    pub(super) initial: Initial<'a, T>,
+    pub(super) n: usize,
     pub(super) ldc: usize,
     pub(super) j: usize,
-    pub(super) width: usize,
+    pub(super) nc: usize,
 }
 
-impl<T: Scalar> Strided<'_, T> {
-    /// A tile of C: these rows of A times a packed panel of B.
+impl<T: Scalar, const NR: usize> Tiles<'_, T, NR> {
     #[inline(always)]
-    pub(super) fn times<S: Simd, const MR: usize, const NR: usize>(
+    pub(super) fn compute<S: Simd, const MR: usize, const AW: usize>(
         self,
-        panel: &[[T; NR]],
         height: usize,
-        place: Place<'_, '_, T>,
-        edge: &mut [[T; NR]],
+        c: &mut [T],
+        edge: &mut [[T; NR]; AW],
     ) {
-        let Place { c, initial, ldc, j, width } = place;
-        let kc = self.form.block();
-        for (p, b) in range_by(0, panel.len(), kc).zip(panel.chunks(kc)) {
-            let a = Strided { elements: &self.elements[p * self.term..], ..self };
-            let initial = if p == 0 { initial } else { Initial::Beta(T::ONE) };
-            let whole = width == NR && height >= LOW;
-            let place = whole.then_some((&mut *c, initial, ldc, j));
-            match height {
-                ..=LOW => tile::<T, S, LOW, NR>(a, b, width, place, edge),
-                5 if MR >= 5 => tile::<T, S, 5, NR>(a, b, width, place, edge),
-                6 if MR >= 6 => tile::<T, S, 6, NR>(a, b, width, place, edge),
-                7 if MR >= 7 => tile::<T, S, 7, NR>(a, b, width, place, edge),
-                8 if MR >= 8 => tile::<T, S, 8, NR>(a, b, width, place, edge),
-                _ => unreachable!("no tile has more than {MR} rows"),
-            }
-            if !whole {
-                write_edge::<T, S, NR>(&edge[..height], initial, c, width, ldc, j);
+        let Self { a, depth, panels, next, initial, n, ldc, j, nc } = self;
+        let mut at = 0;
+        for j in range_by(j, j + nc, NR) {
+            let panel = &panels[at..at + depth];
+            at += next;
+            let width = NR.min(n - j);
+            let kc = a.form.block();
+            for (p, b) in range_by(0, depth, kc).zip(panel.chunks(kc)) {
+                let a = Strided { elements: &a.elements[p * a.term..], ..a };
+                let initial = if p == 0 { initial } else { Initial::Beta(T::ONE) };
+                let whole = width == NR && height >= LOW;
+                let place = whole.then_some((&mut *c, initial, ldc, j));
+                match height {
+                    ..=LOW => tile::<T, S, LOW, NR>(a, b, width, place, edge),
+                    5 if MR >= 5 => tile::<T, S, 5, NR>(a, b, width, place, edge),
+                    6 if MR >= 6 => tile::<T, S, 6, NR>(a, b, width, place, edge),
+                    7 if MR >= 7 => tile::<T, S, 7, NR>(a, b, width, place, edge),
+                    8 if MR >= 8 => tile::<T, S, 8, NR>(a, b, width, place, edge),
+                    _ => unreachable!("no tile has more than {MR} rows"),
+                }
+                if !whole {
+                    write_edge::<T, S, NR>(&edge[..height], initial, c, width, ldc, j);
+                }
             }
         }
     }
 }
 
-/// Computes a tile of MR rows and `width` columns, to its place in C (its slice, the initial value, the
-/// stride of C and the first column), or without one, into `edge`.
+/// The place of a tile: C from the tile's first row on, the initial value, the stride of C, and the tile's
+/// first column.
+type Place<'a, 'b, T> = (&'a mut [T], Initial<'b, T>, usize, usize);
+
+/// Computes a tile of MR rows and `width` columns, to its place in C, or without one, into `edge`.
 #[inline(always)]
 fn tile<T: Scalar, S: Simd, const MR: usize, const NR: usize>(
     a: Strided<'_, T>,
     b: &[[T; NR]],
     width: usize,
-    place: Option<(&mut [T], Initial<'_, T>, usize, usize)>,
+    place: Option<Place<'_, '_, T>>,
     edge: &mut [[T; NR]],
 ) {
     let len = T::Register::<S>::LEN;

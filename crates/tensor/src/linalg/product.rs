@@ -115,9 +115,6 @@ pub(super) const KC: usize = 512;
 pub(super) const GROUP: usize = 8;
 /// Elements of a packed block of B: half a megabyte in single precision, within the second-level cache.
 pub(super) const BLOCK: usize = 1 << 17;
-/// Tiles that a panel meets that was packed before: what their rows have in a block fits the second-level
-/// cache.
-pub(super) const NEAR: usize = 8;
 /// Panels that are packed at once, from rows that lie contiguous.
 pub(super) const SIDE_BY_SIDE: usize = 4;
 /// Elements of C for one call of the epilogue: they fit the first-level cache, and outweigh the call.
@@ -294,12 +291,8 @@ fn packed_len<T>(form: Form, sizes: [usize; 3], strides: [usize; 3], rows: usize
     }
     let Blocks { columns, terms } = Blocks::of(form, sizes);
     // Panels begin at a cache line.
-    let tiles = match form {
-        _ if packed => NEAR,
-        Form::Tn => SIDE_BY_SIDE,
-        Form::Nn | Form::Nt => 1,
-    };
-    (if packed { 0 } else { columns } + tiles * TALLEST) * terms + WIDEST
+    let rows = if let Form::Tn = form { SIDE_BY_SIDE * TALLEST } else { TALLEST };
+    (if packed { 0 } else { columns } + rows) * terms + WIDEST
 }
 
 /// The elements that few rows of A·B keep: a strip of sums for each row and for one more if they are odd, and
