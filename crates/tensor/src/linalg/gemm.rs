@@ -196,7 +196,7 @@ impl<T: Scalar> Product<'_, T> {
                                 }
                                 0
                             }
-                            // Of a cache line with elements of several tiles, all are packed while it is near.
+                            // A cache line has elements of several tiles: all are packed at once.
                             Form::Tn => {
                                 let slot = tile % SIDE_BY_SIDE;
                                 if slot == 0 || n <= FEW_COLUMNS {
