@@ -6,7 +6,8 @@ use std::ops::Range;
 /// A copy of W in y = x Wᵀ, in the order in which the products of a batch read it: they pack it each time,
 /// and with a copy that stays, never. It has as many bytes as W, of which the last columns are padded.
 ///
-/// A product takes it from [`MatRef::with_packed`], and no bit of the result changes.
+/// A product takes it from [`MatRef::with_packed`](crate::MatRef::with_packed), and no bit of the result
+/// changes.
 ///
 /// ```
 /// use backrule_tensor::Tensor;
