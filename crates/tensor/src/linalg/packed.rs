@@ -6,7 +6,7 @@ use crate::linalg::pack::pack_transposed;
 use crate::linalg::panels::Packed;
 use crate::linalg::product::{Form, WIDEST, range_by};
 use crate::linalg::rows::rows_of;
-use crate::memory::reserve;
+use crate::memory::with_room;
 use crate::scalar::Scalar;
 use crate::simd::{self, Kernel, Simd};
 
@@ -20,8 +20,7 @@ impl<T: Scalar> Packed<T> {
         let w = rows_of(OPERATION, w)?;
         let shape @ [columns, terms] = w.shape();
         let len = columns.next_multiple_of(WIDEST).saturating_mul(terms).saturating_add(WIDEST);
-        let mut elements = Vec::new();
-        reserve(OPERATION, &mut elements, len)?;
+        let mut elements = with_room(OPERATION, len)?;
         elements.resize(len, T::ZERO);
         let start = elements.as_ptr().align_offset(64).min(WIDEST);
         let place = start..start + (len - WIDEST);

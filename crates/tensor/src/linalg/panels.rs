@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Range;
 
 /// A copy of W in y = x Wᵀ, in the order in which the products of a batch read it: they pack it each time,
-/// and with a copy that stays, never. It has as many bytes as W, of which the last columns are padded.
+/// and with a copy that stays, never. It takes the memory of W with its rows rounded up to 32.
 ///
 /// A product takes it from [`MatRef::with_packed`](crate::MatRef::with_packed), and no bit of the result
 /// changes.
