@@ -341,6 +341,20 @@ impl Modules {
         }
     }
 
+    /// Whether a path from the root names what the root re-exports: by its name, within a module that it
+    /// re-exports whole, or everything at once.
+    fn is_through_root(&self, path: &[String]) -> bool {
+        let Some(name) = path.first() else { return true };
+        let is_module = self.items.contains_key(&path[..1]);
+        match self.items[&Vec::new()].get(name) {
+            // A module can have the name of a function.
+            _ if is_module && path.len() > 1 => false,
+            Some(item) => item.is_some(),
+            None if is_module => false,
+            None => self.defines(&path[..1], 0).is_some_and(|module| !module.is_empty()),
+        }
+    }
+
     /// The module whose file this one stands in. A list of files has no code, so those within it stand for
     /// themselves.
     fn file_of<'m>(&'m self, module: &'m Module) -> &'m Module {
@@ -422,22 +436,35 @@ fn modules_import_each_other_by_path() {
     let mut found = Vec::new();
     for folder in crate_folders() {
         let modules = Modules::of(&folder);
-        for (module, uses) in &modules.uses {
-            for path in uses.iter().filter(|path| path.len() == 1 && !module.is_empty()) {
-                let root = &modules.items[&Vec::new()];
-                let through_root = root.get(&path[0]).is_some_and(Option::is_some);
-                if through_root {
-                    found.push(format!(
-                        "{}: {} imports crate::{}",
-                        folder.display(),
-                        module.join("::"),
-                        path[0]
-                    ));
-                }
-            }
+        for (module, uses) in modules.uses.iter().filter(|(module, _)| !module.is_empty()) {
+            let names = uses.iter().filter(|path| modules.is_through_root(path));
+            found.extend(names.map(|path| {
+                format!("{}: {} imports crate::{}", folder.display(), module.join("::"), path.join("::"))
+            }));
         }
     }
     assert_eq!(found, [""; 0], "through lib.rs");
+}
+
+#[test]
+fn a_name_through_the_root_would_be_found() {
+    let path = |text: &str| text.split("::").map(String::from).collect::<Vec<_>>();
+    let mut modules = Modules::default();
+    let root = BTreeMap::from([("A".to_string(), Some(path("a::A"))), ("Own".to_string(), None)]);
+    modules.items.insert(Vec::new(), root);
+    modules.items.insert(path("a"), BTreeMap::from([("A".to_string(), None)]));
+    modules.items.insert(path("b"), BTreeMap::new());
+    modules.items.insert(path("b::c"), BTreeMap::from([("C".to_string(), None)]));
+    // `pub use b::*` in the root, and `pub use c::*` in b.
+    modules.globs.insert(Vec::new(), vec![path("b")]);
+    modules.globs.insert(path("b"), vec![path("b::c")]);
+    for through in ["A", "A::new", "C", "C::new"] {
+        assert!(modules.is_through_root(&path(through)), "{through}");
+    }
+    assert!(modules.is_through_root(&[]), "use crate::*");
+    for direct in ["a::A", "b::c::C", "Own", "a", "macro_of_the_crate"] {
+        assert!(!modules.is_through_root(&path(direct)), "{direct}");
+    }
 }
 
 #[test]

@@ -7,6 +7,9 @@ const LARGE: usize = 4 << 10;
 /// Large allocations until one fails; 0: none fails.
 static LEFT: AtomicUsize = AtomicUsize::new(0);
 
+/// Allocations of the process so far.
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
 /// The system's memory, but for one large allocation of the process, on whatever thread: it fails, when
 /// [`without`](Self::without) says so. For `#[global_allocator]`.
 pub struct Failing;
@@ -27,7 +30,15 @@ impl Failing {
         (result, LEFT.load(Relaxed) == 0)
     }
 
+    /// How many allocations there are on all threads of the process while `f` runs.
+    pub fn count(f: impl FnOnce()) -> usize {
+        let before = COUNT.load(Relaxed);
+        f();
+        COUNT.load(Relaxed) - before
+    }
+
     fn refuses(size: usize) -> bool {
+        COUNT.fetch_add(1, Relaxed);
         size >= LARGE
             && LEFT.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok_and(|left| left == 1)
     }

@@ -373,14 +373,14 @@ impl Rotation {
         self.first(self.files()?)
     }
 
-    /// The best checkpoint that can be loaded; `None` if none has a metric, or [`keep_best`](Self::keep_best)
-    /// has not said which one is the best.
+    /// The best checkpoint that can be loaded; `None` if none has a metric.
     ///
     /// # Errors
-    /// Those of [`latest`](Self::latest).
+    /// Those of [`latest`](Self::latest), and when [`keep_best`](Self::keep_best) has not said what the best
+    /// is.
     pub fn best(&self) -> Result<Option<Found>, RotationError> {
+        let best = self.best.ok_or(RotationError::Unordered)?;
         let mut files = self.files()?;
-        let Some(best) = self.best else { return Ok(None) };
         files.retain(RotationFile::has_merit);
         by_merit(best, &mut files);
         self.first(files)
@@ -496,6 +496,11 @@ pub enum RotationError {
         /// The folder.
         folder: PathBuf,
     },
+    /// The best one is asked for, and nobody has said whether the smallest or the largest metric is.
+    #[error(
+        "rotation: which metric is the best? Say it with `keep_best(Best::Min)` or `keep_best(Best::Max)`"
+    )]
+    Unordered,
     /// There is no memory for a list of the files, or for a checkpoint that should be loaded.
     #[error(transparent)]
     Memory(#[from] MemoryError),
@@ -513,7 +518,7 @@ pub enum RotationError {
 }
 
 backrule_tensor::readable! {
-    enum RotationError { Name { name }, Folder { folder, error }, Save(error), Full { folder }, Memory(error), NoneLoads { folder, problems } }
+    enum RotationError { Name { name }, Folder { folder, error }, Save(error), Full { folder }, Unordered, Memory(error), NoneLoads { folder, problems } }
 }
 
 #[cfg(test)]

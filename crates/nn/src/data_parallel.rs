@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::ops::Range;
 
+use backrule_tensor::linalg::Workspace;
 use backrule_tensor::{
     Grad, Grads, MAX_RANK, Path, Role, Scalar, Shape, ShapeError, Tensor, TensorError, memory, parallel,
     share,
@@ -27,6 +28,8 @@ pub(crate) struct Part<T: Scalar> {
     dx: Vec<Tensor<T>>,
     cache: Cache<T>,
     grads: Vec<Grad<T>>,
+    /// For its products.
+    workspace: Workspace<T>,
     /// Of the last pass: its samples, and what became of it.
     samples: usize,
     result: Result<(), LayerError>,
@@ -35,7 +38,17 @@ pub(crate) struct Part<T: Scalar> {
 impl<T: Scalar> Default for Part<T> {
     fn default() -> Self {
         let [x, y, dy, dx] = std::array::from_fn(|_| Vec::new());
-        Self { x, y, dy, dx, cache: Cache::default(), grads: Vec::new(), samples: 0, result: Ok(()) }
+        Self {
+            x,
+            y,
+            dy,
+            dx,
+            cache: Cache::default(),
+            grads: Vec::new(),
+            workspace: Workspace::default(),
+            samples: 0,
+            result: Ok(()),
+        }
     }
 }
 
@@ -268,8 +281,10 @@ fn run<T: Scalar>(
     task: impl Fn(usize, &mut Part<T>) -> Result<(), LayerError> + Sync,
 ) -> Result<(), LayerError> {
     parallel::for_each(parts.iter_mut().enumerate(), |(i, part)| {
+        let mut workspace = std::mem::take(&mut part.workspace);
         part.result = Ok(());
-        part.result = task(i, part);
+        part.result = workspace.lend(|| task(i, part));
+        part.workspace = workspace;
     });
     parts.iter().try_for_each(|part| part.result.clone())
 }

@@ -157,6 +157,20 @@ fn the_report_names_the_element_and_both_numbers() {
     let begins = "1 of 15 derivatives wrong, 0 undecided at kinks; worst: ∂l/∂input[0, 2]: \
                   the rule says NaN, finite differences say ";
     assert!(error.starts_with(begins), "{error}");
+    assert!(error.contains("(the check put NaN there before: the rule must write every element)"), "{error}");
+}
+
+#[test]
+fn a_report_without_a_fault_says_so() {
+    let report = gradcheck(&mut Linear::<f64>::new(3, 2, &mut random::rng(1)).unwrap(), [4, 3], 1).unwrap();
+    let begins =
+        "20 of 20 derivatives right (input: 12 of 12, weight: 6 of 6, bias: 2 of 2); least exact: ∂l/∂";
+    assert!(report.to_string().starts_with(begins), "{report}");
+    let mut x = Tensor::full([3, 5], 1.0).unwrap();
+    x.as_mut_slice()[4] = 0.0;
+    let report = Gradcheck::new(1).run(&mut Relu, &x).unwrap();
+    let begins = "14 of 15 derivatives right (input: 14 of 15 and 1 undecided), 1 undecided at kinks; ";
+    assert!(report.to_string().starts_with(begins), "{report}");
 }
 
 #[test]

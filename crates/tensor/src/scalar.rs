@@ -61,12 +61,6 @@ pub trait Scalar:
     fn erf(self) -> Self;
     /// 1 − erf x, accurate for large x. Its error: below 0.51 in f32, 1.5 in f64.
     fn erfc(self) -> Self;
-    /// x Φ(x) with the distribution function of the normal distribution.
-    #[doc(hidden)]
-    fn gelu(self) -> Self;
-    /// Its derivative, Φ(x) + x φ(x) with the density φ.
-    #[doc(hidden)]
-    fn gelu_slope(self) -> Self;
     /// The square root.
     fn sqrt(self) -> Self;
     /// |x|.
@@ -160,14 +154,6 @@ macro_rules! scalar {
             #[inline(always)]
             fn erfc(self) -> Self {
                 $functions::erfc(self)
-            }
-            #[inline(always)]
-            fn gelu(self) -> Self {
-                $functions::gelu(self)
-            }
-            #[inline(always)]
-            fn gelu_slope(self) -> Self {
-                $functions::gelu_slope(self)
             }
             #[inline(always)]
             fn sqrt(self) -> Self {

@@ -52,7 +52,9 @@ fn without_a_word_all_are_kept_and_the_newest_always() {
     let scratch = Scratch::new("rotation-all");
     let net = network::<f32>();
     let all = Rotation::new(&scratch.0, "run").unwrap();
-    assert!(all.latest().unwrap().is_none() && all.best().unwrap().is_none());
+    assert!(all.latest().unwrap().is_none());
+    let error = all.best().err().unwrap().to_string();
+    assert!(error.contains("keep_best(Best::Min)"), "{error}");
     for _ in 0..3 {
         all.save(&Checkpoint::of(&net), None).unwrap();
     }

@@ -356,7 +356,7 @@ impl Gradcheck {
             (x, y) => call.net.output_shapes(x, y)?,
         }
         for (y, shape) in y.iter().zip(shapes) {
-            expect("gradcheck: output_shape", y.shape(), shape)?;
+            expect("gradcheck: `output_shape`, and the shape that forward has written", y.shape(), shape)?;
         }
         Ok(())
     }

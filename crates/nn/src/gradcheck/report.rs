@@ -96,7 +96,15 @@ impl GradcheckReport {
 impl fmt::Display for GradcheckReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { elements, of, wrong, kinks, hidden, .. } = self;
-        write!(f, "{wrong} of {elements} derivatives wrong, {kinks} undecided at kinks")?;
+        let (right, counts) = (self.is_right(), self.tensors.iter().map(Counted::to_string));
+        let counts = counts.collect::<Vec<_>>().join(", ");
+        match right {
+            true => write!(f, "{} of {elements} derivatives right ({counts})", elements - kinks - hidden)?,
+            false => write!(f, "{wrong} of {elements} derivatives wrong")?,
+        }
+        if *kinks > 0 || !right {
+            write!(f, ", {kinks} undecided at kinks")?;
+        }
         if *hidden > 0 {
             write!(f, ", {hidden} hidden by rounding")?;
         }
@@ -106,15 +114,15 @@ impl fmt::Display for GradcheckReport {
         if let Some(Element { path, index, analytic, numeric }) = &self.worst {
             write!(
                 f,
-                "; worst: ∂l/∂{}{index:?}: the rule says {analytic:e}, finite differences say {numeric:e}",
+                "; {}: ∂l/∂{}{index:?}: the rule says {analytic:e}, finite differences say {numeric:e}",
+                if right { "least exact" } else { "worst" },
                 path.escape_debug()
             )?;
+            if analytic.is_nan() {
+                f.write_str(" (the check put NaN there before: the rule must write every element)")?;
+            }
         }
-        if !self.is_right() {
-            let counts: Vec<_> = self.tensors.iter().map(Counted::to_string).collect();
-            write!(f, "; right: {}", counts.join(", "))?;
-        }
-        Ok(())
+        if right { Ok(()) } else { write!(f, "; right: {counts}") }
     }
 }
 

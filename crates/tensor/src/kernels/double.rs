@@ -19,7 +19,7 @@
 //!
 //! `tests/functions.rs` measures them, and `.ci/run functions` in more points.
 
-use std::f64::consts::{self, FRAC_1_SQRT_2, LOG2_E};
+use std::f64::consts::{self, LOG2_E};
 
 /// eˣ = 2ⁿ eʳ with n = x / ln 2, rounded, and r = x − n ln 2.
 ///
@@ -141,22 +141,6 @@ pub(crate) fn erfc(x: f64) -> f64 {
     let tail = tail(a);
     let large = if x < 0.0 { 2.0 - tail } else { tail };
     if a < LEAST { small } else { large }
-}
-
-/// x Φ(x) with the distribution function of the normal distribution, Φ(x) = ½ erfc(−x/√2). At −∞ it is −0.
-#[inline(always)]
-pub(crate) fn gelu(x: f64) -> f64 {
-    let phi = 0.5 * erfc(-x * FRAC_1_SQRT_2);
-    if phi == 0.0 { -0.0 } else { x * phi }
-}
-
-/// Its derivative, Φ(x) + x φ(x), with the density φ(x) = exp(−x²/2) / √(2π).
-#[inline(always)]
-pub(crate) fn gelu_slope(x: f64) -> f64 {
-    let density = exp(-0.5 * x * x) * ONE_OVER_SQRT_2_PI;
-    // ∞ · 0 would be NaN.
-    let bend = if density == 0.0 { 0.0 } else { x * density };
-    0.5 * erfc(-x * FRAC_1_SQRT_2) + bend
 }
 
 /// The parts of Φ and φ in single precision: exp(−a²/2), and Φ(−a), for a from 0 to 15.

@@ -103,32 +103,6 @@ pub(crate) fn erfc(x: f32) -> f32 {
     double::erfc(x.into()) as f32
 }
 
-/// x Φ(x) with the distribution function of the normal distribution. Below −15 it is −0.
-///
-/// In double precision, where x² is exact: its rounding would be an error of x²/2 units.
-#[inline(always)]
-pub(crate) fn gelu(x: f32) -> f32 {
-    let a = up_to_15(x);
-    let (_, lower) = double::normal_of_single(a);
-    (if x < 0.0 { -a * lower } else { f64::from(x) * (1.0 - lower) }) as f32
-}
-
-/// Its derivative, Φ(x) + x φ(x) with the density φ. Where it is near 0, its error is below 10⁻⁹.
-#[inline(always)]
-pub(crate) fn gelu_slope(x: f32) -> f32 {
-    let a = up_to_15(x);
-    let (exp, lower) = double::normal_of_single(a);
-    let density = a * (exp * double::ONE_OVER_SQRT_2_PI);
-    (if x < 0.0 { lower - density } else { (1.0 - lower) + density }) as f32
-}
-
-/// |x|, but at most 15. NaN stays.
-#[inline(always)]
-fn up_to_15(x: f32) -> f64 {
-    let a = x.abs();
-    f64::from(if a > 15.0 { 15.0 } else { a })
-}
-
 /// eʳ, and the low nine bits of n + BIAS, below others.
 #[inline(always)]
 fn reduce<const BIAS: u16>(x: f32) -> (f32, u32) {
@@ -160,6 +134,7 @@ fn q(r: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::gelu::{gelu, slope};
     use crate::simd::{self, Kernel, Simd, run_at};
 
     /// A function of ours, and the same in double precision.
@@ -202,7 +177,7 @@ mod tests {
         Function {
             name: "gelu",
             ours: |x| simd::run(Apply(x, gelu)),
-            exact: |x, y| exact(x, y, [|x| 0.5 * x, double::gelu, |x| x.max(0.0)]),
+            exact: |x, y| exact(x, y, [|x| 0.5 * x, gelu, |x| x.max(0.0)]),
             bound: 0.53,
         },
     ];
@@ -322,35 +297,12 @@ mod tests {
         for (x, y) in [(0.0, 0.5), (inf, 1.0), (-inf, 0.0), (f32::MAX, 1.0), (f32::MIN, 0.0)] {
             assert_eq!(sigmoid(x).to_bits(), f32::to_bits(y), "sigmoid {x:e}");
         }
-        for (x, y) in [(0.0, 0.0), (-0.0, -0.0), (inf, inf), (f32::MAX, f32::MAX), (f32::MIN, -0.0)] {
-            assert_eq!(gelu(x).to_bits(), f32::to_bits(y), "gelu {x:e}");
-        }
-        for (x, y) in [(0.0, 0.5), (inf, 1.0), (-inf, -0.0), (f32::MAX, 1.0), (f32::MIN, -0.0)] {
-            assert_eq!(gelu_slope(x).to_bits(), f32::to_bits(y), "slope of gelu {x:e}");
-        }
         for (x, y) in [(0.0, 1.0), (-0.0, 1.0), (-inf, 0.0), (f32::MIN, 0.0)] {
             assert_eq!(exp_of_negative(x).to_bits(), f32::to_bits(y), "exp {x:e}");
         }
         for nan in [nan, -nan, f32::from_bits(0x7f80_0001), f32::from_bits(u32::MAX)] {
             assert!(exp_of_negative(nan).is_nan());
             assert!(exp(nan).is_nan() && tanh(nan).is_nan() && sigmoid(nan).is_nan());
-            assert!(gelu(nan).is_nan() && gelu_slope(nan).is_nan());
-        }
-    }
-
-    /// Between its zero at −0.75 and where it is 1, and where it goes through the subnormal numbers.
-    #[test]
-    fn slopes_of_gelu() {
-        let slope = |x: f64| {
-            let density = (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt();
-            0.5 * double::erfc(-x * std::f64::consts::FRAC_1_SQRT_2) + x * density
-        };
-        for i in -160_000..160_000 {
-            let x = i as f32 * 1e-4;
-            let exact = slope(x.into());
-            let unit = f64::from((exact as f32).abs().next_up() - (exact as f32).abs());
-            let bound = 0.53 * unit + if x > -2.0 { 1e-9 } else { 0.0 };
-            assert!((f64::from(gelu_slope(x)) - exact).abs() <= bound, "{x}: {:e} {exact:e}", gelu_slope(x));
         }
     }
 
@@ -371,7 +323,7 @@ mod tests {
             #[inline(always)]
             fn run<S: Simd>(self) {
                 for (&x, y) in self.0.iter().zip(self.1) {
-                    let gelu = [gelu(x), gelu_slope(x)];
+                    let gelu = [gelu(x), slope(x)];
                     *y = [exp(x), exp_of_negative(-x.abs()), tanh(x), sigmoid(x), gelu[0], gelu[1]];
                 }
             }

@@ -4,6 +4,7 @@
 pub mod bias;
 pub(crate) mod double;
 pub(crate) mod exp;
+pub mod gelu;
 pub mod im2col;
 pub mod lstm;
 pub mod mask;

@@ -1,11 +1,9 @@
-//! The choice of a product's kernel, of its threads and of its buffer.
+//! The choice of a product's kernel, and of its threads.
 
-use std::cell::Cell;
 use std::marker::PhantomData;
-use std::thread::LocalKey;
 
 use crate::error::MemoryError;
-use crate::linalg::gemm::{Gemm, Tiled};
+use crate::linalg::gemm::Gemm;
 use crate::linalg::gemv::Gemv;
 use crate::linalg::gevm::ByRowsOfB;
 use crate::linalg::groups::{add_group, round};
@@ -13,31 +11,11 @@ use crate::linalg::product::{
     Form, GROUP, Initial, Product, WIDEST, buffer_len, columns_at_once, range_by, reads_b_once,
 };
 use crate::linalg::small::Small;
-use crate::memory::reserve;
+use crate::linalg::workspace::{Buffered, with_buffer};
 use crate::parallel;
 use crate::scalar::Scalar;
 use crate::scalar::sealed::Work;
 use crate::simd::{self, Kernel};
-
-/// An element type of products.
-trait GemmElement: Tiled {
-    /// This thread's buffer for packed operands, kept from product to product.
-    fn buffer() -> &'static LocalKey<Cell<Vec<Self>>>;
-}
-
-macro_rules! gemm_element {
-    ($type:ident) => {
-        impl GemmElement for $type {
-            fn buffer() -> &'static LocalKey<Cell<Vec<Self>>> {
-                thread_local!(static BUFFER: Cell<Vec<$type>> = const { Cell::new(Vec::new()) });
-                &BUFFER
-            }
-        }
-    };
-}
-
-gemm_element!(f32);
-gemm_element!(f64);
 
 /// Computes a product, on as many threads as it is worth. Without memory for its packed operands nothing is
 /// computed.
@@ -88,7 +66,7 @@ impl Work for Prepare {
 const WORTH_A_THREAD: usize = 1 << 20;
 
 #[inline(always)]
-fn compute_typed<T: GemmElement>(product: &mut Product<'_, T>) -> bool {
+fn compute_typed<T: Buffered>(product: &mut Product<'_, T>) -> bool {
     if multiplications(product.sizes) >= 2 * WORTH_A_THREAD && parallel::threads().get() > 1 {
         return shared(product).is_ok();
     }
@@ -104,7 +82,7 @@ fn compute_typed<T: GemmElement>(product: &mut Product<'_, T>) -> bool {
 }
 
 /// Computes a product on this thread, with a buffer that is long enough.
-fn run<T: GemmElement>(product: &mut Product<'_, T>, buffer: &mut [T]) {
+fn run<T: Buffered>(product: &mut Product<'_, T>, buffer: &mut [T]) {
     if product.is_long() {
         run_long(product, buffer);
     } else if !run_in_place(product) {
@@ -115,7 +93,7 @@ fn run<T: GemmElement>(product: &mut Product<'_, T>, buffer: &mut [T]) {
 /// Computes a product whose sums are made of several groups: strips of columns, and in each of them a product
 /// for each group.
 #[cold]
-fn run_long<T: GemmElement>(product: &mut Product<'_, T>, buffer: &mut [T]) {
+fn run_long<T: Buffered>(product: &mut Product<'_, T>, buffer: &mut [T]) {
     let &mut Product { form, sizes, strides, first, rows, a, b, panels, initial, epilogue, ref mut c } =
         product;
     let ([m, n, k], [lda, ldb, ldc]) = (sizes, strides);
@@ -167,7 +145,7 @@ fn run_long<T: GemmElement>(product: &mut Product<'_, T>, buffer: &mut [T]) {
 
 /// Computes a small product, or one with few rows, which need no buffer. Returns whether it was one.
 #[inline(always)]
-fn run_in_place<T: GemmElement>(product: &mut Product<'_, T>) -> bool {
+fn run_in_place<T: Buffered>(product: &mut Product<'_, T>) -> bool {
     if product.is_small() {
         match product.is_exact() {
             true => Small(product).run::<simd::Baseline>(),
@@ -186,14 +164,14 @@ fn run_in_place<T: GemmElement>(product: &mut Product<'_, T>) -> bool {
 
 /// Computes any other product that isn't long.
 #[inline(always)]
-fn run_buffered<T: GemmElement>(product: &mut Product<'_, T>, buffer: &mut [T]) {
+fn run_buffered<T: Buffered>(product: &mut Product<'_, T>, buffer: &mut [T]) {
     match product.is_by_rows_of_b() {
         true => simd::run(ByRowsOfB { product, sums: buffer }),
         false => simd::run(Gemm { product, buffer }),
     }
 }
 
-fn prepare_typed<T: GemmElement>(form: Form, sizes: [usize; 3]) -> Result<(), MemoryError> {
+fn prepare_typed<T: Buffered>(form: Form, sizes: [usize; 3]) -> Result<(), MemoryError> {
     let len = Split::of::<T>(form, sizes, form.strides(sizes), false).buffer_len();
     with_buffer(form.operation(), len, |_: &mut [T]| ())
 }
@@ -255,7 +233,7 @@ fn packs_less([m, n, k]: [usize; 3]) -> bool {
 }
 
 #[inline(never)]
-fn shared<T: GemmElement>(whole: &mut Product<'_, T>) -> Result<(), MemoryError> {
+fn shared<T: Buffered>(whole: &mut Product<'_, T>) -> Result<(), MemoryError> {
     let split = Split::of_product(whole);
     with_buffer(whole.form.operation(), split.buffer_len(), |buffer| match split.by_columns {
         true => shared_columns(whole, &split, buffer),
@@ -263,7 +241,7 @@ fn shared<T: GemmElement>(whole: &mut Product<'_, T>) -> Result<(), MemoryError>
     })
 }
 
-fn shared_rows<T: GemmElement>(whole: &mut Product<'_, T>, split: &Split, buffer: &mut [T]) {
+fn shared_rows<T: Buffered>(whole: &mut Product<'_, T>, split: &Split, buffer: &mut [T]) {
     let &mut Product { form, sizes, strides, a, b, panels, initial, epilogue, ref mut c, .. } = whole;
     let parts = c.chunks_mut((split.count * strides[2]).max(1)).zip(buffer.chunks_mut(split.len)).enumerate();
     parallel::for_each(parts, |(task, (c, buffer))| {
@@ -274,7 +252,7 @@ fn shared_rows<T: GemmElement>(whole: &mut Product<'_, T>, split: &Split, buffer
 }
 
 /// Columns of C aren't one slice, so each task computes them in its part of the buffer.
-fn shared_columns<T: GemmElement>(whole: &mut Product<'_, T>, split: &Split, buffer: &mut [T]) {
+fn shared_columns<T: Buffered>(whole: &mut Product<'_, T>, split: &Split, buffer: &mut [T]) {
     let &mut Product { form, sizes, strides, a, b, panels, initial, epilogue, ref mut c, .. } = whole;
     let ([rows, n, k], [lda, ldb, ldc]) = (sizes, strides);
     let columns_of = |task| (task * split.count, split.count.min(n - task * split.count));
@@ -306,30 +284,4 @@ fn shared_columns<T: GemmElement>(whole: &mut Product<'_, T>, split: &Split, buf
             c[j..][..columns].copy_from_slice(part);
         }
     }
-}
-
-/// Calls `f` with this thread's buffer, of at least `len` elements. If there is no memory for them, `f` isn't
-/// called.
-fn with_buffer<T: GemmElement>(
-    operation: &'static str,
-    len: usize,
-    f: impl FnOnce(&mut [T]),
-) -> Result<(), MemoryError> {
-    // Taken out while it is in use, so no borrow can be outstanding. In the destructor of another
-    // thread-local it may be gone: each product there has a buffer of its own.
-    let mut buffer = T::buffer().try_with(Cell::take).unwrap_or_default();
-    let reserved = if buffer.len() < len { grow(operation, &mut buffer, len) } else { Ok(()) };
-    if reserved.is_ok() {
-        f(&mut buffer);
-    }
-    // If it is gone, dropped with the closure.
-    let _ = T::buffer().try_with(|kept| kept.set(buffer));
-    reserved
-}
-
-#[cold]
-fn grow<T: Scalar>(operation: &'static str, buffer: &mut Vec<T>, len: usize) -> Result<(), MemoryError> {
-    reserve(operation, buffer, len)?;
-    buffer.resize(len, T::ZERO);
-    Ok(())
 }

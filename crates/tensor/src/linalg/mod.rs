@@ -32,12 +32,15 @@ mod small;
 mod sum_of_products;
 #[cfg(test)]
 mod tests;
+mod workspace;
 
 pub use epilogue::Epilogue;
 pub use mat::{MatMut, MatRef};
 pub use panels::Packed;
 pub use rows::{add_to_rows, log_softmax, softmax, sum_of_rows};
 pub use sum_of_products::SumOfProducts;
+#[doc(hidden)]
+pub use workspace::Workspace;
 
 use crate::error::{ShapeError, TensorError};
 use crate::in_default_mode;

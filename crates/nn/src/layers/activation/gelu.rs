@@ -2,6 +2,7 @@
 //! rule: dx = dy (Φ(x) + x φ(x))
 //! tape: y
 
+use backrule_tensor::kernels::gelu::{gelu, slope};
 use backrule_tensor::{ConfigError, NamedTensors, Options, Scalar};
 
 use crate::architecture::ArchitectureError;
@@ -73,7 +74,7 @@ impl Pointwise for Gelu {
             // −∞ · 0 would be NaN.
             return if upper == T::ZERO { -T::ZERO } else { T::from_f64(0.5) * x * upper };
         }
-        x.gelu()
+        gelu(x)
     }
 
     #[inline(always)]
@@ -86,7 +87,7 @@ impl Pointwise for Gelu {
             let bend = if flat == T::ZERO { T::ZERO } else { half * x * flat * du };
             return half * (T::ONE + t) + bend;
         }
-        x.gelu_slope()
+        slope(x)
     }
 
     fn options(&self) -> Options {
