@@ -1,6 +1,6 @@
-//! Twenty million terms in f32: every sum of layers, losses and gradients is within 4 ε Σ|x| of the exact one,
-//! where a running sum in f32 would stop growing. Those of the tensor crate, which most of these are made of,
-//! are tested there.
+//! Twenty million terms in f32: every sum of layers, losses and gradients is within 4 ε Σ|x| of the exact
+//! one, where a running sum in f32 would stop growing. Those of the tensor crate, of which most of these are
+//! made, are tested there.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use backrule_loss::{CrossEntropy, Mse, Reduction};
