@@ -2,9 +2,12 @@
 //! for the whole process.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+use std::hint::black_box;
+use std::sync::Barrier;
+
 use backrule_nn::testing::{Sample, table};
 use backrule_nn::{Grads, Key, Mode, Tape, predict_many};
-use backrule_tensor::{Tensor, random};
+use backrule_tensor::{Tensor, parallel, random};
 use backrule_testkit::{Failing, with_threads};
 
 #[global_allocator]
@@ -40,7 +43,10 @@ fn check(kind: &str, sample: &Sample<f32>, parts: usize) {
 #[test]
 fn a_warm_step_allocates_on_no_thread() {
     let _one = with_threads(2);
-    assert!(Failing::count(|| drop(std::hint::black_box(vec![0_u8; 9]))) > 0, "it counts");
+    // Each thread waits for the other: the worker has started.
+    let both = Barrier::new(2);
+    parallel::run(2, |_| _ = both.wait());
+    assert!(Failing::count(|| drop(black_box(vec![0_u8; 9]))) > 0, "it counts");
     for entry in table::<f32>() {
         for sample in (entry.samples)().iter().filter(|sample| !sample.bench) {
             for parts in [1, 2, 3] {
