@@ -1,6 +1,8 @@
 //! A network from a file alone: what it is made of and its values, and nothing that the file could not know.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+use std::slice::from_ref;
+
 use backrule_io::{Checkpoint, Section};
 use backrule_nn::testing::table;
 use backrule_nn::{
@@ -73,8 +75,8 @@ fn every_layer_is_built_again_from_the_file_alone() {
 #[test]
 fn a_network_is_built_again_from_the_file_alone() {
     let x = Tensor::normal([4, 5], 0.0, 1.0, &mut random::rng(9)).unwrap();
-    from_the_file_alone("f32", Box::new(network::<f32>()), &[x.clone()]);
-    from_the_file_alone("f64", Box::new(network::<f64>()), &[x.cast().unwrap()]);
+    from_the_file_alone("f32", Box::new(network::<f32>()), from_ref(&x));
+    from_the_file_alone("f64", Box::new(network::<f64>()), from_ref(&x.cast().unwrap()));
 }
 
 /// Twice as much, and no parameters: a layer that only this program knows.

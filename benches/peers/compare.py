@@ -3,6 +3,8 @@
 
     python3 compare.py --rounds 5 --threads 1 --only train_step
     python3 compare.py --peer backrule=/elsewhere/backrule --peer candle
+
+Backrule's program has lines of two: of networks, and of networks that are prepared for predictions.
 """
 
 import argparse
@@ -15,8 +17,10 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-OURS = "backrule"
+OURS, PREPARED = "backrule", "prepared"
 RUST = [OURS, "candle", "burn", "dfdx", "rustyml"]
+# Programs in Python, each with the module that has to be there.
+PYTHON = {"torch": "torch_bench.py", "jax": "jax_bench.py", "onnxruntime": "ort_bench.py"}
 
 
 def arguments():
@@ -30,9 +34,11 @@ def arguments():
         action="append",
         metavar="NAME[=COMMAND]",
         help="only these; COMMAND takes the options --only, --seconds and --threads and prints lines of JSON "
-        "(default: all programs that are built, and PyTorch if there is one)",
+        "(default: all programs that are built, and the Python libraries that there are)",
     )
-    parser.add_argument("--torch", default=sys.executable, metavar="PYTHON", help="a Python that has PyTorch")
+    parser.add_argument(
+        "--python", default=sys.executable, metavar="PYTHON", help="one that has PyTorch, JAX, onnxruntime"
+    )
     parser.add_argument("--raw", metavar="FILE", help="write every result there, as lines of JSON")
     return parser.parse_args()
 
@@ -41,11 +47,12 @@ def commands(args):
     """The command of each implementation, Backrule's first."""
     target = Path(os.environ.get("CARGO_TARGET_DIR", HERE / "target")) / "release"
     known = {name: [str(target / name)] for name in RUST if (target / name).is_file()}
-    if subprocess.run([args.torch, "-c", "import torch"], capture_output=True).returncode == 0:
-        known["torch"] = [args.torch, str(HERE / "torch_bench.py")]
+    for module, program in PYTHON.items():
+        if subprocess.run([args.python, "-c", f"import {module}"], capture_output=True).returncode == 0:
+            known[module] = [args.python, str(HERE / program)]
     if not args.peer:
         if not known:
-            sys.exit(f"no program is built in {target}, and {args.torch} has no PyTorch; see README.md")
+            sys.exit(f"no program is built in {target}, and {args.python} has no library; see README.md")
         return known
     chosen = {}
     for peer in args.peer:
@@ -69,7 +76,7 @@ def run(name, command, args):
 
 
 def measure(peers, args):
-    """All results: id, then name, then the number of the round. Each round begins with another implementation."""
+    """All results: id, then implementation, then the number of the round. Each round begins with another program."""
     times, versions = {}, {}
     raw = open(args.raw, "w", encoding="utf-8") if args.raw else None
     names = list(peers)
@@ -78,31 +85,37 @@ def measure(peers, args):
         for name in names[first:] + names[:first]:
             print(f"round {number + 1} of {args.rounds}: {name}", file=sys.stderr)
             for result in run(name, peers[name], args):
-                versions[name] = result["version"]
-                times.setdefault(result["id"], {}).setdefault(name, {})[number] = result
+                # A command of one's own has the name that it was given.
+                peer = PREPARED if result["peer"] == PREPARED else name
+                versions[peer] = result["version"]
+                times.setdefault(result["id"], {}).setdefault(peer, {})[number] = result
                 if raw:
-                    raw.write(json.dumps({**result, "peer": name, "round": number + 1}) + "\n")
+                    raw.write(json.dumps({**result, "peer": peer, "round": number + 1}) + "\n")
                     raw.flush()
     if raw:
         raw.close()
     return times, versions
 
 
-def ratio(row):
-    """The best other implementation's time by Backrule's: the median over the rounds that have both."""
+def ratio(row, ours=OURS):
+    """The best other implementation's time by ours: the median over the rounds that have both."""
     ratios = []
-    for number, ours in row.get(OURS, {}).items():
-        others = [rounds[number]["median_us"] for name, rounds in row.items() if name != OURS and number in rounds]
+    for number, own in row.get(ours, {}).items():
+        others = [rounds[number]["median_us"] for name, rounds in others_of(row) if number in rounds]
         if others:
-            ratios.append(min(others) / ours["median_us"])
+            ratios.append(min(others) / own["median_us"])
     return f"{statistics.median(ratios):.2f}" if ratios else "–"
 
 
-def fastest(row):
+def fastest(row, ours=OURS):
     """The same of each one's fastest sample of all rounds, which neighbors on the machine disturb least."""
-    best = {name: min(result["min_us"] for result in rounds.values()) for name, rounds in row.items()}
-    ours = best.pop(OURS, None)
-    return f"{min(best.values()) / ours:.2f}" if ours and best else "–"
+    others = [min(result["min_us"] for result in rounds.values()) for _, rounds in others_of(row)]
+    own = [result["min_us"] for result in row.get(ours, {}).values()]
+    return f"{min(others) / min(own):.2f}" if own and others else "–"
+
+
+def others_of(row):
+    return [(name, rounds) for name, rounds in row.items() if name not in (OURS, PREPARED)]
 
 
 def duration(row, name):
@@ -117,18 +130,22 @@ def duration(row, name):
 
 
 def table(times, versions):
-    names = list(versions)
-    yield ["row", *(f"{name} {versions[name]}" for name in names), "Backrule against the best other", "fastest samples"]
-    yield ["---", *("---:" for _ in names), "---:", "---:"]
+    names, prepared = list(versions), PREPARED in versions
+    ratios = ["Backrule against the best other", "fastest samples"]
+    if prepared:
+        ratios += ["prepared against it", "fastest samples"]
+    yield ["row", *(f"{name} {versions[name]}" for name in names), *ratios]
+    yield ["---", *("---:" for _ in names + ratios)]
     for row, results in times.items():
-        yield [row, *(duration(results, name) for name in names), ratio(results), fastest(results)]
+        cells = [row, *(duration(results, name) for name in names), ratio(results), fastest(results)]
+        yield cells + ([ratio(results, PREPARED), fastest(results, PREPARED)] if prepared else [])
 
 
 def main():
     args = arguments()
     peers = commands(args)
     times, versions = measure(peers, args)
-    versions = {name: versions[name] for name in peers if name in versions}
+    versions = {name: versions[name] for name in [OURS, PREPARED, *peers] if name in versions}
     for cells in table(times, versions):
         print("| " + " | ".join(cells) + " |")
 

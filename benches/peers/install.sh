@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Builds the programs of all libraries, and installs PyTorch into a Python environment of its own (about 5 GB).
+# Builds the programs of all libraries, and installs those for Python into an environment of its own (about 5 GB).
 #
 #     ./install.sh            # Cargo.lock and requirements.txt pin the versions
-#     ./install.sh rust       # without PyTorch
+#     ./install.sh rust       # without those for Python
 #
-# It needs cargo, and Python 3.10 or newer for PyTorch. What it makes is in target/, or in CARGO_TARGET_DIR.
+# It needs cargo, and Python 3.11 or newer for JAX. What it makes is in target/, or in CARGO_TARGET_DIR.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -14,8 +14,8 @@ for name in backrule candle burn dfdx rustyml; do
 done
 
 if [ "${1:-}" != rust ]; then
-    torch="${CARGO_TARGET_DIR:-target}/torch"
-    python3 -m venv "$torch"
-    "$torch/bin/python" -m pip install --quiet --disable-pip-version-check -r requirements.txt
-    printf 'now: python3 compare.py --torch %s/bin/python\n' "$torch"
+    python="${CARGO_TARGET_DIR:-target}/python"
+    python3 -m venv "$python"
+    "$python/bin/python" -m pip install --quiet --disable-pip-version-check -r requirements.txt
+    printf 'now: python3 compare.py --python %s/bin/python\n' "$python"
 fi

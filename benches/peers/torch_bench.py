@@ -3,55 +3,11 @@
     python torch_bench.py --only train_step --threads 1
 """
 
-import argparse
-import json
-import math
-import statistics
-import time
-from pathlib import Path
-
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-TRAIN_STEP = [
-    ([64, 32, 10], 32),
-    ([784, 128, 64, 10], 64),
-    ([784, 128, 64, 10], 1024),
-    ([1024, 4096, 4096, 1000], 256),
-    ([33, 33, 7], 7),
-    ([100, 50, 3], 1),
-    ([200, 300, 17], 50),
-]
-PREDICT = [([784, 128, 64, 10], 1), ([784, 128, 64, 10], 1024), ([33, 33, 7], 5)]
-CROSS_ENTROPY = [(1024, 10), (256, 1000), (64, 50257)]
-SGD = 10_000_000
-EPOCHS = 50
-DIGITS = Path(__file__).parents[2] / "examples" / "data" / "digits.csv"
-
-# Short calls are timed in groups that last at least this long, so that reading the clock doesn't count.
-SAMPLE = 50e-6
-FEWEST = 3
-
-
-def timing(limit, call):
-    """Seconds a call takes: all samples, after a warm-up of a tenth of the time."""
-    clock = time.perf_counter
-    fastest, began = math.inf, clock()
-    while True:
-        start = clock()
-        call()
-        fastest = min(fastest, clock() - start)
-        if clock() - began >= limit / 10:
-            break
-    calls = max(1, int(SAMPLE / fastest))
-    samples, began = [], clock()
-    while len(samples) < FEWEST or clock() - began < limit:
-        start = clock()
-        for _ in range(calls):
-            call()
-        samples.append((clock() - start) / calls)
-    return samples
+import bench
 
 
 def network(sizes):
@@ -66,7 +22,7 @@ def momentum(parameters, lr):
 
 
 def labels_for(rows, classes):
-    return torch.arange(rows) * 7 % classes
+    return torch.tensor(bench.labels_of(rows, classes))
 
 
 def train_step(sizes, batch):
@@ -134,8 +90,7 @@ def sgd(length):
 
 
 def digits(epochs):
-    numbers = torch.tensor([[int(n) for n in line.split(",")] for line in DIGITS.read_text().split()])
-    x, labels = numbers[:, :64] / 16, numbers[:, 64]
+    x, labels = map(torch.tensor, bench.digits())
     net = None
 
     def train():
@@ -156,42 +111,21 @@ def digits(epochs):
 
 
 def rows():
-    """The id of each row, and what makes the call to time and its check."""
-    for what, cases, make in (("train_step", TRAIN_STEP, train_step), ("predict", PREDICT, predict)):
+    for what, cases, make in (("train_step", bench.TRAIN_STEP, train_step), ("predict", bench.PREDICT, predict)):
         for sizes, batch in cases:
-            name = "-".join(map(str, sizes))
-            yield f"{what}/{name}/{batch}", lambda sizes=sizes, batch=batch, make=make: make(sizes, batch)
-    for batch, classes in CROSS_ENTROPY:
+            yield bench.name(what, sizes, batch), lambda make=make, size=(sizes, batch): make(*size)
+    for batch, classes in bench.CROSS_ENTROPY:
         yield f"cross_entropy/{batch}x{classes}", lambda size=(batch, classes): loss_and_gradient(*size)
-    yield f"sgd_momentum/{SGD}", lambda: sgd(SGD)
-    yield f"digits/{EPOCHS}-epochs", lambda: digits(EPOCHS)
+    yield f"sgd_momentum/{bench.SGD}", lambda: sgd(bench.SGD)
+    yield f"digits/{bench.EPOCHS}-epochs", lambda: digits(bench.EPOCHS)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", metavar="SUBSTRING", help="rows whose id contains it")
-    parser.add_argument("--seconds", type=float, default=0.6, metavar="S", help="time for each row")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads that PyTorch may use")
-    args = parser.parse_args()
+    args = bench.arguments(__doc__)
     torch.set_num_threads(args.threads)
     torch.set_num_interop_threads(1)
     torch.manual_seed(1)
-    for row, make in rows():
-        if args.only not in row:
-            continue
-        call, check = make()
-        samples = timing(args.seconds, call)
-        check()
-        result = {
-            "id": row,
-            "peer": "torch",
-            "version": torch.__version__.split("+")[0],
-            "threads": args.threads,
-            "median_us": round(statistics.median(samples) * 1e6, 3),
-            "min_us": round(min(samples) * 1e6, 3),
-            "n": len(samples),
-        }
-        print(json.dumps(result, separators=(",", ":")), flush=True)
+    bench.report(args, "torch", torch.__version__.split("+")[0], rows())
 
 
 if __name__ == "__main__":

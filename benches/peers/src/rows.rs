@@ -52,7 +52,16 @@ pub const TRAIN_STEP: &[NetworkRow] = &[
 /// Forward alone.
 pub const PREDICT: &[NetworkRow] = &[
     NetworkRow { sizes: &[784, 128, 64, 10], batch: 1 },
+    NetworkRow { sizes: &[784, 128, 64, 10], batch: 2 },
+    NetworkRow { sizes: &[784, 128, 64, 10], batch: 8 },
+    NetworkRow { sizes: &[784, 128, 64, 10], batch: 16 },
+    NetworkRow { sizes: &[784, 128, 64, 10], batch: 64 },
+    NetworkRow { sizes: &[784, 128, 64, 10], batch: 256 },
     NetworkRow { sizes: &[784, 128, 64, 10], batch: 1024 },
+    NetworkRow { sizes: &[1024, 4096, 4096, 1000], batch: 1 },
+    NetworkRow { sizes: &[1024, 4096, 4096, 1000], batch: 16 },
+    NetworkRow { sizes: &[1024, 4096, 4096, 1000], batch: 64 },
+    NetworkRow { sizes: &[1024, 4096, 4096, 1000], batch: 1024 },
     NetworkRow { sizes: &[33, 33, 7], batch: 5 },
 ];
 

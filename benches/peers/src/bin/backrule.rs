@@ -1,7 +1,7 @@
-//! Backrule's rows.
+//! Backrule's rows. Predictions have a second line, with a network that was prepared for them.
 
 use backrule_loss::CrossEntropy;
-use backrule_nn::{Grads, Key, Linear, Mode, Relu, Sequential, Tape, predict};
+use backrule_nn::{Grads, Key, Linear, Mode, Prepared, Relu, Sequential, Tape, predict};
 use backrule_optim::{Optimizer, Sgd};
 use backrule_peers::{
     Args, CROSS_ENTROPY, CrossEntropyRow, Digits, DigitsRow, LossStep, MOMENTUM, NetworkRow, Outcome,
@@ -12,6 +12,7 @@ use backrule_tensor::{Tensor, TensorError, random};
 fn main() -> Outcome {
     let args = Args::from_env();
     let threads = args.threads;
+    let prepared = Report::new(args.clone(), "prepared", "backrule-nn");
     let report = Report::new(args, "backrule", "backrule-nn");
     for row in TRAIN_STEP {
         // Large batches go in one part per thread: what a part computes is worth handing over as a whole.
@@ -20,6 +21,7 @@ fn main() -> Outcome {
     }
     for row in PREDICT {
         report.predict(row, || prediction(*row))?;
+        prepared.predict(row, || prepared_prediction(*row))?;
     }
     for row in CROSS_ENTROPY {
         report.cross_entropy(row, || cross_entropy(*row))?;
@@ -63,6 +65,13 @@ fn prediction(row: NetworkRow) -> Outcome<Step> {
     let x = Tensor::from_vec([row.batch, row.inputs()], row.x())?;
     let mut tape = Tape::new();
     Ok(Box::new(move || tape.forward(&net, &x, Mode::Eval).unwrap().into_output().as_slice()[0]))
+}
+
+fn prepared_prediction(row: NetworkRow) -> Outcome<Step> {
+    let net = Prepared::of(&network(row.sizes)?)?;
+    let x = Tensor::from_vec([row.batch, row.inputs()], row.x())?;
+    let mut tape = Tape::new();
+    Ok(Box::new(move || net.forward(&mut tape, &x).unwrap().as_slice()[0]))
 }
 
 fn cross_entropy(row: CrossEntropyRow) -> Outcome<LossStep> {

@@ -32,10 +32,14 @@ fn main() -> Outcome {
     report.train_step(one, || train_step::<Mlp2<100, 50, 3>, 100, 3>(*one))?;
     report.train_step(other, || train_step::<Mlp2<200, 300, 17>, 200, 17>(*other))?;
 
-    let [one, large, odd] = PREDICT else { unreachable!("there are three rows") };
-    report.predict(one, || prediction::<Mlp3<784, 128, 64, 10>, 784, 10>(*one))?;
-    report.predict(large, || prediction::<Mlp3<784, 128, 64, 10>, 784, 10>(*large))?;
-    report.predict(odd, || prediction::<Mlp2<33, 33, 7>, 33, 7>(*odd))?;
+    for row in PREDICT {
+        report.predict(row, || match row.sizes {
+            [784, 128, 64, 10] => prediction::<Mlp3<784, 128, 64, 10>, 784, 10>(*row),
+            [1024, 4096, 4096, 1000] => prediction::<Mlp3<1024, 4096, 4096, 1000>, 1024, 1000>(*row),
+            [33, 33, 7] => prediction::<Mlp2<33, 33, 7>, 33, 7>(*row),
+            sizes => Err(format!("no type has the sizes {sizes:?}").into()),
+        })?;
+    }
 
     let [few, many, vocabulary] = CROSS_ENTROPY else { unreachable!("there are three rows") };
     report.cross_entropy(few, || cross_entropy::<1024, 10>(*few))?;
