@@ -469,6 +469,24 @@ fn rounding_that_hides_the_slopes_is_no_success() {
     }
 }
 
+/// Beside a large constant, outputs in f32 tell little of x, or nothing: that is no slope of 0.
+#[test]
+fn a_large_constant_is_no_success() {
+    let formulas: [fn(f32) -> f32; 3] = [|x| 3e5 + x, |x| 1e6 + x, |x| 1e7 + x];
+    let rules: [fn(f32) -> f32; 3] = [|_| 2.0, |_| -1.0, |_| 5.0];
+    for f in formulas {
+        for df in rules {
+            for seed in 0..5 {
+                let error = Gradcheck::new(seed).run_f32(
+                    &mut Claim { f, df },
+                    &Tensor::normal([6, 7], 0.0, 1.0, &mut random::rng(seed)).unwrap(),
+                );
+                assert!(error.is_err(), "{} {}: {}", f(0.0), df(0.0), error.unwrap());
+            }
+        }
+    }
+}
+
 /// Within most steps, rectifiers have kinks: the right rule is not called wrong for that, at any seed.
 #[test]
 fn many_kinks_are_not_taken_for_faults_in_f32() {

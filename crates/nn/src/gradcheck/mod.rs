@@ -7,7 +7,8 @@ mod report;
 pub use report::{Counted, Element, GradcheckError, GradcheckReport};
 
 use backrule_tensor::{
-    ConfigError, DType, Grad, Grads, IntoShape, Path, Role, Scalar, Shape, ShapeError, Tensor, random,
+    ConfigError, DType, Grad, Grads, IntoShape, Path, Role, Scalar, Shape, ShapeError, Tensor,
+    in_default_mode, random,
 };
 
 use crate::cache::Cache;
@@ -202,6 +203,7 @@ impl Gradcheck {
         differentiable: &[bool],
         many: bool,
     ) -> Result<GradcheckReport, GradcheckError> {
+        in_default_mode!(self.check(layer, x, differentiable, many));
         self.expect_settings()?;
         let Analytic { y, dy, gradients } = self.analytic(layer, &x, differentiable, many)?;
         let mut probe = Probe::new(layer, x, y, &dy, self.mode, many);
@@ -379,6 +381,7 @@ impl Gradcheck {
         report: &mut GradcheckReport,
     ) {
         let (of, mut wrong, mut right_once, mut kinks, mut hidden) = (compared.len(), 0, 0, 0, 0);
+        report.total += compared.iter().map(|compared| compared.slope.value.abs()).sum::<f64>();
         for Compared { index, analytic, once, slope } in compared {
             let (numeric, tolerance) = (slope.value, self.tolerance(&slope));
             // Smaller errors aren't looked for, so a kink that makes one may lie within the step.
@@ -389,7 +392,7 @@ impl Gradcheck {
             let near = gap <= bound;
             let undecided = match exact {
                 true => !near && gap <= slope.error,
-                false => near && slope.is_coarse(size),
+                false => near && slope.is_coarse(size, analytic, report.total),
             };
             if undecided {
                 *(if slope.kink { &mut kinks } else { &mut hidden }) += 1;

@@ -60,14 +60,20 @@ pub(super) struct Slope {
     pub(super) kink: bool,
     /// Σ |dy ⊙ y| of what has moved.
     pub(super) scale: f64,
+    /// Σ |dy| of what has moved.
+    pub(super) reach: f64,
 }
 
 impl Slope {
     /// Whether a factor of 1.01 wouldn't show, in a tensor whose slopes have this size. What is 0 as far as
-    /// the outputs tell counts as 0.
-    pub(super) fn is_coarse(&self, size: f64) -> bool {
+    /// the outputs tell counts as 0, if the rule says so, too: beside a constant of 10⁷, outputs tell
+    /// nothing. The rule may be off by the rounding of a sum of other derivatives, of which `others` is the
+    /// sum of the absolute ones.
+    pub(super) fn is_coarse(&self, size: f64, analytic: f64, others: f64) -> bool {
         let is_zero = self.error >= self.value.abs() && self.error <= 1e-3 * self.scale || self.scale == 0.0;
-        self.error > 5e-3 * size.max(self.value.abs()) && !is_zero
+        let rounding = 32.0 * f64::from(f32::EPSILON) * (self.reach + others);
+        let says_zero = analytic.abs() <= 1e-8 + rounding;
+        self.error > 5e-3 * size.max(self.value.abs()) && !(is_zero && says_zero)
     }
 }
 
@@ -165,13 +171,15 @@ impl<'a, T: Scalar> Probe<'a, T> {
     /// What the elements' slopes and errors are doesn't depend on dy, which is random. So the error Σ dy ⊙
     /// error has the deviation √Σ error², and can't be above Σ |dy ⊙ error|.
     fn sum(&self) -> Slope {
-        let [mut value, mut scale, mut largest, mut absolute, mut squares, mut rounding] = [0.0; 6];
+        let [mut value, mut scale, mut reach] = [0.0; 3];
+        let [mut largest, mut absolute, mut squares, mut rounding] = [0.0; 4];
         for element in &self.elements {
             let size = (element.dy * element.here).abs();
             largest = f64::max(largest, size);
             if element.moved {
                 value += element.dy * element.best;
                 scale += size;
+                reach += element.dy.abs();
                 absolute += element.dy.abs() * element.error;
                 squares += element.error.powi(2);
                 rounding += element.rounding.powi(2);
@@ -179,7 +187,7 @@ impl<'a, T: Scalar> Probe<'a, T> {
         }
         let error = f64::min(absolute, DEVIATIONS * squares.sqrt());
         let lost = SATURATED * T::EPSILON.to_f64() * largest;
-        Slope { value, error: error + lost, kink: squares > SPREAD * SPREAD * rounding, scale }
+        Slope { value, error: error + lost, kink: squares > SPREAD * SPREAD * rounding, scale, reach }
     }
 
     /// Whether a step of `h` moves an element, and not by too much.

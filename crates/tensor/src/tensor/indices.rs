@@ -1,10 +1,10 @@
 //! Whole numbers as elements.
 
 use crate::error::{ShapeError, TensorError};
-use crate::memory;
 use crate::scalar::Scalar;
 use crate::shape::{IntoShape, Shape};
 use crate::tensor::Tensor;
+use crate::{in_default_mode, memory};
 
 impl<T: Scalar> Tensor<T> {
     /// Whole numbers in row-major order: indices, labels, lengths. f32 has all of them up to 2²⁴ =
@@ -76,6 +76,7 @@ impl<T: Scalar> Tensor<T> {
     /// When an element is negative, no whole number, or above 2²⁴ in f32 and 2⁵³ in f64: beyond, one index
     /// isn't told from the next. And when there is no memory.
     pub fn to_indices(&self) -> Result<Vec<usize>, TensorError> {
+        in_default_mode!(self.to_indices());
         const OPERATION: &str = "indices from a tensor";
         let most = most::<T>().min(usize::MAX as f64);
         let mut indices = memory::room(OPERATION, self.len())?;
