@@ -15,8 +15,11 @@ const SIDES: [usize; 2] = [4_000, 5_000];
 const TERMS: usize = SIDES[0] * SIDES[1];
 const EPSILON: f64 = f32::EPSILON as f64;
 
+/// Terms with their name.
+type Kind = (&'static str, fn(usize) -> f32);
+
 /// Terms of each kind.
-const KINDS: [(&str, fn(usize) -> f32); 5] = [
+const KINDS: [Kind; 5] = [
     ("equal", |_| 0.1),
     ("random", |i| ((i as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as f32 / 16_777_216.0),
     ("sorted", |i| i as f32 / 1024.0),
@@ -25,7 +28,7 @@ const KINDS: [(&str, fn(usize) -> f32); 5] = [
 ];
 
 /// Those of them by which sums can be told that stop growing, or lose what is small.
-const SOME: [(&str, fn(usize) -> f32); 2] = [KINDS[0], KINDS[4]];
+const SOME: [Kind; 2] = [KINDS[0], KINDS[4]];
 
 /// One column of terms.
 fn column(term: impl Fn(usize) -> f32) -> Tensor {

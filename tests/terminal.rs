@@ -12,7 +12,7 @@ use backrule_io::tensor::{
 };
 use backrule_io::{
     Best, Checkpoint, FileError, Group, LoadProblem, Malformed, Mismatch, Part, RestoreError, Rotation,
-    RotationError, Run, SaveError, SaveStep, Section, SectionProblem, safetensors,
+    RotationError, Run, SaveError, SaveStep, Section, SectionProblem, npy, safetensors,
 };
 use backrule_nn::{Architecture, ArchitectureError};
 use backrule_testkit::Scratch;
@@ -256,6 +256,30 @@ fn what_is_in_a_folder() {
     debugged(&rotation.latest().unwrap());
     fs::write(&rotation.files().unwrap()[1].path, "no checkpoint").unwrap();
     shown(&rotation.latest().unwrap_err());
+}
+
+/// The type and the keys of NumPy's headers.
+#[test]
+fn headers_of_numpy() {
+    for header in [
+        format!("{{'descr': '{HOSTILE}', 'fortran_order': False, 'shape': (1,), }}"),
+        format!("{{'{HOSTILE}': '<f4', 'fortran_order': False, 'shape': (1,), }}"),
+        format!("{{'descr': '<f4', 'fortran_order': {HOSTILE}, 'shape': (1,), }}"),
+        format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({HOSTILE},), }}"),
+        HOSTILE.to_string(),
+    ] {
+        for version in 1..=3_u8 {
+            let mut bytes = b"\x93NUMPY".to_vec();
+            bytes.extend([version, 0]);
+            match u16::try_from(header.len()).unwrap() {
+                len if version == 1 => bytes.extend(len.to_le_bytes()),
+                len => bytes.extend(u32::from(len).to_le_bytes()),
+            }
+            bytes.extend(header.as_bytes());
+            bytes.extend([0; 4]);
+            shown(&npy::from_bytes::<f32>(&bytes).unwrap_err());
+        }
+    }
 }
 
 #[test]
