@@ -85,7 +85,9 @@ def measure(peers, args):
         for name in names[first:] + names[:first]:
             print(f"round {number + 1} of {args.rounds}: {name}", file=sys.stderr)
             for result in run(name, peers[name], args):
-                # A command of one's own has the name that it was given.
+                # A command of one's own has the name that it was given, and only one program has a second line.
+                if result["peer"] == PREPARED and name != OURS:
+                    continue
                 peer = PREPARED if result["peer"] == PREPARED else name
                 versions[peer] = result["version"]
                 times.setdefault(result["id"], {}).setdefault(peer, {})[number] = result

@@ -6,8 +6,6 @@ Inputs and outputs are bound once. What a call from Python costs by itself, that
 is subtracted.
 """
 
-import statistics
-
 import numpy as np
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
@@ -68,7 +66,7 @@ def main():
     args = bench.arguments(__doc__)
     nothing = model([helper.make_node("Identity", ["x"], ["y"])], 1, 1)
     call, _ = prediction(nothing, np.zeros((1, 1), np.float32), args.threads)
-    overhead = statistics.median(bench.timing(args.seconds, call))
+    overhead = bench.timing(args.seconds, call)
     cases = (
         (bench.name("predict", sizes, batch), lambda size=(sizes, batch): predict(*size, args.threads))
         for sizes, batch in bench.PREDICT

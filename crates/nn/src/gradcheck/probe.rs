@@ -60,20 +60,18 @@ pub(super) struct Slope {
     pub(super) kink: bool,
     /// Σ |dy ⊙ y| of what has moved.
     pub(super) scale: f64,
-    /// Σ |dy| of what has moved.
+    /// Σ |dy| of what has moved, and the mean |dy| at least.
     pub(super) reach: f64,
 }
 
 impl Slope {
     /// Whether a factor of 1.01 wouldn't show, in a tensor whose slopes have this size. What is 0 as far as
-    /// the outputs tell counts as 0, if the rule says so, too: beside a constant of 10⁷, outputs tell
-    /// nothing. The rule may be off by the rounding of a sum of other derivatives, of which `others` is the
-    /// sum of the absolute ones.
-    pub(super) fn is_coarse(&self, size: f64, analytic: f64, others: f64) -> bool {
+    /// the outputs tell counts as 0, if they would have told of a slope of 1: beside a constant of 10⁷ they
+    /// tell nothing.
+    pub(super) fn is_coarse(&self, size: f64) -> bool {
         let is_zero = self.error >= self.value.abs() && self.error <= 1e-3 * self.scale || self.scale == 0.0;
-        let rounding = 32.0 * f64::from(f32::EPSILON) * (self.reach + others);
-        let says_zero = analytic.abs() <= 1e-8 + rounding;
-        self.error > 5e-3 * size.max(self.value.abs()) && !(is_zero && says_zero)
+        let would_tell = self.error <= 5e-3 * self.reach;
+        self.error > 5e-3 * size.max(self.value.abs()) && !(is_zero && would_tell)
     }
 }
 
@@ -185,6 +183,8 @@ impl<'a, T: Scalar> Probe<'a, T> {
                 rounding += element.rounding.powi(2);
             }
         }
+        let sizes: f64 = self.elements.iter().map(|element| element.dy.abs()).sum();
+        let reach = f64::max(reach, sizes / self.elements.len() as f64);
         let error = f64::min(absolute, DEVIATIONS * squares.sqrt());
         let lost = SATURATED * T::EPSILON.to_f64() * largest;
         Slope { value, error: error + lost, kink: squares > SPREAD * SPREAD * rounding, scale, reach }

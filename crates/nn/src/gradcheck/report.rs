@@ -35,8 +35,6 @@ pub struct GradcheckReport {
     /// The same by tensors: inputs first, then the parameters in visit order.
     pub tensors: Vec<Counted>,
     pub(super) worst_ratio: f64,
-    /// Σ |slope| of all that were compared.
-    pub(super) total: f64,
     /// One undecided element in so many is one too many.
     pub(super) few: usize,
 }
