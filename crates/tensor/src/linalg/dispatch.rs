@@ -67,7 +67,7 @@ const WORTH_A_THREAD: usize = 1 << 20;
 
 #[inline(always)]
 fn compute_typed<T: Buffered>(product: &mut Product<'_, T>) -> bool {
-    if multiplications(product.sizes) >= 2 * WORTH_A_THREAD && parallel::threads().get() > 1 {
+    if multiplications(product.sizes) >= 2 * WORTH_A_THREAD && parallel::threads_here() > 1 {
         return shared(product).is_ok();
     }
     if !product.is_long() && run_in_place(product) {
@@ -206,7 +206,7 @@ impl Split {
         strides @ [lda, ldb, ldc]: [usize; 3],
         packed: bool,
     ) -> Self {
-        let tasks = (multiplications(sizes) / WORTH_A_THREAD).clamp(1, parallel::threads().get());
+        let tasks = (multiplications(sizes) / WORTH_A_THREAD).clamp(1, parallel::threads_here());
         let by_columns =
             tasks > 1 && m < n && (packs_less(sizes) || reads_b_once::<T>(form, sizes, strides, packed));
         let (whole, count) = match by_columns {

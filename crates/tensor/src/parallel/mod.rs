@@ -111,6 +111,15 @@ pub fn threads() -> NonZeroUsize {
     NonZeroUsize::MIN
 }
 
+/// The threads that [`run`] would use at most if it were called here: within a task, this one.
+pub(crate) fn threads_here() -> usize {
+    #[cfg(feature = "threads")]
+    if sync::is_within_task() {
+        return 1;
+    }
+    threads().get()
+}
+
 /// Changes the number of threads, for the whole process, from the next call of [`run`] on. Workers start when
 /// they are first needed, and never end; those too many sleep. Without the feature `threads` this does
 /// nothing.
