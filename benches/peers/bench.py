@@ -50,6 +50,27 @@ def labels_of(rows, classes):
     return [7 * row % classes for row in range(rows)]
 
 
+def training(step):
+    """A step that returns its loss, and the check that the loss falls."""
+    first = step()
+
+    def check():
+        last = step()
+        assert last < first, f"the loss went from {first} to {last}"
+
+    return step, check
+
+
+def rows(train_step, predict, loss_and_gradient, sgd):
+    """Ids of the rows, each with a function that makes the call to time and its check."""
+    for what, cases, make in (("train_step", TRAIN_STEP, train_step), ("predict", PREDICT, predict)):
+        for sizes, batch in cases:
+            yield name(what, sizes, batch), lambda make=make, size=(sizes, batch): make(*size)
+    for batch, classes in CROSS_ENTROPY:
+        yield f"cross_entropy/{batch}x{classes}", lambda size=(batch, classes): loss_and_gradient(*size)
+    yield f"sgd_momentum/{SGD}", lambda: sgd(SGD)
+
+
 def digits():
     """Pixels from 0 to 1, and labels: 1,437 rows to train, then 360 to test."""
     rows = [[int(n) for n in line.split(",")] for line in DIGITS.read_text().split()]

@@ -68,13 +68,7 @@ def train_step(sizes, batch):
         state[0] = training_step(state[0], x, labels)
         return float(state[0][2])
 
-    first = step()
-
-    def check():
-        last = step()
-        assert last < first, f"the loss went from {first} to {last}"
-
-    return step, check
+    return bench.training(step)
 
 
 def predict(sizes, batch):
@@ -123,14 +117,5 @@ def sgd(length):
     return step, check
 
 
-def rows():
-    for what, cases, make in (("train_step", bench.TRAIN_STEP, train_step), ("predict", bench.PREDICT, predict)):
-        for sizes, batch in cases:
-            yield bench.name(what, sizes, batch), lambda make=make, size=(sizes, batch): make(*size)
-    for batch, classes in bench.CROSS_ENTROPY:
-        yield f"cross_entropy/{batch}x{classes}", lambda size=(batch, classes): loss_and_gradient(*size)
-    yield f"sgd_momentum/{bench.SGD}", lambda: sgd(bench.SGD)
-
-
 if __name__ == "__main__":
-    bench.report(ARGS, "jax", jax.__version__, rows())
+    bench.report(ARGS, "jax", jax.__version__, bench.rows(train_step, predict, loss_and_gradient, sgd))

@@ -36,13 +36,7 @@ def train_step(sizes, batch):
         optimizer.step()
         return loss.item()
 
-    first = step()
-
-    def check():
-        last = step()
-        assert last < first, f"the loss went from {first} to {last}"
-
-    return step, check
+    return bench.training(step)
 
 
 def predict(sizes, batch):
@@ -111,12 +105,7 @@ def digits(epochs):
 
 
 def rows():
-    for what, cases, make in (("train_step", bench.TRAIN_STEP, train_step), ("predict", bench.PREDICT, predict)):
-        for sizes, batch in cases:
-            yield bench.name(what, sizes, batch), lambda make=make, size=(sizes, batch): make(*size)
-    for batch, classes in bench.CROSS_ENTROPY:
-        yield f"cross_entropy/{batch}x{classes}", lambda size=(batch, classes): loss_and_gradient(*size)
-    yield f"sgd_momentum/{bench.SGD}", lambda: sgd(bench.SGD)
+    yield from bench.rows(train_step, predict, loss_and_gradient, sgd)
     yield f"digits/{bench.EPOCHS}-epochs", lambda: digits(bench.EPOCHS)
 
 

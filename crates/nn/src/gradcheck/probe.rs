@@ -169,11 +169,12 @@ impl<'a, T: Scalar> Probe<'a, T> {
     /// What the elements' slopes and errors are doesn't depend on dy, which is random. So the error Σ dy ⊙
     /// error has the deviation √Σ error², and can't be above Σ |dy ⊙ error|.
     fn sum(&self) -> Slope {
-        let [mut value, mut scale, mut reach] = [0.0; 3];
+        let [mut value, mut scale, mut reach, mut sizes] = [0.0; 4];
         let [mut largest, mut absolute, mut squares, mut rounding] = [0.0; 4];
         for element in &self.elements {
             let size = (element.dy * element.here).abs();
             largest = f64::max(largest, size);
+            sizes += element.dy.abs();
             if element.moved {
                 value += element.dy * element.best;
                 scale += size;
@@ -183,7 +184,6 @@ impl<'a, T: Scalar> Probe<'a, T> {
                 rounding += element.rounding.powi(2);
             }
         }
-        let sizes: f64 = self.elements.iter().map(|element| element.dy.abs()).sum();
         let reach = f64::max(reach, sizes / self.elements.len() as f64);
         let error = f64::min(absolute, DEVIATIONS * squares.sqrt());
         let lost = SATURATED * T::EPSILON.to_f64() * largest;

@@ -18,9 +18,10 @@
 //! transposed. Rows of A are packed for one tile at a time; those of Aᵀ for four, which share cache lines. A
 //! result with few columns reads the rows of A in place, and a product with few rows packs nothing
 //! ([`gemv`](crate::linalg::gemv), [`gevm`](crate::linalg::gevm)), as does one of a weight that was
-//! [packed](crate::linalg::panels) before. The buffer belongs to the thread and is reused, so a warm product
-//! allocates nothing. (nalgebra's fast kernel allocates for each product, and its transposed products never
-//! reach that kernel: dimforge/nalgebra#717.)
+//! [packed](crate::linalg::panels) before. The buffer belongs to the thread, or to the
+//! [task](crate::linalg::workspace) that brings one, and is reused, so a warm product allocates nothing.
+//! (nalgebra's fast kernel allocates for each product, and its transposed products never reach that kernel:
+//! dimforge/nalgebra#717.)
 //!
 //! **An element of C has the same bits in every product**: alone, in a batch of any size, at any place, on
 //! any number of threads. So a batch can be split. The element's sum runs over blocks of terms
