@@ -154,7 +154,10 @@ mod tests {
             ),
             (text.replace("[255]", "[1,2]"), "ignore_index: expected at most one index, got several"),
             (text.replace("[255]", "[-100]"), "ignore_index"),
-            (text.replace("label_smoothing", "smoothing"), "label_smoothing: expected a number, got nothing"),
+            (
+                text.replace("label_smoothing", "smoothing"),
+                "label_smoothing: expected a number, got nothing: there is smoothing, ignore_index",
+            ),
         ] {
             let error = serde_json::from_str::<CrossEntropy>(&wrong).unwrap_err().to_string();
             assert!(error.contains(why), "{wrong}: {error}");

@@ -206,7 +206,7 @@ impl<T: Scalar> Build<T> {
     }
 
     /// A tensor of zeros, if the values of the whole network suffice for it: a file can't claim more than it
-    /// holds.
+    /// holds. Axes beside one of size 0 are free up to 65,536.
     ///
     /// # Errors
     /// When they don't, or there is no memory.
@@ -220,16 +220,24 @@ impl<T: Scalar> Build<T> {
     /// As [`zeros`](Self::zeros).
     pub fn full(&mut self, shape: impl IntoShape, value: T) -> Result<Tensor<T>, ArchitectureError> {
         let shape: Shape = shape.into_shape()?;
-        match self.left.checked_sub(shape.elements()) {
+        let claimed = match shape.elements() {
+            // An axis without values takes no room in the file, and a pass could need any memory for it.
+            0 => shape.iter().fold(1, |n: usize, &size| n.saturating_mul(size.max(1))).saturating_sub(EMPTY),
+            elements => elements,
+        };
+        match self.left.checked_sub(claimed) {
             Some(left) => self.left = left,
             None => {
-                let parameters = (self.most - self.left).saturating_add(shape.elements());
+                let parameters = (self.most - self.left).saturating_add(claimed);
                 return Err(ArchitectureError::TooLarge { parameters, most: self.most });
             }
         }
         Ok(Tensor::full(shape, value)?)
     }
 }
+
+/// The product of the other axes of a tensor without elements, from which on they count as values.
+const EMPTY: usize = 1 << 16;
 
 /// Builds a layer of its settings.
 pub(crate) type Constructor<T> = fn(&mut Build<T>) -> Result<Box<dyn Layer<T>>, ArchitectureError>;

@@ -134,6 +134,9 @@ impl Gradcheck {
     /// bound leaves it undecided; a quarter of such elements, or a tensor without others, fails the check,
     /// and another seed may decide them. A derivative of 0 can't be told from one below Σ |dy ⊙ y| / 1000.
     ///
+    /// The bound knows y alone, not what a layer makes of rounding within itself: a right rule can be called
+    /// wrong where a norm follows on numbers that hardly differ.
+    ///
     /// ```
     /// use backrule_nn::tensor::{Tensor, random};
     /// use backrule_nn::{Gradcheck, Linear};

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::kernels::sum::{Pairwise, Sum};
+use crate::kernels::twofold;
 use crate::scalar::Scalar;
 use crate::simd::{self, kernel};
 
@@ -17,6 +18,7 @@ use crate::simd::{self, kernel};
 /// assert_eq!(window.taps(0, 5), 1..3);
 /// assert_eq!(window.element(0, 1), 0);
 /// assert_eq!(window.positions_of(2, 5, 3), 0..2); // tap 2 is element 1, 3, (5)
+/// assert_eq!(window.overlap(3), 2); // element 1 is tap 2, and then tap 0
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
@@ -58,6 +60,15 @@ impl Window {
         let first = self.padding.saturating_sub(offset).div_ceil(self.stride);
         let end = (size + self.padding).saturating_sub(offset).div_ceil(self.stride);
         within(first, end, positions)
+    }
+
+    /// How many of `positions` see an element, at most: the taps whose distance is one of positions.
+    pub fn overlap(self, positions: usize) -> usize {
+        let (mut a, mut b) = (self.stride, self.dilation);
+        while b > 0 {
+            (a, b) = (b, a % b);
+        }
+        self.kernel.div_ceil(self.stride / a.max(1)).min(positions)
     }
 
     /// The element at which `tap` is at `position`, which isn't in the padding.
@@ -108,6 +119,12 @@ impl Windows {
         }
     }
 
+    /// The elements of what [`col2im`] notes: none as long as few windows see an element.
+    pub fn room(&self) -> usize {
+        let overlap = self.window.iter().zip(self.positions).map(|(window, n)| window.overlap(n));
+        if overlap.fold(1, usize::saturating_mul) <= twofold::FEW { 0 } else { self.sizes()[0] }
+    }
+
     /// Elements of a plane, and of the rows of the matrix that belong to it.
     fn sizes(&self) -> [usize; 2] {
         let rows: usize = self.window.iter().map(|window| window.kernel).product();
@@ -150,28 +167,37 @@ pub fn im2col<T: Scalar>(windows: &Windows, x: &[T], columns: &mut [T]) {
 }
 
 kernel!(
-    /// Adds what stands in the matrix of [`im2col`] to where it came from: the transpose of that map.
+    /// What stands in the matrix of [`im2col`], added to where it came from: the transpose of that map. Each
+    /// element of dx is the sum for the windows that see it.
+    ///
+    /// `low` has [`Windows::room`] elements and may hold anything: it takes what the sums of a plane lack,
+    /// if they are so long that it counts.
     ///
     /// ```
-    /// use backrule_tensor::kernels::im2col::{Window, Windows, add_col2im};
+    /// use backrule_tensor::kernels::im2col::{Window, Windows, col2im};
     ///
     /// let pair = Window { kernel: 2, stride: 1, padding: 0, dilation: 1 };
     /// let windows = Windows { window: [pair; 2], size: [2, 3], positions: [1, 2] };
-    /// let mut dx = [0.0_f32; 6];
-    /// add_col2im(&windows, &[1.0; 8], &mut dx);
+    /// let mut dx = [f32::NAN; 6];
+    /// col2im(&windows, &[1.0; 8], &mut dx, &mut []);
     /// assert_eq!(dx, [1.0, 2.0, 1.0, 1.0, 2.0, 1.0]); // in how many windows each element is
     /// ```
-    pub fn add_col2im<T: Scalar>(windows: &Windows, columns: &[T], dx: &mut [T]) {
+    pub fn col2im<T: Scalar>(windows: &Windows, columns: &[T], dx: &mut [T], low: &mut [T]) {
         let [plane, part] = windows.sizes();
         let stride = windows.window[1].stride;
+        dx.fill(T::ZERO);
         for (dx, columns) in dx.chunks_exact_mut(plane.max(1)).zip(columns.chunks_exact(part.max(1))) {
+            low.fill(T::ZERO);
             windows.runs(|start, run, first| {
                 let row = &columns[start + run.start..start + run.end];
-                let dx = &mut dx[first..];
-                if stride == 1 {
-                    dx.iter_mut().zip(row).for_each(|(dx, &d)| *dx += d);
-                } else {
-                    dx.iter_mut().step_by(stride).zip(row).for_each(|(dx, &d)| *dx += d);
+                let dx = dx[first..].iter_mut();
+                let add = |(dx, &d): (&mut T, &T)| *dx += d;
+                let add_twofold = |((dx, low), &d): ((&mut T, &mut T), &T)| twofold::add(dx, low, d);
+                match (low.is_empty(), stride) {
+                    (true, 1) => dx.zip(row).for_each(add),
+                    (true, _) => dx.step_by(stride).zip(row).for_each(add),
+                    (false, 1) => dx.zip(&mut low[first..]).zip(row).for_each(add_twofold),
+                    (false, _) => dx.zip(&mut low[first..]).step_by(stride).zip(row).for_each(add_twofold),
                 }
             });
         }
@@ -252,9 +278,14 @@ mod tests {
             let mut got = vec![f64::NAN; expected.len()];
             im2col(&windows, &x, &mut got);
             assert_eq!(got, expected, "{windows:?}");
-            let mut sums = vec![0.0; x.len()];
-            add_col2im(&windows, &vec![1.0; got.len()], &mut sums);
-            assert_eq!(sums, counts, "{windows:?}");
+            let most = [down.overlap(rows), across.overlap(columns)].iter().product::<usize>();
+            let seen_by = counts.iter().fold(0.0, |most: f64, &count| most.max(count));
+            assert!(seen_by <= most as f64, "{windows:?}");
+            for room in [0, size[0] * size[1]] {
+                let (mut sums, mut low) = (vec![f64::NAN; x.len()], vec![f64::NAN; room]);
+                col2im(&windows, &vec![1.0; got.len()], &mut sums, &mut low);
+                assert_eq!(sums, counts, "{windows:?}");
+            }
             seen += 1;
         }
         assert!(seen > 200, "{seen}");

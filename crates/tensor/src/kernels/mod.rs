@@ -12,3 +12,4 @@ pub mod norm;
 pub mod row;
 pub mod softmax;
 pub mod sum;
+pub mod twofold;

@@ -6,7 +6,7 @@ use crate::error::MemoryError;
 use crate::linalg::gemm::Gemm;
 use crate::linalg::gemv::Gemv;
 use crate::linalg::gevm::ByRowsOfB;
-use crate::linalg::groups::{add_group, round};
+use crate::linalg::groups::add_group;
 use crate::linalg::product::{
     Form, GROUP, Initial, Product, WIDEST, buffer_len, columns_at_once, range_by, reads_b_once,
 };
@@ -136,7 +136,6 @@ fn run_long<T: Buffered>(product: &mut Product<'_, T>, buffer: &mut [T]) {
                 add_group(c, ldc, &mut low[..size], part, columns);
             }
         }
-        round(c, ldc, &low[..size], columns);
     }
     if let Some(epilogue) = epilogue {
         epilogue.apply_to_rows(c, n, ldc);

@@ -7,6 +7,7 @@
 //! Σ|a b| with ε = 2⁻²³, however many terms it has: ε/2 for each term of a block, for each further block of a
 //! group, and for the last rounding.
 
+use crate::kernels::twofold;
 use crate::linalg::product::rows_mut;
 use crate::scalar::Scalar;
 use crate::simd::kernel;
@@ -24,30 +25,8 @@ kernel!(
         let rows = low.chunks_exact_mut(columns).zip(part.chunks_exact(columns));
         for (c, (low, part)) in rows_mut(c, columns, stride).zip(rows) {
             for ((c, low), &part) in c.iter_mut().zip(low).zip(part) {
-                // What the addition loses: Knuth's sum of two numbers.
-                let sum = *c + part;
-                let added = sum - *c;
-                let lost = (*c - (sum - added)) + (part - added);
-                // Beside ∞ there is nothing to lose, and ∞ − ∞ would be NaN.
-                let rest = finite(*low + lost);
-                *c = sum + rest;
-                *low = rest - (*c - sum);
+                twofold::add(c, low, part);
             }
         }
     }
 );
-
-kernel!(
-    /// c ← c + low: the sum, rounded once.
-    pub(super) fn round<T: Scalar>(c: &mut [T], stride: usize, low: &[T], columns: usize) {
-        for (c, low) in rows_mut(c, columns, stride).zip(low.chunks_exact(columns)) {
-            c.iter_mut().zip(low).for_each(|(c, &low)| *c += finite(low));
-        }
-    }
-);
-
-/// x, or 0 for NaN and ±∞.
-#[inline(always)]
-fn finite<T: Scalar>(x: T) -> T {
-    if x * T::ZERO == T::ZERO { x } else { T::ZERO }
-}

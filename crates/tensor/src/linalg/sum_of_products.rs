@@ -2,7 +2,7 @@
 
 use crate::error::TensorError;
 use crate::in_default_mode;
-use crate::linalg::groups::{add_group, round};
+use crate::linalg::groups::add_group;
 use crate::linalg::mat::{MatMut, MatRef};
 use crate::linalg::matmul;
 use crate::linalg::product::{GROUP, KC};
@@ -100,17 +100,12 @@ impl<'a, T: Scalar> SumOfProducts<'a, T> {
     /// Ends the sum: C has all of it. Without a product C is β C.
     pub fn finish(mut self) {
         in_default_mode!(Self::finish(self));
-        let (stride, [rows, columns]) = (self.c.row_stride(), self.c.shape());
         if self.in_room {
             if self.products > 0 {
                 self.add_room();
             }
-            let [low, _] = halves(self.room);
-            if columns > 0 {
-                round(self.c.into_elements(), stride, low, columns);
-            }
         } else if self.beta != T::ONE {
-            for i in 0..rows {
+            for i in 0..self.c.shape()[0] {
                 // 0·NaN is 0.
                 match self.c.row_mut(i) {
                     c if self.beta == T::ZERO => c.fill(T::ZERO),

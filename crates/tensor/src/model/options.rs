@@ -259,7 +259,15 @@ impl Options {
 
     fn place(&self, name: &str, expected: &'static str) -> Result<usize, ConfigError> {
         let place = self.0.iter().position(|(other, _)| other == name);
-        place.ok_or_else(|| ConfigError::new("", name.to_string(), expected, "nothing"))
+        place.ok_or_else(|| {
+            // A name that is misspelt is one of these.
+            let others: Vec<&str> = self.0.iter().take(8).map(|(other, _)| other.as_ref()).collect();
+            let got = match others.is_empty() {
+                true => "nothing".to_string(),
+                false => format!("nothing: there is {}", others.join(", ")),
+            };
+            ConfigError::new("", name.to_string(), expected, got)
+        })
     }
 
     /// Takes out what `read` makes of a setting.

@@ -2,7 +2,7 @@
 //! rule: as of a dense layer, for each window
 //! tape: y, and the windows of one sample
 
-use backrule_tensor::kernels::im2col::{Window, Windows, add_col2im, add_sums_of_planes, im2col};
+use backrule_tensor::kernels::im2col::{Window, Windows, add_sums_of_planes, col2im, im2col};
 use backrule_tensor::linalg::{MatMut, MatRef, SumOfProducts, matmul};
 use backrule_tensor::rand::Rng;
 use backrule_tensor::{
@@ -316,10 +316,11 @@ impl Plan {
         &self,
         w: &Tensor<T>,
         dy: &Tensor<T>,
-        columns: &mut Tensor<T>,
+        [columns, room]: [&mut Tensor<T>; 2],
         dx: &mut Tensor<T>,
     ) -> Result<(), LayerError> {
         let &Self { outputs, taps, positions, groups, .. } = self;
+        room.resize(Shape::new(&[self.windows.room()])?)?;
         for at in 0..self.samples * groups {
             let w = MatRef::new(part(w.as_slice(), at % groups, outputs * taps), [outputs, taps])?;
             let dy = MatRef::new(part(dy.as_slice(), at, outputs * positions), [outputs, positions])?;
@@ -329,8 +330,7 @@ impl Plan {
             } else {
                 let columns = columns.as_mut_slice();
                 matmul(w.t(), dy, T::ZERO, MatMut::new(columns, [taps, positions])?)?;
-                dx.fill(T::ZERO);
-                add_col2im(&self.windows, columns, dx);
+                col2im(&self.windows, columns, dx, room.as_mut_slice());
             }
         }
         Ok(())
@@ -426,7 +426,7 @@ impl<T: Scalar> Affine<T> for Conv2d<T> {
         plan.make_room(columns)?;
         if let Some(dx) = dx {
             dx.resize(x.shape())?;
-            plan.write_dx(&self.weight, dy, columns, dx)?;
+            plan.write_dx(&self.weight, dy, [&mut *columns, &mut *room], dx)?;
         }
         dw.add_to(|dw| plan.add_dw(x, dy, [columns, room], dw))?;
         if let Some(db) = db {

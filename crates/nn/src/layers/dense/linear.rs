@@ -21,7 +21,8 @@ use crate::layer::{At, Layer};
 use crate::mode::Mode;
 use crate::packer::Packer;
 
-/// A dense layer: y = x Wᵀ + b for x of shape `[.., in]`, W `[out, in]`, b `[out]`, y `[.., out]`.
+/// A dense layer: y = x Wᵀ + b for x of shape `[.., in]`, W `[out, in]`, b `[out]`, y `[.., out]`. A size may
+/// be 0: without inputs each row of y is b.
 ///
 /// Its rule, for dy = ∂l/∂y and summed over all rows of the batch:
 ///
@@ -67,7 +68,7 @@ impl<T: Scalar> Linear<T> {
     /// choices.
     ///
     /// # Errors
-    /// When a size is 0, there can be no matrix of this size, or there is no memory.
+    /// When there can be no matrix of this size, or there is no memory.
     pub fn new(
         in_features: usize,
         out_features: usize,
@@ -81,17 +82,16 @@ impl<T: Scalar> Linear<T> {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn zeros(in_features: usize, out_features: usize) -> Result<Self, TensorError> {
-        let weight = Tensor::zeros(weight_shape(in_features, out_features)?)?;
+        let weight = Tensor::zeros([out_features, in_features])?;
         Ok(Self { weight, bias: Some(Tensor::zeros([out_features])?), packed: None })
     }
 
     /// A layer with these weights `[out, in]` and biases `[out]`.
     ///
     /// # Errors
-    /// When the shapes don't fit, or a size is 0.
+    /// When the shapes don't fit.
     pub fn from_tensors(weight: Tensor<T>, bias: Option<Tensor<T>>) -> Result<Self, ShapeError> {
-        let [out_features, in_features] = matrix(weight.shape())?;
-        weight_shape(in_features, out_features)?;
+        let [out_features, _] = matrix(weight.shape())?;
         match &bias {
             Some(bias) if bias.shape() != [out_features] => {
                 let expected = format_args!("[{out_features}]");
@@ -124,16 +124,6 @@ impl<T: Scalar> Linear<T> {
             return Ok(linalg::affine(x.mat(), w, b, epilogue, y.mat_mut())?);
         }
         Ok(affine_activation_into(x, &self.weight, self.bias.as_ref(), epilogue, y)?)
-    }
-}
-
-/// The shape of W. Without a value, an axis of a file could be of any length.
-fn weight_shape(in_features: usize, out_features: usize) -> Result<[usize; 2], ShapeError> {
-    match [out_features, in_features] {
-        shape if shape.contains(&0) => {
-            Err(ShapeError::new("linear weight", "sizes of at least 1", format_args!("{shape:?}")))
-        }
-        shape => Ok(shape),
     }
 }
 
@@ -229,7 +219,7 @@ impl<T: Scalar> Builtin<T> for Linear<T> {
     const KIND: &'static str = "Linear";
 
     fn build(from: &mut Build<T>) -> Result<Self, ArchitectureError> {
-        let (in_features, out_features) = (from.size("in_features")?, from.size("out_features")?);
+        let (in_features, out_features) = (from.whole("in_features")?, from.whole("out_features")?);
         let bias = from.flag("bias")?;
         let weight = from.zeros([out_features, in_features])?;
         let bias = if bias { Some(from.zeros([out_features])?) } else { None };
@@ -322,12 +312,8 @@ impl LinearConfig {
     /// When there can be no matrix of this size, or there is no memory.
     pub fn build<T: Scalar>(self, rng: &mut (impl Rng + ?Sized)) -> Result<Linear<T>, TensorError> {
         let Self { in_features, out_features, .. } = self;
-        let weight = (self.weight_init).tensor(
-            weight_shape(in_features, out_features)?,
-            in_features,
-            out_features,
-            rng,
-        )?;
+        let shape = [out_features, in_features];
+        let weight = self.weight_init.tensor(shape, in_features, out_features, rng)?;
         let bias = match self.bias {
             true => Some(self.bias_init.tensor([out_features], in_features, out_features, rng)?),
             false => None,
@@ -338,10 +324,11 @@ impl LinearConfig {
 
 #[cfg(test)]
 mod tests {
-    use backrule_tensor::{NamedTensors, random};
+    use backrule_tensor::{Grads, NamedTensors, random};
 
     use super::*;
-    use crate::tape::predict;
+    use crate::architecture::Architecture;
+    use crate::tape::{Tape, predict};
 
     #[test]
     fn starts_within_one_over_root_of_inputs() {
@@ -374,18 +361,39 @@ mod tests {
         assert_eq!(y, Tensor::full([5, 33], 9.0).unwrap());
     }
 
+    /// What has no element, and what is made of it: 0 for a sum of nothing.
     #[test]
-    fn a_batch_may_be_empty_and_no_size_is_0() {
-        let layer = Linear::<f32>::new(3, 2, &mut random::rng(1)).unwrap();
-        let y = predict(&layer, &Tensor::zeros([0, 3]).unwrap()).unwrap();
-        assert_eq!(y.shape(), [0, 2]);
-        for (inputs, outputs) in [(0, 3), (3, 0), (0, 0)] {
-            let text = format!("linear weight: expected sizes of at least 1, got [{outputs}, {inputs}]");
-            let error = Linear::<f32>::new(inputs, outputs, &mut random::rng(1)).unwrap_err();
-            assert_eq!(error.to_string(), text);
-            assert_eq!(Linear::<f32>::zeros(inputs, outputs).unwrap_err().to_string(), text);
-            let weight = Tensor::<f32>::zeros([outputs, inputs]).unwrap();
-            assert_eq!(Linear::from_tensors(weight, None).unwrap_err().to_string(), text);
+    fn a_batch_may_be_empty_and_so_may_an_axis() {
+        for (batch, inputs, outputs) in [(0, 3, 2), (4, 0, 2), (4, 3, 0), (4, 0, 0), (0, 0, 0)] {
+            let layer = Linear::<f32>::new(inputs, outputs, &mut random::rng(1)).unwrap();
+            let x = Tensor::full([batch, inputs], 1.0).unwrap();
+            let (mut tape, mut grads, mut dx) =
+                (Tape::new(), Grads::new(&layer).unwrap(), Tensor::full([1], 7.0).unwrap());
+            let pass = tape.forward(&layer, &x, Mode::train()).unwrap();
+            assert_eq!(pass.output().shape(), [batch, outputs]);
+            let dy = Tensor::full([batch, outputs], 1.0).unwrap();
+            pass.backward_to_input(&dy, &mut grads, &mut dx).unwrap();
+            assert_eq!(dx.shape(), [batch, inputs]);
+            assert_eq!(grads[1], Tensor::full([outputs], batch as f32).unwrap());
+            if outputs == 0 {
+                assert!(dx.as_slice().iter().all(|&dx| dx == 0.0));
+            }
+        }
+    }
+
+    #[test]
+    fn an_axis_without_values_is_bounded_in_a_file() {
+        let built = |inputs, outputs| {
+            let config = LinearConfig::new(inputs, outputs).bias(false);
+            let layer: Linear = config.build(&mut random::rng(1)).unwrap();
+            Architecture::of(&layer).unwrap().build::<f32>(0).map(|_| ())
+        };
+        for (inputs, outputs) in [(3, 0), (0, 0), (0, 1 << 16)] {
+            assert!(built(inputs, outputs).is_ok(), "{inputs} to {outputs}");
+        }
+        for (inputs, outputs) in [(0, (1 << 16) + 1), (1 << 40, 0)] {
+            let error = built(inputs, outputs).unwrap_err();
+            assert!(matches!(error, ArchitectureError::TooLarge { most: 0, .. }), "{error}");
         }
     }
 }

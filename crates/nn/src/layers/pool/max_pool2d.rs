@@ -2,7 +2,8 @@
 //! rule: dy goes to the largest element
 //! tape: y, and the place of each maximum
 
-use backrule_tensor::kernels::im2col::Window;
+use backrule_tensor::kernels::im2col::{Window, Windows};
+use backrule_tensor::kernels::twofold;
 use backrule_tensor::{
     ConfigError, Grad, MemoryError, NamedTensors, Options, Scalar, Shape, ShapeError, Tensor,
 };
@@ -191,15 +192,29 @@ impl<T: Scalar> Layer<T> for MaxPool2d {
         }
         let Some(dx) = dx else { return Ok(()) };
         dx.resize(at.x.shape())?;
+        let windows = Windows { window: self.window, size: [height, width], positions: [y[2], y[3]] };
+        let ([low], places) = at.cache.tensors_and_indices();
+        low.resize(Shape::new(&[windows.room()])?)?;
+        let low = low.as_mut_slice();
         dx.fill(T::ZERO);
         let windows = y[2] * y[3];
         let planes = dx.as_mut_slice().chunks_exact_mut(height * width);
-        let of_planes = dy.as_slice().chunks_exact(windows).zip(at.cache.indices().chunks_exact(windows));
+        let of_planes = dy.as_slice().chunks_exact(windows).zip(places.chunks_exact(windows));
         for (dx, (dy, places)) in planes.zip(of_planes) {
-            for (&dy, &place) in dy.iter().zip(places) {
-                // None for NOWHERE: it is larger than any plane.
-                if let Some(dx) = dx.get_mut(place as usize) {
-                    *dx += dy;
+            let wins = dy.iter().zip(places).map(|(&dy, &place)| (dy, place as usize));
+            // No plane is so large that NOWHERE is in it.
+            if low.is_empty() {
+                for (dy, place) in wins {
+                    if let Some(dx) = dx.get_mut(place) {
+                        *dx += dy;
+                    }
+                }
+            } else {
+                low.fill(T::ZERO);
+                for (dy, place) in wins {
+                    if let (Some(dx), Some(low)) = (dx.get_mut(place), low.get_mut(place)) {
+                        twofold::add(dx, low, dy);
+                    }
                 }
             }
         }
