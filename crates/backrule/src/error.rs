@@ -36,7 +36,7 @@ pub enum Error {
     /// Of a tensor.
     #[error(transparent)]
     Tensor(#[from] TensorError),
-    /// A setting that can't be.
+    /// A setting, such as a negative rate.
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// Of a layer.

@@ -83,7 +83,10 @@ pub enum LossError {
         total: f64,
     },
     /// [`Reduction::Over`](crate::Reduction::Over) has a number by which nothing can be divided.
-    #[error("{operation}: a sum can't be divided by {divisor}: the divisor must be positive and finite")]
+    #[error(
+        "{operation}: a sum can't be divided by {divisor:e}: the divisor and its reciprocal must be positive and \
+         finite in the tensor's precision"
+    )]
     Divisor {
         /// The loss that refused.
         operation: &'static str,

@@ -111,8 +111,8 @@ mod tests {
         assert!(small.value(&Tensor::from(x), &Tensor::from(x)).is_ok());
         let x = x.map(|x| x as f32);
         let error = small.value(&Tensor::from(x), &Tensor::from(x)).unwrap_err();
-        let text = "mean squared error: a sum can't be divided by 0.0000000000000000000000000000000000000001: \
-            the divisor must be positive and finite";
+        let text = "mean squared error: a sum can't be divided by 1e-40: the divisor and its reciprocal must be \
+            positive and finite in the tensor's precision";
         assert_eq!(error.to_string(), text);
     }
 

@@ -206,7 +206,7 @@ impl<T: Scalar> Build<T> {
     }
 
     /// A tensor of zeros, if the values of the whole network suffice for it: a file can't claim more than it
-    /// holds. Axes beside one of size 0 are free up to 65,536.
+    /// holds. Axes beside one of size 0 are free up to 4,096.
     ///
     /// # Errors
     /// When they don't, or there is no memory.
@@ -237,7 +237,7 @@ impl<T: Scalar> Build<T> {
 }
 
 /// The product of the other axes of a tensor without elements, from which on they count as values.
-const EMPTY: usize = 1 << 16;
+const EMPTY: usize = 1 << 12;
 
 /// Builds a layer of its settings.
 pub(crate) type Constructor<T> = fn(&mut Build<T>) -> Result<Box<dyn Layer<T>>, ArchitectureError>;
@@ -472,7 +472,7 @@ mod testing {
             (self.tensor)(name)
         }
 
-        /// A number, or what is meant where it is missing. A whole one is a number, too.
+        /// A number, or the default if the case has none. A whole one is a number, too.
         pub fn number(&mut self, name: &str, default: f64) -> f64 {
             let whole = self
                 .options
@@ -484,22 +484,22 @@ mod testing {
             }
         }
 
-        /// A flag, or what is meant where it is missing.
+        /// A flag, or the default if the case has none.
         pub fn flag(&mut self, name: &str, default: bool) -> bool {
             self.options.flag(name).unwrap_or(default)
         }
 
-        /// A word, or what is meant where it is missing.
+        /// A word, or the default if the case has none.
         pub fn word(&mut self, name: &str, default: &str) -> String {
             self.options.word(name).unwrap_or(default.to_string())
         }
 
-        /// A whole number, or what is meant where it is missing.
+        /// A whole number, or the default if the case has none.
         pub fn whole(&mut self, name: &str, default: usize) -> usize {
             self.options.size(name).unwrap_or(default)
         }
 
-        /// Two whole numbers, or what is meant where they are missing. One stands for two equal ones.
+        /// Two whole numbers, or the default if the case has none. One stands for two equal ones.
         pub fn pair(&mut self, name: &str, default: [usize; 2]) -> [usize; 2] {
             let value = self.options.iter().find(|(other, _)| *other == name).map(|(_, value)| value.clone());
             match value {

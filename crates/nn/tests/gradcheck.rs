@@ -487,6 +487,39 @@ fn a_large_constant_is_no_success() {
     }
 }
 
+/// An output that is 0 has moved from there: that is no sign that nothing moves.
+#[test]
+fn outputs_of_0_hide_no_rule_in_f32() {
+    let rectified: fn(f32) -> f32 = |x| x.max(0.0);
+    let shrunk: fn(f32) -> f32 = |x| x.signum() * (x.abs() - 0.5).max(0.0);
+    let wrong: [(fn(f32) -> f32, fn(f32) -> f32); 3] = [
+        (rectified, |x| if x > 0.0 { 1.0 } else { f32::from(x > -0.2) * 1000.0 }),
+        (rectified, |x| if x > 0.0 { 1.0 } else { f32::from(x > -0.15) * -1.0 }),
+        (shrunk, |x| if x.abs() > 0.5 { 1.0 } else { f32::from(x.abs() > 0.35) * 9.0 }),
+    ];
+    for (i, (f, df)) in wrong.into_iter().enumerate() {
+        for seed in 0..5 {
+            let x = Tensor::normal([20, 20], 0.0, 1.0, &mut random::rng(seed)).unwrap();
+            match Gradcheck::new(seed).run_f32(&mut Claim { f, df }, &x) {
+                Err(GradcheckError::Mismatch(report)) => assert!(report.wrong > 9, "{i}, {seed}: {report}"),
+                result => panic!("{i}, {seed}: {result:?}"),
+            }
+        }
+    }
+    let rng = &mut random::rng(1);
+    let near_0 = Tensor::uniform([10, 10], -0.18, 0.05, rng).unwrap();
+    let rows = Tensor::normal([4, 3], 0.0, 1.0, rng).unwrap();
+    let right: [(&mut dyn Layer<f32>, Tensor); 4] = [
+        (&mut Relu, near_0),
+        (&mut Linear::zeros(3, 2).unwrap(), rows),
+        (&mut Linear::new(0, 3, rng).unwrap(), Tensor::zeros([4, 0]).unwrap()),
+        (&mut Claim { f: |x: f32| 3.0 * x, df: |_| 3.0 }, Tensor::zeros([4, 4]).unwrap()),
+    ];
+    for (layer, x) in right {
+        Gradcheck::new(1).run_f32(layer, &x).unwrap();
+    }
+}
+
 /// Within most steps, rectifiers have kinks: the right rule is not called wrong for that, at any seed.
 #[test]
 fn many_kinks_are_not_taken_for_faults_in_f32() {

@@ -303,7 +303,7 @@ fn a_statistic_moves_as_far_as_without_parts() {
 /// A part that isn't there is no 0 that is added: −0 + 0 would be 0.
 #[test]
 fn an_absent_part_adds_nothing() {
-    /// Its gradient is −0.
+    /// Its gradient is −0, and absent for an x of zeros.
     #[derive(Clone)]
     struct MinusZero<T: Scalar> {
         w: Tensor<T>,
@@ -324,27 +324,35 @@ fn an_absent_part_adds_nothing() {
 
         fn backward(
             &self,
-            _: At<'_, T>,
+            at: At<'_, T>,
             dy: &Tensor<T>,
             dx: Option<&mut Tensor<T>>,
             grads: &mut [Grad<T>],
         ) -> Result<(), LayerError> {
-            grads[0].add_to(|dw| {
-                dw.as_mut_slice().iter_mut().for_each(|dw| *dw -= T::ZERO);
-                dw.scale(-T::ONE);
-                Ok::<_, LayerError>(())
-            })?;
+            if at.x.as_slice().iter().any(|&x| x != T::ZERO) {
+                grads[0].add_to(|dw| {
+                    dw.as_mut_slice().iter_mut().for_each(|dw| *dw -= T::ZERO);
+                    dw.scale(-T::ONE);
+                    Ok::<_, LayerError>(())
+                })?;
+            }
             dx.map_or(Ok(()), |dx| Ok(dx.copy_from(dy)?))
         }
     }
 
     let net = MinusZero::<f64> { w: Tensor::zeros([2]).unwrap() };
-    // Of a tree of four parts, the last one is absent with three.
-    for parts in [1, 3, 5] {
+    // Of a tree of four parts, the last one is absent with three. Others may have nothing to add, to the left of
+    // a sum and to the right.
+    for (parts, silent) in (1..=5).flat_map(|parts| (0..=parts).map(move |silent| (parts, silent))) {
+        if (parts, silent) == (1, 0) {
+            continue;
+        }
         let (mut tape, mut grads) = (Tape::new().parts(parts).unwrap(), Grads::new(&net).unwrap());
-        let x = Tensor::full([parts, 2], 1.0).unwrap();
+        let mut x = Tensor::full([parts, 2], 1.0).unwrap();
+        x.rows_mut().skip(silent).take(1).for_each(|row| row.fill(0.0));
         tape.forward(&net, &x, TRAIN).unwrap().backward(&x, &mut grads).unwrap();
         let dw = grads[0].to_tensor().unwrap();
-        assert!(dw.as_slice().iter().all(|dw| dw.to_bits() == (-0.0_f64).to_bits()), "{parts} parts: {dw}");
+        let minus_zero = dw.as_slice().iter().all(|dw| dw.to_bits() == (-0.0_f64).to_bits());
+        assert!(minus_zero, "{parts} parts, without the one at {silent}: {dw}");
     }
 }

@@ -58,7 +58,9 @@ pub(super) struct Slope {
     pub(super) error: f64,
     /// Whether most of the error is a kink's.
     pub(super) kink: bool,
-    /// Σ |dy ⊙ y| of what has moved.
+    /// Whether anything has moved.
+    pub(super) moved: bool,
+    /// Σ |dy ⊙ y| of what has moved: 0 too, where y is.
     pub(super) scale: f64,
     /// Σ |dy| of what has moved, and the mean |dy| at least.
     pub(super) reach: f64,
@@ -69,7 +71,7 @@ impl Slope {
     /// the outputs tell counts as 0, if they would have told of a slope of 1: beside a constant of 10⁷ they
     /// tell nothing.
     pub(super) fn is_coarse(&self, size: f64) -> bool {
-        let is_zero = self.error >= self.value.abs() && self.error <= 1e-3 * self.scale || self.scale == 0.0;
+        let is_zero = self.error >= self.value.abs() && self.error <= 1e-3 * self.scale || !self.moved;
         let would_tell = self.error <= 5e-3 * self.reach;
         self.error > 5e-3 * size.max(self.value.abs()) && !(is_zero && would_tell)
     }
@@ -171,10 +173,12 @@ impl<'a, T: Scalar> Probe<'a, T> {
     fn sum(&self) -> Slope {
         let [mut value, mut scale, mut reach, mut sizes] = [0.0; 4];
         let [mut largest, mut absolute, mut squares, mut rounding] = [0.0; 4];
+        let mut moved = false;
         for element in &self.elements {
             let size = (element.dy * element.here).abs();
             largest = f64::max(largest, size);
             sizes += element.dy.abs();
+            moved |= element.moved;
             if element.moved {
                 value += element.dy * element.best;
                 scale += size;
@@ -187,7 +191,8 @@ impl<'a, T: Scalar> Probe<'a, T> {
         let reach = f64::max(reach, sizes / self.elements.len() as f64);
         let error = f64::min(absolute, DEVIATIONS * squares.sqrt());
         let lost = SATURATED * T::EPSILON.to_f64() * largest;
-        Slope { value, error: error + lost, kink: squares > SPREAD * SPREAD * rounding, scale, reach }
+        let kink = squares > SPREAD * SPREAD * rounding;
+        Slope { value, error: error + lost, kink, moved, scale, reach }
     }
 
     /// Whether a step of `h` moves an element, and not by too much.

@@ -472,7 +472,8 @@ fn options_come_back_and_wrong_ones_change_nothing() {
                 _ => OptionValue::Number(1.0),
             };
             let error = other.set_options(rebuilt(&|j, v| (i != j).then_some(v))).unwrap_err();
-            assert_eq!((&error.option[..], &error.got[..]), (name, "nothing"), "rule {rule}");
+            assert_eq!(error.option, name, "rule {rule}");
+            assert!(error.got.starts_with("nothing"), "rule {rule}, {name}: {}", error.got);
             for wrong in [other_kind, OptionValue::Number(f64::NAN)] {
                 let error = other.set_options(rebuilt(&|j, v| Some(if i == j { wrong.clone() } else { v })));
                 let option = error.unwrap_err().option;

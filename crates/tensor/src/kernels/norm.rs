@@ -775,7 +775,7 @@ fn plane_sums<T: Scalar, P: Terms<T, K>, const K: usize>(
     totals.map(|total| total.total())
 }
 
-/// Element j, or what is meant where there are none.
+/// Element j, or the default if there are none.
 #[inline(always)]
 fn of<T: Scalar>(values: &[T], j: usize, default: T) -> T {
     if values.is_empty() { default } else { values[j] }

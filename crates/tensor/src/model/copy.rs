@@ -17,7 +17,7 @@ const FEW: usize = 64;
 
 /// A tensor to be copied, with a number for its path and role. A path lives as long as its visit, so two
 /// networks' paths never meet; their numbers do.
-pub(crate) type Source<'a, T> = Option<(u64, &'a Tensor<T>)>;
+pub(crate) type Source<'a, T> = Option<(u128, &'a Tensor<T>)>;
 
 /// Calls `f` with places for `count` tensors: on the stack if they are few, and else in memory of the
 /// thread's own, which is there from the second call on, but for destructors of thread-locals.
@@ -40,20 +40,27 @@ pub(crate) fn with_places<'a, T: Scalar>(
     result
 }
 
-/// FNV-1a of the path's text and the role.
-pub(crate) fn number(path: Path<'_>, role: Role) -> u64 {
-    struct Fnv(u64);
+/// FNV-1a in 128 bits of the path's text and, behind a byte that no text has, the role: what comes first could
+/// cancel against the first letter.
+pub(crate) fn number(path: Path<'_>, role: Role) -> u128 {
+    struct Fnv(u128);
+    impl Fnv {
+        fn add(&mut self, bytes: &[u8]) {
+            for &byte in bytes {
+                self.0 = (self.0 ^ u128::from(byte)).wrapping_mul((1 << 88) + 0x13b);
+            }
+        }
+    }
     impl Write for Fnv {
         fn write_str(&mut self, text: &str) -> fmt::Result {
-            for byte in text.bytes() {
-                self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-            }
+            self.add(text.as_bytes());
             Ok(())
         }
     }
-    let mut hash = Fnv(0xcbf2_9ce4_8422_2325 ^ role as u64);
+    let mut hash = Fnv(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d);
     // It can't fail.
     let _ = write!(hash, "{path}");
+    hash.add(&[0xff, role as u8]);
     hash.0
 }
 
@@ -194,5 +201,18 @@ mod tests {
         assert_eq!(joined, number(Path::ROOT.join("a.b"), Role::Parameter));
         assert_ne!(joined, number(Path::ROOT.join("a.b"), Role::Buffer));
         assert_ne!(joined, number(Path::ROOT.join("ab"), Role::Parameter));
+        // All paths of up to three of some letters, in all roles.
+        let letters = ["", "a", "b", "c", "d", "e", "f", "0", "1", "2", "3"];
+        let mut all = Vec::new();
+        for (a, b, c) in letters.iter().flat_map(|a| letters.map(|b| letters.map(|c| (*a, b, c)))).flatten() {
+            for role in [Role::Parameter, Role::Buffer, Role::Constant] {
+                let text = format!("{a}{b}{c}");
+                all.push((number(Path::ROOT.join(&text), role), text, role));
+            }
+        }
+        all.sort_by_key(|(number, ..)| *number);
+        for pair in all.windows(2) {
+            assert_eq!(pair[0].0 == pair[1].0, pair[0].1 == pair[1].1 && pair[0].2 == pair[1].2, "{pair:?}");
+        }
     }
 }

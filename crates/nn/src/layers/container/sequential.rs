@@ -117,7 +117,7 @@ impl<T: Scalar> SequentialBuilder<T> {
 /// Names of a container's children: none empty or too long, without dots, each once.
 ///
 /// # Errors
-/// When a name can't be.
+/// When one is empty, too long, has a dot, or is there twice.
 pub(crate) fn check_names<'a>(
     container: &'static str,
     names: impl Iterator<Item = &'a str>,
