@@ -248,7 +248,7 @@ fn debug_reads_as_display_and_alternate_debug_shows_the_fields() {
     ]);
     look.at([
         ArchitectureError::Custom { place: place(), layer: text() },
-        ArchitectureError::Unknown { place: place(), kind: text() },
+        ArchitectureError::Unknown { place: place(), kind: text(), registry: vec!["crate/Name"] },
         ArchitectureError::Malformed(text()),
         ArchitectureError::TooLarge { parameters: 9, most: 8 },
         ArchitectureError::Config { place: place(), error: config() },

@@ -142,7 +142,7 @@ fn errors_of_architectures() {
     let config = ConfigError::new(HOSTILE, HOSTILE, HOSTILE, HOSTILE);
     for error in [
         ArchitectureError::Custom { place: place(), layer: hostile() },
-        ArchitectureError::Unknown { place: place(), kind: hostile() },
+        ArchitectureError::Unknown { place: place(), kind: hostile(), registry: vec![] },
         ArchitectureError::Malformed(hostile()),
         ArchitectureError::Config { place: place(), error: config },
         ArchitectureError::Shape(ShapeError::new("forward", HOSTILE, HOSTILE).within(HOSTILE)),

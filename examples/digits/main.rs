@@ -135,7 +135,9 @@ fn right(logits: &Tensor, labels: &[usize]) -> f64 {
 fn save(net: &Sequential, optimizer: &Optimizer<Sgd>, run: &Run, test: &Data, file: &Path) -> Result<()> {
     let (epoch, step, seed) = (run.history.len() as u64, optimizer.step_count(), Some(run.seed));
     let place = io::Run { epoch, step, seed, ..io::Run::default() };
-    Checkpoint::of(net).optimizer(optimizer).run(&place).metadata(run)?.save(file)?;
+    let architecture = Architecture::of(net)?; // `backrule::load` builds the network from the file alone
+    let snapshot = Checkpoint::of(net).architecture(&architecture)?.optimizer(optimizer);
+    snapshot.run(&place).metadata(run)?.save(file)?;
     let mut again = network(&Run { seed: !run.seed, ..run.clone() })?;
     Checkpoint::load(file)?.restore(&mut again)?;
     let bits = |net| Ok::<_, Box<dyn Error>>(predict(net, &test.x)?.into_vec().into_iter().map(f32::to_bits));

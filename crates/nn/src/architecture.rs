@@ -112,12 +112,20 @@ pub enum ArchitectureError {
         layer: String,
     },
     /// A layer of this name is neither built in nor in the registry.
-    #[error("{}no layer is called {}: is it missing from the registry?", place.prefix(), kind.escape_debug())]
+    #[error(
+        "{}no layer is called {}: {}", place.prefix(), kind.escape_debug(),
+        match registry.is_empty() {
+            true => "is it missing from the registry?".to_string(),
+            false => format!("the registry has {}", registry.join(", ")),
+        }
+    )]
     Unknown {
         /// Where.
         place: Place,
         /// The name.
         kind: String,
+        /// The first names that the registry has.
+        registry: Vec<&'static str>,
     },
     /// It isn't the description of a network.
     #[error("no architecture: {}", .0.escape_debug())]
@@ -151,7 +159,7 @@ pub enum ArchitectureError {
 
 readable! {
     enum ArchitectureError {
-        Custom { place, layer }, Unknown { place, kind }, Malformed(reason), TooLarge { parameters, most },
+        Custom { place, layer }, Unknown { place, kind, registry }, Malformed(reason), TooLarge { parameters, most },
         Config { place, error }, Shape(error), Memory(error),
     }
 }
@@ -178,7 +186,9 @@ impl ArchitectureError {
     pub fn within(self, name: &str) -> Self {
         match self {
             Self::Custom { place, layer } => Self::Custom { place: place.within(name), layer },
-            Self::Unknown { place, kind } => Self::Unknown { place: place.within(name), kind },
+            Self::Unknown { place, kind, registry } => {
+                Self::Unknown { place: place.within(name), kind, registry }
+            }
             Self::Config { place, error } => Self::Config { place: place.within(name), error },
             Self::Shape(error) => Self::Shape(error.within(name)),
             Self::Memory(error) => Self::Memory(error.within(name)),

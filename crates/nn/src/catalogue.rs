@@ -203,8 +203,11 @@ impl<T: Scalar> Builder<'_, T> {
         let builtin = self.table.iter().find(|entry| entry.kind == spec.kind).map(|entry| entry.build);
         let own = || self.registry.kinds.get(spec.kind.as_str()).copied().filter(|_| is_custom(&spec.kind));
         let build = builtin.or_else(own);
-        let build = build
-            .ok_or_else(|| ArchitectureError::Unknown { place: Place::default(), kind: spec.kind.clone() })?;
+        let build = build.ok_or_else(|| ArchitectureError::Unknown {
+            place: Place::default(),
+            kind: spec.kind.clone(),
+            registry: self.registry.kinds.keys().copied().take(20).collect(),
+        })?;
         // The list has been checked: there are as many layers as the containers say.
         let mut children = memory::room(OPERATION, spec.children)?;
         let mut runs_of_children = memory::room(OPERATION, spec.children)?;

@@ -246,8 +246,9 @@ pub trait Layer<T: Scalar>: NamedTensors<T> + BoxedClone<T> + Send + Sync + 'sta
         mode: Mode,
     ) -> Result<(), LayerError>;
 
-    /// Given dy = ∂l/∂y: overwrites `dx` with ∂l/∂x when that is wanted, and **adds** ∂l/∂θ to `grads`, one
-    /// per tensor in visit order, by [`Grad::accumulate`] or [`Grad::add_to`].
+    /// Given dy = ∂l/∂y: gives `dx` the shape of x and overwrites it with ∂l/∂x when that is wanted, and
+    /// **adds** ∂l/∂θ to `grads`, one per tensor in visit order, by [`Grad::accumulate`] or
+    /// [`Grad::add_to`].
     ///
     /// The entry of a [`Role::Buffer`] gets the increment of that buffer instead, by [`Grad::increment`].
     ///

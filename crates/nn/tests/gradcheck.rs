@@ -27,6 +27,8 @@ enum Fault {
     AddsToCleared,
     AddsToInputGradient,
     NanInOneElement,
+    /// ∂l/∂x keeps the shape that it has.
+    FillsWhatIsThere,
     WrongShape,
     /// It is done where nobody wants ∂l/∂x.
     NothingWithoutDx,
@@ -93,6 +95,12 @@ impl<T: Scalar> Layer<T> for Faulty<T> {
         }
         if let Some(dx) = dx {
             let old = dx.clone();
+            if self.fault == Fault::FillsWhatIsThere {
+                let mut right = dy.clone();
+                matmul_nt_into(dy, &self.w, T::ONE, &mut right)?;
+                dx.as_mut_slice().iter_mut().zip(right.as_slice()).for_each(|(dx, &right)| *dx = right);
+                return Ok(());
+            }
             match self.fault {
                 Fault::MissingTerm => dx.map_from(dy, |_| T::ZERO)?, // dy itself, of the way past
                 _ => dx.copy_from(dy)?,
@@ -149,6 +157,10 @@ fn every_fault_is_found_where_it_is() {
     }
     assert!(matches!(check::<f64>(Fault::WrongShape, 4), Err(GradcheckError::Layer(_))));
     assert!(matches!(check::<f32>(Fault::WrongShape, 4), Err(GradcheckError::Layer(_))));
+    let error = check::<f64>(Fault::FillsWhatIsThere, 4).unwrap_err();
+    let text = "gradcheck: the rule has to give ∂l/∂x its shape: expected [4, 3], got [0]";
+    assert_eq!(error.to_string(), text);
+    assert_eq!(check::<f32>(Fault::FillsWhatIsThere, 4).unwrap_err().to_string(), text);
 }
 
 #[test]

@@ -7,8 +7,7 @@ mod report;
 pub use report::{Counted, Element, GradcheckError, GradcheckReport};
 
 use backrule_tensor::{
-    ConfigError, DType, Grad, Grads, IntoShape, Path, Role, Scalar, Shape, ShapeError, Tensor,
-    in_default_mode, random,
+    ConfigError, DType, Grad, Grads, IntoShape, Path, Role, Scalar, Shape, Tensor, in_default_mode, random,
 };
 
 use crate::cache::Cache;
@@ -16,7 +15,7 @@ use crate::data_parallel::Call;
 use crate::error::LayerError;
 use crate::gradcheck::buffers::Buffers;
 use crate::gradcheck::probe::{Place, Probe, Slope, Variable, expect_finite, expect_finite_outputs};
-use crate::gradcheck::report::index_of;
+use crate::gradcheck::report::{expect, index_of};
 use crate::layer::{Layer, MAX_INPUTS};
 use crate::mode::{Key, Mode};
 
@@ -244,7 +243,7 @@ impl Gradcheck {
             report if report.elements == 0 => Err(GradcheckError::Nothing(
                 "there are no parameters, and the inputs are left out or without elements",
             )),
-            report if report.is_right() => Ok(report),
+            report if report.is_right() => probe.expect_sized(&dy).map(|()| report),
             report => Err(GradcheckError::Mismatch(Box::new(report))),
         }
     }
@@ -361,7 +360,7 @@ impl Gradcheck {
             (x, y) => call.net.output_shapes(x, y)?,
         }
         for (y, shape) in y.iter().zip(shapes) {
-            expect("gradcheck: `output_shape`, and the shape that forward has written", y.shape(), shape)?;
+            expect("gradcheck: forward has not written what `output_shape` says", shape, y.shape())?;
         }
         Ok(())
     }
@@ -447,8 +446,4 @@ struct Compared {
 /// The root of the mean of so many squares with this sum.
 fn root_mean(squares: f64, count: usize) -> f64 {
     (squares / count.max(1) as f64).sqrt()
-}
-
-fn expect(operation: &'static str, expected: Shape, got: Shape) -> Result<(), ShapeError> {
-    if expected == got { Ok(()) } else { Err(ShapeError::new(operation, expected, got)) }
 }

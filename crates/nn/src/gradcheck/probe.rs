@@ -2,11 +2,11 @@
 
 use std::mem::replace;
 
-use backrule_tensor::{ConfigError, DType, Path, Scalar, Tensor};
+use backrule_tensor::{ConfigError, DType, Grads, Path, Scalar, Tensor};
 
 use crate::cache::Cache;
 use crate::data_parallel::Call;
-use crate::gradcheck::report::{GradcheckError, index_of};
+use crate::gradcheck::report::{GradcheckError, expect, index_of};
 use crate::layer::Layer;
 use crate::mode::Mode;
 
@@ -156,6 +156,21 @@ impl<'a, T: Scalar> Probe<'a, T> {
         let sizes = [sides[0].to_f64() - at, at - sides[1].to_f64()];
         let rounding = 2.0 * ROUNDINGS * T::EPSILON.to_f64() / (sizes[0] + sizes[1]);
         self.elements.iter_mut().for_each(|element| element.step(before, sizes, rounding));
+        Ok(())
+    }
+
+    /// Gives the rule a `dx` without a shape: in a network it has had other uses.
+    pub(super) fn expect_sized(&mut self, dy: &[Tensor<T>]) -> Result<(), GradcheckError> {
+        self.forward()?;
+        let inputs: Vec<_> = self.x.iter().collect();
+        let call = Call { net: &*self.layer, x: &inputs, mode: self.mode, many: self.many };
+        let mut dx: Vec<_> = self.x.iter().map(|_| Tensor::default()).collect();
+        let mut wanted: Vec<_> = dx.iter_mut().map(Some).collect();
+        let (upstream, mut grads) = (dy.iter().map(Some).collect::<Vec<_>>(), Grads::new(&*self.layer)?);
+        call.backward(&self.y, &mut self.cache, self.mode, &upstream, &mut wanted, &mut grads)?;
+        for (x, dx) in self.x.iter().zip(&dx) {
+            expect("gradcheck: the rule has to give ∂l/∂x its shape", x.shape(), dx.shape())?;
+        }
         Ok(())
     }
 

@@ -6,6 +6,10 @@ use backrule_tensor::{ConfigError, Shape, ShapeError, TensorError, readable};
 
 use crate::error::LayerError;
 
+pub(super) fn expect(operation: &'static str, expected: Shape, got: Shape) -> Result<(), ShapeError> {
+    if expected == got { Ok(()) } else { Err(ShapeError::new(operation, expected, got)) }
+}
+
 /// The position along each axis of the element that is number `i` in row-major order.
 pub(super) fn index_of(mut i: usize, shape: Shape) -> Vec<usize> {
     let mut index = vec![0; shape.rank()];
