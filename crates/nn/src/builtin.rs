@@ -110,7 +110,7 @@ impl<T: Scalar> Build<T> {
         self.options.size(name)
     }
 
-    /// Takes the size of an axis out of the settings: at least 1, where [`whole`](Self::whole) takes 0 as well.
+    /// Takes the size of an axis out of the settings: at least 1. [`whole`](Self::whole) takes 0 as well.
     /// With sizes of at least 1, no axis is longer than the number of values that a layer has.
     ///
     /// # Errors

@@ -502,11 +502,12 @@ fn a_large_constant_is_no_success() {
 /// An output that is 0 has moved from there: that is no sign that nothing moves.
 #[test]
 fn outputs_of_0_hide_no_rule_in_f32() {
-    let rectified: fn(f32) -> f32 = |x| x.max(0.0);
-    let shrunk: fn(f32) -> f32 = |x| x.signum() * (x.abs() - 0.5).max(0.0);
-    let wrong: [(fn(f32) -> f32, fn(f32) -> f32); 3] = [
+    type Function = fn(f32) -> f32;
+    let rectified: Function = |x| x.max(0.0);
+    let shrunk: Function = |x| x.signum() * (x.abs() - 0.5).max(0.0);
+    let wrong: [(Function, Function); 3] = [
         (rectified, |x| if x > 0.0 { 1.0 } else { f32::from(x > -0.2) * 1000.0 }),
-        (rectified, |x| if x > 0.0 { 1.0 } else { f32::from(x > -0.15) * -1.0 }),
+        (rectified, |x| if x > 0.0 { 1.0 } else { -f32::from(x > -0.15) }),
         (shrunk, |x| if x.abs() > 0.5 { 1.0 } else { f32::from(x.abs() > 0.35) * 9.0 }),
     ];
     for (i, (f, df)) in wrong.into_iter().enumerate() {

@@ -341,8 +341,8 @@ fn an_absent_part_adds_nothing() {
     }
 
     let net = MinusZero::<f64> { w: Tensor::zeros([2]).unwrap() };
-    // Of a tree of four parts, the last one is absent with three. Others may have nothing to add, to the left of
-    // a sum and to the right.
+    // Of a tree of four parts, the last one is absent with three. Others may have nothing to add, to the left
+    // of a sum and to the right.
     for (parts, silent) in (1..=5).flat_map(|parts| (0..=parts).map(move |silent| (parts, silent))) {
         if (parts, silent) == (1, 0) {
             continue;

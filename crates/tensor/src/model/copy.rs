@@ -40,8 +40,8 @@ pub(crate) fn with_places<'a, T: Scalar>(
     result
 }
 
-/// FNV-1a in 128 bits of the path's text and, behind a byte that no text has, the role: what comes first could
-/// cancel against the first letter.
+/// FNV-1a in 128 bits of the path's text and, behind a byte that no text has, the role: before the text it
+/// could cancel against the first letter.
 pub(crate) fn number(path: Path<'_>, role: Role) -> u128 {
     struct Fnv(u128);
     impl Fnv {
