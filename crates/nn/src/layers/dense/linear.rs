@@ -137,7 +137,9 @@ impl<T: Scalar> Layer<T> for Linear<T> {
     fn output_shape(&self, input: Shape) -> Result<Shape, LayerError> {
         let [out_features, in_features] = matrix(self.weight.shape())?;
         if input.rank() == 0 || input.columns() != in_features {
-            let expected = format_args!("[.., {in_features}]");
+            let of_sample = input.iter().skip(1).fold(1, |product: usize, &size| product.saturating_mul(size));
+            let hint = if of_sample == in_features { " (`Flatten` gives that)" } else { "" };
+            let expected = format_args!("[.., {in_features}]{hint}");
             return Err(ShapeError::new("linear forward", expected, input).into());
         }
         Ok(input.with_columns(out_features)?)
@@ -344,6 +346,9 @@ mod tests {
         let layer = Linear::<f32>::new(3, 2, &mut random::rng(1)).unwrap();
         let error = predict(&layer, &Tensor::zeros([4, 5]).unwrap()).unwrap_err();
         assert_eq!(error.to_string(), "linear forward: expected [.., 3], got [4, 5]");
+        let error = predict(&layer, &Tensor::zeros([4, 1, 3, 1]).unwrap()).unwrap_err();
+        let text = "linear forward: expected [.., 3] (`Flatten` gives that), got [4, 1, 3, 1]";
+        assert_eq!(error.to_string(), text);
         assert!(predict(&layer, &Tensor::scalar(1.0)).is_err());
         let weight = || Tensor::<f32>::zeros([2, 3]).unwrap();
         let error = Linear::from_tensors(weight(), Some(weight())).unwrap_err();
