@@ -137,7 +137,8 @@ impl<T: Scalar> Layer<T> for Linear<T> {
     fn output_shape(&self, input: Shape) -> Result<Shape, LayerError> {
         let [out_features, in_features] = matrix(self.weight.shape())?;
         if input.rank() == 0 || input.columns() != in_features {
-            let of_sample = input.iter().skip(1).fold(1, |product: usize, &size| product.saturating_mul(size));
+            let of_sample =
+                input.iter().skip(1).fold(1, |product: usize, &size| product.saturating_mul(size));
             let hint = if of_sample == in_features { " (`Flatten` gives that)" } else { "" };
             let expected = format_args!("[.., {in_features}]{hint}");
             return Err(ShapeError::new("linear forward", expected, input).into());
