@@ -14,14 +14,14 @@ fn main() -> Outcome {
     let threads = args.threads;
     let prepared = Report::new(args.clone(), "prepared", "backrule-nn");
     let report = Report::new(args, "backrule", "backrule-nn");
-    // Large batches go in one part per thread: what a part computes is worth handing over as a whole.
-    let parts = |row: &NetworkRow| if row.batch >= 512 { threads } else { 1 };
     for row in TRAIN_STEP {
-        report.train_step(row, || train_step(*row, parts(row)))?;
+        // Large batches go in one part per thread: what a part computes is worth handing over as a whole.
+        let parts = if row.batch >= 512 { threads } else { 1 };
+        report.train_step(row, || train_step(*row, parts))?;
     }
     for row in PREDICT {
-        report.predict(row, || prediction(*row, parts(row)))?;
-        prepared.predict(row, || prepared_prediction(*row, parts(row)))?;
+        report.predict(row, || prediction(*row))?;
+        prepared.predict(row, || prepared_prediction(*row))?;
     }
     for row in CROSS_ENTROPY {
         report.cross_entropy(row, || cross_entropy(*row))?;
@@ -60,17 +60,17 @@ fn train_step(row: NetworkRow, parts: usize) -> Outcome<Step> {
     }))
 }
 
-fn prediction(row: NetworkRow, parts: usize) -> Outcome<Step> {
+fn prediction(row: NetworkRow) -> Outcome<Step> {
     let net = network(row.sizes)?;
     let x = Tensor::from_vec([row.batch, row.inputs()], row.x())?;
-    let mut tape = Tape::new().parts(parts)?;
+    let mut tape = Tape::new();
     Ok(Box::new(move || tape.forward(&net, &x, Mode::Eval).unwrap().into_output().as_slice()[0]))
 }
 
-fn prepared_prediction(row: NetworkRow, parts: usize) -> Outcome<Step> {
+fn prepared_prediction(row: NetworkRow) -> Outcome<Step> {
     let net = Prepared::of(&network(row.sizes)?)?;
     let x = Tensor::from_vec([row.batch, row.inputs()], row.x())?;
-    let mut tape = Tape::new().parts(parts)?;
+    let mut tape = Tape::new();
     Ok(Box::new(move || net.forward(&mut tape, &x).unwrap().as_slice()[0]))
 }
 
