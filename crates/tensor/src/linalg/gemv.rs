@@ -133,6 +133,14 @@ fn block<T: Scalar, S: Simd, G: Quads<T, T::Quad<S>>, const L: usize, const R: u
     sums
 }
 
+/// The first `count` groups of L elements of each row. With one length for all, no index is checked in a loop.
+#[inline(always)]
+fn groups<T: Scalar, const L: usize, const N: usize>(rows: [&[T]; N], count: usize) -> [&[[T; L]]; N] {
+    let mut groups: [&[[T; L]]; N] = [&[]; N];
+    unrolled!(i < N => { groups[i] = &rows[i].as_chunks().0[..count]; });
+    groups
+}
+
 /// The accumulators of the first R rows of `a` times the first C rows of `b`: up to twelve registers, for
 /// seven loads or less.
 #[inline(always)]
@@ -140,26 +148,26 @@ fn accumulate<T: Scalar, G: Vector<T>, const L: usize, const R: usize, const C: 
     a: [&[T]; 3],
     b: [&[T]; 4],
 ) -> [[G; C]; R] {
-    let full = a[0].len() / L * L;
-    let groups = |x| <[T]>::as_chunks::<L>(x).0.iter();
-    let ([a0, a1, a2], [b0, b1, b2, b3]) = (a.map(groups), b.map(groups));
+    let (count, full) = (a[0].len() / L, a[0].len() / L * L);
+    let (a, b): ([_; R], [_; C]) = (first_of(a), first_of(b));
+    let (groups_of_a, groups_of_b) = (groups::<T, L, R>(a, count), groups::<T, L, C>(b, count));
     let mut acc = [[G::splat(T::ZERO); C]; R];
-    for (((a0, a1), a2), ((b0, b1), (b2, b3))) in a0.zip(a1).zip(a2).zip(b0.zip(b1).zip(b2.zip(b3))) {
-        let (a, b): ([_; R], [_; C]) = (first_of([a0, a1, a2]), first_of([b0, b1, b2, b3]));
+    for p in 0..count {
         let mut rows = [G::splat(T::ZERO); R];
-        unrolled!(r < R => { rows[r] = G::load(a[r]); });
+        unrolled!(r < R => { rows[r] = G::load(&groups_of_a[r][p]); });
         // In this order three rows, twelve sums and a row of B fill the sixteen registers of AVX2.
         unrolled!(i < C => {
-            let b = G::load(b[i]);
+            let b = G::load(&groups_of_b[i][p]);
             unrolled!(r < R => { acc[r][i] = rows[r].mul_add(b, acc[r][i]); });
         });
     }
     if full < a[0].len() {
         // The accumulators without a term add zeros.
-        let (a, b): ([_; R], [_; C]) = (first_of(a), first_of(b));
-        unrolled!(r < R => {
-            let a = G::load_part(&a[r][full..]);
-            unrolled!(i < C => { acc[r][i] = a.mul_add(G::load_part(&b[i][full..]), acc[r][i]); });
+        let mut rows = [G::splat(T::ZERO); R];
+        unrolled!(r < R => { rows[r] = G::load_part(&a[r][full..]); });
+        unrolled!(i < C => {
+            let b = G::load_part(&b[i][full..]);
+            unrolled!(r < R => { acc[r][i] = rows[r].mul_add(b, acc[r][i]); });
         });
     }
     acc
@@ -169,16 +177,15 @@ fn accumulate<T: Scalar, G: Vector<T>, const L: usize, const R: usize, const C: 
 #[inline(always)]
 fn twins<T: Scalar, S: Simd, const R: usize>(a: [&[T]; 4], b: [&[T]; 4]) -> [T::Quad<S>; R] {
     let full = a[0].len() / 4 * 4;
-    let quads = |x| <[T]>::as_chunks::<4>(x).0.iter();
-    let ([a0, a1, a2, a3], [b0, b1, b2, b3]) = (a.map(quads), b.map(quads));
-    let pairs = a0.zip(a1).zip(a2.zip(a3)).zip(b0.zip(b1).zip(b2.zip(b3)));
+    let a: [_; R] = first_of(a);
+    let (quads_of_a, quads_of_b) = (groups::<T, 4, R>(a, full / 4), groups::<T, 4, 4>(b, full / 4));
     let mut acc = [[T::Oct::<S>::splat(T::ZERO); 2]; R];
-    for (((a0, a1), (a2, a3)), ((b0, b1), (b2, b3))) in pairs {
-        let a: [_; R] = first_of([a0, a1, a2, a3]);
+    for p in 0..full / 4 {
+        let [b0, b1, b2, b3] = quads_of_b.map(|quads| &quads[p]);
         let first = T::Oct::<S>::join(T::Quad::<S>::load(b0), T::Quad::<S>::load(b2));
         let last = T::Oct::<S>::join(T::Quad::<S>::load(b1), T::Quad::<S>::load(b3));
         unrolled!(r < R => {
-            let a = T::Quad::<S>::load(a[r]);
+            let a = T::Quad::<S>::load(&quads_of_a[r][p]);
             let a = T::Oct::<S>::join(a, a);
             acc[r] = [a.mul_add(first, acc[r][0]), a.mul_add(last, acc[r][1])];
         });
@@ -188,7 +195,6 @@ fn twins<T: Scalar, S: Simd, const R: usize>(a: [&[T]; 4], b: [&[T]; 4]) -> [T::
         let b = b.map(|b| &b[full..]);
         let first = T::Oct::<S>::join(T::Quad::<S>::load_part(b[0]), T::Quad::<S>::load_part(b[2]));
         let last = T::Oct::<S>::join(T::Quad::<S>::load_part(b[1]), T::Quad::<S>::load_part(b[3]));
-        let a: [_; R] = first_of(a);
         unrolled!(r < R => {
             let a = T::Quad::<S>::load_part(&a[r][full..]);
             let a = T::Oct::<S>::join(a, a);
@@ -221,24 +227,21 @@ fn write_rows<'c, T: Scalar, Q: Register<T>, const R: usize>(
 
 /// The dot products of `a` with eight rows at once, which hides the latency of the additions.
 #[inline(always)]
-fn dots<'x, T: Scalar, S: Simd, G: Quads<T, T::Quad<S>>, const L: usize>(
-    a: &'x [T],
-    b: [&'x [T]; 8],
+fn dots<T: Scalar, S: Simd, G: Quads<T, T::Quad<S>>, const L: usize>(
+    a: &[T],
+    b: [&[T]; 8],
 ) -> [T::Quad<S>; 2] {
-    const EIGHT: usize = 8;
-    let full = a.len() / L * L;
-    let groups = |x: &'x [T]| x.as_chunks::<L>().0.iter();
-    let [b0, b1, b2, b3, b4, b5, b6, b7] = b.map(groups);
-    let pairs = b0.zip(b1).zip(b2.zip(b3)).zip(b4.zip(b5).zip(b6.zip(b7)));
+    let (count, full) = (a.len() / L, a.len() / L * L);
+    let ([groups_of_a], groups_of_b) = (groups::<T, L, 1>([a], count), groups::<T, L, 8>(b, count));
     let mut acc = [G::splat(T::ZERO); 8];
-    for (a, (((b0, b1), (b2, b3)), ((b4, b5), (b6, b7)))) in groups(a).zip(pairs) {
-        let (a, b) = (G::load(a), [b0, b1, b2, b3, b4, b5, b6, b7]);
-        unrolled!(i < EIGHT => { acc[i] = a.mul_add(G::load(b[i]), acc[i]); });
+    for p in 0..count {
+        let a = G::load(&groups_of_a[p]);
+        unrolled!(i < 8 => { acc[i] = a.mul_add(G::load(&groups_of_b[i][p]), acc[i]); });
     }
     if full < a.len() {
         // The accumulators without a term add zeros.
         let a = G::load_part(&a[full..]);
-        unrolled!(i < EIGHT => { acc[i] = a.mul_add(G::load_part(&b[i][full..]), acc[i]); });
+        unrolled!(i < 8 => { acc[i] = a.mul_add(G::load_part(&b[i][full..]), acc[i]); });
     }
     let zero = T::Quad::<S>::splat(T::ZERO);
     let (mut first, mut last) = (zero, zero);

@@ -84,7 +84,7 @@ fn add<T: Scalar, S: Simd, const R: usize>(factors: [[T; AT_ONCE]; R], b: [&[T];
     let (len, zero) = (T::Register::<S>::LEN, T::Register::<S>::splat(T::ZERO));
     let mut a = [[zero; AT_ONCE]; R];
     unrolled!(r < R => {
-        unrolled!(p < AT_ONCE => { a[r][p] = T::Register::<S>::splat(factors[r][p]); });
+        unrolled!(p < 4 => { a[r][p] = T::Register::<S>::splat(factors[r][p]); });
     });
     let done = b[0].len() / len * len;
     let (low, high) = sums.split_at_mut(STRIP);
@@ -95,7 +95,7 @@ fn add<T: Scalar, S: Simd, const R: usize>(factors: [[T; AT_ONCE]; R], b: [&[T];
     for ((low, high), ((b0, b1), (b2, b3))) in places.zip(b0.zip(b1).zip(b2.zip(b3))) {
         let b = [b0, b1, b2, b3];
         let mut acc: [_; R] = first_of([T::Register::<S>::load(low), T::Register::<S>::load(high)]);
-        unrolled!(p < AT_ONCE => {
+        unrolled!(p < 4 => {
             let b = T::Register::<S>::load(b[p]);
             unrolled!(r < R => { acc[r] = a[r][p].mul_add(b, acc[r]); });
         });

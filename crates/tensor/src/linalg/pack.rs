@@ -8,8 +8,6 @@ use crate::simd::{self, Kernel, Simd};
 /// Elements of a panel that are packed at once: 32 KB in single precision. They stay in the first-level cache
 /// while their columns are written, four at a time.
 const AT_ONCE: usize = 8192;
-/// Rows that become columns at once.
-const FOUR: usize = 4;
 
 /// Copies columns of a row-major matrix whose rows are `n` elements apart into panels of `depth` rows, row
 /// after row. Panel q begins at column `start(q)`, and the last one has `width` columns. What a panel has
@@ -107,7 +105,7 @@ pub(super) fn pack_transposed<T: Scalar, S: Simd, const W: usize>(
         let (groups, last) = panel.as_chunks_mut::<4>();
         for (group, ((b0, b1), (b2, b3))) in groups.iter_mut().zip(b0.iter().zip(b1).zip(b2.iter().zip(b3))) {
             let columns = transposed::<T, S>([b0, b1, b2, b3]);
-            unrolled!(i < FOUR => { columns[i].store(&mut group[i][j..]); });
+            unrolled!(i < 4 => { columns[i].store(&mut group[i][j..]); });
         }
         for (i, last) in last.iter_mut().enumerate() {
             last[j..][..4].copy_from_slice(&[rest0[i], rest1[i], rest2[i], rest3[i]]);
