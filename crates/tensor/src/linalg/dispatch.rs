@@ -1,6 +1,4 @@
-//! The choice of a product's kernel, and of its threads.
-
-use std::marker::PhantomData;
+//! The choice of a product's kernel.
 
 use crate::error::MemoryError;
 use crate::linalg::gemm::Gemm;
@@ -8,85 +6,180 @@ use crate::linalg::gemv::Gemv;
 use crate::linalg::gevm::ByRowsOfB;
 use crate::linalg::groups::add_group;
 use crate::linalg::product::{
-    Form, GROUP, Initial, Product, WIDEST, buffer_len, columns_at_once, range_by, reads_b_once,
+    Blocks, Choice, Form, GROUP, Initial, Product, SHORT, SIDE_BY_SIDE, TALLEST, WIDEST, is_long, range_by,
+    strips,
 };
 use crate::linalg::small::Small;
 use crate::linalg::workspace::{Buffered, with_buffer};
-use crate::parallel;
-use crate::scalar::Scalar;
-use crate::scalar::sealed::Work;
 use crate::simd::{self, Kernel};
 
-/// Computes a product, on as many threads as it is worth. Without memory for its packed operands nothing is
-/// computed.
+/// The most multiplications of a small product.
+const SMALL: usize = 128;
+/// The most rows of A·B for which a large B is read in place.
+const FEW: usize = 12;
+
+/// Whether a product is computed element by element: it has few multiplications.
 #[inline(always)]
-pub(super) fn compute<T: Scalar>(product: &mut Product<'_, T>) -> Result<(), MemoryError> {
-    // Whether there was memory: an error as the output would be written and read in each small product.
-    if T::work::<Compute<'_, '_>>(product) { Ok(()) } else { Err(refused(product)) }
+fn is_small<T>(product: &Product<'_, T>) -> bool {
+    let ([_, n, terms], [_, _, ldc]) = (product.sizes, product.strides);
+    let work = product.c.len().saturating_mul(terms);
+    work <= SMALL && work > 0 && terms <= SHORT && ldc == n
 }
 
+/// The kernel for `rows` rows of any other product. `packed`: B is packed already.
+#[inline(always)]
+pub(super) fn choose<T>(
+    form: Form,
+    [m, n, k]: [usize; 3],
+    [lda, ldb, _]: [usize; 3],
+    rows: usize,
+    packed: bool,
+) -> Choice {
+    if rows == 0 || n == 0 || k == 0 {
+        return Choice::Initial;
+    }
+    match form {
+        Form::Nt => {
+            // In place, B is read for each row of A, and packed but once. With eight accumulators more rows
+            // are few, and if B is packed already, those of a low tile.
+            let few = || if packed { 3 } else { few_rows::<T>(form, k) };
+            match k {
+                1 if ldb < 2 => Choice::Ger,
+                2.. if rows <= few() => Choice::Gemv,
+                _ => Choice::Tiles,
+            }
+        }
+        Form::Nn | Form::Tn => {
+            let rows_of_a_are_contiguous = matches!((form, m, lda), (Form::Nn, _, _) | (Form::Tn, 1, 1));
+            let large = if rows == 1 { 1 << 20 } else { 1 << 15 };
+            match rows {
+                _ if k == 1 => Choice::Ger,
+                _ if !rows_of_a_are_contiguous => Choice::Tiles,
+                ..=FEW if n.saturating_mul(k) >= large => Choice::ByRowsOfB,
+                // Packing B would cost more than the product.
+                ..=3 => Choice::Gevm,
+                _ => Choice::Tiles,
+            }
+        }
+    }
+}
+
+/// The most rows of A·Bᵀ for which the kernel without packing is the faster one. It has registers of 32
+/// bytes.
+#[inline(always)]
+fn few_rows<T>(form: Form, k: usize) -> usize {
+    // Three rows of A and four of B fit the first-level cache.
+    let near = k.min(form.block()) * size_of::<T>() <= 4096;
+    match (form.accumulators(k), simd::widest()) {
+        (1, _) | (4, ..32) => 3,
+        (4, 64..) | (_, ..32) => 8,
+        (_, 64..) => 16,
+        (4, _) => 16,
+        _ if near => 64,
+        _ => 12,
+    }
+}
+
+/// The elements of a buffer that `rows` rows of a product need; 0 if both operands are read in place.
+#[inline]
+pub(super) fn buffer_len<T>(
+    form: Form,
+    sizes: [usize; 3],
+    strides: [usize; 3],
+    rows: usize,
+    packed: bool,
+) -> usize {
+    match is_long(form, sizes) {
+        true => long_buffer_len::<T>(form, sizes, strides, rows, packed),
+        false => {
+            let choice = choose::<T>(form, sizes, strides, rows, packed);
+            buffer_len_of(choice, form, sizes, rows, packed)
+        }
+    }
+}
+
+/// The same for a product of several groups. The last strip has fewer columns, and the last group fewer
+/// terms, for which blocks are larger.
 #[cold]
-fn refused<T: Scalar>(product: &Product<'_, T>) -> MemoryError {
-    let len = Split::of_product(product).buffer_len();
-    MemoryError::new(product.form.operation(), len.saturating_mul(size_of::<T>()))
-}
-
-/// Makes sure that this thread has the buffer for a product of matrices without gaps.
-pub(super) fn prepare<T: Scalar>(form: Form, sizes: [usize; 3]) -> Result<(), MemoryError> {
-    T::work::<Prepare>((form, sizes, PhantomData))
-}
-
-struct Compute<'a, 'b>(PhantomData<&'a mut &'b ()>);
-
-impl<'a, 'b> Work for Compute<'a, 'b> {
-    type On<T: 'static> = &'a mut Product<'b, T>;
-    type Output = bool;
-    fn f32(product: &'a mut Product<'b, f32>) -> bool {
-        compute_typed(product)
+fn long_buffer_len<T>(
+    form: Form,
+    [m, n, k]: [usize; 3],
+    strides: [usize; 3],
+    rows: usize,
+    packed: bool,
+) -> usize {
+    if rows == 0 || n == 0 {
+        return 0;
     }
-    fn f64(product: &'a mut Product<'b, f64>) -> bool {
-        compute_typed(product)
-    }
+    let (columns, terms) = (columns_at_once(rows, n), GROUP * form.block());
+    let sizes = [columns, n % columns].map(|n| [terms, k % terms].map(|k| [m, n, k]));
+    let lens = sizes.into_iter().flatten().map(|sizes| {
+        let choice = choose::<T>(form, sizes, strides, rows, packed);
+        buffer_len_of(choice, form, sizes, rows, packed)
+    });
+    2 * rows * columns + lens.max().unwrap_or(0)
 }
-
-struct Prepare;
-
-impl Work for Prepare {
-    type On<T: 'static> = (Form, [usize; 3], PhantomData<T>);
-    type Output = Result<(), MemoryError>;
-    fn f32((form, sizes, _): (Form, [usize; 3], PhantomData<f32>)) -> Result<(), MemoryError> {
-        prepare_typed::<f32>(form, sizes)
-    }
-    fn f64((form, sizes, _): (Form, [usize; 3], PhantomData<f64>)) -> Result<(), MemoryError> {
-        prepare_typed::<f64>(form, sizes)
-    }
-}
-
-/// Products of fewer multiplications stay on one thread: waking another takes as long.
-const WORTH_A_THREAD: usize = 1 << 20;
 
 #[inline(always)]
-fn compute_typed<T: Buffered>(product: &mut Product<'_, T>) -> bool {
-    if multiplications(product.sizes) >= 2 * WORTH_A_THREAD && parallel::threads_here() > 1 {
-        return shared(product).is_ok();
+fn buffer_len_of(choice: Choice, form: Form, sizes: [usize; 3], rows: usize, packed: bool) -> usize {
+    match choice {
+        Choice::Initial | Choice::Gemv | Choice::Ger | Choice::Gevm => 0,
+        Choice::ByRowsOfB => strips(rows),
+        Choice::Tiles => {
+            let Blocks { columns, terms } = Blocks::of(form, sizes);
+            // Panels begin at a cache line.
+            let rows = if let Form::Tn = form { SIDE_BY_SIDE * TALLEST } else { TALLEST };
+            (if packed { 0 } else { columns } + rows) * terms + WIDEST
+        }
     }
-    if !product.is_long() && run_in_place(product) {
-        return true;
-    }
-    let (operation, len) = (product.form.operation(), product.buffer_len());
-    with_buffer(operation, len, |buffer| match product.is_long() {
-        true => run_long(product, buffer),
-        false => run_buffered(product, buffer),
-    })
-    .is_ok()
 }
 
-/// Computes a product on this thread, with a buffer that is long enough.
-fn run<T: Buffered>(product: &mut Product<'_, T>, buffer: &mut [T]) {
+/// Columns of C that are computed at once, so what is kept beside them stays small. Whole blocks of packed
+/// columns: nothing is packed twice.
+fn columns_at_once(rows: usize, n: usize) -> usize {
+    const ELEMENTS: usize = 1 << 18;
+    const PACKED: usize = 256;
+    match rows.saturating_mul(n) <= ELEMENTS {
+        true => n,
+        false => n.min((ELEMENTS / rows / PACKED).max(1) * PACKED),
+    }
+}
+
+impl<T> Product<'_, T> {
+    /// The kernel, unless the product is small.
+    #[inline(always)]
+    pub(super) fn choice(&self) -> Choice {
+        choose::<T>(self.form, self.sizes, self.strides, self.rows, self.panels.is_some())
+    }
+}
+
+/// Computes a product on this thread, in its own buffer.
+#[inline(always)]
+pub(super) fn run_here<T: Buffered>(product: &mut Product<'_, T>) -> Result<(), MemoryError> {
+    let operation = product.form.operation();
+    if product.is_long() {
+        let &mut Product { form, sizes, strides, rows, ref panels, .. } = product;
+        let len = long_buffer_len::<T>(form, sizes, strides, rows, panels.is_some());
+        return with_buffer(operation, len, |buffer| run_long(product, buffer));
+    }
+    if run_small(product) {
+        return Ok(());
+    }
+    let choice = product.choice();
+    if let Choice::Gemv = choice {
+        simd::run_within(32, Gemv(product));
+        return Ok(());
+    }
+    let len = buffer_len_of(choice, product.form, product.sizes, product.rows, product.panels.is_some());
+    with_buffer(operation, len, |buffer| run_choice(choice, product, buffer))
+}
+
+/// The same with a buffer that is long enough.
+pub(super) fn run<T: Buffered>(product: &mut Product<'_, T>, buffer: &mut [T]) {
     if product.is_long() {
         run_long(product, buffer);
-    } else if !run_in_place(product) {
-        run_buffered(product, buffer);
+    } else if !run_small(product) {
+        run_choice(product.choice(), product, buffer);
     }
 }
 
@@ -142,145 +235,26 @@ fn run_long<T: Buffered>(product: &mut Product<'_, T>, buffer: &mut [T]) {
     }
 }
 
-/// Computes a small product, or one with few rows, which need no buffer. Returns whether it was one.
+/// Computes a small product. Returns whether it was one.
 #[inline(always)]
-fn run_in_place<T: Buffered>(product: &mut Product<'_, T>) -> bool {
-    if product.is_small() {
+fn run_small<T: Buffered>(product: &mut Product<'_, T>) -> bool {
+    let small = is_small(product);
+    if small {
         match product.is_exact() {
             true => Small(product).run::<simd::Baseline>(),
             // Neither gains by more than 32 bytes: a kernel that isn't compiled for AVX-512 makes programs
             // smaller.
             false => simd::run_within(32, Small(product)),
         }
-        return true;
     }
-    if product.is_gemv() {
-        simd::run_within(32, Gemv(product));
-        return true;
-    }
-    false
-}
-
-/// Computes any other product that isn't long.
-#[inline(always)]
-fn run_buffered<T: Buffered>(product: &mut Product<'_, T>, buffer: &mut [T]) {
-    match product.is_by_rows_of_b() {
-        true => simd::run(ByRowsOfB { product, sums: buffer }),
-        false => simd::run(Gemm { product, buffer }),
-    }
-}
-
-fn prepare_typed<T: Buffered>(form: Form, sizes: [usize; 3]) -> Result<(), MemoryError> {
-    let len = Split::of::<T>(form, sizes, form.strides(sizes), false).buffer_len();
-    with_buffer(form.operation(), len, |_: &mut [T]| ())
+    small
 }
 
 #[inline(always)]
-fn multiplications(sizes: [usize; 3]) -> usize {
-    sizes.into_iter().fold(1, usize::saturating_mul)
-}
-
-/// How a product is split into tasks. An element's bits don't depend on the split, so it may follow the
-/// number of threads.
-///
-/// All tasks work in the caller's buffer, so there is memory for all of them or C isn't touched.
-struct Split {
-    tasks: usize,
-    /// Columns of C, else rows: threads with rows each read, and pack, all of B.
-    by_columns: bool,
-    /// Rows or columns of all tasks but the last.
-    count: usize,
-    /// Elements of the buffer for each task.
-    len: usize,
-}
-
-impl Split {
-    fn of_product<T>(product: &Product<'_, T>) -> Self {
-        Self::of::<T>(product.form, product.sizes, product.strides, product.panels.is_some())
-    }
-
-    fn of<T>(
-        form: Form,
-        sizes @ [m, n, k]: [usize; 3],
-        strides @ [lda, ldb, ldc]: [usize; 3],
-        packed: bool,
-    ) -> Self {
-        let tasks = (multiplications(sizes) / WORTH_A_THREAD).clamp(1, parallel::threads_here());
-        let by_columns =
-            tasks > 1 && m < n && (packs_less(sizes) || reads_b_once::<T>(form, sizes, strides, packed));
-        let (whole, count) = match by_columns {
-            true => (n, n.div_ceil(tasks).next_multiple_of(WIDEST)),
-            false => (m, m.div_ceil(tasks).max(1)),
-        };
-        // The last task may pack wider strips.
-        let len = [count, whole % count].map(|count| match by_columns {
-            true => m * count + buffer_len::<T>(form, [m, count, k], [lda, ldb, count], m, packed),
-            false => buffer_len::<T>(form, sizes, [lda, ldb, ldc], count, packed),
-        });
-        Self { tasks: whole.div_ceil(count), by_columns, count, len: len[0].max(len[1]).max(1) }
-    }
-
-    fn buffer_len(&self) -> usize {
-        self.tasks * self.len
-    }
-}
-
-/// Whether threads with columns of C each, which all pack A and copy C, pack so much less than threads with
-/// rows, which all pack B.
-fn packs_less([m, n, k]: [usize; 3]) -> bool {
-    n.saturating_sub(m).saturating_mul(k) > m.saturating_mul(n)
-}
-
-#[inline(never)]
-fn shared<T: Buffered>(whole: &mut Product<'_, T>) -> Result<(), MemoryError> {
-    let split = Split::of_product(whole);
-    with_buffer(whole.form.operation(), split.buffer_len(), |buffer| match split.by_columns {
-        true => shared_columns(whole, &split, buffer),
-        false => shared_rows(whole, &split, buffer),
-    })
-}
-
-fn shared_rows<T: Buffered>(whole: &mut Product<'_, T>, split: &Split, buffer: &mut [T]) {
-    let &mut Product { form, sizes, strides, a, b, panels, initial, epilogue, ref mut c, .. } = whole;
-    let parts = c.chunks_mut((split.count * strides[2]).max(1)).zip(buffer.chunks_mut(split.len)).enumerate();
-    parallel::for_each(parts, |(task, (c, buffer))| {
-        let first = task * split.count;
-        let rows = split.count.min(sizes[0] - first);
-        run(&mut Product { form, sizes, strides, first, rows, a, b, panels, initial, epilogue, c }, buffer);
-    });
-}
-
-/// Columns of C aren't one slice, so each task computes them in its part of the buffer.
-fn shared_columns<T: Buffered>(whole: &mut Product<'_, T>, split: &Split, buffer: &mut [T]) {
-    let &mut Product { form, sizes, strides, a, b, panels, initial, epilogue, ref mut c, .. } = whole;
-    let ([rows, n, k], [lda, ldb, ldc]) = (sizes, strides);
-    let columns_of = |task| (task * split.count, split.count.min(n - task * split.count));
-    let old = &**c;
-    parallel::for_each(buffer.chunks_mut(split.len).take(split.tasks).enumerate(), |(task, buffer)| {
-        let (j, columns) = columns_of(task);
-        let (c, buffer) = buffer.split_at_mut(rows * columns);
-        let initial = match initial {
-            Initial::Zero => Initial::Zero,
-            Initial::Bias(row) => Initial::Bias(&row[j..]),
-            Initial::Beta(beta) => {
-                for (c, old) in c.chunks_mut(columns).zip(old.chunks(ldc)) {
-                    c.copy_from_slice(&old[j..][..columns]);
-                }
-                Initial::Beta(beta)
-            }
-        };
-        let b = match form {
-            Form::Nn | Form::Tn => &b[j..],
-            Form::Nt => &b[j * ldb..],
-        };
-        let panels = panels.map(|panels| panels.from(j, 0));
-        let (sizes, strides, first) = ([rows, columns, k], [lda, ldb, columns], 0);
-        run(&mut Product { form, sizes, strides, first, rows, a, b, panels, initial, epilogue, c }, buffer);
-    });
-    for (task, part) in buffer.chunks(split.len).take(split.tasks).enumerate() {
-        let (j, columns) = columns_of(task);
-        for (c, part) in c.chunks_mut(ldc).zip(part.chunks(columns)) {
-            c[j..][..columns].copy_from_slice(part);
-        }
+fn run_choice<T: Buffered>(choice: Choice, product: &mut Product<'_, T>, buffer: &mut [T]) {
+    match choice {
+        Choice::Gemv => simd::run_within(32, Gemv(product)),
+        Choice::ByRowsOfB => simd::run(ByRowsOfB { product, sums: buffer }),
+        _ => simd::run(Gemm { choice, product, buffer }),
     }
 }

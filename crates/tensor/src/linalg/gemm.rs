@@ -38,8 +38,8 @@ use crate::linalg::gevm::gevm;
 use crate::linalg::microkernel::{Strided, Tiles, write_elements};
 use crate::linalg::pack::{pack, pack_transposed};
 use crate::linalg::product::{
-    Blocks, EPILOGUE, FEW_COLUMNS, Form, Initial, LOW, Product, SIDE_BY_SIDE, WIDEST, is_ger, is_gevm,
-    range_by, rows_mut,
+    Blocks, Choice, EPILOGUE, FEW_COLUMNS, Form, Initial, LOW, Product, SIDE_BY_SIDE, WIDEST, range_by,
+    rows_mut,
 };
 use crate::scalar::Scalar;
 use crate::simd::{Kernel, Simd};
@@ -47,19 +47,19 @@ use crate::simd::{Kernel, Simd};
 /// An element type with the tiles that suit it.
 pub(super) trait Tiled: Scalar {
     /// Computes a product with a buffer that is long enough.
-    fn tiles<S: Simd>(product: &mut Product<'_, Self>, buffer: &mut [Self]);
+    fn run<S: Simd>(gemm: Gemm<'_, '_, Self>);
 }
 
 macro_rules! tiled {
     ($type:ident) => {
         impl Tiled for $type {
             #[inline(always)]
-            fn tiles<S: Simd>(product: &mut Product<'_, Self>, buffer: &mut [Self]) {
+            fn run<S: Simd>(Gemm { choice, product, buffer }: Gemm<'_, '_, Self>) {
                 const SIZE: usize = size_of::<$type>();
                 match S::BYTES {
-                    64 => product.compute::<S, 8, 8, { 128 / SIZE }>(buffer),
-                    32 => product.compute::<S, 6, 8, { 64 / SIZE }>(buffer),
-                    _ => product.compute::<S, 4, 4, { 32 / SIZE }>(buffer),
+                    64 => product.compute::<S, 8, 8, { 128 / SIZE }>(choice, buffer),
+                    32 => product.compute::<S, 6, 8, { 64 / SIZE }>(choice, buffer),
+                    _ => product.compute::<S, 4, 4, { 32 / SIZE }>(choice, buffer),
                 }
             }
         }
@@ -69,11 +69,12 @@ macro_rules! tiled {
 tiled!(f32);
 tiled!(f64);
 
-/// A product, and the buffer for its packed operands.
+/// A product that the tiles compute, or one of the kernels that are compiled with them.
 pub(super) struct Gemm<'a, 'b, T> {
+    pub(super) choice: Choice,
     /// By reference: a copy would wait for the stores that have just written it.
     pub(super) product: &'a mut Product<'b, T>,
-    /// At least [`Product::buffer_len`] elements.
+    /// At least [`buffer_len`](crate::linalg::dispatch) elements.
     pub(super) buffer: &'a mut [T],
 }
 
@@ -81,7 +82,7 @@ impl<T: Tiled> Kernel for Gemm<'_, '_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self) {
-        T::tiles::<S>(self.product, self.buffer);
+        T::run::<S>(self);
     }
 }
 
@@ -89,34 +90,42 @@ impl<T: Scalar> Product<'_, T> {
     /// Computes it in tiles of at most MR rows by NR columns, which are two vector registers. AW is MR
     /// rounded up to a multiple of 4.
     #[inline(always)]
-    fn compute<S: Simd, const MR: usize, const AW: usize, const NR: usize>(&mut self, buffer: &mut [T]) {
+    fn compute<S: Simd, const MR: usize, const AW: usize, const NR: usize>(
+        &mut self,
+        choice: Choice,
+        buffer: &mut [T],
+    ) {
         if self.c.is_empty() {
             return;
         }
-        let &mut Self { form, sizes, strides, first, rows, a, b, initial, epilogue, ref mut c, .. } = self;
+        let &mut Self { form, sizes, strides, first, a, b, initial, epilogue, ref mut c, .. } = self;
         let ([_, n, k], [lda, ldb, ldc]) = (sizes, strides);
-        if k == 0 {
-            for c in rows_mut(c, n, ldc) {
-                for j in 0..n {
-                    write_elements::<T, S>(&[T::ZERO], initial, &mut c[j..=j], j);
+        match choice {
+            Choice::Initial => {
+                for c in rows_mut(c, n, ldc) {
+                    for j in 0..n {
+                        write_elements::<T, S>(&[T::ZERO], initial, &mut c[j..=j], j);
+                    }
                 }
             }
-        } else if is_ger(form, sizes, strides) {
-            let step = if let Form::Tn = form { 1 } else { lda };
-            for (i, c) in (first..).zip(rows_mut(c, n, ldc)) {
-                ger::<T, S>(a[i * step], &b[..n], initial, c);
-            }
-        } else if is_gevm(form, sizes, strides, rows) {
-            let kc = form.block();
-            for (i, c) in (first..).zip(rows_mut(c, n, ldc)) {
-                let a = &a[i * lda..][..k];
-                for p in range_by(0, k, kc) {
-                    let initial = if p == 0 { initial } else { Initial::Beta(T::ONE) };
-                    gevm::<T, S>(&a[p..][..kc.min(k - p)], &b[p * ldb..], ldb, initial, c);
+            Choice::Ger => {
+                let step = if let Form::Tn = form { 1 } else { lda };
+                for (i, c) in (first..).zip(rows_mut(c, n, ldc)) {
+                    ger::<T, S>(a[i * step], &b[..n], initial, c);
                 }
             }
-        } else {
-            return self.blocks::<S, MR, AW, NR>(buffer); // The epilogue has run, block by block.
+            Choice::Gevm => {
+                let kc = form.block();
+                for (i, c) in (first..).zip(rows_mut(c, n, ldc)) {
+                    let a = &a[i * lda..][..k];
+                    for p in range_by(0, k, kc) {
+                        let initial = if p == 0 { initial } else { Initial::Beta(T::ONE) };
+                        gevm::<T, S>(&a[p..][..kc.min(k - p)], &b[p * ldb..], ldb, initial, c);
+                    }
+                }
+            }
+            // The epilogue runs there, block by block.
+            _ => return self.blocks::<S, MR, AW, NR>(buffer),
         }
         if let Some(epilogue) = epilogue {
             epilogue.apply_to_rows(c, n, ldc);

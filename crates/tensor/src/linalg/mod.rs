@@ -29,6 +29,7 @@ pub(crate) mod panels;
 mod product;
 mod rows;
 mod small;
+mod split;
 mod sum_of_products;
 #[cfg(test)]
 mod tests;
@@ -44,8 +45,8 @@ pub use workspace::Workspace;
 
 use crate::error::{ShapeError, TensorError};
 use crate::in_default_mode;
-use crate::linalg::dispatch::{compute, prepare};
 use crate::linalg::product::{Form, Initial, Product};
+use crate::linalg::split::{compute, prepare};
 use crate::scalar::Scalar;
 use crate::shape::Shape;
 use crate::tensor::Tensor;

@@ -1,9 +1,8 @@
-//! What a product is: its operands, its sizes, and the properties by which a kernel is chosen.
+//! A product: its operands, its sizes, and the order of its sums.
 
 use crate::linalg::epilogue::Epilogue;
 use crate::linalg::panels::Panels;
 use crate::scalar::Scalar;
-use crate::simd;
 
 /// Repeats a block for `$i` in 0..`$n`, written out, so the accumulators stay in registers. `$n` is a parameter
 /// of the function, at most 8, or the number 4 or 8.
@@ -38,6 +37,23 @@ pub(super) enum Form {
     Nt,
     /// Aᵀ·B
     Tn,
+}
+
+/// The kernels of products that aren't small.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Choice {
+    /// No sum: C is the initial value.
+    Initial,
+    /// A·Bᵀ with few rows: [`gemv`](crate::linalg::gemv).
+    Gemv,
+    /// A column times a row: [`ger`](crate::linalg::ger).
+    Ger,
+    /// A·B row by row: [`gevm`](crate::linalg::gevm).
+    Gevm,
+    /// A·B with few rows and a large B: [`gevm`](crate::linalg::gevm).
+    ByRowsOfB,
+    /// Packed and in tiles: [`gemm`](crate::linalg::gemm).
+    Tiles,
 }
 
 /// The value that the product is added to.
@@ -106,12 +122,8 @@ impl<T: Scalar> Initial<'_, T> {
 pub(super) const LONG: usize = 512;
 /// A·Bᵀ has one accumulator up to this number of terms.
 pub(super) const SHORT: usize = 64;
-/// The most multiplications of a small product, which is computed element by element.
-pub(super) const SMALL: usize = 128;
 /// Up to this number of columns of C, rows of A are read in place: packing them costs more than it saves.
 pub(super) const FEW_COLUMNS: usize = 256;
-/// The most rows of A·B for which B is read in place.
-pub(super) const FEW: usize = 12;
 /// Columns of C whose sums such a product keeps at once: with four rows of B they fit the first-level cache.
 pub(super) const STRIP: usize = 512;
 /// The most columns of a tile, in the narrowest type and the widest registers.
@@ -131,17 +143,6 @@ pub(super) const BLOCK: usize = 1 << 17;
 pub(super) const SIDE_BY_SIDE: usize = 4;
 /// Elements of C for one call of the epilogue: they fit the first-level cache, and outweigh the call.
 pub(super) const EPILOGUE: usize = 2048;
-
-/// Columns of C that are computed at once, so what is kept beside them stays small. Whole blocks of packed
-/// columns: nothing is packed twice.
-pub(super) fn columns_at_once(rows: usize, n: usize) -> usize {
-    const ELEMENTS: usize = 1 << 18;
-    const PACKED: usize = 256;
-    match rows.saturating_mul(n) <= ELEMENTS {
-        true => n,
-        false => n.min((ELEMENTS / rows / PACKED).max(1) * PACKED),
-    }
-}
 
 /// `rows` rows of C = A·B + initial, from row `first` on. The whole product is m × n and sums
 /// over k terms. All buffers are row-major, and the caller has checked their lengths.
@@ -163,36 +164,10 @@ pub(super) struct Product<'a, T> {
 }
 
 impl<T: Scalar> Product<'_, T> {
-    /// Whether it is computed element by element.
-    #[inline]
-    pub(super) fn is_small(&self) -> bool {
-        let ([_, n, terms], [_, _, ldc]) = (self.sizes, self.strides);
-        let work = self.c.len().saturating_mul(terms);
-        work <= SMALL && work > 0 && terms <= SHORT && ldc == n
-    }
-
     /// Whether its sums are made of several groups: see [`total`](crate::linalg::groups).
     #[inline]
     pub(super) fn is_long(&self) -> bool {
         is_long(self.form, self.sizes)
-    }
-
-    /// Whether it is A·Bᵀ with few rows: see [`is_gemv`].
-    #[inline]
-    pub(super) fn is_gemv(&self) -> bool {
-        is_gemv::<T>(self.form, self.sizes, self.strides, self.c.len(), self.panels.is_some())
-    }
-
-    /// Whether it is A·B with few rows and a large B: see [`is_by_rows_of_b`].
-    #[inline]
-    pub(super) fn is_by_rows_of_b(&self) -> bool {
-        is_by_rows_of_b(self.form, self.sizes, self.strides, self.rows)
-    }
-
-    /// How many elements of a buffer the product packs into.
-    #[inline]
-    pub(super) fn buffer_len(&self) -> usize {
-        buffer_len::<T>(self.form, self.sizes, self.strides, self.rows, self.panels.is_some())
     }
 
     /// Whether each element is one rounded multiplication: then all instruction sets give the same bits.
@@ -202,141 +177,16 @@ impl<T: Scalar> Product<'_, T> {
     }
 }
 
-/// Whether `len` elements of A·Bᵀ are few rows: reading B in place for each of them costs less than packing
-/// it. With eight accumulators more rows are few, and if B is packed already, those of a
-/// low tile.
-#[inline(always)]
-pub(super) fn is_gemv<T>(
-    form: Form,
-    [_, _, k]: [usize; 3],
-    [_, _, ldc]: [usize; 3],
-    len: usize,
-    packed: bool,
-) -> bool {
-    let few = || if packed { 3 } else { few_rows::<T>(form, k) };
-    matches!(form, Form::Nt) && k > 1 && len > 0 && len <= few() * ldc
-}
-
-/// The most rows of A·Bᵀ for which the kernel without packing is the faster one. It has registers of 32
-/// bytes.
-#[inline(always)]
-fn few_rows<T>(form: Form, k: usize) -> usize {
-    // Three rows of A and four of B fit the first-level cache.
-    let near = k.min(form.block()) * size_of::<T>() <= 4096;
-    match (form.accumulators(k), simd::widest()) {
-        (1, _) | (4, ..32) => 3,
-        (4, 64..) | (_, ..32) => 8,
-        (_, 64..) => 16,
-        (4, _) => 16,
-        _ if near => 64,
-        _ => 12,
-    }
-}
-
-/// Whether B isn't packed for a product, and all of its rows are computed in one pass over it, or it was
-/// packed before.
-pub(super) fn reads_b_once<T>(
-    form: Form,
-    sizes @ [m, _, _]: [usize; 3],
-    strides: [usize; 3],
-    packed: bool,
-) -> bool {
-    packed
-        || is_gemv::<T>(form, sizes, strides, m.saturating_mul(strides[2]), packed)
-        || is_by_rows_of_b(form, sizes, strides, m)
-}
-
 /// Whether a sum has more blocks than are added in the element's type.
 #[inline(always)]
 pub(super) fn is_long(form: Form, [_, _, k]: [usize; 3]) -> bool {
     k > GROUP * form.block()
 }
 
-/// The elements that `rows` rows of a product pack into; 0 if both operands are read in place.
-#[inline]
-pub(super) fn buffer_len<T>(
-    form: Form,
-    sizes: [usize; 3],
-    strides: [usize; 3],
-    rows: usize,
-    packed: bool,
-) -> usize {
-    match is_long(form, sizes) {
-        true => long_buffer_len::<T>(form, sizes, strides, rows, packed),
-        false => packed_len::<T>(form, sizes, strides, rows, packed),
-    }
-}
-
-/// The same for a product of several groups. The last strip has fewer columns, and the last group fewer
-/// terms, for which blocks are larger.
-#[cold]
-fn long_buffer_len<T>(
-    form: Form,
-    [m, n, k]: [usize; 3],
-    strides: [usize; 3],
-    rows: usize,
-    packed: bool,
-) -> usize {
-    if rows == 0 || n == 0 {
-        return 0;
-    }
-    let (columns, terms) = (columns_at_once(rows, n), GROUP * form.block());
-    let sizes = [columns, n % columns].map(|n| [terms, k % terms].map(|k| [m, n, k]));
-    let lens = sizes.into_iter().flatten().map(|sizes| packed_len::<T>(form, sizes, strides, rows, packed));
-    2 * rows * columns + lens.max().unwrap_or(0)
-}
-
-#[inline(always)]
-fn packed_len<T>(form: Form, sizes: [usize; 3], strides: [usize; 3], rows: usize, packed: bool) -> usize {
-    let ([_, n, k], [_, _, ldc]) = (sizes, strides);
-    if rows == 0
-        || n == 0
-        || k == 0
-        || is_ger(form, sizes, strides)
-        || is_gemv::<T>(form, sizes, strides, rows * ldc, packed)
-        || is_gevm(form, sizes, strides, rows)
-    {
-        return 0;
-    }
-    if is_by_rows_of_b(form, sizes, strides, rows) {
-        return strips(rows);
-    }
-    let Blocks { columns, terms } = Blocks::of(form, sizes);
-    // Panels begin at a cache line.
-    let rows = if let Form::Tn = form { SIDE_BY_SIDE * TALLEST } else { TALLEST };
-    (if packed { 0 } else { columns } + rows) * terms + WIDEST
-}
-
 /// The elements that few rows of A·B keep: a strip of sums for each row and for one more if they are odd, and
 /// one of zeros.
 pub(super) fn strips(rows: usize) -> usize {
     (rows.next_multiple_of(2) + 1) * STRIP
-}
-
-/// Whether `rows` rows of A·B are computed one by one: packing B would cost more than the product.
-#[inline(always)]
-pub(super) fn is_gevm(form: Form, sizes: [usize; 3], strides: [usize; 3], rows: usize) -> bool {
-    rows <= 3 && has_rows_of_a(form, sizes, strides) && !is_by_rows_of_b(form, sizes, strides, rows)
-}
-
-/// Whether `rows` rows of A·B are computed in one pass over the rows of B: they are few, and B is large.
-#[inline(always)]
-pub(super) fn is_by_rows_of_b(form: Form, sizes: [usize; 3], strides: [usize; 3], rows: usize) -> bool {
-    let [_, n, k] = sizes;
-    let large = if rows == 1 { 1 << 20 } else { 1 << 15 };
-    (1..=FEW).contains(&rows) && k > 1 && n.saturating_mul(k) >= large && has_rows_of_a(form, sizes, strides)
-}
-
-/// Whether rows of A are contiguous, in A·B or Aᵀ·B.
-#[inline(always)]
-fn has_rows_of_a(form: Form, [m, _, _]: [usize; 3], [lda, _, _]: [usize; 3]) -> bool {
-    matches!((form, m, lda), (Form::Nn, _, _) | (Form::Tn, 1, 1))
-}
-
-/// Whether C is a column times a contiguous row.
-#[inline(always)]
-pub(super) fn is_ger(form: Form, [_, _, k]: [usize; 3], [_, ldb, _]: [usize; 3]) -> bool {
-    k == 1 && !matches!((form, ldb), (Form::Nt, 2..))
 }
 
 /// The size of a packed block of B.

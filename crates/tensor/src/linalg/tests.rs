@@ -4,12 +4,13 @@ mod kernels {
 
     use std::ops::Range;
 
-    use crate::linalg::dispatch::compute;
+    use crate::linalg::dispatch::buffer_len;
     use crate::linalg::epilogue::Epilogue;
     use crate::linalg::gemm::{Gemm, Tiled};
     use crate::linalg::gemv::Gemv;
     use crate::linalg::gevm::ByRowsOfB;
-    use crate::linalg::product::{Form, Initial, Product};
+    use crate::linalg::product::{Choice, Form, Initial, Product};
+    use crate::linalg::split::compute;
     use crate::linalg::{MatMut, MatRef, Packed, affine, matmul};
     use crate::scalar::Scalar;
     use crate::simd::{self, Kernel, Simd};
@@ -404,14 +405,14 @@ mod kernels {
 
     /// What [`gemm`] would do on a processor with no more than `level`.
     fn run_at<T: Tiled>(level: &str, product: &mut Product<'_, T>) -> Option<()> {
-        if product.is_gemv() {
-            return simd::run_at(level, Gemv(product));
-        }
+        let choice = product.choice();
         // What an earlier product has left there is never read.
-        let buffer = &mut vec![T::from_f64(f64::NAN); product.buffer_len()];
-        match product.is_by_rows_of_b() {
-            true => simd::run_at(level, ByRowsOfB { product, sums: buffer }),
-            false => simd::run_at(level, Gemm { product, buffer }),
+        let len = buffer_len::<T>(product.form, product.sizes, product.strides, product.rows, false);
+        let buffer = &mut vec![T::from_f64(f64::NAN); len];
+        match choice {
+            Choice::Gemv => simd::run_at(level, Gemv(product)),
+            Choice::ByRowsOfB => simd::run_at(level, ByRowsOfB { product, sums: buffer }),
+            _ => simd::run_at(level, Gemm { choice, product, buffer }),
         }
     }
 
