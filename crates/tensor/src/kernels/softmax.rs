@@ -143,7 +143,7 @@ pub trait SumExp<T: Scalar> {
     /// sees them.
     #[inline(always)]
     fn exp(d: T) -> T {
-        d.exp_of_negative()
+        d.exp_in_sum()
     }
 
     /// Where the exponentials of a long row go, if anybody wants them. They are written as by [`row::store`].
@@ -282,7 +282,7 @@ impl<T: Scalar> SumExp<T> for Softmax<'_, T> {
     /// A probability may be below the normal numbers.
     #[inline(always)]
     fn exp(d: T) -> T {
-        d.exp()
+        d.exp_of_negative()
     }
 
     #[inline(always)]
@@ -433,8 +433,8 @@ mod tests {
             let mut x = [after; CHUNK];
             x[..n].fill(1.0);
             for x in [&x[..], &x[..n]] {
-                let e = exp_of_chunk(x, n, 2.0, f32::exp_of_negative);
-                assert_eq!(e[..n], [f32::exp_of_negative(-1.0); CHUNK][..n]);
+                let e = exp_of_chunk(x, n, 2.0, f32::exp_in_sum);
+                assert_eq!(e[..n], [f32::exp_in_sum(-1.0); CHUNK][..n]);
                 assert_eq!(e[n..], [0.0; CHUNK][n..]);
             }
         }
