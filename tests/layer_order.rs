@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
+use syn::punctuated::Punctuated;
 use syn::visit::Visit;
 
 /// From the bottom up.
@@ -111,15 +112,53 @@ struct Modules {
     within: BTreeMap<Module, Module>,
 }
 
-/// Tests may use whatever they test.
+/// Tests may use whatever they test: code that no program has without `cfg(test)` and the feature `testing`.
 fn is_test(attributes: &[syn::Attribute]) -> bool {
-    attributes.iter().any(|attribute| {
-        let text = match &attribute.meta {
-            syn::Meta::List(list) if list.path.is_ident("cfg") => list.tokens.to_string(),
-            _ => return false,
+    /// Whether a condition holds there, if that follows.
+    fn holds(condition: &syn::Meta) -> Option<bool> {
+        let list = match condition {
+            syn::Meta::Path(path) if path.is_ident("test") => return Some(false),
+            syn::Meta::NameValue(pair) => {
+                return matches!(&pair.value, syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(value), .. })
+                    if pair.path.is_ident("feature") && value.value() == "testing")
+                .then_some(false);
+            }
+            syn::Meta::Path(_) => return None,
+            syn::Meta::List(list) => list,
         };
-        text == "test" || text.contains("testing")
+        let conditions = list.parse_args_with(Punctuated::<syn::Meta, syn::Token![,]>::parse_terminated);
+        let conditions: Vec<_> = conditions.unwrap().iter().map(holds).collect();
+        match list.path.get_ident()?.to_string().as_str() {
+            "not" => conditions[0].map(|holds| !holds),
+            "all" if conditions.contains(&Some(false)) => Some(false),
+            "any" if conditions.iter().all(|holds| *holds == Some(false)) => Some(false),
+            _ => None,
+        }
+    }
+    attributes.iter().any(|attribute| match &attribute.meta {
+        syn::Meta::List(list) if list.path.is_ident("cfg") => {
+            holds(&syn::parse2(list.tokens.clone()).unwrap()) == Some(false)
+        }
+        _ => false,
     })
+}
+
+#[test]
+fn only_code_for_tests_is_exempt() {
+    for (condition, exempt) in [
+        ("test", true),
+        (r#"feature = "testing""#, true),
+        (r#"any(test, feature = "testing")"#, true),
+        (r#"all(test, unix)"#, true),
+        (r#"any(test, unix)"#, false),
+        ("not(test)", false),
+        (r#"not(feature = "testing")"#, false),
+        (r#"feature = "testing_of_others""#, false),
+        ("unix", false),
+    ] {
+        let item: syn::ItemFn = syn::parse_str(&format!("#[cfg({condition})] fn f() {{}}")).unwrap();
+        assert_eq!(is_test(&item.attrs), exempt, "{condition}");
+    }
 }
 
 /// Collects the paths that code names.
@@ -188,6 +227,12 @@ fn flatten(tree: &syn::UseTree, before: &[String], paths: &mut Vec<Vec<String>>)
 }
 
 impl<'ast> Visit<'ast> for Paths<'_> {
+    fn visit_impl_item_fn(&mut self, function: &'ast syn::ImplItemFn) {
+        if !is_test(&function.attrs) {
+            syn::visit::visit_impl_item_fn(self, function);
+        }
+    }
+
     /// Within a function.
     fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
         let mut paths = Vec::new();
@@ -334,9 +379,7 @@ impl Modules {
             }
             None => {
                 let globs = self.globs.get(&module).into_iter().flatten();
-                globs
-                    .filter_map(|glob| self.defines(&[glob, rest].concat(), depth + 1))
-                    .find(|found| self.items[found].contains_key(name))
+                globs.filter_map(|glob| self.defines(&[glob, rest].concat(), depth + 1)).next()
             }
         }
     }
@@ -458,7 +501,8 @@ fn a_name_through_the_root_would_be_found() {
     // `pub use b::*` in the root, and `pub use c::*` in b.
     modules.globs.insert(Vec::new(), vec![path("b")]);
     modules.globs.insert(path("b"), vec![path("b::c")]);
-    for through in ["A", "A::new", "C", "C::new"] {
+    // The module c is reached through the root, too.
+    for through in ["A", "A::new", "C", "C::new", "c", "c::C"] {
         assert!(modules.is_through_root(&path(through)), "{through}");
     }
     assert!(modules.is_through_root(&[]), "use crate::*");
