@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-/// What happened, in order.
+/// An event of a recording, which has them in order.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
     Write {
