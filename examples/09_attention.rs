@@ -243,7 +243,7 @@ fn accuracy(net: &Graph, data: &Data) -> Result<f64, Box<dyn Error>> {
     Ok(right as f64 / data.classes.len() as f64)
 }
 
-/// The marked bracket's weights in two sequences of each class, in percent for each head.
+/// The attention of the marked bracket in two sequences of each class, in percent for each head.
 fn show(net: &Graph, data: &Data) -> Result<(), Box<dyn Error>> {
     let outputs = predict_many(net, &[&data.tokens, &data.lengths])?;
     for (class, title) in [(1, "a partner"), (0, "no partner")] {

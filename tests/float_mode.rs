@@ -151,7 +151,7 @@ fn digest(threads: usize) -> u64 {
     digest.0
 }
 
-/// Computes on three threads, two and one, called by a host's thread in this mode.
+/// Computes on three threads, two and one, with a host's thread in this mode.
 fn in_mode(mode: testing::Mode, expected: u64) {
     for threads in [3, 2, 1] {
         within(mode, || {

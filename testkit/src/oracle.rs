@@ -271,7 +271,7 @@ fn instead(mut cases: Vec<Case>, others: Vec<Case>) -> Vec<Case> {
     cases
 }
 
-/// Inputs that PyTorch writes in another way than layers here read them.
+/// Parts of a case that PyTorch writes in another way than layers here read them.
 fn in_our_layout(case: &mut Value, previous: Option<&Case>) {
     // Lengths are numbers of the options, or beside them.
     for place in ["/lengths", "/options/lengths"] {
