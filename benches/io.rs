@@ -67,7 +67,7 @@ fn checkpoint_of(c: &mut Criterion, name: &str, sizes: &[usize]) {
     group.finish();
 }
 
-/// What a checkpoint is made of.
+/// The parts of saving and loading a checkpoint.
 fn kernels(c: &mut Criterion) {
     // `checksum/*`: a file of one tensor, every byte verified, nothing kept
     // `header/encode/*`: a checkpoint of so many tensors of one element, written into memory

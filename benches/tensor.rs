@@ -172,7 +172,7 @@ fn roofline(c: &mut Criterion) {
     group.finish();
 }
 
-/// What an update moves that keeps STREAMS numbers for each parameter, itself among them.
+/// The bytes moved by an update that keeps STREAMS numbers for each parameter, itself among them.
 fn update<const STREAMS: usize>(group: &mut BenchmarkGroup<'_, WallTime>, elements: u64) {
     group.throughput(Throughput::Bytes((1 + 2 * STREAMS as u64) * 4 * elements));
     bench(group, format!("update_{STREAMS}"), || {

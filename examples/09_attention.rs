@@ -110,7 +110,7 @@ impl<T: Scalar> Layer<T> for MeanOverLengths {
             return Err(not_two(at.x.len()));
         };
         let [batch, time, features] = Self::shape(x.shape(), lengths.shape())?;
-        // What is wanted is overwritten, with zeros where there is no derivative.
+        // A wanted gradient is overwritten, with zeros where there is no derivative.
         for (dx, x) in [(&mut *dx, x), (of_lengths, lengths)] {
             if let Some(dx) = dx {
                 dx.resize(x.shape())?;
@@ -243,7 +243,7 @@ fn accuracy(net: &Graph, data: &Data) -> Result<f64, Box<dyn Error>> {
     Ok(right as f64 / data.classes.len() as f64)
 }
 
-/// What the marked bracket looks at in two sequences of each class, in percent for each head.
+/// The attention of the marked bracket in two sequences of each class, in percent for each head.
 fn show(net: &Graph, data: &Data) -> Result<(), Box<dyn Error>> {
     let outputs = predict_many(net, &[&data.tokens, &data.lengths])?;
     for (class, title) in [(1, "a partner"), (0, "no partner")] {

@@ -1,4 +1,4 @@
-//! What is in a checkpoint: verified and listed, without the network that it was saved from.
+//! The contents of a checkpoint: verified and listed, without the network that it was saved from.
 //!
 //! ```console
 //! $ cargo run --release --example inspect -- FILE

@@ -130,7 +130,7 @@ fn an_error_without_the_attribute_would_be_found() {
     );
 }
 
-/// What a `main` prints that returns it.
+/// The output of a `main` that returns this error.
 fn with_causes(error: &dyn StdError) -> String {
     let causes = std::iter::successors(error.source(), |&cause| cause.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}\n  because: {cause}"))

@@ -114,7 +114,7 @@ fn train(scale: f32, parts: usize, digest: &mut Digest) {
     predict_many(&net, &[&x]).unwrap().iter().for_each(|y| digest.tensor(y));
 }
 
-/// What fails gives the mode back, too.
+/// Failing calls give the mode back, too.
 fn fail() {
     let (mut net, x) = network(1.0);
     let (narrow, mut dy) = (Tensor::zeros([BATCH, 3]).unwrap(), Tensor::default());
@@ -151,7 +151,7 @@ fn digest(threads: usize) -> u64 {
     digest.0
 }
 
-/// What a host's thread computes on three threads, two and one, in this mode.
+/// Computes on three threads, two and one, with a host's thread in this mode.
 fn in_mode(mode: testing::Mode, expected: u64) {
     for threads in [3, 2, 1] {
         within(mode, || {

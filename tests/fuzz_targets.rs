@@ -180,7 +180,7 @@ fn networks() -> Vec<(&'static str, Box<dyn Layer<f32>>)> {
     ]
 }
 
-/// What a file holds of a network's architecture.
+/// The section of a network's architecture in a file.
 fn section(net: &dyn Layer<f32>) -> Vec<u8> {
     let nothing: Vec<(&str, backrule_tensor::Tensor)> = Vec::new();
     let snapshot =

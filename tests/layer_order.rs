@@ -14,8 +14,8 @@ use syn::visit::Visit;
 const ORDER: [&str; 6] =
     ["backrule-tensor", "backrule-nn", "backrule-loss", "backrule-optim", "backrule-io", "backrule"];
 
-/// What each crate may build on: less than the order would allow. Losses, optimizers and checkpoints know
-/// tensors and their names, not layers. Tests may use more, as long as it is below.
+/// The crates that each one may build on: fewer than the order would allow. Losses, optimizers and
+/// checkpoints know tensors and their names, not layers. Tests may use more, as long as it is below.
 const ALLOWED: [(&str, &[&str]); 6] = [
     ("backrule-tensor", &[]),
     ("backrule-nn", &["backrule-tensor"]),
@@ -58,7 +58,7 @@ fn edges(packages: &[Value]) -> Vec<(String, String, bool)> {
     edges
 }
 
-/// What is wrong with these edges.
+/// The faults of these edges.
 fn complaints(edges: &[(String, String, bool)]) -> Vec<String> {
     let position = |name: &str| ORDER.iter().position(|crate_name| *crate_name == name);
     let mut complaints = Vec::new();
@@ -472,7 +472,7 @@ fn no_modules_import_each_other_in_a_circle() {
     }
 }
 
-/// What a module imports from the root of its crate could be anything: the picture would hide where it
+/// A name that a module imports from the root of its crate could be anything: the picture would hide where it
 /// stands.
 #[test]
 fn modules_import_each_other_by_path() {
@@ -543,7 +543,7 @@ fn a_circle_would_be_found() {
 fn names(items: &[syn::Item], found: &mut BTreeSet<String>) {
     struct Names<'a>(&'a mut BTreeSet<String>);
     impl<'ast> Visit<'ast> for Names<'_> {
-        /// What a module re-exports isn't known to it.
+        /// A name that a module re-exports isn't known to it.
         fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
             if matches!(item.vis, syn::Visibility::Inherited) {
                 syn::visit::visit_item_use(self, item);

@@ -7,7 +7,7 @@ use backrule_nn::{Architecture, Dropout, Linear, Sequential};
 use backrule_optim::{Optimizer, Sgd};
 use backrule_tensor::{NamedTensors, Path, random};
 
-/// What a stage may take beside what it returns.
+/// The bytes that a stage may take beside its result.
 const BESIDE: u64 = 1 << 20;
 /// Bytes of a layer beside its values.
 const OF_LAYER: u64 = 512;
@@ -31,7 +31,7 @@ fn largest(outermost: &str) -> Sequential {
     Sequential::builder().layer(outermost, net).build().unwrap()
 }
 
-/// What `stage` returns, the bytes of it that stay, and the bytes that it takes beside them.
+/// The result of `stage`, the bytes of it that stay, and the bytes that it takes beside them.
 fn measured<R>(stage: impl FnOnce() -> R) -> (R, u64, u64) {
     let mut result = None;
     let measured = allocation_counter::measure(|| result = Some(stage()));

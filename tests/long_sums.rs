@@ -167,8 +167,8 @@ fn gradients_of_tables_and_of_convolutions() {
     }
 }
 
-/// An element that all windows see gets a term from each: side by side, or one behind the other. What the
-/// sums of a large sample lack is no other's.
+/// An element that all windows see gets a term from each: side by side, or one behind the other. The rounding
+/// error of a large sample's sums is no other's.
 #[test]
 fn gradients_of_what_many_windows_see() {
     for (windows, stride) in [([1, 2_001], 1), ([2_001, 1], 1), ([45, 45], 1), ([1, 1_001], 2)] {

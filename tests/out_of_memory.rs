@@ -58,7 +58,7 @@ fn of_folder(folder: &Path) -> u64 {
     digest.0
 }
 
-/// What is tried: `call` on a fresh thing of `make`, whose `state` is compared. `failed` looks at it after an
+/// A trial of `call` on a fresh thing of `make`, whose `state` is compared. `failed` looks at it after an
 /// error.
 struct Trial<M, S, C, F> {
     what: &'static str,

@@ -27,7 +27,7 @@ fn commands(page: &str) -> BTreeSet<&str> {
     found
 }
 
-/// What stands in `NAME=(…)`.
+/// The words in `NAME=(…)`.
 fn array<'a>(script: &'a str, name: &str) -> &'a str {
     let line = script.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix("=("));
     line.unwrap_or_else(|| panic!(".ci/run has no array {name}")).trim_end_matches(')')

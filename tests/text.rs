@@ -15,8 +15,8 @@ const WIDEST_COMMENT: usize = 110;
 /// Columns of a line of an example in the documentation: rustdoc shows no more without a bar to scroll.
 const WIDEST_EXAMPLE: usize = 90;
 
-/// What a page of docs/decisions says, in this order. "Decision" and "Evidence" may have other words behind
-/// them.
+/// The sections of a page of docs/decisions, in this order. "Decision" and "Evidence" may have other words
+/// behind them.
 const SECTIONS: [&str; 5] = ["## Context", "## Decision", "## Cost", "## Evidence", "## How to undo it"];
 
 fn root() -> &'static Path {
@@ -207,7 +207,7 @@ fn nothing_is_left_of_a_merge() {
     assert_eq!(complaints(all(), lines), [""; 0], "marks of a merge");
 }
 
-/// What a build leaves behind is no part of the project: a file that isn't text is a test's data.
+/// A build's products are no part of the project: a file that isn't text is a test's data.
 #[test]
 fn no_build_product_is_tracked() {
     const DATA: [&str; 4] = ["npy", "npz", "brk", "safetensors"];

@@ -1,4 +1,4 @@
-//! What the benchmarks share.
+//! The common items of the benchmarks.
 #![allow(
     dead_code,
     clippy::unwrap_used,

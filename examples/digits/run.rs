@@ -1,4 +1,4 @@
-//! What is saved with the weights.
+//! The data saved with the weights.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! What the run shows: its progress, its results, its curves.
+//! The display of the run: its progress, its results, its curves.
 
 use std::path::Path;
 

@@ -1,5 +1,5 @@
-//! What the examples share: data, tables and charts. It knows nothing of the Backrule crates, and depends on
-//! the standard library alone, so each file can be copied into another program.
+//! The common parts of the examples: data, tables and charts. This crate knows nothing of the Backrule
+//! crates, and depends on the standard library alone, so each file can be copied into another program.
 //!
 //! - [`digits`]: 1,797 handwritten digits, embedded;
 //! - [`chart`]: line charts as SVG files;

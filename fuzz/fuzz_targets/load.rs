@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(checkpoint) = Checkpoint::from_bytes_ignoring_checksums(bytes) else { return };
-    // What was accepted has to be good for everything that can be asked of it.
+    // A checkpoint that was accepted has to be good for everything that can be asked of it.
     let described: usize = checkpoint.tensors().map(|info| info.to_string().len()).sum();
     let size = |dtype: backrule_io::ElementType| dtype.size().unwrap();
     let sizes: usize = checkpoint.tensors().map(|info| info.shape.elements() * size(info.dtype)).sum();

@@ -1,4 +1,5 @@
-//! Any bytes, as a user loads them. What is accepted is accepted without checksums, too, and is the same.
+//! Any bytes, as a user loads them. A checkpoint that is accepted is accepted without checksums, too, and is
+//! the same.
 #![no_main]
 
 use backrule_io::Checkpoint;

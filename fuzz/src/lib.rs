@@ -1,11 +1,11 @@
-//! What the targets do with any bytes. `tests/fuzz_targets.rs` of the repository runs the same over changed
+//! The work of the targets on any bytes. `tests/fuzz_targets.rs` of the repository runs the same over changed
 //! seeds, where there is no fuzzer.
 
 use backrule_io::tensor::{DType, Scalar, Shape, Tensor};
 use backrule_io::{Checkpoint, ElementType, npy, npz};
 use backrule_nn::{Architecture, summary_many};
 
-/// Any bytes as a safetensors file. What is accepted is listed, and restored as far as it can be; where all
+/// Any bytes as a safetensors file. An accepted file is listed, and restored as far as it can be; where all
 /// of it is of one float type, it is saved again, and is the same then.
 pub fn safetensors(bytes: &[u8]) {
     let Ok(file) = backrule_io::safetensors::from_bytes(bytes) else { return };
@@ -46,8 +46,8 @@ fn again<T: Scalar>(file: &Checkpoint) {
     assert!(backrule_io::safetensors::from_bytes(&saved).unwrap() == *file);
 }
 
-/// Any bytes as a `.npy` file. What is accepted in single precision is the same in double precision, and when
-/// it was saved.
+/// Any bytes as a `.npy` file. A tensor accepted in single precision is the same in double precision, and
+/// when it was saved.
 pub fn npy(bytes: &[u8]) {
     let wide = npy::from_bytes::<f64>(bytes);
     let Ok(tensor) = npy::from_bytes::<f32>(bytes) else { return };
@@ -72,8 +72,8 @@ pub fn npz(bytes: &[u8]) {
     }
 }
 
-/// Any bytes as the architecture of a file that is right in everything else. What is built is described as it
-/// was, and gives shapes or errors for inputs of several kinds.
+/// Any bytes as the architecture of a file that is right in everything else. A network that is built is
+/// described as it was, and gives shapes or errors for inputs of several kinds.
 pub fn architecture(content: &[u8]) {
     const MOST: usize = 2_000;
     let checkpoint = Checkpoint::from_bytes_ignoring_checksums(&with_section(4, content));

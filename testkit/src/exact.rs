@@ -217,7 +217,7 @@ fn exp_of(x: Twice) -> Exact {
     Exact::new(Twice::ONE + r.exp_m1(), n as i32)
 }
 
-/// What is left of ln 2 behind two doubles.
+/// The rest of ln 2 behind two doubles.
 const LN_2_BELOW: f64 = 5.707_708_438_416_212e-34;
 
 /// eˣ

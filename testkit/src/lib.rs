@@ -1,5 +1,5 @@
-//! What the tests of several crates share: PyTorch's reference values, exact exponentials, comparisons that
-//! say what differs, a training step, and small helpers.
+//! The common items of the tests of several crates: PyTorch's reference values, exact exponentials,
+//! comparisons that say what differs, a training step, and small helpers.
 //!
 //! Test code: everything here panics with a message instead of returning errors.
 #![allow(clippy::panic, clippy::expect_used)]

@@ -232,7 +232,7 @@ fn pending<'a>(text: &'a str, kind: &str) -> Vec<Pending<'a>> {
         let option = |word: &'a str| {
             let (name, value) =
                 word.split_once('=').unwrap_or_else(|| panic!("`{text}`: {word} has no value"));
-            // What isn't JSON is a word.
+            // A value that isn't JSON is a word.
             (name, serde_json::from_str(value).unwrap_or_else(|_| value.into()))
         };
         of_kind.then(|| Pending { text, op, options: words.map(option).collect() })
@@ -271,7 +271,7 @@ fn instead(mut cases: Vec<Case>, others: Vec<Case>) -> Vec<Case> {
     cases
 }
 
-/// What PyTorch writes in another way than layers here read it.
+/// Parts of a case that PyTorch writes in another way than layers here read them.
 fn in_our_layout(case: &mut Value, previous: Option<&Case>) {
     // Lengths are numbers of the options, or beside them.
     for place in ["/lengths", "/options/lengths"] {
@@ -287,7 +287,7 @@ fn in_our_layout(case: &mut Value, previous: Option<&Case>) {
             }
         }
     }
-    // What is refused has shapes only.
+    // A case that is refused has shapes only.
     if case["kind"] == "error" {
         let names = if case["op"] == "embedding" { &["weight"][..] } else { &["input", "weight"] };
         let zeros = |shape: &Value| {

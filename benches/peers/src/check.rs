@@ -15,7 +15,7 @@ pub(crate) fn cross_entropy(row: CrossEntropyRow) -> (f64, f64) {
     (loss / rows, first.unwrap_or(0.0) / rows)
 }
 
-/// What a library computed must be what it was asked for, or its time means nothing.
+/// The result of a library must be the right one, or its time means nothing.
 pub(crate) fn close(id: &str, what: &str, actual: f32, expected: f64) -> crate::Outcome {
     let actual = f64::from(actual);
     if (actual - expected).abs() <= 1e-3 * expected.abs() {

@@ -1,4 +1,4 @@
-//! What the programs of this package share: rows, their inputs, checks of what comes out, and the clock.
+//! The common items of this package's programs: rows, their inputs, checks of the results, and the clock.
 
 mod args;
 mod check;
@@ -14,5 +14,5 @@ pub use rows::{
     CROSS_ENTROPY, CrossEntropyRow, DigitsRow, MOMENTUM, NetworkRow, PREDICT, SgdRow, TRAIN_STEP,
 };
 
-/// What a program returns: all errors of the libraries fit in.
+/// The result of a program: all errors of the libraries fit in.
 pub type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;

@@ -143,7 +143,7 @@ impl Report {
     }
 }
 
-/// What is timed. It returns a number to check.
+/// The function that is timed. It returns a number to check.
 pub type Step = Box<dyn FnMut() -> f32>;
 /// The same for a loss, which is told whether to look at the gradient.
 pub type LossStep = Box<dyn FnMut(bool) -> (f32, f32)>;

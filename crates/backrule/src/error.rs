@@ -82,12 +82,12 @@ pub enum Error {
         /// That of the network.
         asked: DType,
     },
-    /// What a file holds makes no network.
+    /// The contents of a file make no network.
     #[error("{}: {error}", file.to_string_lossy().escape_debug())]
     InFile {
         /// The file.
         file: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         error: Box<Error>,
     },
     /// A file can't be written.

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::Error;
 
-/// What [`load`] gives: the network, and all else that the file holds.
+/// The result of [`load`]: the network, and all else that the file holds.
 pub struct Loaded<T: Scalar = f32> {
     /// The network with its values.
     pub network: Box<dyn Layer<T>>,

@@ -1,4 +1,4 @@
-//! What most programs use: `use backrule::prelude::*;`.
+//! The names that most programs use: `use backrule::prelude::*;`.
 //!
 //! All layers, losses and rules, tensors with their seeded numbers, checkpoints, and [`Error`].
 

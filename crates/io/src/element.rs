@@ -60,7 +60,7 @@ pub enum ElementType {
     Other(OtherType),
 }
 
-/// What a file calls an element type that this crate doesn't know: the first 15 bytes of it.
+/// A file's name for an element type that this crate doesn't know: the first 15 bytes of it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct OtherType {
     name: [u8; 15],
@@ -319,7 +319,7 @@ fn single(bits: u64, rounded: bool) -> Option<u32> {
     let (power, low) = (bits >> 52 & 0x7ff, bits & MANTISSA);
     let largest = 0xff_u32 << 23;
     if power == 0x7ff {
-        // What is left of a NaN has to be one.
+        // A NaN without its low bits has to be one.
         let payload = (low >> 29) as u32;
         let quiet = u32::from(low != 0 && payload == 0) << 22;
         return Some(sign | largest | payload | quiet);

@@ -24,7 +24,7 @@ impl fmt::Display for At<'_> {
     }
 }
 
-/// What the system, or a writer of one's own, says.
+/// The message of the system, or of a writer of one's own.
 pub(crate) struct Message<'a>(pub(crate) &'a io::Error);
 
 impl fmt::Display for Message<'_> {

@@ -5,29 +5,29 @@ use std::fmt;
 use crate::element::ElementType;
 use crate::format::entry::TensorInfo;
 
-/// What a partial restore did: every tensor of both sides is in one of the lists.
+/// The result of a partial restore: every tensor of both sides is in one of the lists.
 ///
 /// As text it is a table with the tensors of network and optimizer on the left, and those of the checkpoint
 /// on the right: see [`Restoring`](crate::Restoring).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// What has the checkpoint's values now.
+    /// Tensors that have the checkpoint's values now.
     pub restored: Vec<Pair>,
-    /// What has kept its values, because the checkpoint has none for it.
+    /// Tensors that have kept their values, because the checkpoint has none for them.
     pub missing: Vec<TensorInfo>,
-    /// What is in the checkpoint and has no place to go.
+    /// Tensors that are in the checkpoint and have no place to go.
     pub unexpected: Vec<TensorInfo>,
-    /// What has kept its values, because those of the checkpoint have another shape or element type; and the
-    /// optimizer's state for such a parameter.
+    /// Tensors that have kept their values, because those of the checkpoint have another shape or element
+    /// type; and the optimizer's state for such a parameter.
     pub skipped: Vec<Pair>,
 }
 
 /// A tensor of the checkpoint, and the one whose values it is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pair {
-    /// What is in the checkpoint.
+    /// The tensor in the checkpoint.
     pub stored: TensorInfo,
-    /// What should be restored. Its path differs from the stored one if it was renamed.
+    /// The tensor that should be restored. Its path differs from the stored one if it was renamed.
     pub target: TensorInfo,
 }
 
@@ -41,7 +41,7 @@ impl Pair {
     }
 }
 
-/// What doesn't fit, for a list of errors.
+/// A pair that doesn't fit, for a list of errors.
 impl fmt::Display for Pair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { stored, target } = self;
@@ -84,11 +84,11 @@ const LISTED: usize = 20;
 #[derive(Clone, Default, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub struct Mismatch {
-    /// What should be restored and is not in the checkpoint.
+    /// Tensors that should be restored and are not in the checkpoint.
     pub missing: Vec<TensorInfo>,
-    /// What is in the checkpoint and has no place to go.
+    /// Tensors that are in the checkpoint and have no place to go.
     pub unexpected: Vec<TensorInfo>,
-    /// What is in both, with another shape or element type.
+    /// Tensors that are in both, with another shape or element type.
     pub misshapen: Vec<Pair>,
 }
 

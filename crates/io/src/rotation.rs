@@ -81,7 +81,7 @@ pub enum Best {
     Max,
 }
 
-/// What a checkpoint is saved with: a number, or none. An f32 is widened, exactly, as by [`f64::from`].
+/// The metric of a checkpoint: a number, or none. An f32 is widened, exactly, as by [`f64::from`].
 ///
 /// ```
 /// use backrule_io::Metric;
@@ -137,23 +137,24 @@ impl RotationFile {
     }
 }
 
-/// What a rotation has saved and removed.
+/// The files that a rotation has saved and removed.
 #[derive(Debug)]
 pub struct Rotated {
     /// The new file.
     pub file: RotationFile,
     /// Whether a power cut can undo the save.
     pub durability: Durability,
-    /// What is gone.
+    /// The files that are gone.
     pub removed: Vec<PathBuf>,
-    /// What should be gone and could not be removed. Nothing is lost by that; the next save tries again.
+    /// Those that should be gone and could not be removed. Nothing is lost by that; the next save tries
+    /// again.
     pub not_removed: Vec<(PathBuf, io::Error)>,
 }
 
 /// A checkpoint that was found in a folder.
 #[derive(Debug)]
 pub struct Found {
-    /// What was loaded.
+    /// The checkpoint.
     pub checkpoint: Checkpoint,
     /// Where it was.
     pub file: RotationFile,
@@ -189,8 +190,8 @@ impl Rotation {
         self
     }
 
-    /// Saves a checkpoint, and then removes what needn't be kept any longer. What killed processes have left
-    /// of unfinished files of this rotation is removed first.
+    /// Saves a checkpoint, and then removes what needn't be kept any longer. Unfinished files of this
+    /// rotation that killed processes have left are removed first.
     ///
     /// The metric is a number, such as the loss of a training in f32 or in f64, or `None`. If the largest
     /// number of all is taken, the files that are there are numbered anew from 0, in their order.
@@ -220,7 +221,7 @@ impl Rotation {
                 self.free(metric)?.ok_or_else(|| RotationError::Full { folder: self.folder.clone() })?
             }
         };
-        // What comes after the save finds its memory there.
+        // The steps after the save find their memory there.
         let mut files = self.files()?;
         memory::make_room(OPERATION, &mut files, 1)?;
         let most = files.len().saturating_add(1);
@@ -512,7 +513,7 @@ pub enum RotationError {
     NoneLoads {
         /// The folder.
         folder: PathBuf,
-        /// What is wrong with each of them.
+        /// The error of each of them.
         problems: Vec<LoadError>,
     },
 }
@@ -594,8 +595,8 @@ mod tests {
         }
     }
 
-    /// What is a file when the folder is read can be something else when it is opened. Whoever may do that
-    /// can also keep the user, root included, from reading it: a link in a circle, say.
+    /// A file that is one when the folder is read can be something else when it is opened. Whoever may do
+    /// that can also keep the user, root included, from reading it: a link in a circle, say.
     #[cfg(unix)]
     #[test]
     fn what_can_not_be_opened_is_kept_and_what_is_damaged_is_not() {

@@ -29,7 +29,7 @@ pub struct Run {
     pub program: Option<String>,
 }
 
-/// What a checkpoint holds of an optimizer beside its tensors.
+/// An optimizer's state in a checkpoint beside its tensors.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct OptimizerState {

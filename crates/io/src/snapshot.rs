@@ -182,7 +182,7 @@ impl<'a, T: Scalar> Snapshot<'a, T> {
         self.section(Section::Schedule, schedule)
     }
 
-    /// What layers the network is made of, from which it can be built again: the `Architecture` of
+    /// The layers that the network is made of, from which it can be built again: the `Architecture` of
     /// backrule-nn, or a type of your own as for [`metadata`](Self::metadata). [`Checkpoint::architecture`]
     /// reads it.
     ///
@@ -213,7 +213,7 @@ impl<'a, T: Scalar> Snapshot<'a, T> {
     ///
     /// The bytes go to a file beside it (`.NAME.PID.TIME.KERNEL.tmp`), which is synced and renamed. Then the
     /// folder is synced; where folders can't be, the save succeeds without, and [`Durability::in_folder`]
-    /// tells beforehand. What a killed process has left beside it is removed by the next save. Several
+    /// tells beforehand. A file that a killed process has left beside it is removed by the next save. Several
     /// processes may save to one path: the last one to finish wins.
     ///
     /// A symbolic link is followed: the file that it leads to is replaced, or created. In a folder that
@@ -254,7 +254,7 @@ impl<'a, T: Scalar> Snapshot<'a, T> {
         Ok(out.into_inner())
     }
 
-    /// What there is to save, and the beginning of the file without the checksums: those are computed while
+    /// The entries to be saved, and the beginning of the file without the checksums: those are computed while
     /// the tensors are written, so each tensor is read once.
     fn plan(&self) -> Result<(Vec<Entry<'_>>, Vec<u8>), SaveError> {
         if let Some(reason) = &self.refused {

@@ -13,9 +13,9 @@ use crate::target::Target;
 pub struct Sample<T: Scalar> {
     /// The prediction.
     pub prediction: Tensor<T>,
-    /// What it should have been.
+    /// Its target.
     pub target: Wanted<T>,
-    /// What the mean divides the sum by.
+    /// The divisor of the mean.
     pub divisor: f64,
 }
 
@@ -53,7 +53,7 @@ impl<'a, T: Scalar> From<&'a Wanted<T>> for Target<'a, T> {
     }
 }
 
-/// What a loss of the list has.
+/// A loss of the list, by its type.
 pub trait Listed<T: Scalar>: Sized {
     /// Its name in the reference values.
     const OP: &'static str;

@@ -57,7 +57,7 @@ pub trait PointwiseLoss {
     /// The loss's name in errors, such as `mean squared error`.
     const NAME: &'static str;
 
-    /// What the sum is divided by.
+    /// The divisor of the sum.
     fn reduction(&self) -> Reduction;
 
     /// l(p, t)
@@ -106,7 +106,7 @@ macro_rules! pointwise {
                 Self::default()
             }
 
-            /// What the sum over all elements is divided by.
+            /// The divisor of the sum over all elements.
             #[must_use]
             pub fn reduction(mut self, reduction: $crate::reduction::Reduction) -> Self {
                 self.reduction = reduction;
@@ -143,7 +143,7 @@ macro_rules! pointwise {
 }
 pub(crate) use pointwise;
 
-/// What the sum is divided by, once prediction and target are found to fit together.
+/// The divisor of the sum, once prediction and target are found to fit together.
 fn divisor<L: PointwiseLoss + ?Sized, T: Scalar>(
     loss: &L,
     prediction: &Tensor<T>,

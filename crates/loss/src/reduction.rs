@@ -51,7 +51,7 @@ pub enum Reduction {
 }
 
 impl Reduction {
-    /// What Σ l is divided by, where a mean divides by `mean`.
+    /// The divisor of Σ l, where a mean divides by `mean`.
     pub(crate) fn divisor<T: Scalar>(self, operation: &'static str, mean: f64) -> Result<f64, LossError> {
         match self {
             Self::Mean => Ok(mean),

@@ -2,7 +2,7 @@
 
 use backrule_tensor::{Scalar, Tensor};
 
-/// What a classifier should have answered: a class per row, or a probability per class and row.
+/// The right answer of a classifier: a class per row, or a probability per class and row.
 ///
 /// Functions take it as `impl Into<Target>`, so a list of classes or a tensor can be passed as it is.
 ///

@@ -1,4 +1,4 @@
-//! What each loss of the list has to hold, with every combination of its settings.
+//! The contract of each loss of the list, with every combination of its settings.
 #![allow(clippy::unwrap_used)]
 
 use backrule_loss::listed::{AnyLoss, Sample};
@@ -178,7 +178,7 @@ fn every_setting_survives() {
                 options.check().unwrap();
                 let built = (kind.build)(options.clone()).unwrap();
                 assert_eq!(format!("{built:?}"), format!("{loss:?}"));
-                // What is left over is refused, and so is what is missing.
+                // A setting that is left over is refused, and so is a missing one.
                 let error = (kind.build)(options.clone().with("more", 1.0)).err().unwrap();
                 assert_eq!((&*error.what, &*error.option), (kind.name, "more"));
                 for (missing, _) in options.iter() {
@@ -256,7 +256,7 @@ fn a_refused_target_leaves_the_gradient_alone() {
         // As text: NaN is among them.
         assert_eq!(again.to_string(), error.to_string());
     }
-    // What is wrong is wrong in the last row, where it is found last.
+    // The fault is in the last row, where it is found last.
     let loss = CrossEntropy::new();
     let none = loss.clone().class_weights([0.0, 1.0]).unwrap();
     let three = loss.clone().class_weights([1.0; 3]).unwrap();

@@ -16,8 +16,8 @@ struct Tolerance {
 const F64: Tolerance = Tolerance { value: 1e-12, gradient: 1e-10 };
 
 /// Logits of up to 100 are rounded by 2⁻²⁴ of themselves, 6e-6 at most. The slopes of a row's loss sum to at
-/// most 2, which makes 1.2e-5 of that; a probability changes by at most a quarter of it. What follows is
-/// computed in double precision. A squared error is smaller in all of this.
+/// most 2, which makes 1.2e-5 of that; a probability changes by at most a quarter of it. The rest is computed
+/// in double precision. A squared error is smaller in all of this.
 const F32: Tolerance = Tolerance { value: 1.3e-5, gradient: 4e-6 };
 
 /// The case as a sample.
@@ -37,7 +37,7 @@ fn label(x: f64) -> usize {
 /// The settings of the case, by PyTorch's names, and `defaults` for the others.
 fn options(case: &Case, defaults: &Options) -> Options {
     for (name, _) in case["options"].as_object().unwrap() {
-        // What kind of numbers there are is no setting.
+        // The kind of the numbers is no setting.
         assert!(name == "extreme" || defaults.iter().any(|(known, _)| known == name), "{case}: {name}");
     }
     defaults.iter().fold(Options::new(), |options, (name, default)| {

@@ -56,7 +56,7 @@ pub struct LayerSpec {
         serde(default, skip_serializing_if = "String::is_empty", deserialize_with = "name")
     )]
     pub name: String,
-    /// What it is: `Linear`, or `crate/Name` for a layer of somebody's own.
+    /// Its kind: `Linear`, or `crate/Name` for a layer of somebody's own.
     #[cfg_attr(feature = "serde", serde(deserialize_with = "name"))]
     pub kind: String,
     /// Its settings, within the limits of [`Options`]: of a graph, say, at most 4,096 values that its layers

@@ -1,5 +1,5 @@
-//! What a built-in layer adds to its rule: its name in files, how it is built of settings, and samples for
-//! tests.
+//! The parts of a built-in layer beside its rule: its name in files, how it is built of settings, and samples
+//! for tests.
 
 use std::any::TypeId;
 use std::fmt;
@@ -15,8 +15,8 @@ pub trait Builtin<T: Scalar>: Layer<T> + Sized {
     /// Its name in files.
     const KIND: &'static str;
 
-    /// A layer of the settings that [`Layer::options`] gives, with tensors of 0. What is left in `from` is
-    /// refused afterwards, so nothing has to be checked twice.
+    /// A layer of the settings that [`Layer::options`] gives, with tensors of 0. Settings and children left
+    /// in `from` are refused afterwards, so nothing has to be checked twice.
     ///
     /// # Errors
     /// When a setting is missing or impossible, or there is no memory.
@@ -64,7 +64,7 @@ pub(crate) fn of_tensors<T: Scalar, L>(
 /// Gives the tensor of this name and shape.
 pub(crate) type Ask<'a, T> = dyn FnMut(&str, Shape) -> Result<Tensor<T>, ArchitectureError> + 'a;
 
-/// What a layer is built of: settings, children, and the number of values that it may allocate.
+/// The parts that a layer is built of: settings, children, and the number of values that it may allocate.
 pub struct Build<T: Scalar> {
     pub(crate) options: Options,
     pub(crate) children: std::vec::IntoIter<(String, Box<dyn Layer<T>>)>,
@@ -305,12 +305,11 @@ mod testing {
     /// A layer with inputs, for the tests and benchmarks that iterate over the catalogue.
     #[derive(Clone)]
     pub struct Sample<T: Scalar> {
-        /// What tells it from the other samples of its kind; part of a benchmark's name for one of benchmark
-        /// size.
+        /// Its name among the samples of its kind; part of a benchmark's name for one of benchmark size.
         pub name: &'static str,
         /// The layer.
         pub layer: Box<dyn Layer<T>>,
-        /// What it is given.
+        /// Its inputs.
         pub inputs: Vec<Input>,
         /// Whether y of one sample depends on that sample alone. A batch norm in training sees the batch.
         pub independent_samples: bool,
@@ -395,7 +394,7 @@ mod testing {
         }
     }
 
-    /// What one input of a sample is.
+    /// One input of a sample.
     #[derive(Clone, Debug, PartialEq)]
     pub enum Input {
         /// Numbers that are normally distributed.

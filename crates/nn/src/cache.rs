@@ -1,4 +1,4 @@
-//! What a layer notes between forward and backward.
+//! A layer's notes between forward and backward.
 
 use backrule_tensor::{MemoryError, Scalar, Tensor, memory};
 

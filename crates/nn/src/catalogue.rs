@@ -159,7 +159,7 @@ fn is_custom(kind: &str) -> bool {
     matches!(kind.split_once('/'), Some((package, name)) if !package.is_empty() && !name.is_empty() && !name.contains('/'))
 }
 
-/// What a summary calls this layer, with its settings: `Linear(64 → 32, bias)`.
+/// The name of this layer in a summary, with its settings: `Linear(64 → 32, bias)`.
 pub fn describe<T: Scalar>(layer: &dyn Layer<T>) -> String {
     Settings { kind: &kind(layer), options: &layer.options() }.to_string()
 }

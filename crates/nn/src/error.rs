@@ -24,7 +24,7 @@ pub enum LayerError {
         operation: &'static str,
         /// Where.
         place: Place,
-        /// What values are taken.
+        /// The values that are taken.
         expected: String,
         /// The value that was given, and where.
         got: String,

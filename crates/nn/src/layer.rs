@@ -15,8 +15,8 @@ pub const MAX_INPUTS: usize = 16;
 /// The most outputs that a layer can have.
 pub const MAX_OUTPUTS: usize = 16;
 
-/// What only this crate can name: a method that takes a [`Sealed`] can be neither overridden nor called from
-/// outside.
+/// Types that only this crate can name: a method that takes a [`Sealed`] can be neither overridden nor called
+/// from outside.
 pub(crate) mod sealed {
     use backrule_tensor::{Grad, Scalar, Shape, Tensor};
 
@@ -24,7 +24,7 @@ pub(crate) mod sealed {
     use crate::error::LayerError;
     use crate::layer::Layer;
 
-    /// What a walk over a container's children shows of each.
+    /// A child, as a walk over its container's children shows it.
     pub struct Step<'a, T: Scalar> {
         pub(crate) name: &'a str,
         pub(crate) layer: &'a dyn Layer<T>,
@@ -396,7 +396,7 @@ pub trait Layer<T: Scalar>: NamedTensors<T> + BoxedClone<T> + Send + Sync + 'sta
         Ok(false)
     }
 
-    /// What the inputs are called, where the layer gives them names.
+    /// The names of the inputs, where the layer gives them any.
     #[doc(hidden)]
     fn input_names(&self, _: Sealed) -> &[String] {
         &[]

@@ -36,7 +36,7 @@ pub use tape::{Pass, Tape, predict, predict_many};
 pub use backrule_tensor as tensor;
 pub use backrule_tensor::Grads;
 
-/// What the tests and benchmarks that iterate over all layers need.
+/// The items for tests and benchmarks that iterate over all layers.
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod testing {

@@ -1,4 +1,4 @@
-//! What a pass is for, and where its random numbers come from.
+//! The purpose of a pass, and the source of its random numbers.
 
 use backrule_tensor::rand::rngs::ChaCha8Rng;
 use backrule_tensor::random;
@@ -34,7 +34,7 @@ impl Key {
         Self(mix(mix(self.0).wrapping_add(index)))
     }
 
-    /// What a mask is drawn from.
+    /// The number that a mask is drawn from.
     pub(crate) const fn bits(self) -> u64 {
         self.0
     }
@@ -53,8 +53,8 @@ const fn mix(state: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// What a forward pass is for. It is an argument, not a flag within layers: a network can train and predict
-/// at once.
+/// The purpose of a forward pass. It is an argument, not a flag within layers: a network can train and
+/// predict at once.
 ///
 /// ```
 /// use backrule_nn::{Key, Mode};

@@ -1,4 +1,4 @@
-//! What packs the weights of a network that only predicts.
+//! The packer of the weights of a network that only predicts.
 
 use backrule_tensor::Scalar;
 use backrule_tensor::linalg::{MatRef, Packed};

@@ -157,7 +157,7 @@ mod tests {
         let deep: Lstm = LstmConfig::new(16, 16).layers(3).build(rng).unwrap();
         assert!(packed_bytes(&deep) >= 3 * 64 * (16 + 16) * 4);
         assert!(packed_bytes(&MultiHeadAttention::<f32>::new(32, 4, rng).unwrap()) >= 4 * 32 * 32 * 4);
-        // What looks up rows multiplies nothing.
+        // An embedding looks up rows, and multiplies nothing.
         assert_eq!(packed_bytes(&Embedding::<f32>::new(9, 4, rng).unwrap()), 0);
     }
 

@@ -111,7 +111,7 @@ fn add_rows<T: Scalar>(
         // A layer that is used again has its parameters once.
         let again = rows.iter().any(|row| row.path == path);
         let parameters = if again { 0 } else { below(trained, &text) };
-        // What the layer would train, and the outermost one doesn't.
+        // Parameters that the layer would train, and the outermost one doesn't.
         let frozen = if again { 0 } else { own(layer).saturating_sub(parameters) };
         let layer = describe(layer);
         memory::push("summary", rows, Row { path, layer, outputs: outputs.clone(), parameters, frozen })?;

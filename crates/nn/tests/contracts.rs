@@ -521,7 +521,7 @@ fn jumps(sample: &Sample<f64>, seed: u64) -> bool {
     one > 1e-9 && one / two > 0.35
 }
 
-/// What is said to have kinks has one, on some line, and what isn't hasn't.
+/// A sample that is said to have kinks has one, on some line, and no other sample has.
 #[test]
 fn kinks_are_where_they_are_said_to_be() {
     every_small::<f64>(|name, sample| {

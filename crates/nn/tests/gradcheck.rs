@@ -631,7 +631,7 @@ impl Layer<f64> for Both {
     }
 }
 
-/// What a layer of the catalogue does wrong, by its rule for one tensor.
+/// The fault of a layer of the catalogue, in its rule for one tensor.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Plant {
     Nothing,
@@ -655,7 +655,7 @@ struct Planted<T: Scalar> {
 }
 
 impl<T: Scalar> Planted<T> {
-    /// What the rule gives instead of `right`.
+    /// The rule's result instead of `right`.
     fn instead(&self, right: &Tensor<T>) -> Tensor<T> {
         let mut planted = right.clone();
         let columns = right.shape().last().copied().unwrap_or(1);
@@ -853,7 +853,7 @@ fn every_fault_of_every_layer_is_found_in_f32() {
     every_fault_of_every_layer::<f32>();
 }
 
-/// What the rule does to its buffer, beside the right thing.
+/// The rule's fault with its buffer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum BufferFault {
     None,

@@ -391,7 +391,7 @@ fn buffers_move_alike_with_parts_and_processes() {
     assert_eq!(values(&processes), values(&parts));
 }
 
-/// What `only` runs is checked, also where there are no rows.
+/// The rows that `only` runs are checked, also where there are none.
 #[test]
 fn a_share_of_the_wrong_size_is_refused() {
     let net = Linear::<f64>::new(2, 3, &mut random::rng(1)).unwrap();
@@ -433,7 +433,7 @@ fn a_pass_without_end_is_refused() {
     assert!(error.to_string().contains("at most 65536 runs in a pass"), "{error}");
 }
 
-/// What is built can be saved, and what is saved can be built: both have the limits of settings.
+/// A graph that is built can be saved, and a saved one can be built: both have the limits of settings.
 #[test]
 fn a_graph_has_the_limits_of_its_settings() {
     let of = |sums: usize, rest: usize| {

@@ -10,7 +10,7 @@ use backrule_nn::{
 };
 use backrule_tensor::{Grad, NamedTensors, OptionValue, Options, Tensor, random};
 
-/// What a layer does wrong.
+/// The fault of a layer.
 #[derive(Clone, Copy, PartialEq)]
 enum Fault {
     None,

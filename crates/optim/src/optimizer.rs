@@ -217,8 +217,8 @@ fn update<T: Scalar>(rule: &impl Rule<T>, step: u64, mut x: &mut [T], mut dx: &[
     if x.len() <= size || rule.needs_whole() {
         return rule.update(step, x, dx, &mut slots[..count]);
     }
-    // Large memory from the system begins 16 bytes behind a cache line. What lies before the next line is
-    // updated by itself. Then chunks begin at a line, and no register of theirs lies across two.
+    // Large memory from the system begins 16 bytes behind a cache line. The elements before the next line are
+    // updated by themselves. Then chunks begin at a line, and no register of theirs lies across two.
     let gap = x.as_ptr().align_offset(LINE);
     if (1..size).contains(&gap) {
         let mut slots = slots.each_mut().map(|slot| slot.split_off_mut(..gap).unwrap_or_default());

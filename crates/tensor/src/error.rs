@@ -83,9 +83,9 @@ pub struct ShapeError {
     pub operation: &'static str,
     /// Where.
     pub place: Place,
-    /// What would have fitted, such as `[_, 784]`, where `_` stands for any size.
+    /// The shape or value expected, such as `[_, 784]`, where `_` stands for any size.
     pub expected: String,
-    /// What was given, such as `[32, 100]`.
+    /// The one given, such as `[32, 100]`.
     pub got: String,
 }
 
@@ -167,13 +167,13 @@ impl TensorError {
 #[non_exhaustive]
 #[error("{}{}: expected {}, got {}", Prefix(what), Printable(option), Printable(expected), Printable(got))]
 pub struct ConfigError {
-    /// What has the setting, such as `Dropout`; empty where only the caller knows.
+    /// The owner of the setting, such as `Dropout`; empty where only the caller knows.
     pub what: Cow<'static, str>,
     /// The setting, such as `rate`.
     pub option: Cow<'static, str>,
-    /// What it may be.
+    /// The values it may have.
     pub expected: Cow<'static, str>,
-    /// What was given.
+    /// The value given.
     pub got: String,
 }
 

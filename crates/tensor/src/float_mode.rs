@@ -5,7 +5,7 @@
 //! have other bits, and a pool's workers may be in another mode than its caller.
 //!
 //! So everything that computes does so in the default mode: round to nearest, ties to even, tiny numbers as
-//! they are, no traps. What is covered: products, sums, softmax, element-wise operations, random tensors,
+//! they are, no traps. Covered: products, sums, softmax, element-wise operations, random tensors,
 //! gradients, [`parallel`](crate::parallel), and in the crates above tape, predictions, losses and
 //! optimizers. The caller's mode is back when they return, also by an error or a panic. Not covered: a
 //! layer's `forward` and a [`Kernel`](crate::simd::Kernel) that are called directly. [`with_default`] covers
@@ -35,7 +35,7 @@ pub fn with_default<R>(f: impl FnOnce() -> R) -> R {
 }
 
 /// At the start of a function that computes: has it called again in the default mode if the caller is in
-/// another one. What computes is then behind a call, and no instruction of it before the change.
+/// another one. The computation is then behind a call, and none of its instructions before the change.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! in_default_mode {
@@ -163,7 +163,7 @@ mod register {
 pub mod testing {
     use super::{Restored, register};
 
-    /// What a host may have done to its thread.
+    /// A floating-point mode that a host may have set for its thread.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum Mode {
         /// As it should be.

@@ -7,7 +7,7 @@
 use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
 
-/// What gives random bits. A function of your own takes `rng: &mut (impl random::Rng + ?Sized)`.
+/// A source of random bits. A function of your own takes `rng: &mut (impl random::Rng + ?Sized)`.
 #[doc(no_inline)]
 pub use rand::Rng;
 

@@ -79,11 +79,11 @@ pub trait Scalar:
 
 /// Work that is compiled for each element type in this crate, and not again in each crate that uses it.
 pub(crate) mod sealed {
-    /// What is to be done with `On<T>`.
+    /// The work on `On<T>`.
     pub trait Work {
         /// Its input.
         type On<T: 'static>;
-        /// What it gives.
+        /// Its output.
         type Output;
         /// The work in single precision.
         fn f32(on: Self::On<f32>) -> Self::Output;

@@ -108,8 +108,8 @@ impl Shape {
     }
 }
 
-/// Not derived: that would call `memcmp`, which takes longer than comparing the few numbers. What is behind
-/// the last axis is 0, so there is one loop of a fixed length.
+/// Not derived: that would call `memcmp`, which takes longer than comparing the few numbers. Sizes behind
+/// the last axis are 0, so there is one loop of a fixed length.
 impl PartialEq for Shape {
     #[inline]
     fn eq(&self, other: &Self) -> bool {
@@ -158,7 +158,7 @@ impl PartialEq<[usize]> for Shape {
     }
 }
 
-/// What a shape can be given as: a [`Shape`], an array such as `[32, 784]`, or a slice.
+/// A shape as an argument: a [`Shape`], an array such as `[32, 784]`, or a slice.
 pub trait IntoShape {
     /// The checked shape.
     ///

@@ -106,7 +106,7 @@ fn the_caller_begins_with_the_first_and_workers_with_the_last() {
     let caller = std::thread::current().id();
     for round in 0..20 {
         let arrived = AtomicUsize::new(0);
-        // What each of two threads does first waits for the other one.
+        // The first task of each of two threads waits for that of the other one.
         let meet = |by_caller: &mut Option<bool>| {
             arrived.fetch_add(1, SeqCst);
             assert!(soon(|| arrived.load(SeqCst) >= 2), "nobody else came");
@@ -253,7 +253,7 @@ fn the_second_product_allocates_nothing() {
     }
 }
 
-/// What a task panics with, and its destructor, too.
+/// The payload of a task's panic. Its destructor panics, too.
 struct Bomb(usize);
 
 impl Drop for Bomb {

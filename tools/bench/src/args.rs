@@ -29,7 +29,7 @@ backrule-bench history FILE RESULT...   appends results of compare and gate to a
 backrule-bench page FILE OUT    builds a page from that file
 ";
 
-/// What follows the command.
+/// The arguments behind the command.
 #[derive(Debug, Default)]
 struct Args {
     positional: Vec<String>,

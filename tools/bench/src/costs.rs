@@ -39,8 +39,8 @@ impl Row {
 const LARGE: f64 = 10_000.0;
 pub(crate) const THRESHOLDS: [f64; 2] = [0.01, 0.02];
 
-/// What stands behind the id of a workload that does the same without the layer. The layer may take 2 % more,
-/// or so many instructions, which a pass takes around a few layers.
+/// The suffix of a layer's id for the workload that does the same without the layer. The layer may take 2 %
+/// more, or so many instructions, which a pass takes around a few layers.
 const BY_HAND: &str = "/by_hand";
 const PASS: f64 = 5_000.0;
 

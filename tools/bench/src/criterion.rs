@@ -91,7 +91,7 @@ fn fastest(sample: &Value) -> Option<f64> {
     per_call.filter(|time| time.is_finite()).min_by(f64::total_cmp)
 }
 
-/// What `--list` prints: `ID: benchmark` lines.
+/// The ids that `--list` prints, in lines `ID: benchmark`.
 pub(crate) fn list(program: &Path, root: &Path) -> Result<Vec<String>> {
     let mut command = process::command(program);
     let text = process::output(command.current_dir(root).args(["--bench", "--list"]))?;

@@ -39,7 +39,7 @@ pub(crate) struct Repository {
     prefix: OsString,
 }
 
-/// What a comparison is made with.
+/// The commit that a comparison is made with.
 #[derive(Debug)]
 pub(crate) struct Against {
     /// `None` if HEAD is the first commit.
@@ -59,7 +59,7 @@ impl Repository {
         Ok(Self { top: ask("--show-toplevel")?.into(), prefix: ask("--show-prefix")? })
     }
 
-    /// What git says about it. Only for commands that change nothing.
+    /// Git's answer about it. Only for commands that change nothing.
     pub(crate) fn ask<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Result<String> {
         output(git().arg("-C").arg(&self.top).args(arguments))
     }
@@ -114,7 +114,7 @@ impl Repository {
         Ok(root)
     }
 
-    /// Checks a commit out. What is in `tree` is lost.
+    /// Checks a commit out. The contents of `tree` are lost.
     ///
     /// It is a clone that borrows the repository's objects, so nothing has to be cleaned up in the
     /// repository. One that was left behind by a killed run, or that belongs to another repository, is made

@@ -25,7 +25,7 @@ pub(crate) struct Ids {
     pub(crate) counted: BTreeSet<String>,
 }
 
-/// What the page of the working tree lists.
+/// The ids on the page of the working tree.
 pub(crate) fn here(root: &Path) -> Result<Ids> {
     let page = fs::read_to_string(root.join(PAGE))
         .map_err(|error| format!("{PAGE}: {error} (`backrule-bench ids --write` writes it)"))?;

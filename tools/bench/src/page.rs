@@ -23,7 +23,7 @@ pub(crate) fn write(history: &Path, out: &Path) -> Result<bool> {
     Ok(true)
 }
 
-/// What is plotted: instructions or times.
+/// The quantity plotted: instructions or times.
 #[derive(Clone, Copy)]
 struct What {
     class: &'static str,

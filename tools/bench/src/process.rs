@@ -24,7 +24,7 @@ pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// What a program printed; its errors go where this program's go.
+/// The output of a program; its errors go where this program's go.
 pub(crate) fn bytes(command: &mut Command) -> Result<Vec<u8>> {
     // A closed pipe would end the program: its errors are handed on. A terminal can't be closed like that.
     let errors = if io::stderr().is_terminal() { Stdio::inherit() } else { Stdio::piped() };

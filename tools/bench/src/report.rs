@@ -43,7 +43,7 @@ pub(crate) fn folder(chosen: Option<&Path>, target: &Path) -> Result<PathBuf> {
     Ok(chosen.map_or(Ok(target.join("bench")), std::path::absolute)?)
 }
 
-/// What the tables are against.
+/// The base of the tables.
 pub(crate) fn base(commit: Option<&str>) -> String {
     commit.map_or("nothing".to_string(), |commit| format!("`{commit:.12}`"))
 }

@@ -14,7 +14,7 @@ use crate::accept::{Accepted, Kind};
 /// Rounds between two looks at an id's interval, and the least of which there is one.
 pub(crate) const ROUNDS: usize = 8;
 
-/// What an interval has to tell from no change, or its id gets further rounds.
+/// The ratio that an interval has to tell from no change, or its id gets further rounds.
 const SLOWDOWN: f64 = 1.3;
 
 /// Fastest samples of one id, in ns a call, one for each round that measured it on both sides.

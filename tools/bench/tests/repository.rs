@@ -1,4 +1,4 @@
-//! What the tool does to the repository that it is started in: nothing, wherever and however it is started.
+//! The tool changes nothing in the repository that it is started in, wherever and however it is started.
 //!
 //! The workspaces here have a benchmark without criterion that leaves the same files, so each is built in a
 //! second.
@@ -220,7 +220,7 @@ fn a_workspace_may_be_a_folder_of_its_repository() {
     assert!(said.contains("error: no folder all/ in that commit"), "{said}");
 }
 
-/// What is not committed takes part: changed, staged, and new files, but none that git ignores.
+/// Uncommitted files take part: changed, staged, and new ones, but none that git ignores.
 #[test]
 fn the_working_tree_is_compared() {
     let repository = Repository::new("dirty");
@@ -324,7 +324,7 @@ fn a_killed_run_leaves_nothing_behind_and_the_next_one_works() {
         assert!(!child.wait().unwrap().success());
         repository.is_as(&before);
         if i == 3 {
-            // What it had started ends by itself.
+            // The program it had started ends by itself.
             sleep(Duration::from_secs(3));
             repository.is_as(&before);
         }
@@ -419,7 +419,7 @@ fn a_workspace_needs_no_gate() {
     assert!(!valgrind || said.contains("no bench target is named `gate`"), "{said}");
 }
 
-/// What a push tells that creates a branch, one by force, and the first of all.
+/// The commits before a push that creates a branch, one by force, and the first of all.
 #[test]
 fn a_commit_that_is_not_here_is_the_one_before() {
     let repository = Repository::new("push");

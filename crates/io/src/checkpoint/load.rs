@@ -94,7 +94,7 @@ pub(crate) fn read_bytes<R>(
 pub struct LoadError {
     /// The file; `None` for bytes in memory.
     pub file: Option<PathBuf>,
-    /// What is wrong with it.
+    /// The reason why it can't be loaded.
     pub problem: LoadProblem,
 }
 

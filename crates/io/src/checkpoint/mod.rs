@@ -47,14 +47,14 @@ use crate::run::{OptimizerState, Run};
 #[derive(Clone)]
 pub struct Checkpoint {
     header: Header,
-    /// What a file of somebody else's has instead of the header's entries.
+    /// The tensors of a file of somebody else's, in place of the header's entries.
     foreign: Arc<Vec<Foreign>>,
     /// All tensors' elements, in their order.
     payload: Payload,
     source: Source,
 }
 
-/// What it was read from.
+/// The source it was read from.
 #[derive(Clone, Copy)]
 pub(crate) enum Source {
     /// A checkpoint of so many bytes.

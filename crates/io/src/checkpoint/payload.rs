@@ -25,7 +25,7 @@ pub(crate) enum Payload {
     },
 }
 
-/// What changes when a file is written to.
+/// The properties of a file that change when it is written to.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Stamp {
     length: u64,
@@ -86,7 +86,8 @@ pub(crate) enum Lost {
 }
 
 impl Elements<'_> {
-    /// Bit for bit, or each value as it is in the other type. What is not held was refused before.
+    /// Bit for bit, or each value as it is in the other type. Values that it doesn't hold were refused
+    /// before.
     pub(crate) fn copy_to<T: Scalar>(&self, mut values: &mut [T], buffer: &mut Vec<u8>) -> Result<(), Lost> {
         let mut outcome = Ok(());
         self.pieces(buffer, |bytes| {
@@ -113,7 +114,7 @@ impl Elements<'_> {
         Ok(first)
     }
 
-    /// All bytes, as whole elements. What is read from a file is verified a second time, on its way through
+    /// All bytes, as whole elements. Bytes read from a file are verified a second time, on their way through
     /// `buffer`, which is one of [`Payload::buffer`]: it never grows.
     fn pieces(&self, buffer: &mut Vec<u8>, mut take: impl FnMut(&[u8])) -> Result<(), Lost> {
         let (file, start) = match self.payload {

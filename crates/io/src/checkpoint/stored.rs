@@ -1,4 +1,4 @@
-//! What a file says about a tensor, whoever wrote it.
+//! A file's description of a tensor, whoever wrote it.
 
 use backrule_tensor::Shape;
 

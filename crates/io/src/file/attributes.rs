@@ -77,7 +77,7 @@ fn names(file: &Path) -> io::Result<Vec<Vec<u8>>> {
     }
 }
 
-/// What `call` puts into a buffer of the length that `query` gives.
+/// The bytes that `call` puts into a buffer of the length that `query` gives.
 fn read(
     query: rustix::io::Result<usize>,
     call: impl FnOnce(&mut [u8]) -> rustix::io::Result<usize>,

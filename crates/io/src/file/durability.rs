@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-/// What a power cut can do to a checkpoint that was saved into a folder.
+/// The effect that a power cut can have on a checkpoint that was saved into a folder.
 ///
 /// ```
 /// use backrule_io::Durability;
@@ -18,7 +18,7 @@ use std::path::Path;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Durability {
-    /// Nothing: the file and its name are on the disk.
+    /// None: the file and its name are on the disk.
     Full,
     /// The file is on the disk, and its folder can't be synced: it may not be read, or its file system or
     /// operating system syncs no folders. A power cut soon after a save may bring the old file back, whole.
@@ -27,7 +27,7 @@ pub enum Durability {
 }
 
 impl Durability {
-    /// What saving into this folder can have, found by syncing the folder: for a program to tell once.
+    /// The durability of a save into this folder, found by syncing the folder: for a program to tell once.
     ///
     /// # Errors
     /// When the folder isn't there, or syncing it fails.

@@ -1,4 +1,4 @@
-//! What can go wrong when a file is put in another's place.
+//! The errors of putting a file in another's place.
 
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
@@ -15,7 +15,7 @@ pub enum FileError {
     Target {
         /// Where it was to be saved.
         file: PathBuf,
-        /// What is wrong with that place.
+        /// The fault of that place.
         problem: TargetProblem,
     },
     /// The system refused: a file that was there before is unchanged, and the unfinished one was removed.
@@ -23,7 +23,7 @@ pub enum FileError {
     NotCommitted {
         /// Where it was to be saved.
         file: PathBuf,
-        /// What was being done.
+        /// The step that failed.
         step: SaveStep,
         /// Why it failed.
         error: io::Error,
@@ -38,7 +38,7 @@ pub enum FileError {
     DurabilityUncertain {
         /// Where it was saved.
         file: PathBuf,
-        /// What failed.
+        /// The error of syncing its directory.
         error: io::Error,
     },
 }

@@ -1,7 +1,7 @@
 use std::fmt;
 use std::fs::Metadata;
 
-/// What stands where a file should be.
+/// The kind of the thing that stands where a file should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FileKind {

@@ -88,7 +88,7 @@ mod tests {
     use super::*;
     use crate::scratch::Scratch;
 
-    /// What takes the file's place after the first look is found by the second.
+    /// A pipe, a folder or a device that takes the file's place after the first look is found by the second.
     #[test]
     fn what_was_put_there_after_the_look_is_refused() {
         let scratch = Scratch::new("swapped");

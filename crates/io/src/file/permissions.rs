@@ -3,7 +3,7 @@
 use std::fs::{File, Metadata};
 use std::io;
 
-/// What the new file has of the old one.
+/// Whether the new file has the old one's owner and group.
 #[derive(Clone, Copy)]
 pub(super) struct Kept {
     pub(super) owner: bool,

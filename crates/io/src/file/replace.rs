@@ -116,7 +116,7 @@ mod tests {
         assert_eq!(scratch.names(), ["model.brk"]);
     }
 
-    /// What the disk is told, and when: all bytes before the name, and the name before success.
+    /// The order of syncing: all bytes before the name, and the name before success.
     #[test]
     fn the_file_is_synced_before_it_is_renamed_and_its_folder_after() {
         let scratch = Scratch::new("order");
@@ -387,8 +387,8 @@ mod tests {
             assert_eq!(attribute(&file, ACL), None);
         }
 
-        /// What others can plant: a link that leads a save to another file, a file that gives the new one
-        /// away.
+        /// Files that others can plant: a link that leads a save to another file, a file that gives the new
+        /// one away.
         #[test]
         fn in_a_folder_of_everybody_nothing_of_others_is_followed_or_replaced() {
             let scratch = Scratch::new("everybody");

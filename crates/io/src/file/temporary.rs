@@ -134,8 +134,8 @@ fn is_same(_: &Metadata, opened: &Metadata) -> bool {
     opened.is_file()
 }
 
-/// What is the same for all processes that locks can keep apart: the machine since it was started. `None`
-/// where the system doesn't say.
+/// The id of the machine since it was started: it is the same for all processes that locks can keep apart.
+/// `None` where the system doesn't say.
 fn kernel() -> Option<&'static str> {
     static KERNEL: OnceLock<Option<String>> = OnceLock::new();
     let read = || {

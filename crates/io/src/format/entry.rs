@@ -1,4 +1,4 @@
-//! What a header says about a tensor.
+//! A header's entry for a tensor.
 
 use std::fmt;
 

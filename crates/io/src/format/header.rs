@@ -1,7 +1,7 @@
 //! The header: everything but the elements. docs/checkpoint-format.md lists its values.
 //!
-//! What was read stays as it is in the file, and is decoded again when it is asked for: a list of tensors
-//! would take many times the memory of their entries.
+//! The bytes read stay as they are in the file, and are decoded again when they are asked for: a list of
+//! tensors would take many times the memory of their entries.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -272,7 +272,7 @@ fn decode_entry<'a>(group: Group, input: &mut &'a [u8]) -> Result<Entry<'a>, Loa
     let mut sizes = [0; MAX_RANK];
     let sizes = sizes.get_mut(..rank.into()).unwrap_or_default();
     for size in sizes.iter_mut() {
-        // What does not fit an address can't be a size either.
+        // A number that does not fit an address can't be a size either.
         *size = usize::try_from(get::<u64>(input, "a tensor's size")?).unwrap_or(usize::MAX);
     }
     let shape = Shape::new(sizes).map_err(|error| {

@@ -1,4 +1,4 @@
-//! What a checkpoint may hold. The same limits apply to writing and to reading, so what was saved can be
+//! The limits of a checkpoint. The same ones apply to writing and to reading, so what was saved can be
 //! loaded. The rank of a tensor is limited by [`MAX_RANK`](backrule_tensor::MAX_RANK).
 
 use backrule_tensor::{Options, Path};
@@ -19,7 +19,7 @@ pub const MAX_ARCHITECTURE_TEXT: usize = 4096;
 pub const MAX_SECTION_DEPTH: usize = 128;
 /// Bytes of the program's version in UTF-8.
 pub const MAX_PROGRAM: usize = 256;
-/// What errors call it.
+/// Its name in errors.
 pub(crate) const PROGRAM: &str = "bytes of the program's version";
 /// Options of the optimizer.
 pub const MAX_OPTIONS: usize = Options::MAX;
@@ -37,7 +37,7 @@ pub const MAX_OPTION_NESTING: usize = Options::MAX_NESTING;
 #[error("{found} {}, and the limit is {limit}", Quoted(what))]
 #[non_exhaustive]
 pub struct LimitError {
-    /// What there is too much of, such as `bytes of metadata`.
+    /// The quantity that is too large, such as `bytes of metadata`.
     pub what: String,
     /// How much there is.
     pub found: usize,

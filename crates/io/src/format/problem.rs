@@ -1,4 +1,4 @@
-//! What reading a checkpoint can find wrong.
+//! The faults that reading a checkpoint can find.
 
 use std::fmt;
 use std::io;
@@ -17,7 +17,7 @@ use crate::format::limits::LimitError;
 use crate::format::section::Section;
 use crate::quoted::{Message, Quoted};
 
-/// What is wrong with a checkpoint.
+/// The reason why a checkpoint can't be read.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum LoadProblem {
@@ -143,7 +143,7 @@ impl From<Problem> for LoadProblem {
     }
 }
 
-/// What makes no sense in a checkpoint whose checksums match: this crate did not write it.
+/// A fault of a checkpoint whose checksums match: this crate did not write it.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Malformed {
@@ -204,7 +204,7 @@ pub enum Malformed {
     SectionContent {
         /// The section.
         section: Section,
-        /// What the decoder says.
+        /// The decoder's message.
         reason: String,
     },
     /// An option is of a kind that doesn't exist.
@@ -238,7 +238,7 @@ pub enum Malformed {
         group: Group,
         /// Its path.
         path: String,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
     /// Two tensors have the same path.

@@ -120,7 +120,7 @@ pub(crate) fn memory(size: u64) -> Result<Vec<u8>, LoadProblem> {
 pub(crate) struct Buffered {
     file: File,
     buffer: Vec<u8>,
-    /// What is in the buffer and wasn't consumed.
+    /// The part of the buffer that was filled and wasn't consumed.
     there: Range<usize>,
 }
 

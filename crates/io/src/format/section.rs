@@ -26,9 +26,9 @@ pub enum Section {
     Metadata,
     /// Losses, accuracies and the like up to now: [`Snapshot::metrics`](crate::Snapshot::metrics).
     Metrics,
-    /// What the learning rate is going to be: [`Snapshot::schedule`](crate::Snapshot::schedule).
+    /// The schedule of the learning rate: [`Snapshot::schedule`](crate::Snapshot::schedule).
     Schedule,
-    /// What layers the network is made of: [`Snapshot::architecture`](crate::Snapshot::architecture).
+    /// The layers that the network is made of: [`Snapshot::architecture`](crate::Snapshot::architecture).
     Architecture,
 }
 
@@ -69,11 +69,11 @@ impl fmt::Display for Section {
 pub struct SectionError {
     /// Which one.
     pub section: Section,
-    /// What is wrong with it.
+    /// The reason.
     pub problem: SectionProblem,
 }
 
-/// What is wrong with a value that should be saved in a section, or read from it.
+/// The fault of a value that should be saved in a section, or read from it.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SectionProblem {
@@ -93,12 +93,12 @@ pub enum SectionProblem {
     /// There is no memory for its bytes.
     #[error("{0}")]
     Memory(MemoryError),
-    /// What was saved is not of the type asked for.
+    /// The value saved is not of the type asked for.
     #[error("not a `{expected}`: {}", Quoted(reason))]
     Deserialize {
         /// The type asked for.
         expected: &'static str,
-        /// What doesn't fit. It may quote the file, but no more than 200 characters.
+        /// The reason. It may quote the file, but no more than 200 characters.
         reason: String,
     },
 }
@@ -161,7 +161,7 @@ fn beginning(reason: String) -> String {
     }
 }
 
-/// Writes a value for people. What was verified can be shown.
+/// Writes a value for people. A verified value can be shown.
 pub(crate) fn show(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes).with_human_readable();
     deserializer.set_max_depth(MAX_SECTION_DEPTH);

@@ -42,7 +42,7 @@ pub enum RestoreError {
          `Checkpoint::tensors` for what there is", from.escape_debug()
     )]
     UnknownRename {
-        /// What was given to [`rename`](crate::Restoring::rename).
+        /// The first argument of [`rename`](crate::Restoring::rename).
         from: String,
     },
     /// Something was to be renamed to what the network doesn't have.
@@ -51,9 +51,9 @@ pub enum RestoreError {
         to.escape_debug(), from.escape_debug()
     )]
     UnknownTarget {
-        /// What was given to [`rename`](crate::Restoring::rename) first.
+        /// The first argument of [`rename`](crate::Restoring::rename).
         from: String,
-        /// What was given second.
+        /// The second one.
         to: String,
     },
     /// Something was to be restored alone that the network doesn't have.
@@ -62,7 +62,7 @@ pub enum RestoreError {
         prefix.escape_debug()
     )]
     UnknownOnly {
-        /// What was given to [`only`](crate::Restoring::only).
+        /// The argument of [`only`](crate::Restoring::only).
         prefix: String,
     },
     /// There is no memory for comparing, or for the report.
@@ -94,7 +94,7 @@ pub enum RestoreError {
         Quoted(reason)
     )]
     Changed {
-        /// What has become of it.
+        /// The change of the file.
         reason: String,
     },
     /// The one exception to all or nothing: the file of a checkpoint that was

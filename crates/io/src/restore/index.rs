@@ -16,7 +16,7 @@ pub(super) struct Index {
     keys: RandomState,
 }
 
-/// What is known of a tensor.
+/// The state of a tensor.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     /// Nobody has asked for it.

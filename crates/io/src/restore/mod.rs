@@ -86,7 +86,7 @@ impl Checkpoint {
 /// ```
 /// # use backrule_io::Checkpoint;
 /// # use backrule_io::tensor::Tensor;
-/// // What was trained: a body with an output for two classes.
+/// // The trained network: a body with an output for two classes.
 /// let old = vec![
 ///     ("fc1.weight", Tensor::from([[1.0_f32, 2.0], [3.0, 4.0]])),
 ///     ("fc1.bias", Tensor::from([5.0, 6.0])),
@@ -94,7 +94,7 @@ impl Checkpoint {
 /// ];
 /// let checkpoint = Checkpoint::from_bytes(&Checkpoint::of(&old).to_bytes()?)?;
 ///
-/// // What is to be trained: the same body under another name, and three classes.
+/// // The network to be trained: the same body under another name, and three classes.
 /// let mut net = vec![
 ///     ("body.fc1.weight", Tensor::from([[0.0_f32, 0.0], [0.0, 0.0]])),
 ///     ("body.fc1.bias", Tensor::from([0.0, 0.0])),
@@ -121,12 +121,12 @@ impl Checkpoint {
 #[must_use = "nothing is restored before `restore_into`"]
 pub struct Restoring<'c> {
     request: Request<'c>,
-    /// What was given to `rename`: from, and to.
+    /// The arguments of `rename`: from, and to.
     renamed: Vec<(String, String)>,
 }
 
 impl<'c> Restoring<'c> {
-    /// What is at or below `from` in the checkpoint goes to the same place at or below `to`.
+    /// A tensor at or below `from` in the checkpoint goes to the same place at or below `to`.
     ///
     /// Paths are compared by whole names: `fc1` is not the beginning of `fc10.weight`. An empty `from` moves
     /// everything, an empty `to` takes a name away. Each tensor is renamed once, by the first call that knows
@@ -167,8 +167,8 @@ impl<'c> Restoring<'c> {
         self
     }
 
-    /// Tensors may be missing in the checkpoint, and keep their values; and it may have others. What is on
-    /// both sides has to have the same shape and element type. The [`Report`] tells what was restored; read
+    /// Tensors may be missing in the checkpoint, and keep their values; and it may have others. Tensors on
+    /// both sides have to have the same shape and element type. The [`Report`] tells what was restored; read
     /// it.
     pub fn partial(mut self) -> Self {
         if self.request.fit < Fit::Partial {

@@ -1,4 +1,4 @@
-//! What goes where, decided before anything is written.
+//! The place of each tensor, decided before anything is written.
 
 use std::borrow::Cow;
 
@@ -13,7 +13,7 @@ use crate::report::{Pair, Report};
 use crate::restore::error::RestoreError;
 use crate::restore::index::{Index, State};
 
-/// What is asked for.
+/// The settings of a restore.
 pub(super) struct Request<'c> {
     pub(super) checkpoint: &'c Checkpoint,
     pub(super) renames: Vec<Rename<'c>>,
@@ -29,7 +29,7 @@ type Rename<'c> = Box<dyn Fn(&str) -> Option<String> + 'c>;
 pub(super) enum Fit {
     /// Everything.
     Strict,
-    /// What is on both sides.
+    /// The tensors on both sides.
     Partial,
     /// Nothing in particular.
     SkipMisshapen,
@@ -50,7 +50,7 @@ impl<'c> Request<'c> {
     }
 }
 
-/// What is left of `path` when it is at or below `prefix`, without the dot between them.
+/// The rest of `path` when it is at or below `prefix`, without the dot between them.
 pub(super) fn below<'p>(path: &'p str, prefix: &str) -> Option<&'p str> {
     let rest = path.strip_prefix(prefix)?;
     if prefix.is_empty() || rest.is_empty() { Some(rest) } else { rest.strip_prefix('.') }
@@ -124,7 +124,7 @@ impl<'r> Names<'r> {
     }
 }
 
-/// What comparing has found: how many tensors each list of a report would have.
+/// The result of comparing: how many tensors each list of a report would have.
 #[derive(Default)]
 pub(super) struct Findings {
     pub(super) restored: usize,
@@ -135,8 +135,8 @@ pub(super) struct Findings {
     pub(super) refused: Option<RestoreError>,
 }
 
-/// What is going to be written to the network or the optimizer. Together with the index of parameters, two of
-/// them take less than 1 MiB whatever the file has.
+/// The plan of writing to the network or the optimizer. Together with the index of parameters, two of them
+/// take less than 1 MiB whatever the file has.
 pub(super) struct Plan<'r> {
     names: Names<'r>,
     /// The file's tensors by where they go.

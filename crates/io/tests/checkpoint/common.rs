@@ -1,4 +1,4 @@
-//! What several tests need: an optimizer, a small run.
+//! Common parts of several tests: an optimizer, a small run.
 
 use backrule_io::Run;
 use backrule_io::tensor::{ConfigError, NamedTensors, Options, Path, Role, Scalar, Tensor, TrainingState};

@@ -35,7 +35,7 @@ fn real(units: usize, seed: u64) -> Vec<u8> {
     snapshot.metadata(&("a run".to_string(), 0.5)).unwrap().to_bytes().unwrap()
 }
 
-/// What a flip at `at` has to be noticed by: the checksum that covers it.
+/// The parts of a file with their ends. A flip has to be noticed by the checksum that covers it.
 fn parts(bytes: &[u8]) -> Vec<(usize, Part)> {
     let mut end = header_end(bytes);
     let mut parts = vec![(40, Part::Envelope), (end, Part::Header)];

@@ -1,4 +1,4 @@
-//! What is in a file can be listed, whatever it is, and a damaged file can't.
+//! The contents of a file can be listed, whatever they are, and a damaged file can't.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,4 +1,4 @@
-//! What errors and summaries say.
+//! The texts of errors and summaries.
 
 use std::error::Error as _;
 use std::io;

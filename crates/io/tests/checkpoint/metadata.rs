@@ -191,7 +191,8 @@ fn what_serde_can_not_read_is_refused_when_saved() {
     }
 }
 
-/// What the documentation of `metadata` says of nested options; serde's formats have it in common.
+/// The loss of nested options that the documentation of `metadata` tells of; serde's formats have it in
+/// common.
 #[test]
 fn a_nested_option_comes_back_as_none() {
     let back = |value: Option<Option<u32>>| saved(&value).unwrap().metadata::<Option<Option<u32>>>().unwrap();
@@ -269,7 +270,7 @@ fn another_type_is_an_error_and_a_newer_one_is_not() -> Result<(), LoadError> {
     Ok(())
 }
 
-/// What deserializes quotes all of it.
+/// The deserializer quotes all of it.
 #[test]
 fn a_long_text_of_the_wrong_type_is_quoted_in_part() {
     let error = saved(&"ä".repeat(1_000_000)).unwrap().metadata::<Inner>().unwrap_err();

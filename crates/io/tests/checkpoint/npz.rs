@@ -49,7 +49,7 @@ fn an_error_names_file_and_array() {
     assert!(matches!(open(&scratch.0).unwrap_err().problem, LoadProblem::Special(_)));
 }
 
-/// Nothing panics and nothing takes much. What is accepted is right, or its header is another one.
+/// Nothing panics and nothing takes much. An array that is accepted is right, or its header is another one.
 #[test]
 fn every_cut_and_every_bit() {
     for name in ["stored", "deflated"] {
@@ -118,7 +118,7 @@ fn zip_of(files: &[(&str, u16)], method: u8, content: &[u8], bytes: &[u8]) -> Ve
     [archive, list, end].concat()
 }
 
-/// What `deflate` makes of bytes that it can't compress: blocks of up to `most` of them as they are.
+/// The output of `deflate` for bytes that it can't compress: blocks of up to `most` of them as they are.
 fn blocks(content: &[u8], most: usize) -> Vec<u8> {
     let count = content.len().div_ceil(most);
     let block = |(i, bytes): (usize, &[u8])| {
@@ -165,7 +165,7 @@ fn compressed_bytes_that_nobody_reads_are_refused() {
     }
 }
 
-/// What the disk refuses to give is no damage of the file: it may come back.
+/// Bytes that the disk refuses to give are no damage of the file: they may come back.
 #[cfg(unix)]
 #[test]
 fn a_file_that_can_not_be_read_is_not_damaged() {

@@ -51,7 +51,7 @@ fn values(tensors: &Named<f32>) -> Vec<f32> {
     tensors.iter().map(|(_, tensor)| tensor.as_slice()[0]).collect()
 }
 
-/// What the attempt says; and that it left every bit as it was.
+/// The error of the attempt, which left every bit as it was.
 fn refused(
     attempt: impl Fn(&mut Named<f32>, &mut Momentum<f32>) -> Result<Report, RestoreError>,
 ) -> RestoreError {
@@ -107,7 +107,7 @@ fn each_degree_of_strictness_refuses_what_it_should() {
         "{strict}"
     );
     assert_eq!(fit(strict), (0, 0, 2));
-    // What may be missing is not listed.
+    // Tensors that may be missing are not listed.
     let partial =
         refused(|net, _| checkpoint.restoring().rename("fc1.bias", "body.bias").partial().restore_into(net));
     assert_eq!(fit(partial), (0, 0, 1));
@@ -138,7 +138,7 @@ fn only_a_part_is_compared_and_written() {
     assert!(matches!(error, RestoreError::Mismatch(list) if list.misshapen.len() == 1));
     let error = refused(|net, _| checkpoint.restoring().only("body").restore_into(net));
     assert!(matches!(error, RestoreError::Mismatch(list) if list.missing.len() == 2));
-    // What the file has elsewhere is not unexpected.
+    // Tensors elsewhere in the file are not unexpected.
     let mut net = vec![("fc2.bias", full([4], 0.0))];
     match checkpoint.restoring().only("fc2").restore_into(&mut net) {
         Err(RestoreError::Mismatch(list)) => {
@@ -300,7 +300,7 @@ fn the_largest_file_takes_little_memory() {
     }
 }
 
-/// What changes its mind between looking and writing must not pass for a success.
+/// A function that changes its mind between looking and writing must not pass for a success.
 #[test]
 fn a_rename_that_is_no_function_is_found() {
     let net = vec![("a", Tensor::from([1.0_f32])), ("b", Tensor::from([2.0])), ("c", Tensor::from([3.0]))];

@@ -216,7 +216,7 @@ fn a_planted_name_neither_stops_a_rotation_nor_costs_the_best() {
     }
     assert_eq!(numbers(&rotation()).len(), 3);
 
-    // What is whole may be the best, and costs none either: however many there are, one is kept beside it.
+    // A whole file may be the best, and costs none either: however many there are, one is kept beside it.
     for number in [0, 5] {
         fs::write(scratch.0.join(format!("run-{number:08}--inf.brk")), &whole).unwrap();
     }
@@ -306,7 +306,7 @@ fn what_a_later_version_has_saved_is_kept() {
     }
 }
 
-/// What was verified once is looked at again when it has changed.
+/// A file that was verified once is looked at again when it has changed.
 #[test]
 fn a_best_file_that_was_overwritten_is_the_best_no_longer() {
     let scratch = Scratch::new("rotation-overwritten");

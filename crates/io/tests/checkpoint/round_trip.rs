@@ -1,4 +1,4 @@
-//! What is saved comes back bit for bit, and equal states are equal bytes.
+//! A saved state comes back bit for bit, and equal states are equal bytes.
 
 use crate::common::{bits, epoch, network, optimizer, spoil};
 use backrule_io::tensor::{Scalar, Tensor};

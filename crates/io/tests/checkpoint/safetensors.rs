@@ -297,7 +297,8 @@ fn lengths_are_compared_before_memory_is_taken() {
     ));
 }
 
-/// What the documentation of `load` promises; the worst is a header of many tensors without elements.
+/// The bound that the documentation of `load` promises; the worst is a header of many tensors without
+/// elements.
 #[test]
 fn memory_is_bounded() {
     let tensor = |i: usize| format!(r#""{i:x}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}"#);

@@ -180,7 +180,7 @@ fn a_bare_file_name_is_saved_where_we_are() {
     assert_eq!(scratch.names(), ["model.brk"]);
 }
 
-/// What writer number `i` saves. Different lengths: a mixture of two would not even add up.
+/// The state that writer number `i` saves. Different lengths: a mixture of two would not even add up.
 fn state(i: u64) -> Named<f32> {
     vec![("a", Tensor::full([50_000 + 1000 * i as usize], i as f32).unwrap())]
 }

@@ -128,7 +128,8 @@ impl Drop for Stage {
     }
 }
 
-/// What is to survive a power cut reaches the disk before the name does, and the name before success is told.
+/// Bytes that are to survive a power cut reach the disk before the name does, and the name before success is
+/// told.
 fn order_of_calls() {
     for replaces in [true, false] {
         let stage = Stage::new(&format!("order-{replaces}"), replaces);
@@ -325,7 +326,7 @@ fn scenario(writer: &str, replaces: bool, all: bool) -> Tally {
     tally
 }
 
-/// What may be there after a fault.
+/// Whether the file that is there may be there after a fault.
 fn judge(
     stage: &Stage,
     fault: &Fault,

@@ -1,7 +1,7 @@
 //! A disk that keeps a log of everything written to it.
 //!
-//! It is one file of a FUSE file system, served by a thread of this program, with a loop device on it. What
-//! the file system above writes, and when it has the disk's cache flushed, arrives here in order.
+//! It is one file of a FUSE file system, served by a thread of this program, with a loop device on it. The
+//! writes of the file system above, and its flushes of the disk's cache, arrive here in order.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-/// What happened, in order.
+/// An event of a recording, which has them in order.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
     Write {

@@ -28,7 +28,8 @@ fn main() {
         ["save", writer, path, epoch] => writer::child(writer, path, epoch.parse().unwrap()),
         ["--all"] => calls::run(true),
         ["--power"] => power::run(),
-        // What `cargo test` hands to all test programs, such as `--quiet` or the name of another test.
+        // Arguments that `cargo test` hands to all test programs, such as `--quiet` or the name of another
+        // test.
         [] => calls::run(false),
         _ if arguments.iter().all(|argument| ["-q", "--quiet", "--nocapture"].contains(argument)) => {
             calls::run(false);

@@ -53,7 +53,7 @@ fn all(folder: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// What was on the disk at first, and what happened to it.
+/// The first contents of the disk, and the events after them.
 struct Recording {
     image: Vec<u8>,
     events: Vec<Event>,
@@ -160,7 +160,7 @@ fn put(image: &mut [u8], offset: usize, data: &[u8]) {
 
 type Writes<'a> = Vec<(usize, &'a [u8])>;
 
-/// What may have reached the disk of what its cache holds.
+/// The parts of the cache that may have reached the disk.
 fn survivors<'a>(volatile: &Writes<'a>, random: &mut u64) -> Vec<(&'static str, Writes<'a>)> {
     let mut next = || {
         *random ^= *random << 13;

@@ -39,14 +39,14 @@ pub(crate) fn save(path: &Path, epoch: u64) -> Result<(), SaveError> {
     Checkpoint::of(&state(epoch)).run(&run(epoch)).save(path)
 }
 
-/// What many programs do.
+/// The way many programs save.
 fn save_naively(path: &Path, epoch: u64) -> io::Result<()> {
     let bytes = bytes(epoch);
     let mut file = File::create(path)?;
     bytes.chunks(32 << 10).try_for_each(|chunk| file.write_all(chunk))
 }
 
-/// What some do better: a file beside it, renamed, but never synced.
+/// The better way of some: a file beside it, renamed, but never synced.
 fn save_without_sync(path: &Path, epoch: u64) -> io::Result<()> {
     let beside = path.with_extension("tmp");
     save_naively(&beside, epoch)?;
@@ -107,7 +107,7 @@ pub(crate) fn rotate(folder: &Path, epoch: u64) -> Result<(), RotationError> {
     rotation(folder).save(&Checkpoint::of(&net).run(&run(epoch)), metric(epoch)).map(drop)
 }
 
-/// What is at `path`.
+/// The file found at a path.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Found {
     Nothing,

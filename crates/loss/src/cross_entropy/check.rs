@@ -13,8 +13,7 @@ use crate::target::Target;
 const SUM_TOLERANCE: f64 = 1e-4;
 
 impl CrossEntropy {
-    /// What the sum over the rows is divided by, once prediction, target and settings are found to fit
-    /// together.
+    /// The divisor of the sum over the rows, once prediction, target and settings are found to fit together.
     pub(super) fn divisor<T: Scalar>(
         &self,
         prediction: Shape,

@@ -82,7 +82,7 @@ impl CrossEntropy {
         Self::default()
     }
 
-    /// What the sum over all rows is divided by.
+    /// The divisor of the sum over all rows.
     #[must_use]
     pub fn reduction(mut self, reduction: Reduction) -> Self {
         self.reduction = reduction;

@@ -1,4 +1,4 @@
-//! What a rule does to the buffers of a layer.
+//! The increments that a rule gives the buffers of a layer.
 
 use backrule_tensor::{Grads, Path, Role, Scalar, Tensor};
 

@@ -37,8 +37,8 @@ const ENOUGH: f64 = 1e-3;
 /// it runs once with another dy, whose results must not come back.
 ///
 /// Of a layer with buffers it proves also what a step relies on: in training each backward pass adds one
-/// increment to each buffer, by [`Grad::increment`], and in [`Mode::Eval`] none. What the increment should
-/// be, only a test of the layer's author knows.
+/// increment to each buffer, by [`Grad::increment`], and in [`Mode::Eval`] none. Whether the increment is the
+/// right one, only a test of the layer's author knows.
 ///
 /// ```
 /// use backrule_nn::tensor::random;
@@ -71,7 +71,7 @@ pub fn gradcheck(
 /// there is [`run_many`](Self::run_many).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Gradcheck {
-    /// What the random numbers follow from.
+    /// The seed of the random numbers.
     pub seed: u64,
     /// The mode of the passes. The default is training.
     pub mode: Mode,
@@ -261,8 +261,8 @@ impl Gradcheck {
         let (mut y, mut cache, mut grads) = (Vec::new(), Cache::default(), Grads::new(layer)?);
         let (mut dy, mut dx, mut first) = (Vec::new(), Vec::new(), Vec::new());
         let mut buffers = Buffers::of(layer, self.mode);
-        // What the first pass leaves must not show. Rules must overwrite ∂l/∂x and what is clear, and then
-        // add to the gradients.
+        // Numbers that the first pass leaves must not show. Rules must overwrite ∂l/∂x and what is clear, and
+        // then add to the gradients.
         for pass in 0..3 {
             call.forward(&mut y, &mut cache, self.mode)?;
             self.expect_shapes(call, &y)?;
@@ -419,7 +419,7 @@ impl Gradcheck {
     }
 }
 
-/// What the layer makes of a point: its outputs, a random ∂l/∂y, and the derivatives by its rule.
+/// The values at a point: the layer's outputs, a random ∂l/∂y, and the derivatives by its rule.
 struct Analytic<T: Scalar> {
     y: Vec<Tensor<T>>,
     dy: Vec<Tensor<T>>,

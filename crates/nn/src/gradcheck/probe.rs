@@ -23,7 +23,7 @@ const DEVIATIONS: f64 = 4.0;
 /// The derivatives, in units of an output's rounding, that are lost where a function is all but constant.
 const SATURATED: f64 = 8.0;
 
-/// What a derivative is taken by.
+/// The variable of a derivative.
 #[derive(Clone, Copy)]
 pub(super) enum Variable {
     Input(usize),
@@ -67,9 +67,9 @@ pub(super) struct Slope {
 }
 
 impl Slope {
-    /// Whether a factor of 1.01 wouldn't show, in a tensor whose slopes have this size. What is 0 as far as
-    /// the outputs tell counts as 0, if they would have told of a slope of 1: beside a constant of 10⁷ they
-    /// tell nothing.
+    /// Whether a factor of 1.01 wouldn't show, in a tensor whose slopes have this size. A slope that is 0 as
+    /// far as the outputs tell counts as 0, if they would have told of a slope of 1: beside a constant of 10⁷
+    /// they tell nothing.
     pub(super) fn is_coarse(&self, size: f64) -> bool {
         let is_zero = self.error >= self.value.abs() && self.error <= 1e-3 * self.scale || !self.moved;
         let would_tell = self.error <= 5e-3 * self.reach;
@@ -183,8 +183,8 @@ impl<'a, T: Scalar> Probe<'a, T> {
 
     /// The slope of l.
     ///
-    /// What the elements' slopes and errors are doesn't depend on dy, which is random. So the error Σ dy ⊙
-    /// error has the deviation √Σ error², and can't be above Σ |dy ⊙ error|.
+    /// The elements' slopes and errors don't depend on dy, which is random. So the error Σ dy ⊙ error has the
+    /// deviation √Σ error², and can't be above Σ |dy ⊙ error|.
     fn sum(&self) -> Slope {
         let [mut value, mut scale, mut reach, mut sizes] = [0.0; 4];
         let [mut largest, mut absolute, mut squares, mut rounding] = [0.0; 4];
@@ -266,7 +266,7 @@ struct Element {
     /// At the point itself, and to the right and to the left of it.
     here: f64,
     sides: [f64; 2],
-    /// What its rounding is relative to, at least.
+    /// The size that its rounding is relative to, at least.
     size: f64,
     moved: bool,
     /// By the last step: the slope, and the slope to the right less that to the left.
@@ -295,7 +295,7 @@ impl Element {
             self.best = slope;
             return;
         }
-        // What differs from the last step: the slope, the slope without curvature, and twice the jump.
+        // The differences from the last step: of the slope, the slope without curvature, and twice the jump.
         let straight = (4.0 * slope - last) / 3.0;
         let corner = (2.0 * jump - last_jump).abs();
         let spreads = [(slope - last).abs(), (straight - replace(&mut self.straight, straight)).abs()];
@@ -307,8 +307,8 @@ impl Element {
         }
         let size = self.sides.iter().fold(self.size, |size, y| size.max(y.abs()));
         let rounding = if self.moved { rounding * size } else { 0.0 };
-        // What rounding doesn't explain lies within this step, so larger ones are off by as much, even where
-        // they agree.
+        // A difference that rounding doesn't explain lies within this step, so larger steps are off by as
+        // much, even where they agree.
         self.error = self.error.max(spreads[0].min(spreads[1]) - SPREAD * rounding);
         for (value, (now, before)) in
             [slope, straight].into_iter().zip(spreads.into_iter().zip(before_spreads))

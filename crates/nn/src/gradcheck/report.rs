@@ -1,4 +1,4 @@
-//! What a derivative check found, and why it failed.
+//! The findings of a derivative check, and the reasons for its failure.
 
 use std::fmt;
 
@@ -19,7 +19,7 @@ pub(super) fn index_of(mut i: usize, shape: Shape) -> Vec<usize> {
     index
 }
 
-/// What a derivative check found.
+/// The findings of a derivative check.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GradcheckReport {
     /// How many derivatives were compared.
@@ -81,9 +81,9 @@ pub struct Element {
     pub path: String,
     /// The element's index in its tensor.
     pub index: Vec<usize>,
-    /// What the layer's rule says.
+    /// The value by the layer's rule.
     pub analytic: f64,
-    /// What finite differences say.
+    /// The value by finite differences.
     pub numeric: f64,
 }
 
@@ -155,9 +155,9 @@ pub enum GradcheckError {
     Buffer {
         /// The buffer's path.
         path: String,
-        /// What there should be.
+        /// The increments that there should be.
         expected: String,
-        /// What there is.
+        /// Those that there are.
         got: String,
     },
     /// There was no derivative to compare, which proves nothing.

@@ -37,7 +37,7 @@ pub(crate) mod regular {
     pub use flatten::Flatten;
 }
 pub(crate) mod pool {
-    //! What stands for each window of an image.
+    //! Layers with one output for each window of an image.
     mod max_pool2d;
     pub use max_pool2d::{MaxPool2d, MaxPool2dConfig};
 }

@@ -8,13 +8,12 @@ use crate::layer::sealed::{Epilogue, Sealed};
 use crate::layer::{At, Layer};
 use crate::mode::Mode;
 
-/// What the derivative of an element-wise layer is a function of.
+/// The argument of the derivative of an element-wise layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Of {
-    /// Of the input.
+    /// The input.
     X,
-    /// Of the output alone. Such a layer needs no pass of its own behind a dense one: it runs as its
-    /// epilogue.
+    /// The output alone. Such a layer needs no pass of its own behind a dense one: it runs as its epilogue.
     Y,
 }
 
@@ -46,10 +45,10 @@ pub enum Of {
 /// ```
 ///
 /// Mark `f` and `df` with `#[inline(always)]`: the loops around them are compiled for the processor's
-/// instructions, and what isn't part of such a loop is not. Each loop runs on a copy of the layer. What needs
-/// a list of settings, such as a spline's knots, is a [`Layer`].
+/// instructions, and what isn't part of such a loop is not. Each loop runs on a copy of the layer. A function
+/// with a list of settings, such as a spline's knots, is a [`Layer`].
 pub trait Pointwise: Copy + Send + Sync {
-    /// What [`df`](Self::df) is handed.
+    /// The argument of [`df`](Self::df).
     const DF_OF: Of;
 
     /// The formula.

@@ -54,7 +54,7 @@ pub struct Sgd {
     weight_decay: f64,
 }
 
-/// What an [`Sgd`] remembers of earlier gradients.
+/// The memory that an [`Sgd`] has of earlier gradients.
 ///
 /// A plain number is classic momentum without dampening: `sgd.momentum(0.9)`. Nesterov's has no dampening at
 /// all. The numbers are checked where they are given to an [`Sgd`].

@@ -1,4 +1,4 @@
-//! What an optimizer promises with each rule.
+//! The contract of an optimizer with each rule.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod common;
@@ -442,7 +442,7 @@ fn everything_can_be_shared_between_threads() {
     check::<ConfigError>();
 }
 
-/// What a checkpoint holds of a rule makes another one of its kind the same, and nothing else is accepted.
+/// The options of a rule from a checkpoint make another one of its kind the same, and no others are accepted.
 #[test]
 fn options_come_back_and_wrong_ones_change_nothing() {
     fn contract<T: Scalar>(rule: usize) {

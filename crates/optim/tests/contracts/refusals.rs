@@ -1,4 +1,4 @@
-//! What a step refuses, and that nothing has changed then.
+//! The refusals of a step, and that nothing has changed then.
 
 use backrule_optim::tensor::{Grad, Grads, NamedTensors, Path, Role, Scalar, Tensor, TrainingState};
 use backrule_optim::{Optimizer, Sgd, StepError, samples};

@@ -76,8 +76,8 @@ pub(crate) fn sigmoid(x: f32) -> f32 {
     let e = exp(-x.abs());
     let sum = 1.0 + e;
     let y = if x < 0.0 { e } else { 1.0 } / sum;
-    // What the sum has lost by rounding is known exactly, because e ≤ 1. Of its quotient by the sum a rough
-    // value will do.
+    // The rounding error of the sum is known exactly, because e ≤ 1. Of its quotient by the sum a rough value
+    // will do.
     let lost = e - (sum - 1.0);
     y - y * (lost * (1.0 - 0.5 * e))
 }

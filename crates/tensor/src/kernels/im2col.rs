@@ -167,8 +167,8 @@ pub fn im2col<T: Scalar>(windows: &Windows, x: &[T], columns: &mut [T]) {
 }
 
 kernel!(
-    /// What stands in the matrix of [`im2col`], added to where it came from: the transpose of that map. Each
-    /// element of dx is the sum for the windows that see it.
+    /// The elements of the matrix of [`im2col`], added to where they came from: the transpose of that map.
+    /// Each element of dx is the sum for the windows that see it.
     ///
     /// `low` has [`Windows::room`] elements and may hold anything: it takes what the sums of a plane lack,
     /// if they are so long that it counts.

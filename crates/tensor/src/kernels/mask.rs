@@ -80,8 +80,8 @@ fn words_of_block(key: u64, block: u64) -> [u64; BLOCK] {
     of_block
 }
 
-/// The words of a counter, in the low halves. What is in the high halves doesn't matter: so products need not
-/// be taken apart.
+/// The words of a counter, in the low halves. The high halves don't matter, so products need not be taken
+/// apart.
 #[inline(always)]
 fn philox(key: u64, mut c: [u64; 4]) -> [u64; 4] {
     let mut k = [key as u32, (key >> 32) as u32];

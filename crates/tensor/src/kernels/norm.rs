@@ -152,13 +152,13 @@ fn add_to_totals<T: Scalar, const K: usize>(totals: &mut [[f64; CHUNK]; K], sums
 
 /// The terms of K sums over the rows of a matrix.
 trait ColumnTerms<T, const K: usize> {
-    /// What belongs to sixteen columns, and is the same for all rows.
+    /// The values of sixteen columns that are the same for all rows.
     type Of;
 
-    /// That of the columns from `at` on.
+    /// Those of the columns from `at` on.
     fn of(&self, at: usize) -> Self::Of;
 
-    /// The terms of a row at these columns. What stands past the last column counts for nothing.
+    /// The terms of a row at these columns. Terms past the last column count for nothing.
     fn chunk(&self, of: &Self::Of, row: usize, at: usize) -> [[T; CHUNK]; K];
 }
 
@@ -400,7 +400,7 @@ fn normalize<T: Scalar>(own: Normal<T>, x: &[T], y: &mut [T]) {
     }
 }
 
-/// y ← w y + b, if there are weights. What has just been written is still near.
+/// y ← w y + b, if there are weights. Elements just written are still near.
 #[inline(always)]
 fn scale_and_shift<T: Scalar>(weight: &[T], bias: &[T], y: &mut [T]) {
     for ((y, &w), &b) in y.iter_mut().zip(weight).zip(bias) {

@@ -289,7 +289,7 @@ mod tests {
                 }
                 assert_eq!(sum(sums), x[..n].iter().sum(), "{n}");
                 assert_eq!(y[..n], x[..n], "{n}");
-                // What is spilled stays within the chunk.
+                // Elements stored behind the row stay within its chunk.
                 assert!(y.iter().skip(n.next_multiple_of(CHUNK)).all(|&y| y == -1.0), "{n}");
                 let expected = if n == 0 { f64::NEG_INFINITY } else { x[n - 1] };
                 assert_eq!(max(x, n), expected, "{n}");

@@ -137,7 +137,7 @@ pub fn backward_strided<T: Scalar>(
     }
 }
 
-/// What is computed from max x and Σ exp(x − max x) of each row.
+/// A computation from max x and Σ exp(x − max x) of each row.
 pub trait SumExp<T: Scalar> {
     /// Where the exponentials of a long row go, if anybody wants them. They are written as by [`row::store`].
     fn exponentials(&mut self, row: usize) -> Option<&mut [T]>;
@@ -409,7 +409,7 @@ mod tests {
 
     #[test]
     fn exponentials_end_with_their_row() {
-        // What follows the row would be NaN or infinite.
+        // Exponentials behind the row would be NaN or infinite.
         for (n, after) in [(3, f32::NAN), (10, f32::INFINITY), (15, 1e4)] {
             let mut x = [after; CHUNK];
             x[..n].fill(1.0);
@@ -438,7 +438,7 @@ mod tests {
     #[test]
     fn the_sum_of_exponentials_counts_each_element_once() {
         for n in [1, 15, 16, 17, 63, 64, 65, 128, 130, 200] {
-            // What follows the row would make the sum infinite.
+            // Elements behind the row would make the sum infinite.
             let x: Vec<f64> = (0..n + 20).map(|j| if j < n { -((j % 5) as f64) } else { 1e4 }).collect();
             let mut e = vec![-1.0; n + 20];
             let sum = exp_sum(&x, n, 0.0, Some(&mut e));

@@ -20,7 +20,7 @@ pub const FEW: usize = 9;
 /// ```
 #[inline(always)]
 pub fn add<T: Scalar>(sum: &mut T, low: &mut T, x: T) {
-    // What the addition loses: Knuth's sum of two numbers.
+    // The rounding error of the addition: Knuth's sum of two numbers.
     let rough = *sum + x;
     let added = rough - *sum;
     let lost = (*sum - (rough - added)) + (x - added);

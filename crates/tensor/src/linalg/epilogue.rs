@@ -1,7 +1,7 @@
 use std::fmt;
 
-/// What is done to rows of a product that have just been written, while they are in the first-level cache: an
-/// activation.
+/// A function applied to rows of a product that have just been written, while they are in the first-level
+/// cache: an activation.
 ///
 /// A handle on a closure, which keeps its values: a slope. There is one indirect call for a group of rows,
 /// and the loop inside is compiled for its closure.

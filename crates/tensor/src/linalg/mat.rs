@@ -189,7 +189,7 @@ impl<'a, T: Scalar> MatMut<'a, T> {
         Ok(Self { data, layout })
     }
 
-    /// The same with rows that begin `row_stride` elements apart. What lies between them isn't touched.
+    /// The same with rows that begin `row_stride` elements apart. Elements between them aren't touched.
     ///
     /// # Errors
     /// When rows would overlap, or the last one would end behind the data.

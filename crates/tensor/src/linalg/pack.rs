@@ -10,8 +10,8 @@ use crate::simd::{self, Kernel, Simd};
 const AT_ONCE: usize = 8192;
 
 /// Copies columns of a row-major matrix whose rows are `n` elements apart into panels of `depth` rows, row
-/// after row. Panel q begins at column `start(q)`, and the last one has `width` columns. What a panel has
-/// beside its own columns is never stored.
+/// after row. Panel q begins at column `start(q)`, and the last one has `width` columns. Sums of
+/// columns beside a panel's own are never stored.
 #[inline(always)]
 pub(super) fn pack<T: Scalar, S: Simd, const W: usize>(
     b: &[T],

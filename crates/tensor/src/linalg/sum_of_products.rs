@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn the_error_does_not_grow_with_the_number_of_products() {
-        // What the room holds is of no concern.
+        // The contents of the room are of no concern.
         let mut room = Tensor::full([9, 9, 9], 1e6).unwrap();
         let bound = KC as f64 / 2.0 + 4.0;
         for (terms, products) in [(1, 200_000), (1, 1), (7, 50_000), (100, 20), (600, 1000), (9000, 20)] {

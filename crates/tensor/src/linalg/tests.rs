@@ -403,10 +403,10 @@ mod kernels {
         }
     }
 
-    /// What [`gemm`] would do on a processor with no more than `level`.
+    /// Computes the product as [`gemm`] would on a processor with no more than `level`.
     fn run_at<T: Tiled>(level: &str, product: &mut Product<'_, T>) -> Option<()> {
         let choice = product.choice();
-        // What an earlier product has left there is never read.
+        // Numbers of an earlier product are never read.
         let len = buffer_len::<T>(product.form, product.sizes, product.strides, product.rows, false);
         let buffer = &mut vec![T::from_f64(f64::NAN); len];
         match choice {
@@ -638,7 +638,7 @@ mod kernels {
         }
     }
 
-    /// What runs on processors without AVX2 is tested on the others, too.
+    /// The kernel for processors without AVX2 is tested on the others, too.
     #[test]
     fn the_portable_kernel_computes_the_same_products() {
         for [m, n, k] in [[1, 9, 70], [2, 11, 519], [3, 20, 7], [33, 17, 300], [9, 19, 519], [4, 530, 3]] {

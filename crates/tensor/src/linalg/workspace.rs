@@ -39,7 +39,7 @@ impl<T: Scalar> Default for Workspace<T> {
     }
 }
 
-/// What is in it means nothing to anybody else.
+/// Its contents mean nothing to anybody else.
 impl<T: Scalar> Clone for Workspace<T> {
     fn clone(&self) -> Self {
         Self::default()

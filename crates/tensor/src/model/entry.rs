@@ -16,7 +16,7 @@ pub struct LayoutEntry {
     pub shape: Shape,
 }
 
-/// What is wrong with `got` where `expected` should be. `None` stands for the end.
+/// The difference of `got` from `expected`. `None` as an entry stands for the end.
 pub(crate) fn difference(
     operation: &'static str,
     expected: Option<&LayoutEntry>,

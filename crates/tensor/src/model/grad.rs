@@ -185,7 +185,7 @@ impl<T: Scalar> Grad<T> {
         !self.unwanted
     }
 
-    /// Freezes or thaws the parameter. What is in an unwanted gradient is lost.
+    /// Freezes or thaws the parameter. The value of an unwanted gradient is lost.
     pub fn set_wanted(&mut self, wanted: bool) {
         self.unwanted = !wanted;
         if self.unwanted {

@@ -323,7 +323,7 @@ readable! { enum ClipError { Limit(error), NotFinite { place, value }, Incomplet
      passes since the last step again"
 )]
 pub struct IncompleteError {
-    /// What refused them.
+    /// The operation that refused them.
     pub operation: &'static str,
 }
 

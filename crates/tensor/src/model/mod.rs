@@ -1,4 +1,4 @@
-//! What every crate knows of a model: tensors with names and roles, gradients, settings, training state.
+//! A model as every crate knows it: tensors with names and roles, gradients, settings, training state.
 
 mod copy;
 mod entry;

@@ -9,8 +9,8 @@ use crate::memory;
 /// added.
 ///
 /// This is the only form in which settings are saved. Reading takes each one out by its name and kind, and
-/// [`finish`](Self::finish) refuses what is left over. What is of another kind stays, and can be read as what
-/// it is.
+/// [`finish`](Self::finish) refuses what is left over. A setting of another kind stays, and can be read as
+/// that kind.
 ///
 /// ```
 /// use backrule_tensor::{ConfigError, Options};

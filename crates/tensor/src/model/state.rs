@@ -3,7 +3,7 @@ use crate::model::options::Options;
 use crate::model::visit::NamedTensors;
 use crate::scalar::Scalar;
 
-/// What there is to save of an optimizer: its tensors, how many steps it has made, and its options.
+/// The state of an optimizer to be saved: its tensors, the number of its steps, and its options.
 ///
 /// The three belong together: velocities without the step count, or with another momentum, are another
 /// optimizer.

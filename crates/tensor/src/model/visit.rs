@@ -11,7 +11,7 @@ use crate::tensor::Tensor;
 ///
 /// Both functions visit the same tensors with the same names in the same order, which doesn't change as long
 /// as the structure doesn't: gradients, optimizer state and checkpoints rely on it. Visiting allocates
-/// nothing. What has no tensors, such as an activation, implements the trait with an empty block.
+/// nothing. A type without tensors, such as an activation, implements the trait with an empty block.
 ///
 /// For a struct of tensors the macro [`named_tensors!`](crate::named_tensors) writes both; containers write
 /// them by hand.
@@ -232,7 +232,7 @@ macro_rules! named_tensors {
     };
 }
 
-/// What is there is visited.
+/// `Some` has the tensors of its value, `None` has none.
 impl<T: Scalar, N: NamedTensors<T>> NamedTensors<T> for Option<N> {
     fn visit<'s>(&'s self, path: Path<'_>, visitor: &mut dyn FnMut(Path<'_>, Role, &'s Tensor<T>)) {
         if let Some(tensors) = self {

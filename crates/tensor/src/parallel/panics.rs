@@ -1,7 +1,7 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-/// What a task panicked with.
+/// The payload of a task's panic.
 pub(super) type Payload = Box<dyn Any + Send>;
 
 /// The panic of the first task that panicked.

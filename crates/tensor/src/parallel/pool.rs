@@ -29,7 +29,7 @@ pub(super) struct Pool {
 }
 
 struct State {
-    /// What workers may join now.
+    /// The job that workers may join now.
     job: Option<Job>,
     /// How many more may.
     seats: usize,
@@ -82,7 +82,7 @@ impl Pool {
         // joining the job and leaving it (`join`, `Seat`). It can join only while `state.job` is set, and
         // it is counted in `working` under the lock that it took the job under. `Open` sets `state.job` to
         // None under the same lock and then waits until `working` is 0, and it does so when it is dropped:
-        // also when this function unwinds. `f` is `Sync`, so that all may call it at once. What it pays:
+        // also when this function unwinds. `f` is `Sync`, so that all may call it at once. Its gain:
         // threads that last. Scoped threads would need no lifetime to be erased, but starting one for each
         // call takes ten times as long as handing a task to a worker: `cargo bench --bench tensor --
         // parallel`.

@@ -1,4 +1,4 @@
-//! What the pool takes from the system. A model of the pool has another file in this one's place, with types
+//! The pool's types from the system. A model of the pool has another file in this one's place, with types
 //! that try out the orders of threads.
 
 use std::cell::Cell;

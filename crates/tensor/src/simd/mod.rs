@@ -67,7 +67,7 @@ pub(crate) use kernel;
 
 /// A computation that is compiled once for each instruction set.
 pub trait Kernel {
-    /// What it gives.
+    /// Its output.
     type Output;
 
     /// The computation. It must be `#[inline(always)]`, and so must every function of its loop.
@@ -94,7 +94,7 @@ pub(crate) struct Avx512;
 /// AVX2 with FMA: 16 registers of 32 bytes. Only [`on::avx2`] may name it.
 #[cfg(target_arch = "x86_64")]
 pub(crate) struct Avx2;
-/// What the program was compiled for.
+/// The instruction set the program was compiled for.
 pub(crate) struct Baseline;
 
 #[cfg(target_arch = "x86_64")]
@@ -163,7 +163,7 @@ pub fn run_within<K: Kernel>(bytes: usize, kernel: K) -> K::Output {
     }
 }
 
-/// What [`run`] chooses on this machine: `"avx512"`, `"avx2"` or `"baseline"`.
+/// The instruction set that [`run`] chooses on this machine: `"avx512"`, `"avx2"` or `"baseline"`.
 pub fn level() -> &'static str {
     match level::get() {
         Level::Avx512 => "avx512",
@@ -189,7 +189,7 @@ enum Level {
     Avx512,
 }
 
-/// What the processor has, asked once.
+/// The processor's instruction set, asked once.
 mod level {
     use std::sync::atomic::AtomicU8;
     use std::sync::atomic::Ordering::Relaxed;
@@ -201,7 +201,7 @@ mod level {
 
     #[cfg(test)]
     thread_local! {
-        /// What a test asks for.
+        /// The level a test asks for.
         pub(super) static HERE: std::cell::Cell<Option<Level>> = const { std::cell::Cell::new(None) };
     }
 

@@ -92,7 +92,7 @@ fn axis<T: Scalar>(
     };
     let step: usize = rest.iter().product();
     f.write_str("[")?;
-    // What is hidden isn't walked over: an axis may have 2⁵⁹ entries without elements.
+    // Hidden entries aren't walked over: an axis may have 2⁵⁹ entries without elements.
     let (first, last) = if size > LONGEST { (EDGE, EDGE) } else { (size, 0) };
     for i in (0..first).chain(size - last..size) {
         if i > 0 {

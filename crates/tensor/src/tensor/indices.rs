@@ -58,7 +58,7 @@ impl<T: Scalar> Tensor<T> {
     }
 
     /// The elements as whole numbers, in row-major order: classes from a file for a loss, or rows to
-    /// [`gather`](Self::gather). What [`from_indices`](Self::from_indices) has written comes back.
+    /// [`gather`](Self::gather). The numbers given to [`from_indices`](Self::from_indices) come back.
     ///
     /// ```
     /// use backrule_tensor::Tensor;

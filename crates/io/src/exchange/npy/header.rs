@@ -10,7 +10,7 @@ use crate::exchange::npy::problem::Problem;
 /// Bytes before the header of version 1: `\x93NUMPY`, the version, and the header's length in two bytes.
 const PREFIX: usize = 10;
 
-/// What a header says.
+/// The contents of a header.
 #[derive(Debug, PartialEq)]
 pub(super) struct Header {
     pub(super) dtype: ElementType,
@@ -66,7 +66,7 @@ pub(super) fn decode(text: &[u8]) -> Result<Header, Problem> {
     Ok(Header { dtype, big_endian, fortran, shape })
 }
 
-/// What is left of the text begins at `at`.
+/// The rest of the text begins at `at`.
 struct Input<'t> {
     text: &'t [u8],
     at: usize,

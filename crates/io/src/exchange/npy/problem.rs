@@ -1,6 +1,6 @@
 use backrule_tensor::DType;
 
-/// What is wrong with a file of NumPy's.
+/// A fault of a file of NumPy's.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Problem {
@@ -34,7 +34,7 @@ pub enum Problem {
     Header {
         /// Where, from the beginning of the header.
         at: usize,
-        /// What should be there.
+        /// The syntax that should be there.
         expected: &'static str,
     },
     /// The header lacks a field, has it twice, or has one that doesn't exist.
@@ -43,13 +43,13 @@ pub enum Problem {
     /// Elements that a tensor can't have.
     #[error("its elements are {}, and only numbers and bools can be read", descr.escape_debug())]
     ElementType {
-        /// What the header says about them; no more than 16 characters of it.
+        /// The header's description of them; no more than 16 characters of it.
         descr: String,
     },
     /// There can be no tensor of this shape.
     #[error("{reason}")]
     Shape {
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
     /// A number is none of the tensor's element type.
@@ -64,7 +64,7 @@ pub enum Problem {
     },
 }
 
-/// What may hold the number.
+/// The type that may hold the number.
 fn hint(target: DType) -> &'static str {
     if target == DType::F32 { "; `f64` holds more, and a tensor of it can be `cast`" } else { "" }
 }

@@ -1,4 +1,4 @@
-//! What `deflate` has compressed, byte by byte.
+//! Decompression of `deflate`, byte by byte.
 
 use std::io::{self, Read};
 use std::ops::Range;
@@ -15,10 +15,10 @@ const PIECE: usize = 16 << 10;
 /// their buffers, they end the process.
 pub(super) struct Inflate<R> {
     compressed: R,
-    /// What was read, and the part of it that is still to be inflated.
+    /// The bytes read, and the part of them that is still to be inflated.
     input: Vec<u8>,
     left: Range<usize>,
-    /// The last that was inflated, as a ring, and the part of it that is still to be given.
+    /// The last bytes inflated, as a ring, and the part of them that is still to be given.
     window: Vec<u8>,
     ready: Range<usize>,
     /// One, in a vector: memory for it can be refused.

@@ -172,7 +172,7 @@ impl Npz {
     }
 }
 
-/// What the reader of archives says, or the system: that is no fault of the file.
+/// The error of the reader of archives, or that of the system: the latter is no fault of the file.
 fn unreadable(error: Error) -> LoadProblem {
     let reason = error.to_string();
     match error.into_kind() {
@@ -229,7 +229,7 @@ mod tests {
         [&file[..], &list, b"PK\x05\x06", &[0, 0, 0, 0, 1, 0, 1, 0], &places, &[0; 2]].concat()
     }
 
-    /// What the disk refuses is told as such, at every read: the file may be as whole as ever.
+    /// A refusal of the disk is told as such, at every read: the file may be as whole as ever.
     #[test]
     fn a_disk_that_fails_is_no_damage() {
         let array = npy::to_bytes(&Tensor::from([1.0_f32, 2.0])).unwrap();

@@ -1,13 +1,13 @@
 use crate::quoted::Quoted;
 
-/// What is wrong with a file of several arrays.
+/// A fault of a file of several arrays.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Problem {
     /// It is no zip archive, or a damaged one.
     #[error("its list of arrays can't be read: {}", Quoted(reason))]
     Archive {
-        /// What the reader of archives says.
+        /// The message of the reader of archives.
         reason: String,
     },
     /// A name is not UTF-8.
@@ -25,7 +25,7 @@ pub enum Problem {
     /// There is no such array.
     #[error("it has no `{}`: see `Npz::names` for what there is", name.escape_debug())]
     Missing {
-        /// What was asked for.
+        /// The name asked for.
         name: String,
     },
     /// The array is encrypted, or compressed in a way that NumPy doesn't use.
@@ -42,7 +42,7 @@ pub enum Problem {
     /// The bytes are not those that were written.
     #[error("it is damaged: {}", Quoted(reason))]
     Damaged {
-        /// What the reader of archives says.
+        /// The message of the reader of archives.
         reason: String,
     },
 }

@@ -110,7 +110,7 @@ pub(super) fn decode(json: &str, size: u64) -> Result<Vec<Stored<'_>>, LoadProbl
     if expected == size { Ok(tensors) } else { Err(Problem::Length { needed: expected, found: size }.into()) }
 }
 
-/// What a visitor refuses for a reason of its own: an error of `serde_json` can't carry it.
+/// A visitor's refusal for a reason of its own: an error of `serde_json` can't carry it.
 type Refused<'r> = &'r mut Option<LoadProblem>;
 
 /// Notes the problem, and ends the reading.

@@ -1,6 +1,6 @@
 use crate::quoted::Quoted;
 
-/// What is wrong with a safetensors file.
+/// A fault of a safetensors file.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Problem {
@@ -33,7 +33,7 @@ pub enum Problem {
         line: usize,
         /// The column in bytes, from 1; 0 before the first one.
         column: usize,
-        /// What is wrong there. It may quote the file, but no more than 80 characters.
+        /// The fault there. It may quote the file, but no more than 80 characters.
         reason: String,
     },
     /// Something has the same name twice.
@@ -53,7 +53,7 @@ pub enum Problem {
     Shape {
         /// The tensor's name.
         name: String,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
     /// A tensor's place has another size than its elements.

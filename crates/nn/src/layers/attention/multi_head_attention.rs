@@ -67,7 +67,7 @@ const BLOCKS: usize = 256;
 ///
 /// # Hidden keys
 /// Lengths `[batch]` are whole numbers from 0 to source: a sample's keys from its length on are hidden. In a
-/// causal layer query t sees keys up to t. What is hidden isn't part of the softmax's row at all. So its p is
+/// causal layer query t sees keys up to t. A hidden key isn't part of the softmax's row at all. So its p is
 /// exactly 0, ∂l/∂m is 0 where all queries miss it, and NaN in a key or value doesn't reach y of a query from
 /// which it is hidden. A query without keys has z = 0 and no gradient. Lengths hide keys only: queries behind
 /// a length have an output, which a loss or a mean should leave out.
@@ -356,7 +356,7 @@ fn rows(rows: &Range<usize>, columns: usize) -> Place {
     Place { columns, at: [rows.start, 0], shape: [rows.len(), columns] }
 }
 
-/// What a pass is given.
+/// The inputs of a pass.
 #[derive(Clone, Copy)]
 struct Inputs<'a, T: Scalar> {
     x: &'a Tensor<T>,
@@ -563,7 +563,7 @@ fn beta<T: Scalar>((_, keys): &Pair) -> T {
     if keys.start == 0 { T::ZERO } else { T::ONE }
 }
 
-/// What the rule of a head reads.
+/// The arguments of a head's rule.
 struct Given<'a, T> {
     q: &'a [T],
     p: &'a [T],
@@ -1281,7 +1281,7 @@ mod tests {
         assert_eq!(dx, expected[0]);
     }
 
-    /// What is wanted doesn't depend on what else is.
+    /// A wanted gradient doesn't depend on which others are wanted.
     #[test]
     fn unwanted_gradients_are_left_out() {
         let layer = layer(config(4, 2).cross(true));

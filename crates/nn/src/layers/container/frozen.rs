@@ -128,7 +128,7 @@ fn list_layers<T: Scalar>(
             return;
         }
         let path = path.join(name);
-        // What is in a frozen layer has that layer's path.
+        // A layer within a frozen one has the frozen one's path.
         if !name.is_empty() {
             *count += 1;
             if paths.len() < LISTED {

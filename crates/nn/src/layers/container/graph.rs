@@ -89,8 +89,8 @@ struct Wire {
     count: usize,
 }
 
-/// A value in a [`GraphBuilder`]: an input, or an output of a layer. What [`layer`](GraphBuilder::layer)
-/// gives is the first output, so it can be handed on as it is.
+/// A value in a [`GraphBuilder`]: an input, or an output of a layer. The value of
+/// [`layer`](GraphBuilder::layer) is the first output, so it can be handed on as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Value {
     builder: u64,
@@ -297,7 +297,7 @@ impl<T: Scalar> GraphBuilder<T> {
         });
         let (layers, values) = (memory::collect("Graph", layers)?, values - inputs.len());
         let graph = Graph { inputs, layers, nodes, outputs, values };
-        // What is built can be saved.
+        // A graph that is built can be saved.
         Layer::<T>::options(&graph).check().map_err(|error| error.of("Graph"))?;
         Ok(graph)
     }

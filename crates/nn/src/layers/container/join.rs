@@ -1,4 +1,4 @@
-//! What layers share that make one tensor of several.
+//! The common part of layers that make one tensor of several.
 
 use backrule_tensor::{Options, Scalar, Shape, ShapeError, Tensor};
 
@@ -38,8 +38,7 @@ pub(super) fn only<'y, T>(operation: &'static str, y: &'y mut [T]) -> Result<&'y
     }
 }
 
-/// What one of these layers adds to the functions that all of them have: the joined shape, y from all x, and
-/// ∂l/∂xᵢ.
+/// The functions that differ between these layers: the joined shape, y from all x, and ∂l/∂xᵢ.
 pub(super) trait Join: Copy {
     /// The operations, as errors name them.
     const OPERATIONS: [&'static str; 2];

@@ -518,7 +518,7 @@ mod tests {
                 let net = network(apart);
                 let (mut tape, mut grads, mut dx) =
                     (Tape::new(), Grads::new(&net).unwrap(), Tensor::default());
-                // What another pass has left behind must not matter.
+                // Values left behind by another pass must not matter.
                 tape.forward(&net, &Tensor::full([7, 40], 1.0).unwrap(), Mode::Eval).unwrap();
                 let pass = tape.forward(&net, &x, Mode::Eval).unwrap();
                 let y = pass.output().clone();

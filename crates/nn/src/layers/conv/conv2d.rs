@@ -103,7 +103,7 @@ impl<T: Scalar> Conv2d<T> {
     }
 
     /// A layer of these settings with these weights `[out, in / groups, height, width]` and biases `[out]`.
-    /// What the settings say about initialization counts for nothing.
+    /// The initialization in the settings counts for nothing.
     ///
     /// # Errors
     /// When the settings can't be, or the shapes don't fit them.

@@ -83,8 +83,8 @@ impl<T: Scalar> Embedding<T> {
         EmbeddingConfig::new(rows, width).build(rng)
     }
 
-    /// A layer of these settings with this table `[rows, width]`. What the settings say about initialization
-    /// counts for nothing.
+    /// A layer of these settings with this table `[rows, width]`. The initialization in the settings counts
+    /// for nothing.
     ///
     /// # Errors
     /// When the settings can't be, or the shape doesn't fit them.

@@ -367,7 +367,7 @@ mod tests {
         assert_eq!(y, Tensor::full([5, 33], 9.0).unwrap());
     }
 
-    /// What has no element, and what is made of it: 0 for a sum of nothing.
+    /// Tensors without elements, and the results from them: 0 for a sum of nothing.
     #[test]
     fn a_batch_may_be_empty_and_so_may_an_axis() {
         for (batch, inputs, outputs) in [(0, 3, 2), (4, 0, 2), (4, 3, 0), (4, 0, 0), (0, 0, 0)] {

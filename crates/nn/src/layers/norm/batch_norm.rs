@@ -44,7 +44,7 @@ use crate::mode::Mode;
 /// 1 / k, where k − 1 is `num_batches_tracked`, so they are means over all steps; the count is saved with
 /// them.
 ///
-/// What differs from PyTorch: a forward pass alone moves nothing, and k passes before a step move the
+/// Differences from PyTorch: a forward pass alone moves nothing, and k passes before a step move the
 /// statistics once, by the mean of their increments, and count as one batch. A batch in
 /// [parts](crate::Tape::parts) is normalized part by part. Frozen statistics stay.
 ///
@@ -139,7 +139,8 @@ impl<T: Scalar> BatchNorm<T> {
     /// How many times a step has moved the running statistics. In f32 it counts to 2²⁴.
     pub fn num_batches_tracked(&self) -> u64 {
         let count = self.num_batches_tracked.as_slice().first().map_or(0.0, |count| count.to_f64());
-        // The parts of a batch have weights whose sum is 1 but for a rounding error. What isn't a count is 0.
+        // The parts of a batch have weights whose sum is 1 but for a rounding error. NaN and negative numbers
+        // are 0.
         count.round() as u64
     }
 
@@ -436,7 +437,7 @@ impl BatchNormConfig {
         Self { channels, eps: 1e-5, momentum: Some(0.1), affine: true }
     }
 
-    /// What is added to the variance. The default is 1e-5.
+    /// The number added to the variance. The default is 1e-5.
     pub fn eps(mut self, eps: f64) -> Self {
         self.eps = eps;
         self
@@ -535,7 +536,7 @@ mod tests {
         }
     }
 
-    /// What a step does to buffers, as often as there are batches.
+    /// The change of the buffers by steps, each after `passes` batches.
     fn train(layer: &mut BatchNorm<f64>, batches: &[Tensor<f64>], passes: usize) {
         let mut tape = Tape::new();
         for batches in batches.chunks(passes) {

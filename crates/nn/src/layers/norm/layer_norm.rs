@@ -17,7 +17,7 @@ use crate::layer::{At, Layer};
 use crate::mode::Mode;
 
 /// A layer norm (J. L. Ba et al., 2016): the elements of each sample get the mean 0 and the variance 1, and
-/// then weights and biases. What is normalized together are one or more of the last axes: `[.., features]` or
+/// then weights and biases. The normalized axes are one or more of the last ones: `[.., features]` or
 /// `[.., channels, height, width]`.
 ///
 /// With the mean μ and the variance v = Σ (x − μ)² / m of such m elements, x̂ = (x − μ) / √(v + eps)
@@ -100,7 +100,7 @@ impl<T: Scalar> LayerNorm<T> {
         self.bias.as_ref()
     }
 
-    /// What is added to the variance, so that its root isn't 0.
+    /// The number added to the variance, so its root isn't 0.
     pub fn eps(&self) -> f64 {
         self.eps
     }
@@ -289,7 +289,7 @@ impl LayerNormConfig {
         Self { shape: shape.into_shape(), eps: 1e-5, affine: true }
     }
 
-    /// What is added to the variance. The default is 1e-5.
+    /// The number added to the variance. The default is 1e-5.
     pub fn eps(mut self, eps: f64) -> Self {
         self.eps = eps;
         self

@@ -57,9 +57,9 @@ use crate::packer::Packer;
 /// `[batch, time, directions · n]` and the states at the end, hn and cn. The form of one input and one
 /// output, [`forward`](Layer::forward), gives y alone.
 ///
-/// Lengths `[batch]` are whole numbers from 0 to time. What stands behind a sequence's end isn't read: y and
-/// ∂l/∂x are 0 there, hn and cn are the states at the end, and the reverse direction begins there. A sequence
-/// of length 0 keeps its states.
+/// Lengths `[batch]` are whole numbers from 0 to time. Steps behind a sequence's end aren't read: y and ∂l/∂x
+/// are 0 there, hn and cn are the states at the end, and the reverse direction begins there. A sequence of
+/// length 0 keeps its states.
 ///
 /// # Rule
 ///
@@ -370,7 +370,7 @@ impl<T: Scalar> Lstm<T> {
     }
 }
 
-/// What a pass is given.
+/// The inputs of a pass.
 #[derive(Clone, Copy)]
 struct Inputs<'a, T: Scalar> {
     x: &'a Tensor<T>,
