@@ -167,6 +167,18 @@ fn lines_of_comments_are_narrow() {
     assert_eq!(complaints(sources, wide), [""; 0], "more than {WIDEST_COMMENT} columns");
 }
 
+/// Sentences begin with a thing that has a name.
+#[test]
+fn comments_do_not_begin_with_what() {
+    let sources = all().into_iter().filter(|(path, _)| path.extension().is_some_and(|ext| ext == "rs"));
+    let text = |line: &str| line.trim_start().trim_start_matches(['/', '!']).trim_start().to_string();
+    let begins = |line: &str| text(line).starts_with("What ") && !line.ends_with('?');
+    let complaints = complaints(sources.collect(), |source| {
+        comments(source).filter(|(_, line)| begins(line)).map(|(i, _)| i).collect()
+    });
+    assert_eq!(complaints, [""; 0], "begin with \"What\"");
+}
+
 #[test]
 fn lines_of_prose_are_narrow() {
     assert_eq!(complaints(pages(), wide), [""; 0], "more than {WIDEST} columns");

@@ -50,8 +50,8 @@ pub(crate) fn exp_of_negative(x: f32) -> f32 {
     let r = (x - n * LN_2[0]) - n * LN_2[1];
     // Multiplied by 2ⁿ rather than added to the exponent: NaN stays.
     let exp = (1.0 + (r + r * r * q(r))) * f32::from_bits(biased.to_bits() << 23);
-    // From −104 on the result is 0, and at once: a product of small numbers that vanishes costs the processor a
-    // hundred cycles.
+    // From −104 on the result is 0, and at once: a product of small numbers that vanishes costs the processor
+    // a hundred cycles.
     (if x < -104.0 { 0.0 } else { exp }) * SCALE
 }
 

@@ -133,7 +133,7 @@ fn block<T: Scalar, S: Simd, G: Quads<T, T::Quad<S>>, const L: usize, const R: u
     sums
 }
 
-/// The first `count` groups of L elements of each row. With one length for all, no index is checked in a loop.
+/// The first `count` groups of L elements of each row: of one length, so a loop over them checks no index.
 #[inline(always)]
 fn groups<T: Scalar, const L: usize, const N: usize>(rows: [&[T]; N], count: usize) -> [&[[T; L]]; N] {
     let mut groups: [&[[T; L]]; N] = [&[]; N];
