@@ -5,8 +5,8 @@
 
 use backrule_loss::{CrossEntropy, Mse, Reduction};
 use backrule_nn::{
-    BatchNormConfig, Conv2d, Conv2dConfig, Embedding, EmbeddingConfig, Grads, Layer, LayerNormConfig,
-    MaxPool2dConfig, Mode, Tape, predict,
+    Add, BatchNormConfig, Conv2d, Conv2dConfig, Embedding, EmbeddingConfig, Grads, Graph, Layer,
+    LayerNormConfig, Linear, MaxPool2dConfig, Mode, Tape, predict,
 };
 use backrule_tensor::Tensor;
 
@@ -198,6 +198,87 @@ fn gradients_of_what_many_windows_see() {
             for (dx, dy) in of_samples {
                 assert_within(&what, dx[at].into(), sums(dy.iter().map(|&dy| dy.into())), 0.0);
             }
+        }
+    }
+}
+
+/// Many passes before one step.
+#[test]
+fn gradients_of_many_passes() {
+    const PASSES: usize = 20_000;
+    let layer = Linear::from_tensors(Tensor::from([[1.0]]), Some(Tensor::from([0.0]))).unwrap();
+    for (kind, term) in KINDS {
+        let (mut tape, mut grads) = (Tape::new(), Grads::new(&layer).unwrap());
+        let (mut one_by_one, mut dy, x) = (Vec::new(), Tensor::from([[0.0]]), Tensor::from([[1.0]]));
+        // The second time as the first.
+        for _ in 0..2 {
+            grads.clear();
+            for i in 0..PASSES {
+                dy.fill(term(12_345_678 - PASSES / 2 + i));
+                one_by_one.push(f64::from(dy.as_slice()[0]));
+                let pass = tape.forward(&layer, &x, Mode::Eval).unwrap();
+                pass.backward(&dy, &mut grads).unwrap();
+            }
+            let exact = sums(one_by_one.drain(..));
+            for k in 0..2 {
+                assert_within(&format!("{PASSES} passes, {kind}"), value(&grads, k), exact, 0.0);
+            }
+        }
+        // Factors are for what the sum lacks, too.
+        let before = value(&grads, 0);
+        grads.scale(0.5);
+        tape.forward(&layer, &Tensor::from([[0.0]]), Mode::Eval).unwrap().backward(&dy, &mut grads).unwrap();
+        assert_eq!(value(&grads, 0), 0.5 * before);
+    }
+}
+
+/// As many inputs as a sum may have, of which all but the first are lost if they are added one by one.
+#[test]
+fn sums_of_many_inputs() {
+    let term = |i: usize| if i == 0 { 16_777_216.0 } else { 1.0 };
+    let x: Vec<Tensor> = (0..16).map(|i| Tensor::full([3, 100], term(i)).unwrap()).collect();
+    let inputs: Vec<_> = x.iter().collect();
+    let mut tape = Tape::new();
+    let pass = tape.forward_many(&Add, &inputs, Mode::Eval).unwrap();
+    for y in terms(pass.output()) {
+        assert_within("16 inputs", y, sums((0..16).map(|i| term(i).into())), 0.0);
+    }
+}
+
+/// A value that many layers of a graph take, and a weight that it uses many times.
+#[test]
+fn gradients_of_many_uses() {
+    const USES: usize = 1_201;
+    for (kind, term) in KINDS {
+        let terms: Vec<_> = (0..USES).map(|i| term(12_345_678 - USES / 2 + i)).collect();
+        let linear = |w: f32| Linear::from_tensors(Tensor::from([[w]]), None).unwrap();
+        let mut g = Graph::builder();
+        let [x] = g.inputs(["x"]);
+        let mut shared = None;
+        let mut sums_of: Vec<_> = (0..USES)
+            .map(|i| {
+                let value = g.layer(&format!("of{i}"), linear(terms[i]), [x]);
+                match shared {
+                    Some(first) => g.again(first, [value]),
+                    None => *shared.insert(g.layer("shared", linear(1.0), [value])),
+                }
+            })
+            .collect();
+        while sums_of.len() > 1 {
+            let level = sums_of.len();
+            let add = |(i, values): (usize, &[_])| g.layer(&format!("sum{level}_{i}"), Add, values.to_vec());
+            sums_of = sums_of.chunks(16).enumerate().map(add).collect();
+        }
+        let (graph, one) = (g.build([sums_of[0]]).unwrap(), Tensor::from([[1.0]]));
+        let (mut tape, mut grads, mut dx) = (Tape::new(), Grads::new(&graph).unwrap(), Tensor::default());
+        for _ in 0..2 {
+            grads.clear();
+            let pass = tape.forward(&graph, &one, Mode::Eval).unwrap();
+            pass.backward_to_input(&Tensor::from([[1.0]]), &mut grads, &mut dx).unwrap();
+            let exact = sums(terms.iter().map(|&term| term.into()));
+            assert_within(&format!("{USES} uses of a value, {kind}"), dx.as_slice()[0].into(), exact, 0.0);
+            let shared = grads.of(&graph, "shared.weight").unwrap().get().unwrap().as_slice()[0];
+            assert_within(&format!("{USES} uses of a weight, {kind}"), shared.into(), exact, 0.0);
         }
     }
 }

@@ -167,16 +167,16 @@ fn graph() -> Result<Model, Error> {
     let rng = &mut random::rng(1);
     let mut g = Graph::builder();
     let [a, b] = g.inputs(["a", "b"]);
-    let shared = g.layer("shared", Linear::new(30, 30, rng)?, [a]);
+    let shared = g.layer("shared", Linear::new(40, 40, rng)?, [a]);
     let mut value = g.layer("sum", Add, [shared.output(0), b]).output(0);
     for i in 0..70 {
         value = g.again(shared, [value]).output(0);
         value = g.layer(format!("tanh{i}"), Tanh, [value]).output(0);
-        value = g.layer(format!("own{i}"), Linear::new(30, 30, rng)?, [value]).output(0);
+        value = g.layer(format!("own{i}"), Linear::new(40, 40, rng)?, [value]).output(0);
     }
     let both = g.layer("both", Concat::new(1)?, [value, a]);
     let net = g.build([both.output(0), value])?;
-    let x = vec![Tensor::normal([40, 30], 0.0, 1.0, rng)?, Tensor::normal([40, 30], 0.0, 1.0, rng)?];
+    let x = vec![Tensor::normal([40, 40], 0.0, 1.0, rng)?, Tensor::normal([40, 40], 0.0, 1.0, rng)?];
     Ok(Model { net: Box::new(net), x })
 }
 

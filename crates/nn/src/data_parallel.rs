@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use backrule_tensor::linalg::Workspace;
 use backrule_tensor::{
-    Grad, Grads, MAX_RANK, Path, Role, Scalar, Shape, ShapeError, Tensor, TensorError, memory, parallel,
-    share,
+    Grad, Grads, MAX_RANK, MemoryError, Path, Role, Scalar, Shape, ShapeError, Tensor, TensorError, memory,
+    parallel, share,
 };
 
 use crate::cache::Cache;
@@ -257,7 +257,8 @@ pub(crate) fn backward<T: Scalar>(
             std::array::from_fn(|_| dx.next().and_then(|(dx, wanted)| wanted.then_some(dx)));
         let call = Call { x: &inputs[..x.len()], ..call };
         let mode = split.mode(call.mode, i);
-        call.backward(y, cache, mode, &own[..dy.len()], &mut dx[..x.len()], grads)
+        call.backward(y, cache, mode, &own[..dy.len()], &mut dx[..x.len()], grads)?;
+        expect_complete(grads)
     })?;
     for (i, (dx, x)) in dx.iter_mut().zip(call.x).enumerate() {
         let Some(dx) = dx else { continue };
@@ -273,6 +274,17 @@ pub(crate) fn backward<T: Scalar>(
     }
     add(parts, call.net, split, split.samples(rows), grads);
     Ok(())
+}
+
+/// Checks that there was memory for every sum.
+pub(crate) fn expect_complete<T: Scalar>(grads: &[Grad<T>]) -> Result<(), LayerError> {
+    match grads.iter().find(|grad| !grad.is_complete()) {
+        None => Ok(()),
+        Some(grad) => {
+            let bytes = grad.shape().len().saturating_mul(2 * size_of::<T>());
+            Err(MemoryError::new("backward: sum of gradients", bytes).into())
+        }
+    }
 }
 
 /// Calls `task` for every part. Of several errors it returns the first part's.

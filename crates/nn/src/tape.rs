@@ -363,7 +363,7 @@ impl<'a, T: Scalar> Pass<'a, T> {
             (many, *is_split, split.samples, &y[..], dy, &mut *dx)
         {
             let at = At { x: x[0], y, cache, mode };
-            return grads.accumulate(|grads| net.backward(at, dy, dx.as_deref_mut(), grads));
+            return complete(grads, |grads| net.backward(at, dy, dx.as_deref_mut(), grads));
         }
         let call = Call { net, x: &x[..inputs], mode, many };
         if !*is_split && split.samples.is_some() && x[0].is_empty() {
@@ -375,11 +375,24 @@ impl<'a, T: Scalar> Pass<'a, T> {
             }
             return Ok(());
         }
-        grads.accumulate(|grads| match is_split {
+        complete(grads, |grads| match is_split {
             true => data_parallel::backward(parts, split, call, dy, dx, grads),
             false => call.backward(y, cache, mode, dy, dx, grads),
         })
     }
+}
+
+/// Runs a backward pass that adds to `grads`. A sum without memory is an error, of which the rule that adds
+/// to it knows nothing.
+fn complete<T: Scalar>(
+    grads: &mut Grads<T>,
+    pass: impl FnOnce(&mut Grads<T>) -> Result<(), LayerError>,
+) -> Result<(), LayerError> {
+    let was_complete = grads.is_complete();
+    grads.accumulate(|grads| {
+        pass(grads)?;
+        if was_complete { data_parallel::expect_complete(grads) } else { Ok(()) }
+    })
 }
 
 /// The network's output for `x`, the easy way: nothing is random, nothing is kept.

@@ -679,6 +679,7 @@ fn the_second_step_allocates_nothing() {
             let (mut grads, mut dx) = (grads_of(sample), vec![Tensor::default(); x.len()]);
             let mut wanted: Vec<_> = dx.iter_mut().map(Some).collect();
             let mut step = |mode| {
+                grads.clear();
                 let run = tape.forward_many(&*sample.layer, &x, mode).unwrap();
                 run.backward_many(&dy, &mut grads).unwrap();
                 let run = tape.forward_many(&*sample.layer, &x, mode).unwrap();

@@ -6,6 +6,9 @@ use crate::scalar::Scalar;
 /// within 4 ε Σ|x|.
 pub const FEW: usize = 9;
 
+/// Of terms whose number isn't known beforehand, so many are added in order: one more rounding follows.
+pub const IN_ORDER: u32 = 8;
+
 /// (sum, low) ← (sum, low) + x, where low is what the sum lacks. Both begin at 0, and the sum is rounded at
 /// any time: nothing is left to do at the end.
 ///

@@ -85,7 +85,7 @@ impl<T: Scalar> Grads<T> {
 
     /// Whether no backward pass has failed since they were [cleared](Self::clear).
     pub fn is_complete(&self) -> bool {
-        !self.incomplete
+        !self.incomplete && self.grads.iter().all(Grad::is_complete)
     }
 
     /// Checks that they are [complete](Self::is_complete).
@@ -93,7 +93,7 @@ impl<T: Scalar> Grads<T> {
     /// # Errors
     /// When they aren't, in the name of `operation`.
     pub fn expect_complete(&self, operation: &'static str) -> Result<(), IncompleteError> {
-        if self.incomplete { Err(IncompleteError { operation }) } else { Ok(()) }
+        if self.is_complete() { Ok(()) } else { Err(IncompleteError { operation }) }
     }
 
     /// Runs a backward pass that adds to them. Unless it succeeds, they are incomplete.

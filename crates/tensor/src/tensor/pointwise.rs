@@ -1,10 +1,11 @@
 //! Element-wise operations, in place or into a tensor that exists: the rules of layers run on these.
 
 use crate::error::{ShapeError, TensorError};
-use crate::in_default_mode;
+use crate::kernels::twofold;
 use crate::scalar::Scalar;
 use crate::simd::kernel;
 use crate::tensor::Tensor;
+use crate::{in_default_mode, parallel};
 
 kernel!(
     /// xᵢ ← f(xᵢ)
@@ -41,6 +42,18 @@ kernel!(
         }
     }
 );
+
+kernel!(
+    /// y + low ← y + low + x
+    fn add_twofold<T: Scalar>(y: &mut [T], low: &mut [T], x: &[T]) {
+        for ((y, low), &x) in y.iter_mut().zip(low).zip(x) {
+            twofold::add(y, low, x);
+        }
+    }
+);
+
+/// Elements of a task.
+const CHUNK: usize = 1 << 14;
 
 /// xᵢ ← f(xᵢ)
 ///
@@ -116,6 +129,28 @@ impl<T: Scalar> Tensor<T> {
         in_default_mode!(self.add(x));
         x.expect_shape_of(self, "addition")?;
         add(x.as_slice(), self.as_mut_slice());
+        Ok(())
+    }
+
+    /// yᵢ ← yᵢ + xᵢ, where y is the sum of `terms` tensors already. From the ninth on, `low` has the lower
+    /// half of the sum; its contents before that don't matter.
+    ///
+    /// # Errors
+    /// When the shapes differ, or there is no memory for `low`; y is unchanged then.
+    #[doc(hidden)]
+    pub fn add_term(&mut self, low: &mut Self, terms: u32, x: &Self) -> Result<(), TensorError> {
+        if terms < twofold::IN_ORDER {
+            return Ok(self.add(x)?);
+        }
+        in_default_mode!(self.add_term(low, terms, x));
+        x.expect_shape_of(self, "addition")?;
+        if terms == twofold::IN_ORDER {
+            low.resize_for("addition", x.shape())?;
+            low.fill(T::ZERO);
+        }
+        low.expect_shape_of(self, "addition")?;
+        let sums = self.as_mut_slice().chunks_mut(CHUNK).zip(low.as_mut_slice().chunks_mut(CHUNK));
+        parallel::for_each(sums.zip(x.as_slice().chunks(CHUNK)), |((y, low), x)| add_twofold(y, low, x));
         Ok(())
     }
 

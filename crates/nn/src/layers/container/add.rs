@@ -43,9 +43,25 @@ impl Join for Add {
     }
 
     fn join<T: Scalar>(self, x: &[&Tensor<T>], y: &mut Tensor<T>) -> Result<(), LayerError> {
-        let [first, others @ ..] = x else { return Ok(()) };
+        // Eight in order, and the sum of the others: no term passes more than eight additions.
+        let (few, others) = x.split_at(x.len().min(8));
+        let [first, few @ ..] = few else { return Ok(()) };
         y.copy_from(first)?;
-        others.iter().try_for_each(|x| Ok(y.add(x)?))
+        few.iter().try_for_each(|x| y.add(x))?;
+        if let [first, others @ ..] = others {
+            const BLOCK: usize = 256;
+            for (i, y) in y.as_mut_slice().chunks_mut(BLOCK).enumerate() {
+                let block = i * BLOCK..i * BLOCK + y.len();
+                let mut sums = [T::ZERO; BLOCK];
+                sums[..y.len()].copy_from_slice(&first.as_slice()[block.clone()]);
+                for x in others {
+                    let x = &x.as_slice()[block.clone()];
+                    sums.iter_mut().zip(x).for_each(|(sum, &x)| *sum += x);
+                }
+                y.iter_mut().zip(&sums).for_each(|(y, &sum)| *y += sum);
+            }
+        }
+        Ok(())
     }
 
     fn part<T: Scalar>(

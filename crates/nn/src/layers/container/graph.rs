@@ -335,11 +335,17 @@ mod mark {
     pub(super) const UNWANTED: u32 = 0;
     /// It is wanted, and nothing has been added yet.
     pub(super) const WANTED: u32 = 1;
-    /// It has been written.
+    /// It has been written. Larger numbers tell how many more have been added.
     pub(super) const WRITTEN: u32 = 2;
 }
 
 impl<T: Scalar> Graph<T> {
+    /// The number of tensors in a cache: values, their gradients, the lower halves of those, and places for
+    /// the gradients of further uses.
+    fn tensors(&self) -> usize {
+        self.inputs.len() + 3 * self.values + MAX_INPUTS
+    }
+
     /// For output k, if it is a node's: the number of that value among the nodes' values.
     fn of_node(&self, k: usize) -> Option<usize> {
         self.outputs[k].checked_sub(self.inputs.len())
@@ -478,8 +484,7 @@ impl<T: Scalar> Layer<T> for Graph<T> {
         mode: Mode,
     ) -> Result<(), LayerError> {
         self.check(x.len(), y.len())?;
-        // Behind the values, their gradients, and a place for the gradient of a further use.
-        let (tensors, caches) = cache.split(2 * self.values + MAX_INPUTS, self.nodes.len())?;
+        let (tensors, caches) = cache.split(self.tensors(), self.nodes.len())?;
         let values = &mut tensors[..self.values];
         self.exchange(y, values);
         let result = self.run(x, values, caches, mode);
@@ -511,10 +516,12 @@ impl<T: Scalar> Layer<T> for Graph<T> {
         let inputs = self.inputs.len();
         let mut marks = std::mem::take(at.cache.indices());
         let result = self.mark_wanted(&mut marks, dx, grads).and_then(|()| {
-            let (tensors, caches) = at.cache.split(2 * self.values + MAX_INPUTS, self.nodes.len())?;
+            let (tensors, caches) = at.cache.split(self.tensors(), self.nodes.len())?;
             let (values, rest) = tensors.split_at_mut(self.values);
-            let (gradients, scratch) = rest.split_at_mut(self.values);
-            let gradients = &mut Gradients { inputs: dx, values: gradients, scratch, marks: &mut marks };
+            let (gradients, rest) = rest.split_at_mut(self.values);
+            let (low, scratch) = rest.split_at_mut(inputs + self.values);
+            let marks = &mut marks;
+            let gradients = &mut Gradients { inputs: dx, values: gradients, low, scratch, marks };
             for (&value, dy) in self.outputs.iter().zip(dy) {
                 if let Some(dy) = dy {
                     gradients.add(value, dy)?;
@@ -566,6 +573,8 @@ impl<T: Scalar> Layer<T> for Graph<T> {
 struct Gradients<'a, 'x, T: Scalar> {
     inputs: &'a mut [Option<&'x mut Tensor<T>>],
     values: &'a mut [Tensor<T>],
+    /// The lower half of a gradient with more than eight terms.
+    low: &'a mut [Tensor<T>],
     /// For the gradient of a further use of a value, before it is added.
     scratch: &'a mut [Tensor<T>],
     marks: &'a mut [u32],
@@ -585,16 +594,24 @@ impl<T: Scalar> Gradients<'_, '_, T> {
         if mark == mark::UNWANTED {
             return Ok(());
         }
-        self.marks[value] = mark::WRITTEN;
-        match self.place(value) {
+        self.marks[value] = mark + 1;
+        let place = match value.checked_sub(self.inputs.len()) {
+            None => self.inputs[value].as_deref_mut(),
+            Some(own) => self.values.get_mut(own),
+        };
+        match place {
             Some(place) if mark == mark::WANTED => Ok(place.copy_from(dy)?),
-            Some(place) => Ok(place.add(dy)?),
+            Some(place) => Ok(place.add_term(&mut self.low[value], mark - mark::WANTED, dy)?),
             None => Ok(()),
         }
     }
 
+    fn is_written(&self, value: usize) -> bool {
+        self.marks[value] >= mark::WRITTEN
+    }
+
     fn zero_if_unwritten(&mut self, input: usize, x: &Tensor<T>) -> Result<(), LayerError> {
-        let written = self.marks[input] == mark::WRITTEN;
+        let written = self.is_written(input);
         match self.place(input) {
             Some(place) if !written => zeros_like(place, x),
             _ => Ok(()),
@@ -619,7 +636,7 @@ impl<T: Scalar> Graph<T> {
         let inputs = gradients.inputs.len();
         let outputs = node.first..node.first + node.count;
         let fed = &node.from;
-        let used = outputs.clone().any(|value| gradients.marks[value] == mark::WRITTEN);
+        let used = outputs.clone().any(|value| gradients.is_written(value));
         let wanted = fed.iter().any(|&value| gradients.marks[value] != mark::UNWANTED);
         if !used || !(wanted || own.iter().any(Grad::is_wanted)) {
             return Ok(());
@@ -649,11 +666,11 @@ impl<T: Scalar> Graph<T> {
         y.iter_mut().zip(outputs.clone()).for_each(|(y, number)| *y = value(number));
         let mut dy = [None; MAX_OUTPUTS];
         for (dy, number) in dy.iter_mut().zip(outputs) {
-            *dy = (gradients.marks[number] == mark::WRITTEN).then(|| &gradients.values[number - inputs]);
+            *dy = gradients.is_written(number).then(|| &gradients.values[number - inputs]);
         }
         let at = AtMany { x: &x[..fed.len()], y: &y[..node.count], cache, mode };
         let result = layer.backward_many(at, &dy[..node.count], &mut dx[..fed.len()], own);
-        let result = result.and_then(|()| x.iter().zip(dx).try_for_each(|(x, dx)| check_dx(x, dx)));
+        let mut result = result.and_then(|()| x.iter().zip(dx).try_for_each(|(x, dx)| check_dx(x, dx)));
 
         // Back to their places, also after an error.
         for (j, &value) in fed.iter().enumerate() {
@@ -663,11 +680,7 @@ impl<T: Scalar> Graph<T> {
                     *place = buffer;
                 }
             } else {
-                if result.is_ok()
-                    && let Some(place) = gradients.place(value)
-                {
-                    place.add(&buffer)?;
-                }
+                result = result.and_then(|()| gradients.add(value, &buffer));
                 gradients.scratch[j] = buffer;
             }
         }
