@@ -49,6 +49,9 @@ pub trait Scalar:
     /// eˣ for x ≤ 0.
     #[doc(hidden)]
     fn exp_of_negative(self) -> Self;
+    /// eˣ for x ≤ 0; 0 where that is below the normal numbers.
+    #[doc(hidden)]
+    fn exp_in_sum(self) -> Self;
     /// The natural logarithm. Its error: below 0.51 in f32, 1.5 in f64.
     fn ln(self) -> Self;
     /// ln(1 + x), accurate for small x. Its error: below 0.51 in f32, 1.5 in f64.
@@ -130,6 +133,10 @@ macro_rules! scalar {
             #[inline(always)]
             fn exp_of_negative(self) -> Self {
                 $functions::exp_of_negative(self)
+            }
+            #[inline(always)]
+            fn exp_in_sum(self) -> Self {
+                $functions::exp_in_sum(self)
             }
             #[inline(always)]
             fn ln(self) -> Self {

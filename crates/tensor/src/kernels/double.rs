@@ -36,14 +36,24 @@ pub(crate) fn exp(x: f64) -> f64 {
 /// eˣ for x ≤ 0.
 #[inline(always)]
 pub(crate) fn exp_of_negative(x: f64) -> f64 {
-    // 2ⁿ times 2⁶⁴ is a normal number where eˣ isn't.
-    const LARGER: u16 = 64;
-    const SCALE: f64 = f64::from_bits((1023 - LARGER as u64) << 52);
-    let Reduced { high, tail, n } = reduce::<{ 1023 + LARGER }>(x);
+    // 2ⁿ times 2⁶⁴ is a normal number where eˣ isn't. From −746 on the result is 0.
+    let scale = f64::from_bits((1023 - 64) << 52);
+    (if x < -746.0 { 0.0 } else { scaled::<{ 1023 + 64 }>(x) }) * scale
+}
+
+/// The same, but 0 where that is below the normal numbers.
+#[inline(always)]
+pub(crate) fn exp_in_sum(x: f64) -> f64 {
+    // The logarithm of the smallest normal number.
+    if x < -708.396_418_532_264_1 { 0.0 } else { scaled::<1023>(x) }
+}
+
+/// eˣ times a power of two, whose biased exponent is given: 1023 is that of 1.
+#[inline(always)]
+fn scaled<const BIAS: u16>(x: f64) -> f64 {
+    let Reduced { high, tail, n } = reduce::<BIAS>(x);
     let (sum, lost) = one_and(high);
-    let exp = (sum + (lost + tail)) * power(n);
-    // From −746 on the result is 0.
-    (if x < -746.0 { 0.0 } else { exp }) * SCALE
+    (sum + (lost + tail)) * power(n)
 }
 
 /// tanh x = m / (m + 2) with m = e²ˣ − 1.
@@ -414,6 +424,7 @@ mod tests {
             "exp of negative",
             &[(0.0, 1.0), (-0.0, 1.0), (-inf, 0.0), (f64::MIN, 0.0), (nan, nan)],
         );
+        all(exp_in_sum, "exp in sums", &[(0.0, 1.0), (-0.0, 1.0), (-inf, 0.0), (f64::MIN, 0.0), (nan, nan)]);
         let odd =
             [(0.0, 0.0), (-0.0, -0.0), (inf, 1.0), (-inf, -1.0), (f64::MIN, -1.0), (nan, nan), (-nan, nan)];
         all(tanh, "tanh", &odd);
@@ -436,7 +447,7 @@ mod tests {
     /// The same bits with every instruction set: a × b + c is nowhere contracted.
     #[test]
     fn instruction_sets_agree() {
-        struct All<'a>(&'a [f64], &'a mut [[f64; 8]], &'a mut [[f32; 4]]);
+        struct All<'a>(&'a [f64], &'a mut [[f64; 9]], &'a mut [[f32; 4]]);
         impl Kernel for All<'_> {
             type Output = ();
             #[inline(always)]
@@ -446,6 +457,7 @@ mod tests {
                     *y = [
                         exp(x),
                         exp_of_negative(-x.abs()),
+                        exp_in_sum(-x.abs()),
                         tanh(x),
                         sigmoid(x),
                         ln(x),
@@ -465,7 +477,7 @@ mod tests {
         let exponents = (0..=u64::MAX).step_by(999_999_999_999_989).map(f64::from_bits);
         let x: Vec<f64> = exponents.chain((-8000..8000).map(|i| f64::from(i) * 0.003_7)).collect();
         let at = |level| {
-            let (mut y, mut z) = (vec![[0.0; 8]; x.len()], vec![[0.0; 4]; x.len()]);
+            let (mut y, mut z) = (vec![[0.0; 9]; x.len()], vec![[0.0; 4]; x.len()]);
             run_at(level, All(&x, &mut y, &mut z))?;
             let z = z.iter().flatten().map(|z| f64::from(*z));
             Some(
