@@ -13,7 +13,7 @@ use crate::file::OutOfReach;
 use crate::file::durability::Durability;
 use crate::file::temporary::{self, MAX_STEM};
 use crate::format::problem::LoadProblem;
-use crate::quoted::{At, Message};
+use crate::quoted::{At, Beginning, Message};
 use crate::snapshot::{SaveError, Snapshot};
 
 /// Names the operation in errors.
@@ -512,7 +512,10 @@ pub enum RotationError {
         name: String,
     },
     /// The folder can't be read.
-    #[error("{}: can't be read: {}; create the folder first", At(folder), Message(error))]
+    #[error(
+        "{}: can't be read: {}; create the folder first{}", At(folder), Message(error),
+        Beginning { path: folder, is_missing: error.kind() == io::ErrorKind::NotFound }
+    )]
     Folder {
         /// The folder.
         folder: PathBuf,
