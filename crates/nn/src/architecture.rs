@@ -132,10 +132,12 @@ pub enum ArchitectureError {
     Malformed(String),
     /// It has more parameters than it may have.
     #[error(
-        "an architecture of {parameters} parameters, where {most} are allowed: a file has as many as it has values, \
-         and a constructor of the registry makes no more than its layer had"
+        "{}{parameters} parameters up to here, where {most} are allowed: a file has as many as it has values, \
+         and a constructor of the registry makes no more than its layer had", place.prefix()
     )]
     TooLarge {
+        /// The layer that was one too many.
+        place: Place,
         /// How many it has, as far as they were counted.
         parameters: usize,
         /// How many it may have.
@@ -159,8 +161,8 @@ pub enum ArchitectureError {
 
 readable! {
     enum ArchitectureError {
-        Custom { place, layer }, Unknown { place, kind, registry }, Malformed(reason), TooLarge { parameters, most },
-        Config { place, error }, Shape(error), Memory(error),
+        Custom { place, layer }, Unknown { place, kind, registry }, Malformed(reason),
+        TooLarge { place, parameters, most }, Config { place, error }, Shape(error), Memory(error),
     }
 }
 
@@ -188,6 +190,9 @@ impl ArchitectureError {
             Self::Custom { place, layer } => Self::Custom { place: place.within(name), layer },
             Self::Unknown { place, kind, registry } => {
                 Self::Unknown { place: place.within(name), kind, registry }
+            }
+            Self::TooLarge { place, parameters, most } => {
+                Self::TooLarge { place: place.within(name), parameters, most }
             }
             Self::Config { place, error } => Self::Config { place: place.within(name), error },
             Self::Shape(error) => Self::Shape(error.within(name)),
