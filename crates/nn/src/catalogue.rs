@@ -165,9 +165,23 @@ fn is_custom(kind: &str) -> bool {
     matches!(kind.split_once('/'), Some((package, name)) if !package.is_empty() && !name.is_empty() && !name.contains('/'))
 }
 
-/// The name of this layer in a summary, with its settings: `Linear(64 → 32, bias)`.
+/// The name of this layer in a summary, with its settings: `Linear(64 → 32, bias)`. Of a built-in layer
+/// settings that are their defaults are left out, and `3×3` are two sizes.
+///
+/// ```
+/// use backrule_nn::tensor::random;
+/// use backrule_nn::{Conv2d, Conv2dConfig, describe};
+///
+/// let config = Conv2dConfig::new(16, 32, [3, 3]).padding([1, 1]);
+/// let layer: Conv2d = config.build(&mut random::rng(1))?;
+/// assert_eq!(describe(&layer), "Conv2d(16 → 32, kernel 3×3, padding 1×1, bias)");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn describe<T: Scalar>(layer: &dyn Layer<T>) -> String {
-    Settings { kind: &kind(layer), options: &layer.options() }.to_string()
+    let (options, defaults) = (layer.options(), layer.defaults(Sealed));
+    let is_builtin = kind_of::<T>(layer.of_type(Sealed)).is_some();
+    let brief = is_builtin.then_some(&defaults);
+    Settings { kind: &kind(layer), options: &options, brief }.to_string()
 }
 
 /// The name of its kind.

@@ -270,7 +270,8 @@ pub trait Layer<T: Scalar>: NamedTensors<T> + BoxedClone<T> + Send + Sync + 'sta
         Ok(x)
     }
 
-    /// The layer's settings. They are what a file holds of it beside its tensors, and what a summary shows.
+    /// The layer's settings. They are what a file holds of it beside its tensors, and what a summary shows:
+    /// of a built-in layer, those that aren't their defaults.
     fn options(&self) -> Options {
         Options::new()
     }
@@ -372,6 +373,13 @@ pub trait Layer<T: Scalar>: NamedTensors<T> + BoxedClone<T> + Send + Sync + 'sta
     #[doc(hidden)]
     fn is_through_many(&self) -> bool {
         false
+    }
+
+    /// Of the settings in [`options`](Self::options) those that have a default, with that default: a summary
+    /// shows the others.
+    #[doc(hidden)]
+    fn defaults(&self, _: Sealed) -> Options {
+        Options::new()
     }
 
     /// The type of the layer: what names a built-in one in files. Somebody's own layer of the same name is
@@ -647,6 +655,7 @@ hand_on! {
         grads: &mut [Grad<T>],
     ) -> Result<(), LayerError>;
     fn is_through_many(&self) -> bool;
+    fn defaults(&self, key: Sealed) -> Options;
     fn of_type(&self, key: Sealed) -> TypeId;
     fn type_name(&self, key: Sealed) -> &'static str;
     fn walk(&self, key: Sealed, x: &[Shape], visit: &mut Walk<'_, T>) -> Result<bool, LayerError>;

@@ -195,7 +195,7 @@ impl<T: Scalar> fmt::Debug for Sequential<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let settings = |child: &Child<T>| {
             let (kind, options) = (child.layer.type_name(Sealed), child.layer.options());
-            Settings { kind, options: &options }.to_string()
+            Settings { kind, options: &options, brief: None }.to_string()
         };
         f.debug_map().entries(self.children.iter().map(|child| (&child.name, settings(child)))).finish()
     }

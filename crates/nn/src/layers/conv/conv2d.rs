@@ -386,6 +386,15 @@ impl<T: Scalar> Layer<T> for Conv2d<T> {
             .with("bias", self.bias.is_some())
     }
 
+    fn defaults(&self, _: Sealed) -> Options {
+        let Conv2dConfig { stride, padding, dilation, groups, .. } = Conv2dConfig::new(1, 1, self.kernel());
+        Options::new()
+            .with("stride", stride)
+            .with("padding", padding)
+            .with("dilation", dilation)
+            .with("groups", groups)
+    }
+
     fn affine(&self, _: Sealed) -> Option<&dyn Affine<T>> {
         Some(self)
     }

@@ -14,6 +14,7 @@ use crate::builtin::{Build, Builtin};
 use crate::builtin::{Case, Input, Oracle, Sample};
 use crate::cache::Cache;
 use crate::error::LayerError;
+use crate::layer::sealed::Sealed;
 use crate::layer::{At, Layer};
 use crate::mode::Mode;
 
@@ -228,6 +229,16 @@ impl<T: Scalar> Layer<T> for MaxPool2d {
             .with("padding", self.padding())
             .with("dilation", self.dilation())
             .with("ceil_mode", self.ceil_mode)
+    }
+
+    fn defaults(&self, _: Sealed) -> Options {
+        let MaxPool2dConfig { stride, padding, dilation, ceil_mode, .. } =
+            MaxPool2dConfig::new(self.kernel());
+        Options::new()
+            .with("stride", stride)
+            .with("padding", padding)
+            .with("dilation", dilation)
+            .with("ceil_mode", ceil_mode)
     }
 }
 
