@@ -111,9 +111,22 @@ fn a_wrong_shape_is_the_fault_of_the_layer_that_wrote_it() {
     }
     for net in networks(Fault::YMisshapen) {
         let error = trained(&*net).err().unwrap().to_string();
-        let who = if cfg!(debug_assertions) { "own: forward: what `output_shape` says" } else { "b: linear" };
-        assert!(error.starts_with(who), "{error}");
+        assert_eq!(error, "own: forward: what `output_shape` says: expected [3, 2], got [6]");
     }
+    // Also where nobody comes after it, and in a frozen layer.
+    let wrong = || same(Fault::YMisshapen);
+    let last = |layer| -> Sequential<f64> {
+        Sequential::builder().layer("a", linear()).layer("last", layer).build().unwrap()
+    };
+    let mut later_frozen = last(Box::new(wrong()) as Box<dyn Layer<f64>>);
+    let frozen = last(Box::new(Frozen::new(wrong())));
+    for net in [&later_frozen, &frozen] {
+        let error = trained(net).err().unwrap().to_string();
+        assert_eq!(error, "last: forward: what `output_shape` says: expected [3, 2], got [6]");
+    }
+    freeze(&mut later_frozen, "last").unwrap();
+    let error = trained(&later_frozen).err().unwrap().to_string();
+    assert_eq!(error, "last: forward: what `output_shape` says: expected [3, 2], got [6]");
 }
 
 /// The buffer has been another layer's.
