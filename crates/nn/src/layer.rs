@@ -232,6 +232,21 @@ use sealed::{Affine, Epilogue, Sealed, Walk};
 /// [`inputs`](Self::inputs) and [`outputs`](Self::outputs), and implements the functions in `_many`;
 /// [`through_many!`](crate::through_many) gives it the two others. It runs in a [`Graph`](crate::Graph), or
 /// by [`Tape::forward_many`](crate::Tape::forward_many).
+///
+/// Settings are no layer yet, and the compiler says that `.build(rng)` makes one of them:
+///
+/// ```compile_fail,E0277
+/// use backrule_nn::{Conv2dConfig, Sequential};
+///
+/// let net = Sequential::<f32>::builder().layer("conv", Conv2dConfig::new(1, 8, [3, 3]));
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no layer for elements of type `{T}`",
+    label = "no layer",
+    note = "a `*Config` becomes a layer by `.build(rng)` (without random numbers `.build()`), the builder of a \
+            `Sequential` by `.build()`, that of a `Graph` by `.build([outputs])`; a `Result` gives its layer by `?`",
+    note = "a layer of your own implements `Layer` and `NamedTensors`, or `Pointwise`, and is `Clone`"
+)]
 pub trait Layer<T: Scalar>: NamedTensors<T> + BoxedClone<T> + Send + Sync + 'static {
     /// y = f(x; θ): gives `y` its shape and overwrites it, and notes in `cache` what the derivative needs and
     /// neither x nor y has. Allocates nothing when the buffers have been as large before.
