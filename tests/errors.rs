@@ -250,7 +250,7 @@ fn debug_reads_as_display_and_alternate_debug_shows_the_fields() {
         ArchitectureError::Custom { place: place(), layer: text() },
         ArchitectureError::Unknown { place: place(), kind: text(), registry: vec!["crate/Name"] },
         ArchitectureError::Malformed(text()),
-        ArchitectureError::TooLarge { parameters: 9, most: 8 },
+        ArchitectureError::TooLarge { place: place(), parameters: 9, most: 8 },
         ArchitectureError::Config { place: place(), error: config() },
         shape().into(),
         memory().into(),

@@ -24,6 +24,22 @@ impl fmt::Display for At<'_> {
     }
 }
 
+/// The end of a message about a path that isn't there: where a relative one begins.
+pub(crate) struct Beginning<'a> {
+    pub(crate) path: &'a Path,
+    pub(crate) is_missing: bool,
+}
+
+impl fmt::Display for Beginning<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.is_missing || self.path.is_absolute() {
+            return Ok(());
+        }
+        // A folder that was removed has no path.
+        std::env::current_dir().map_or(Ok(()), |folder| write!(f, "; the current folder is {}", At(&folder)))
+    }
+}
+
 /// The message of the system, or of a writer of one's own.
 pub(crate) struct Message<'a>(pub(crate) &'a io::Error);
 

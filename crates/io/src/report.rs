@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::element::ElementType;
-use crate::format::entry::TensorInfo;
+use crate::format::entry::{Group, TensorInfo};
 
 /// The result of a partial restore: every tensor of both sides is in one of the lists.
 ///
@@ -116,8 +116,29 @@ impl fmt::Display for Mismatch {
         if misshapen.iter().any(Pair::is_of_another_precision) {
             f.write_str("\n(`restoring().convert()` converts between f32 and f64)")?;
         }
+        if self.is_of_other_state() {
+            write!(
+                f,
+                "\n({MAKE_OPTIMIZER}, such as a momentum: they decide which state there is; {RESTORE_ALONE})"
+            )?;
+        }
         Ok(())
     }
 }
+
+impl Mismatch {
+    /// Whether the network fits, and the optimizer has other tensors than the one that was saved.
+    fn is_of_other_state(&self) -> bool {
+        let Self { missing, unexpected, misshapen } = self;
+        let mut one_sided = missing.iter().chain(unexpected).peekable();
+        let some = one_sided.peek().is_some();
+        some && one_sided.chain(misshapen.iter().map(|it| &it.target)).all(|it| it.group == Group::Optimizer)
+    }
+}
+
+/// The ways out where an optimizer isn't the one that was saved.
+pub(crate) const MAKE_OPTIMIZER: &str = "make the optimizer with the rule and the options of the \
+    checkpoint, which `checkpoint.optimizer()` gives";
+pub(crate) const RESTORE_ALONE: &str = "or restore the network alone, by `restore` or `restore_into`";
 
 backrule_tensor::readable! { struct Mismatch { missing, unexpected, misshapen } }

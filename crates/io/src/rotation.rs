@@ -13,7 +13,7 @@ use crate::file::OutOfReach;
 use crate::file::durability::Durability;
 use crate::file::temporary::{self, MAX_STEM};
 use crate::format::problem::LoadProblem;
-use crate::quoted::{At, Message};
+use crate::quoted::{At, Beginning, Message};
 use crate::snapshot::{SaveError, Snapshot};
 
 /// Names the operation in errors.
@@ -364,6 +364,37 @@ impl Rotation {
 
     /// The newest checkpoint that can be loaded; `None` if there are no files yet.
     ///
+    /// A run that goes on from an older checkpoint than its last one should say so. [`Found::passed_over`]
+    /// has the reasons:
+    ///
+    /// ```
+    /// use backrule_io::tensor::Tensor;
+    /// use backrule_io::{Checkpoint, Rotation, Run};
+    ///
+    /// # let folder = std::env::temp_dir().join(format!("backrule-latest-{}", std::process::id()));
+    /// # std::fs::create_dir_all(&folder)?;
+    /// let rotation = Rotation::new(&folder, "digits")?;
+    /// let mut net = vec![("weight", Tensor::from([0.5_f32]))];
+    /// for epoch in 1..=3 {
+    ///     rotation.save(&Checkpoint::of(&net).run(&Run { epoch, ..Run::default() }), None)?;
+    /// }
+    /// // A fault of the disk: the newest file has lost its end.
+    /// let newest = rotation.files()?[0].path.clone();
+    /// std::fs::OpenOptions::new().write(true).open(&newest)?.set_len(100)?;
+    ///
+    /// if let Some(found) = rotation.latest()? {
+    ///     for problem in &found.passed_over {
+    ///         eprintln!("passed over: {problem}"); // digits-00000003.brk: cut short: …
+    ///     }
+    ///     assert_eq!(found.passed_over.len(), 1);
+    ///     assert_eq!(found.passed_over[0].file, Some(newest));
+    ///     found.checkpoint.restore(&mut net)?;
+    ///     assert_eq!(found.checkpoint.run().epoch, 2);
+    /// }
+    /// # std::fs::remove_dir_all(&folder)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// It is [loaded](Checkpoint::load) into memory. For a network that doesn't fit there twice, give the
     /// first of the [`files`](Self::files) to [`Checkpoint::open`].
     ///
@@ -481,7 +512,10 @@ pub enum RotationError {
         name: String,
     },
     /// The folder can't be read.
-    #[error("{}: can't be read: {}; create the folder first", At(folder), Message(error))]
+    #[error(
+        "{}: can't be read: {}; create the folder first{}", At(folder), Message(error),
+        Beginning { path: folder, is_missing: error.kind() == io::ErrorKind::NotFound }
+    )]
     Folder {
         /// The folder.
         folder: PathBuf,

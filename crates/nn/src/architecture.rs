@@ -132,10 +132,12 @@ pub enum ArchitectureError {
     Malformed(String),
     /// It has more parameters than it may have.
     #[error(
-        "an architecture of {parameters} parameters, where {most} are allowed: a file has as many as it has values, \
-         and a constructor of the registry makes no more than its layer had"
+        "{}{parameters} parameters up to here, where {most} are allowed: a file has as many as it has values, \
+         and a constructor of the registry makes no more than its layer had", place.prefix()
     )]
     TooLarge {
+        /// The layer that was one too many.
+        place: Place,
         /// How many it has, as far as they were counted.
         parameters: usize,
         /// How many it may have.
@@ -159,8 +161,8 @@ pub enum ArchitectureError {
 
 readable! {
     enum ArchitectureError {
-        Custom { place, layer }, Unknown { place, kind, registry }, Malformed(reason), TooLarge { parameters, most },
-        Config { place, error }, Shape(error), Memory(error),
+        Custom { place, layer }, Unknown { place, kind, registry }, Malformed(reason),
+        TooLarge { place, parameters, most }, Config { place, error }, Shape(error), Memory(error),
     }
 }
 
@@ -188,6 +190,9 @@ impl ArchitectureError {
             Self::Custom { place, layer } => Self::Custom { place: place.within(name), layer },
             Self::Unknown { place, kind, registry } => {
                 Self::Unknown { place: place.within(name), kind, registry }
+            }
+            Self::TooLarge { place, parameters, most } => {
+                Self::TooLarge { place: place.within(name), parameters, most }
             }
             Self::Config { place, error } => Self::Config { place: place.within(name), error },
             Self::Shape(error) => Self::Shape(error.within(name)),
@@ -290,7 +295,7 @@ impl fmt::Display for Architecture {
         for (i, LayerSpec { name, kind, options, children }) in self.layers.iter().enumerate() {
             let line = if i == 0 { "" } else { "\n" };
             let colon = if name.is_empty() { "" } else { ": " };
-            let settings = Settings { kind, options };
+            let settings = Settings { kind, options, brief: None };
             // A name comes from a file, and must not write to the terminal.
             write!(
                 f,
@@ -314,18 +319,34 @@ impl fmt::Display for Architecture {
 pub(crate) struct Settings<'a> {
     pub(crate) kind: &'a str,
     pub(crate) options: &'a Options,
+    /// Leaves out settings with these values, and writes two sizes as `3×3`. A list of somebody's own layer
+    /// need not be sizes.
+    pub(crate) brief: Option<&'a Options>,
 }
 
 impl fmt::Display for Settings<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        use backrule_tensor::OptionValue::{Flag, Number, Whole};
+        use backrule_tensor::OptionValue::{Flag, List, Number, Whole};
 
         write!(f, "{}", self.kind.escape_debug())?;
         let (mut between, mut from) = ("(", None);
+        let has_out =
+            self.options.iter().any(|it| matches!(it, (name, Whole(_)) if name.starts_with("out_")));
         for (name, value) in self.options.iter() {
+            let is = |(other, default)| (other, default) == (name, value);
+            if self.brief.is_some_and(|defaults| defaults.iter().any(is)) {
+                continue;
+            }
+            if let (Some(_), List(values)) = (self.brief, value)
+                && let [Whole(a), Whole(b)] = &**values
+            {
+                write!(f, "{between}{} {a}×{b}", name.escape_debug())?;
+                between = ", ";
+                continue;
+            }
             match value {
                 // Sizes that go in and come out are an arrow.
-                Whole(size) if name.starts_with("in_") => {
+                Whole(size) if name.starts_with("in_") && has_out => {
                     from = Some(size);
                     continue;
                 }

@@ -4,7 +4,9 @@
 use std::any::TypeId;
 use std::fmt;
 
-use backrule_tensor::{ConfigError, IntoShape, OptionValue, Options, Scalar, Shape, ShapeError, Tensor};
+use backrule_tensor::{
+    ConfigError, IntoShape, OptionValue, Options, Place, Scalar, Shape, ShapeError, Tensor,
+};
 
 use crate::architecture::ArchitectureError;
 use crate::layer::Layer;
@@ -229,7 +231,8 @@ impl<T: Scalar> Build<T> {
             Some(left) => self.left = left,
             None => {
                 let parameters = (self.most - self.left).saturating_add(claimed);
-                return Err(ArchitectureError::TooLarge { parameters, most: self.most });
+                let (place, most) = (Place::default(), self.most);
+                return Err(ArchitectureError::TooLarge { place, parameters, most });
             }
         }
         Ok(Tensor::full(shape, value)?)

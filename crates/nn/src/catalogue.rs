@@ -55,8 +55,8 @@ impl<T: Scalar> Registry<T> {
 
     /// Adds a layer: its [`custom_kind`](Layer::custom_kind), and a function that builds it of its settings.
     /// The function captures nothing, reads every setting that [`Layer::options`] gives, and takes its
-    /// tensors from [`Build::zeros`]. A kind that is there already is replaced, and one that isn't of the
-    /// form `crate/Name` is never looked for.
+    /// tensors from [`Build::zeros`]. A kind that is there already is replaced. One that isn't of the form
+    /// `crate/Name` is refused where the registry is used, by [`Architecture::build_with`].
     #[must_use]
     pub fn with(mut self, kind: &'static str, build: Constructor<T>) -> Self {
         self.kinds.insert(kind, build);
@@ -101,12 +101,18 @@ impl Architecture {
     /// As [`build`](Self::build), with layers of your own.
     ///
     /// # Errors
-    /// As [`build`](Self::build), and where a name is in no catalogue.
+    /// As [`build`](Self::build), and where a name is in no catalogue, or a kind of the registry isn't of the
+    /// form `crate/Name`.
     pub fn build_with<T: Scalar>(
         &self,
         most: usize,
         registry: &Registry<T>,
     ) -> Result<Box<dyn Layer<T>>, ArchitectureError> {
+        if let Some(kind) = registry.kinds.keys().find(|kind| !is_custom(kind)) {
+            // Nobody would ever look for it.
+            let expected = "the form `crate/Name`, as the layer's `custom_kind` says it";
+            return Err(ConfigError::new("Registry", "kind", expected, format_args!("{kind:?}")).into());
+        }
         let mut builder = Builder { table: table(), registry, left: most, most };
         builder.next(&mut self.layers()).map(|(_, layer, _)| layer)
     }
@@ -159,9 +165,23 @@ fn is_custom(kind: &str) -> bool {
     matches!(kind.split_once('/'), Some((package, name)) if !package.is_empty() && !name.is_empty() && !name.contains('/'))
 }
 
-/// The name of this layer in a summary, with its settings: `Linear(64 → 32, bias)`.
+/// The name of this layer in a summary, with its settings: `Linear(64 → 32, bias)`. Of a built-in layer
+/// settings that are their defaults are left out, and `3×3` are two sizes.
+///
+/// ```
+/// use backrule_nn::tensor::random;
+/// use backrule_nn::{Conv2d, Conv2dConfig, describe};
+///
+/// let config = Conv2dConfig::new(16, 32, [3, 3]).padding([1, 1]);
+/// let layer: Conv2d = config.build(&mut random::rng(1))?;
+/// assert_eq!(describe(&layer), "Conv2d(16 → 32, kernel 3×3, padding 1×1, bias)");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn describe<T: Scalar>(layer: &dyn Layer<T>) -> String {
-    Settings { kind: &kind(layer), options: &layer.options() }.to_string()
+    let (options, defaults) = (layer.options(), layer.defaults(Sealed));
+    let is_builtin = kind_of::<T>(layer.of_type(Sealed)).is_some();
+    let brief = is_builtin.then_some(&defaults);
+    Settings { kind: &kind(layer), options: &options, brief }.to_string()
 }
 
 /// The name of its kind.
@@ -201,7 +221,7 @@ impl<T: Scalar> Builder<'_, T> {
         specs: &mut &[LayerSpec],
     ) -> Result<(Box<dyn Layer<T>>, usize), ArchitectureError> {
         let builtin = self.table.iter().find(|entry| entry.kind == spec.kind).map(|entry| entry.build);
-        let own = || self.registry.kinds.get(spec.kind.as_str()).copied().filter(|_| is_custom(&spec.kind));
+        let own = || self.registry.kinds.get(spec.kind.as_str()).copied();
         let build = builtin.or_else(own);
         let build = build.ok_or_else(|| ArchitectureError::Unknown {
             place: Place::default(),

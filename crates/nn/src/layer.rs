@@ -232,6 +232,21 @@ use sealed::{Affine, Epilogue, Sealed, Walk};
 /// [`inputs`](Self::inputs) and [`outputs`](Self::outputs), and implements the functions in `_many`;
 /// [`through_many!`](crate::through_many) gives it the two others. It runs in a [`Graph`](crate::Graph), or
 /// by [`Tape::forward_many`](crate::Tape::forward_many).
+///
+/// Settings are no layer yet, and the compiler says that `.build(rng)` makes one of them:
+///
+/// ```compile_fail,E0277
+/// use backrule_nn::{Conv2dConfig, Sequential};
+///
+/// let net = Sequential::<f32>::builder().layer("conv", Conv2dConfig::new(1, 8, [3, 3]));
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no layer for elements of type `{T}`",
+    label = "no layer",
+    note = "a `*Config` becomes a layer by `.build(rng)` (without random numbers `.build()`), the builder of a \
+            `Sequential` by `.build()`, that of a `Graph` by `.build([outputs])`; a `Result` gives its layer by `?`",
+    note = "a layer of your own implements `Layer` and `NamedTensors`, or `Pointwise`, and is `Clone`"
+)]
 pub trait Layer<T: Scalar>: NamedTensors<T> + BoxedClone<T> + Send + Sync + 'static {
     /// y = f(x; θ): gives `y` its shape and overwrites it, and notes in `cache` what the derivative needs and
     /// neither x nor y has. Allocates nothing when the buffers have been as large before.
@@ -270,7 +285,8 @@ pub trait Layer<T: Scalar>: NamedTensors<T> + BoxedClone<T> + Send + Sync + 'sta
         Ok(x)
     }
 
-    /// The layer's settings. They are what a file holds of it beside its tensors, and what a summary shows.
+    /// The layer's settings. They are what a file holds of it beside its tensors, and what a summary shows:
+    /// of a built-in layer, those that aren't their defaults.
     fn options(&self) -> Options {
         Options::new()
     }
@@ -372,6 +388,21 @@ pub trait Layer<T: Scalar>: NamedTensors<T> + BoxedClone<T> + Send + Sync + 'sta
     #[doc(hidden)]
     fn is_through_many(&self) -> bool {
         false
+    }
+
+    /// Of the settings in [`options`](Self::options) those that have a default, with that default: a summary
+    /// shows the others.
+    #[doc(hidden)]
+    fn defaults(&self, _: Sealed) -> Options {
+        Options::new()
+    }
+
+    /// Whether the layer is somebody's own: then what it writes is compared with what it says in release
+    /// builds, too. The name of the type decides that; a wrong guess costs a comparison, or saves one.
+    #[doc(hidden)]
+    fn is_own(&self, _: Sealed) -> bool {
+        let library = concat!(env!("CARGO_CRATE_NAME"), "::");
+        !std::any::type_name::<Self>().starts_with(library)
     }
 
     /// The type of the layer: what names a built-in one in files. Somebody's own layer of the same name is
@@ -501,29 +532,41 @@ pub(crate) fn poison<T: Scalar>(dx: Option<&mut Tensor<T>>) {
     }
 }
 
-/// Compares the shapes that a layer has written with those that it says it writes, in debug builds.
-/// Containers compare those of their children.
+/// Compares the shapes that a layer has written with those that it says it writes: of somebody's [own
+/// layer](Layer::is_own), and of any in debug builds. Containers compare those of their children.
 ///
 /// # Errors
-/// When they differ.
+/// When they differ. The next layer would be blamed for it.
 pub(crate) fn check_outputs<T: Scalar>(
+    is_own: bool,
     layer: &dyn Layer<T>,
     x: &[&Tensor<T>],
     y: &[Tensor<T>],
 ) -> Result<(), LayerError> {
-    if !cfg!(debug_assertions) {
-        return Ok(());
+    if !is_own {
+        if !cfg!(debug_assertions) {
+            return Ok(());
+        }
+        let mut is_container = false;
+        layer.children(&mut |_, _| is_container = true);
+        if is_container {
+            return Ok(());
+        }
     }
-    let mut is_container = false;
-    layer.children(&mut |_, _| is_container = true);
-    if is_container {
-        return Ok(());
+    if let ([x], [_]) = (x, y) {
+        let mut said = [Shape::EMPTY];
+        layer.output_shapes(&[x.shape()], &mut said)?;
+        return compare(&said, y);
     }
     let (mut inputs, mut outputs) = ([Shape::EMPTY; MAX_INPUTS], [Shape::EMPTY; MAX_OUTPUTS]);
     inputs.iter_mut().zip(x).for_each(|(shape, x)| *shape = x.shape());
     let outputs = &mut outputs[..y.len().min(MAX_OUTPUTS)];
     layer.output_shapes(&inputs[..x.len().min(MAX_INPUTS)], outputs)?;
-    match y.iter().zip(&*outputs).find(|(y, said)| y.shape() != **said) {
+    compare(outputs, y)
+}
+
+fn compare<T: Scalar>(said: &[Shape], y: &[Tensor<T>]) -> Result<(), LayerError> {
+    match y.iter().zip(said).find(|(y, said)| y.shape() != **said) {
         Some((y, said)) => Err(ShapeError::new("forward: what `output_shape` says", said, y.shape()).into()),
         None => Ok(()),
     }
@@ -647,6 +690,8 @@ hand_on! {
         grads: &mut [Grad<T>],
     ) -> Result<(), LayerError>;
     fn is_through_many(&self) -> bool;
+    fn defaults(&self, key: Sealed) -> Options;
+    fn is_own(&self, key: Sealed) -> bool;
     fn of_type(&self, key: Sealed) -> TypeId;
     fn type_name(&self, key: Sealed) -> &'static str;
     fn walk(&self, key: Sealed, x: &[Shape], visit: &mut Walk<'_, T>) -> Result<bool, LayerError>;

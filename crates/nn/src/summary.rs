@@ -9,7 +9,8 @@ use crate::error::LayerError;
 use crate::layer::sealed::Sealed;
 use crate::layer::{Layer, MAX_OUTPUTS};
 
-/// A network as a table: every layer's place, kind, output shape and number of parameters.
+/// A network as a table: every layer's place, kind, output shape and number of parameters. It is at most 100
+/// columns wide, unless names or shapes are long: a layer of many settings has several lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
     /// The shape of each, and the name where the network gives it one.
@@ -227,10 +228,16 @@ impl fmt::Display for Summary {
         }));
         lines.push(["total".into(), "".into(), "".into(), thousands(self.parameters()), number(frozen)]);
 
-        let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max();
-        let [a, b, c, d, e] = [0, 1, 2, 3, 4].map(|column| width(column).unwrap_or(0));
+        let width = |lines: &[[String; 5]], column: usize| {
+            lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0)
+        };
+        let [a, c, d, e] = [0, 2, 3, 4].map(|column| width(&lines, column));
         // Most networks need no column for what is frozen.
-        let rule = "─".repeat(a + b + c + d + 6 + if frozen > 0 { e + 2 } else { 0 });
+        let others = a + c + d + 6 + if frozen > 0 { e + 2 } else { 0 };
+        let room = COLUMNS.saturating_sub(others).max(LEAST);
+        let lines: Vec<_> = lines.into_iter().flat_map(|line| broken(line, room)).collect();
+        let b = width(&lines, 1);
+        let rule = "─".repeat(others + b);
         for (i, [name, layer, output, parameters, frozen_here]) in lines.iter().enumerate() {
             if i == 1 || i == lines.len() - 1 {
                 writeln!(f, "{rule}")?;
@@ -246,6 +253,29 @@ impl fmt::Display for Summary {
         }
         Ok(())
     }
+}
+
+/// No line is longer, as long as names and shapes leave a layer [`LEAST`] columns.
+const COLUMNS: usize = 100;
+const LEAST: usize = 30;
+
+/// A line whose layer has more settings than there is room for goes on in others.
+fn broken([name, layer, output, parameters, frozen]: [String; 5], room: usize) -> Vec<[String; 5]> {
+    let mut pieces = vec![String::new()];
+    for part in layer.split_inclusive(", ") {
+        match pieces.last_mut() {
+            Some(last)
+                if last.is_empty() || last.chars().count() + part.trim_end().chars().count() <= room =>
+            {
+                last.push_str(part);
+            }
+            _ => pieces.push(format!("  {part}")),
+        }
+    }
+    let mut pieces = pieces.into_iter().map(|piece| piece.trim_end().to_string());
+    let first = [name, pieces.next().unwrap_or_default(), output, parameters, frozen];
+    let more = pieces.map(|piece| ["".into(), piece, "".into(), "".into(), "".into()]);
+    std::iter::once(first).chain(more).collect()
 }
 
 /// 1234567 as `1,234,567`.
@@ -266,7 +296,11 @@ mod tests {
     use backrule_tensor::random;
 
     use super::*;
-    use crate::layers::{BatchNorm, Dropout, Frozen, Graph, Linear, Sequential, freeze, thaw};
+    use crate::layers::{
+        BatchNorm, BatchNormConfig, Conv2dConfig, Dropout, Embedding, EmbeddingConfig, Flatten, Frozen, Gelu,
+        Graph, LayerNorm, LayerNormConfig, Linear, LstmConfig, MaxPool2d, MaxPool2dConfig,
+        MultiHeadAttentionConfig, Sequential, freeze, thaw,
+    };
 
     #[test]
     fn the_column_adds_up_with_a_frozen_layer_too() {
@@ -320,6 +354,88 @@ mod tests {
         assert_eq!(counts(&net), (0, 48), "both layers in it are frozen themselves");
         thaw(&mut net, "inner.norm").unwrap();
         assert_eq!(counts(&net), (8, 40));
+    }
+
+    /// Longer than 100 columns, a table is broken in a terminal, and nobody can read it.
+    #[test]
+    fn a_table_of_usual_layers_fits_into_100_columns() {
+        let rng = &mut random::rng(1);
+        let conv = |inputs| Conv2dConfig::new(inputs, 512, [3, 3]).padding([1, 1]);
+        let pool = MaxPool2dConfig::new([3, 3]).stride([2, 2]).padding([1, 1]);
+        let net: Sequential = Sequential::builder()
+            .layer("conv1", conv(256).build(rng).unwrap())
+            .layer("norm1", BatchNorm::new(512).unwrap())
+            .layer("pool1", pool.build().unwrap())
+            .layer("conv2", conv(512).stride([2, 2]).build(rng).unwrap())
+            .layer("depthwise", conv(512).groups(512).dilation([2, 1]).bias(false).build(rng).unwrap())
+            .layer("pool2", MaxPool2d::new([2, 2]).unwrap())
+            .build()
+            .unwrap();
+        let text = summary(&net, Shape::new(&[32, 256, 64, 64]).unwrap()).unwrap().to_string();
+        assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+        let expected = "\
+name       layer                                                     output             parameters
+──────────────────────────────────────────────────────────────────────────────────────────────────
+           input                                                     [32, 256, 64, 64]
+conv1      Conv2d(256 → 512, kernel 3×3, padding 1×1, bias)          [32, 512, 64, 64]   1,180,160
+norm1      BatchNorm(channels 512)                                   [32, 512, 64, 64]       1,024
+pool1      MaxPool2d(kernel 3×3, stride 2×2, padding 1×1)            [32, 512, 32, 32]
+conv2      Conv2d(512 → 512, kernel 3×3, stride 2×2, padding 1×1,    [32, 512, 16, 16]   2,359,808
+             bias)
+depthwise  Conv2d(512 → 512, kernel 3×3, padding 1×1, dilation 2×1,  [32, 512, 14, 16]       4,608
+             groups 512, no bias)
+pool2      MaxPool2d(kernel 2×2)                                     [32, 512, 7, 8]
+──────────────────────────────────────────────────────────────────────────────────────────────────
+total                                                                                    3,545,600";
+        assert_eq!(text, expected);
+    }
+
+    /// Every setting that isn't its default stands in the table, and none that is.
+    #[test]
+    fn settings_are_shown_where_somebody_chose_them() {
+        let rng = &mut random::rng(1);
+        let attention = MultiHeadAttentionConfig::new(64, 8);
+        let lstm = LstmConfig::new(8, 16);
+        let layers: [(Box<dyn Layer<f32>>, &str); 14] = [
+            (Box::new(Linear::<f32>::new(3, 4, rng).unwrap()), "Linear(3 → 4, bias)"),
+            (
+                Box::new(attention.build::<f32>(rng).unwrap()),
+                "MultiHeadAttention(features 64, heads 8, bias)",
+            ),
+            (
+                Box::new(attention.causal(true).lengths(true).build::<f32>(rng).unwrap()),
+                "MultiHeadAttention(features 64, heads 8, bias, causal, lengths)",
+            ),
+            (Box::new(lstm.build::<f32>(rng).unwrap()), "Lstm(in_features 8, units 16, bias)"),
+            (
+                Box::new(lstm.layers(2).bidirectional(true).bias(false).build::<f32>(rng).unwrap()),
+                "Lstm(in_features 8, units 16, layers 2, bidirectional, no bias)",
+            ),
+            (Box::new(Embedding::<f32>::new(9, 4, rng).unwrap()), "Embedding(rows 9, width 4)"),
+            (
+                Box::new(EmbeddingConfig::new(9, 4).padding_index(0).build::<f32>(rng).unwrap()),
+                "Embedding(rows 9, width 4, padding_index 0)",
+            ),
+            (Box::new(LayerNorm::<f32>::new([4]).unwrap()), "LayerNorm(shape [4])"),
+            (
+                Box::new(LayerNormConfig::new([4, 6]).eps(0.5).affine(false).build::<f32>().unwrap()),
+                "LayerNorm(shape 4×6, eps 0.5, no affine)",
+            ),
+            (
+                Box::new(BatchNormConfig::new(8).momentum(0.5).build::<f32>().unwrap()),
+                "BatchNorm(channels 8, momentum 0.5)",
+            ),
+            (Box::new(Gelu::tanh()), "Gelu(approximate \"tanh\")"),
+            (Box::new(Dropout::new(0.5).unwrap()), "Dropout(rate 0.5)"),
+            (
+                Box::new(MaxPool2dConfig::new([2, 3]).stride([1, 2]).ceil_mode(true).build().unwrap()),
+                "MaxPool2d(kernel 2×3, stride 1×2, ceil_mode)",
+            ),
+            (Box::new(Flatten::new(2).unwrap()), "Flatten(start_axis 2)"),
+        ];
+        for (layer, expected) in layers {
+            assert_eq!(describe(&*layer), expected);
+        }
     }
 
     #[test]

@@ -111,9 +111,22 @@ fn a_wrong_shape_is_the_fault_of_the_layer_that_wrote_it() {
     }
     for net in networks(Fault::YMisshapen) {
         let error = trained(&*net).err().unwrap().to_string();
-        let who = if cfg!(debug_assertions) { "own: forward: what `output_shape` says" } else { "b: linear" };
-        assert!(error.starts_with(who), "{error}");
+        assert_eq!(error, "own: forward: what `output_shape` says: expected [3, 2], got [6]");
     }
+    // Also where nobody comes after it, and in a frozen layer.
+    let wrong = || same(Fault::YMisshapen);
+    let last = |layer| -> Sequential<f64> {
+        Sequential::builder().layer("a", linear()).layer("last", layer).build().unwrap()
+    };
+    let mut later_frozen = last(Box::new(wrong()) as Box<dyn Layer<f64>>);
+    let frozen = last(Box::new(Frozen::new(wrong())));
+    for net in [&later_frozen, &frozen] {
+        let error = trained(net).err().unwrap().to_string();
+        assert_eq!(error, "last: forward: what `output_shape` says: expected [3, 2], got [6]");
+    }
+    freeze(&mut later_frozen, "last").unwrap();
+    let error = trained(&later_frozen).err().unwrap().to_string();
+    assert_eq!(error, "last: forward: what `output_shape` says: expected [3, 2], got [6]");
 }
 
 /// The buffer has been another layer's.
@@ -197,15 +210,30 @@ fn a_registry_gives_what_it_is_asked_for() {
     let other = Registry::new().with("own/Same", |_| Ok(Box::new(Relu)));
     let error = build(&other).unwrap_err().to_string();
     assert!(error.ends_with("got Relu"), "{error}");
-    // A kind without a slash is a built-in one or none.
-    let architecture = Architecture::of::<f64>(&Relu).unwrap();
-    let mut spec = architecture.layers().to_vec();
-    let registry = Registry::new()
-        .with("Relu", |_| Ok(Box::new(same(Fault::None))))
-        .with("Plain", |_| Ok(Box::new(same(Fault::None))));
-    assert_eq!(architecture.build_with(0, &registry).unwrap().custom_kind(), None);
-    spec[0].kind = "Plain".to_string();
-    assert!(Architecture::try_from(spec).unwrap().build_with(0, &registry).is_err());
+    // Another one would never be looked for, and who registered it would wonder why.
+    for kind in ["", "Plain", "Relu", "own/", "/Same", "a/b/c"] {
+        let registry = Registry::new()
+            .with("own/Same", |_| Ok(Box::new(same(Fault::None))))
+            .with(kind, |_| Ok(Box::new(same(Fault::None))));
+        let error = build(&registry).unwrap_err().to_string();
+        let expected = "the form `crate/Name`, as the layer's `custom_kind` says it";
+        assert_eq!(error, format!("Registry: kind: expected {expected}, got \"{kind}\""));
+    }
+}
+
+#[test]
+fn the_layer_that_is_too_large_is_named() {
+    let inner = Sequential::builder().layer("fc1", linear()).layer("fc2", linear()).build().unwrap();
+    let net = Sequential::builder().layer("encoder", inner).layer("head", linear()).build().unwrap();
+    let architecture = Architecture::of(&net).unwrap();
+    assert!(architecture.build::<f64>(18).is_ok());
+    for (most, place, parameters) in [(17, "head", 18), (11, "encoder.fc2", 12), (3, "encoder.fc1", 4)] {
+        let error = architecture.build::<f64>(most).err().unwrap().to_string();
+        let start = format!("{place}: {parameters} parameters up to here, where {most} are allowed: ");
+        assert!(error.starts_with(&start), "{error}");
+    }
+    let error = Architecture::of(&linear()).unwrap().build::<f64>(5).err().unwrap().to_string();
+    assert!(error.starts_with("6 parameters up to here, where 5 are allowed: "), "{error}");
 }
 
 /// y = a₀ + a₁ x + a₂ x² + …, with settings of every kind.

@@ -49,6 +49,11 @@ use backrule_tensor::{ConfigError, Options, Scalar};
 /// assert_eq!(x, Tensor::from([0.5, 2.5]));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no rule for parameters of type `{T}`",
+    label = "no rule",
+    note = "`Sgd::new(0.1)` and its options give a `Result`: the rule is behind `?`"
+)]
 pub trait Rule<T: Scalar>: Send + Sync {
     /// The names of the state tensors that each parameter needs, such as `["velocity"]`. They start at zero,
     /// have the parameter's shape, and are saved as `fc1.weight.velocity`. The answer must never change.

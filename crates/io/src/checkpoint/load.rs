@@ -1,7 +1,7 @@
 //! Reading a checkpoint into memory.
 
 use std::fmt;
-use std::io::BufRead;
+use std::io::{BufRead, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::file::open::open;
 use crate::format::checksum::Checksums;
 use crate::format::problem::LoadProblem;
 use crate::format::reader::{self, Buffered};
-use crate::quoted::At;
+use crate::quoted::{At, Beginning};
 
 impl Checkpoint {
     /// Reads and verifies a file, and keeps all of it in memory. Nothing that happens to the file afterwards
@@ -103,7 +103,15 @@ impl fmt::Display for LoadError {
         if let Some(file) = &self.file {
             write!(f, "{}: ", At(file))?;
         }
-        self.problem.fmt(f)
+        self.problem.fmt(f)?;
+        match &self.file {
+            Some(path) => {
+                let is_missing =
+                    matches!(&self.problem, LoadProblem::Io(error) if error.kind() == ErrorKind::NotFound);
+                Beginning { path, is_missing }.fmt(f)
+            }
+            None => Ok(()),
+        }
     }
 }
 

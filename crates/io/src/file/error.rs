@@ -4,14 +4,17 @@ use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
 use crate::file::kind::FileKind;
-use crate::quoted::{At, Message};
+use crate::quoted::{At, Beginning, Message};
 
 /// Why a file was not put in place, or not surely.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum FileError {
     /// Nothing can be saved at this path. Nothing was written.
-    #[error("{}: not saved: {problem}", At(file))]
+    #[error(
+        "{}: not saved: {problem}{}", At(file),
+        Beginning { path: file, is_missing: *problem == TargetProblem::NoFolder }
+    )]
     Target {
         /// Where it was to be saved.
         file: PathBuf,

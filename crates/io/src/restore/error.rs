@@ -3,7 +3,7 @@ use backrule_tensor::{ConfigError, DType, MemoryError};
 use crate::element::ElementType;
 use crate::format::entry::{Group, Name};
 use crate::quoted::Quoted;
-use crate::report::Mismatch;
+use crate::report::{MAKE_OPTIMIZER, Mismatch, RESTORE_ALONE};
 
 /// Why a checkpoint was not restored. Nothing has been changed, except by [`Interrupted`](Self::Interrupted).
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
@@ -19,7 +19,7 @@ pub enum RestoreError {
     )]
     NoOptimizer,
     /// The optimizer can't have the options that were saved.
-    #[error("nothing restored, because the optimizer doesn't fit: {0}")]
+    #[error("nothing restored, because the optimizer doesn't fit: {0}; {MAKE_OPTIMIZER}, {RESTORE_ALONE}")]
     Options(ConfigError),
     /// Two tensors of the checkpoint would go to one place.
     #[error(

@@ -4,7 +4,7 @@ use std::error::Error as _;
 use std::io;
 
 use backrule_io::{
-    Checkpoint, FileError, FileKind, Group, LoadProblem, Malformed, Part, SaveError, SaveStep,
+    Checkpoint, FileError, FileKind, Group, LoadProblem, Malformed, Part, Rotation, SaveError, SaveStep,
 };
 
 #[test]
@@ -72,6 +72,26 @@ fn a_cause_is_told_once() {
     assert!(error.source().is_none());
     assert_eq!(format!("{error:?}"), error.to_string());
     assert!(format!("{error:#?}").contains("error: Shrank"), "{error:#?}");
+}
+
+/// Whoever runs a program from another folder sees which one it is.
+#[test]
+fn a_relative_path_that_is_not_there_is_told_with_the_current_folder() {
+    let folder = std::env::current_dir().unwrap();
+    let end = format!("; the current folder is {}", folder.display());
+    let missing = "no-such-folder/net.brk";
+    let net = crate::common::network::<f32>();
+    let of_loading = |path: &str| Checkpoint::load(path).unwrap_err().to_string();
+    let of_saving = |path: &str| Checkpoint::of(&net).save(path).unwrap_err().to_string();
+    let of_rotation = |path: &str| Rotation::new(path, "a").unwrap().latest().unwrap_err().to_string();
+    for error in [of_loading(missing), of_saving(missing), of_rotation("no-such-folder")] {
+        assert!(error.starts_with("no-such-folder") && error.ends_with(&end), "{error}");
+    }
+    // An absolute path says all, and so does another fault.
+    let absolute = folder.join(missing).display().to_string();
+    for error in [of_loading(&absolute), of_saving(&absolute), of_rotation(&absolute), of_loading("src")] {
+        assert!(!error.contains("current folder"), "{error}");
+    }
 }
 
 #[test]

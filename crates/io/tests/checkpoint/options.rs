@@ -88,6 +88,8 @@ fn wrong_options_change_nothing() {
         let error = saved(wrong).unwrap().restore_with_optimizer(&mut net, &mut state).unwrap_err();
         assert!(matches!(error, RestoreError::Options(_)), "{error}");
         assert!(error.to_string().contains(why), "{error}");
+        let next = "; make the optimizer with the rule and the options of the checkpoint";
+        assert!(error.to_string().contains(&format!("{why}{next}")), "{error}");
         assert_eq!((bits(&net), bits(&state)), before);
         assert_eq!(state.options, options(0.5));
     }

@@ -60,6 +60,28 @@ fn all_that_does_not_fit_is_listed_and_nothing_changes() {
     assert_eq!(list.misshapen[0].target.shape, [3, 2]);
 }
 
+/// The network fits, and the optimizer was made with other options.
+#[test]
+fn an_optimizer_of_other_state_is_told_what_to_change() {
+    let (net, mut with) = (network::<f32>(), optimizer());
+    with.velocities.truncate(1);
+    let without = || Momentum { velocities: Vec::new(), steps: 0, options: Options::new() };
+    let end = "(make the optimizer with the rule and the options of the checkpoint, which \
+        `checkpoint.optimizer()` gives, such as a momentum: they decide which state there is; or restore the \
+        network alone, by `restore` or `restore_into`)";
+    for (saved, mut other) in [(saved(&net, Some(&with)), without()), (saved(&net, Some(&without())), with)] {
+        let error = saved.restore_with_optimizer(&mut network::<f32>(), &mut other).unwrap_err().to_string();
+        assert!(error.ends_with(&format!("\n{end}")), "{error}");
+        // That it says: the network alone can be restored.
+        saved.restore(&mut network::<f32>()).unwrap();
+        // Where the network doesn't fit, the optimizer can't.
+        let mut larger = network::<f32>();
+        larger.push(("more", ones([1])));
+        let error = saved.restore_with_optimizer(&mut larger, &mut other).unwrap_err().to_string();
+        assert!(!error.contains("momentum"), "{error}");
+    }
+}
+
 #[test]
 fn a_long_list_ends_with_how_many_more() {
     let named = |prefix: &str, n: usize, shape: usize| -> Vec<(String, Tensor<f32>)> {

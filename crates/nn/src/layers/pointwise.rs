@@ -74,6 +74,8 @@ pub trait Pointwise: Copy + Send + Sync {
     }
 }
 
+// Settings that are taken for a layer need no function of each element.
+#[diagnostic::do_not_recommend]
 impl<T: Scalar, P: Pointwise + NamedTensors<T> + 'static> Layer<T> for P {
     fn forward(&self, x: &Tensor<T>, y: &mut Tensor<T>, _: &mut Cache<T>, _: Mode) -> Result<(), LayerError> {
         // A copy: behind a reference, the settings would be read again for each element, because y might be

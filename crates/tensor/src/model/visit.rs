@@ -15,6 +15,12 @@ use crate::tensor::Tensor;
 ///
 /// For a struct of tensors the macro [`named_tensors!`](crate::named_tensors) writes both; containers write
 /// them by hand.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` has no named tensors of type `{T}`",
+    label = "no tensors with names",
+    note = "a `*Config` or a builder has none yet: call its `build` first; a `Result` gives what has them by `?`",
+    note = "for a type of your own `named_tensors!` implements `NamedTensors`"
+)]
 pub trait NamedTensors<T: Scalar> {
     /// Shows every tensor to `visitor`, with its path below `path` and its role.
     fn visit<'s>(&'s self, path: Path<'_>, visitor: &mut dyn FnMut(Path<'_>, Role, &'s Tensor<T>)) {

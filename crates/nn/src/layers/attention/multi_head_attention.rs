@@ -20,6 +20,7 @@ use crate::builtin::{Case, Input, Oracle, Sample};
 use crate::cache::Cache;
 use crate::error::LayerError;
 use crate::init::Init;
+use crate::layer::sealed::Sealed;
 use crate::layer::{At, AtMany, Layer, zeros_like};
 use crate::mode::Mode;
 use crate::packer::Packer;
@@ -797,6 +798,16 @@ impl<T: Scalar> Layer<T> for MultiHeadAttention<T> {
             .with("features", features)
             .with("heads", heads)
             .with("bias", bias)
+            .with("causal", causal)
+            .with("cross", cross)
+            .with("lengths", lengths)
+            .with("probabilities", probabilities)
+    }
+
+    fn defaults(&self, _: Sealed) -> Options {
+        let MultiHeadAttentionConfig { causal, cross, lengths, probabilities, .. } =
+            MultiHeadAttentionConfig::new(1, 1);
+        Options::new()
             .with("causal", causal)
             .with("cross", cross)
             .with("lengths", lengths)

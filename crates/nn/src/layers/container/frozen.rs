@@ -297,6 +297,10 @@ impl<T: Scalar> Layer<T> for Frozen<T> {
         self.f.prepare(packer)
     }
 
+    fn is_own(&self, key: Sealed) -> bool {
+        self.f.is_own(key)
+    }
+
     fn set_frozen(&mut self, _: Sealed, path: &str, frozen: bool) -> bool {
         if path.is_empty() {
             self.frozen = frozen;

@@ -78,6 +78,8 @@ struct Child<T: Scalar> {
     layer: Box<dyn Layer<T>>,
     first: usize,
     count: usize,
+    /// Whether what it writes is always checked.
+    is_own: bool,
 }
 
 /// A node: which layer, from which values, and its first output's number among all nodes' outputs.
@@ -293,7 +295,8 @@ impl<T: Scalar> GraphBuilder<T> {
         let layers = layers.into_iter().map(|(name, layer)| {
             let count = layer.tensor_count();
             first += count;
-            Child { name, layer, first: first - count, count }
+            let is_own = layer.is_own(Sealed);
+            Child { name, layer, first: first - count, count, is_own }
         });
         let (layers, values) = (memory::collect("Graph", layers)?, values - inputs.len());
         let graph = Graph { inputs, layers, nodes, outputs, values };
@@ -386,7 +389,7 @@ impl<T: Scalar> Graph<T> {
         mode: Mode,
     ) -> Result<(), LayerError> {
         for ((i, node), cache) in self.nodes.iter().enumerate().zip(caches) {
-            let Child { name, layer, .. } = &self.layers[node.layer];
+            let Child { name, layer, is_own, .. } = &self.layers[node.layer];
             let (before, own) = values.split_at_mut(node.first - x.len());
             let mut from = [x[0]; MAX_INPUTS];
             for (from, &value) in from.iter_mut().zip(&node.from) {
@@ -396,7 +399,7 @@ impl<T: Scalar> Graph<T> {
             let own = &mut own[..node.count];
             layer
                 .forward_many(from, own, cache, mode.child(i))
-                .and_then(|()| check_outputs(&**layer, from, own))
+                .and_then(|()| check_outputs(*is_own, &**layer, from, own))
                 .map_err(|error| error.within(name))?;
         }
         Ok(())

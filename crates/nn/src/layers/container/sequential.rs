@@ -61,6 +61,15 @@ pub struct Sequential<T: Scalar = f32> {
 struct Child<T: Scalar> {
     name: Box<str>,
     layer: Box<dyn Layer<T>>,
+    /// Whether what it writes is always checked.
+    is_own: bool,
+}
+
+impl<T: Scalar> Child<T> {
+    fn new(name: String, layer: Box<dyn Layer<T>>) -> Self {
+        let is_own = layer.is_own(Sealed);
+        Self { name: name.into(), layer, is_own }
+    }
 }
 
 /// Collects the layers of a [`Sequential`].
@@ -86,7 +95,7 @@ impl<T: Scalar> Sequential<T> {
 impl<T: Scalar> SequentialBuilder<T> {
     /// Appends a layer.
     pub fn layer(mut self, name: impl Into<String>, layer: impl Layer<T>) -> Self {
-        let child = Child { name: name.into().into(), layer: Box::new(layer) };
+        let child = Child::new(name.into(), Box::new(layer));
         let pushed = memory::push("Sequential", &mut self.children, child);
         self.refused = self.refused.or(pushed.err());
         self
@@ -105,7 +114,7 @@ impl<T: Scalar> SequentialBuilder<T> {
         let children = self.children.iter().map(|child| (&*child.name, &*child.layer));
         check_paths("Sequential", children)?;
         let several = self.children.iter().find(|child| !child.layer.inputs().contains(&1));
-        if let Some(Child { name, layer }) = several {
+        if let Some(Child { name, layer, .. }) = several {
             let got =
                 format_args!("at least {} for `{name}`: use a `Graph`", layer.inputs().start()).to_string();
             return Err(ConfigError::new("Sequential", "inputs of a layer", "one", got).into());
@@ -195,7 +204,7 @@ impl<T: Scalar> fmt::Debug for Sequential<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let settings = |child: &Child<T>| {
             let (kind, options) = (child.layer.type_name(Sealed), child.layer.options());
-            Settings { kind, options: &options }.to_string()
+            Settings { kind, options: &options, brief: None }.to_string()
         };
         f.debug_map().entries(self.children.iter().map(|child| (&child.name, settings(child)))).finish()
     }
@@ -243,7 +252,7 @@ impl<T: Scalar> Layer<T> for Sequential<T> {
             } else {
                 let y = after.first_mut().unwrap_or(&mut *y);
                 child.layer.forward(x, y, &mut caches[i], mode.child(i)).map_err(named)?;
-                check_outputs(&*child.layer, &[x], std::slice::from_ref(y)).map_err(named)?;
+                check_outputs(child.is_own, &*child.layer, &[x], std::slice::from_ref(y)).map_err(named)?;
                 i += 1;
             }
         }
@@ -369,7 +378,7 @@ impl<T: Scalar> Builtin<T> for Sequential<T> {
         builder.children = memory::room("Sequential", from.children())?;
         while from.children() > 0 {
             let (name, layer) = from.child()?;
-            builder.children.push(Child { name: name.into(), layer });
+            builder.children.push(Child::new(name, layer));
         }
         builder.build()
     }

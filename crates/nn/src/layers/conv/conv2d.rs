@@ -36,7 +36,8 @@ use crate::mode::Mode;
 /// - each group has its own part of the channels of x and of y, in order.
 ///
 /// As in PyTorch, the kernel isn't mirrored: this is a cross-correlation. Other than there, padding is a
-/// number of zeros only, and an image is refused if more than 32 windows of an axis lie in the padding alone.
+/// number of zeros only, and at most ((kernel · size + 32) stride + dilation (kernel − 1) − size) / 2 along
+/// an axis of `size` elements: beyond that more than 32 windows would see zeros alone.
 ///
 /// For a sample and a group, let X be the matrix of what the window sees: a row for each channel and tap, a
 /// column for each of the P positions. Then y = W X + b with W as a matrix, and its rule is that of a dense
@@ -85,6 +86,17 @@ pub struct Conv2d<T: Scalar = f32> {
 
 /// So many windows of an axis may see padding alone: nobody needs them, and a file could ask for any number.
 const BLANK: usize = 32;
+
+/// No image is longer.
+const LONGEST: usize = u32::MAX as usize;
+
+/// The largest padding of an axis of `size` with at most [`BLANK`] windows more than there are pairs of an
+/// element and a tap, so no more see padding alone. The sum of twice as much with any axis doesn't overflow.
+fn most_padding(window: Window, size: usize) -> usize {
+    let windows = size.saturating_mul(window.kernel).saturating_add(BLANK);
+    let padded = (windows.saturating_mul(window.stride) - 1).saturating_add(window.reach().unwrap_or(0));
+    (padded.saturating_sub(size) / 2).min(isize::MAX as usize / 2)
+}
 
 impl<T: Scalar> Conv2d<T> {
     /// A layer of `kernel` = height and width, one element further at a time and without padding, whose
@@ -197,10 +209,11 @@ impl<T: Scalar> Conv2d<T> {
             let [height, width] = [least(down), least(across)];
             return refuse(&format_args!("[_, {channels}, {height} or more, {width} or more]"));
         };
-        let seen = |window: Window, size: usize| size.saturating_mul(window.kernel).saturating_add(BLANK);
-        if rows > seen(down, height) || columns > seen(across, width) {
-            let padding = self.padding();
-            return refuse(&format_args!("an image that isn't lost in a padding of {padding:?}"));
+        let most = [most_padding(down, height), most_padding(across, width)];
+        if down.padding > most[0] || across.padding > most[1] {
+            let expected = format_args!("padding of at most {most:?} for an image of {:?}", [height, width]);
+            let got = format_args!("{:?}", self.padding());
+            return Err(ShapeError::new("conv2d forward", expected, got).into());
         }
         let y = Shape::new(&[samples, outputs, rows, columns])?;
         let windows = Windows { window: self.window, size: [height, width], positions: [rows, columns] };
@@ -386,6 +399,15 @@ impl<T: Scalar> Layer<T> for Conv2d<T> {
             .with("bias", self.bias.is_some())
     }
 
+    fn defaults(&self, _: Sealed) -> Options {
+        let Conv2dConfig { stride, padding, dilation, groups, .. } = Conv2dConfig::new(1, 1, self.kernel());
+        Options::new()
+            .with("stride", stride)
+            .with("padding", padding)
+            .with("dilation", dilation)
+            .with("groups", groups)
+    }
+
     fn affine(&self, _: Sealed) -> Option<&dyn Affine<T>> {
         Some(self)
     }
@@ -551,7 +573,8 @@ impl Conv2dConfig {
         self
     }
 
-    /// Rows of zeros above and below, columns of zeros left and right. The default is none.
+    /// Rows of zeros above and below, columns of zeros left and right. The default is none. [`Conv2d`] says
+    /// how many an image may have; with a kernel and a stride of 1 that is 16.
     pub fn padding(mut self, padding: [usize; 2]) -> Self {
         self.padding = padding;
         self
@@ -594,7 +617,7 @@ impl Conv2dConfig {
     ///
     /// # Errors
     /// When a size, stride, dilation or the number of groups is 0, the groups don't divide the channels, the
-    /// sizes are too large, or there is no memory.
+    /// sizes are too large, no image would be large enough for the padding, or there is no memory.
     pub fn build<T: Scalar>(self, rng: &mut (impl Rng + ?Sized)) -> Result<Conv2d<T>, ArchitectureError> {
         let (shape, window) = self.check()?;
         let [outputs, of_group, height, width] = shape;
@@ -632,14 +655,14 @@ impl Conv2dConfig {
             padding: padding[i],
             dilation: dilation[i],
         });
-        // No axis is longer than isize::MAX / 8, so the sum with it doesn't overflow.
-        if padding.iter().any(|&padding| padding > isize::MAX as usize / 2) {
-            let expected = "a size that can be counted";
-            return Err(ConfigError::new("Conv2d", "padding", expected, format_args!("{padding:?}")));
-        }
         if window.iter().any(|window| window.reach().is_none()) {
             let expected = "windows of a size that can be counted";
             return Err(ConfigError::new("Conv2d", "dilation", expected, format_args!("{dilation:?}")));
+        }
+        let most = window.map(|window| most_padding(window, LONGEST));
+        if padding[0] > most[0] || padding[1] > most[1] {
+            let expected = format!("at most {most:?}");
+            return Err(ConfigError::new("Conv2d", "padding", expected, format_args!("{padding:?}")));
         }
         Ok(([out_channels, in_channels / groups, kernel[0], kernel[1]], window))
     }
@@ -685,7 +708,16 @@ mod tests {
             ),
             (
                 config.padding([usize::MAX, 0]),
-                "padding: expected a size that can be counted, got [18446744073709551615, 0]",
+                "padding: expected at most [2147483664, 4294967312], got [18446744073709551615, 0]",
+            ),
+            // One more window at each end would see padding alone, whatever the image.
+            (
+                Conv2dConfig::new(4, 6, [1, 1]).padding([0, 17]),
+                "padding: expected at most [16, 16], got [0, 17]",
+            ),
+            (
+                Conv2dConfig::new(4, 6, [1, 3]).padding([17, 17]),
+                "padding: expected at most [16, 4294967312], got [17, 17]",
             ),
         ] {
             assert_eq!(refused(config), format!("Conv2d: {expected}"));
@@ -711,14 +743,16 @@ mod tests {
         assert_eq!(refused(&layer, &[1, 3, 2, 2]), expected);
 
         // A file could ask for any output of a small image.
-        let of_padding = |padding| -> Conv2d {
-            let config = Conv2dConfig::new(1, 1, [1, 1]).padding([0, padding]);
+        let of_padding = |kernel, padding| -> Conv2d {
+            let config = Conv2dConfig::new(1, 1, [1, kernel]).padding([0, padding]);
             config.build(&mut random::rng(1)).unwrap()
         };
-        let error = refused(&of_padding(1_000_000), &[1, 1, 1, 1]);
-        let expected = "an image that isn't lost in a padding of [0, 1000000], got [1, 1, 1, 1]";
+        let error = refused(&of_padding(3, 1_000_000), &[1, 1, 1, 1]);
+        let expected = "padding of at most [16, 18] for an image of [1, 1], got [0, 1000000]";
         assert_eq!(error, format!("conv2d forward: expected {expected}"));
-        assert_eq!(predict(&of_padding(16), &Tensor::zeros([1, 1, 1, 1]).unwrap()).unwrap().len(), 33);
+        let len = |layer: &Conv2d| predict(layer, &Tensor::zeros([1, 1, 1, 1]).unwrap()).unwrap().len();
+        assert_eq!([len(&of_padding(1, 16)), len(&of_padding(3, 18))], [33, 35]);
+        assert!(refused(&of_padding(3, 19), &[1, 1, 1, 1]).ends_with("got [0, 19]"));
 
         let x = Tensor::zeros([1, 3, 2, 3]).unwrap();
         let mut grads = Grads::new(&layer).unwrap();

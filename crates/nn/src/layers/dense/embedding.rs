@@ -17,6 +17,7 @@ use crate::builtin::{Case, Input, Oracle, Sample};
 use crate::cache::Cache;
 use crate::error::LayerError;
 use crate::init::Init;
+use crate::layer::sealed::Sealed;
 use crate::layer::{At, Layer, zeros_like};
 use crate::mode::Mode;
 
@@ -257,6 +258,12 @@ impl<T: Scalar> Layer<T> for Embedding<T> {
             .with("width", shape.columns())
             .with("padding_index", padding)
             .with("scale_by_count", self.scale_by_count)
+    }
+
+    fn defaults(&self, _: Sealed) -> Options {
+        let EmbeddingConfig { padding_index, scale_by_count, .. } = EmbeddingConfig::new(1, 1);
+        let padding = padding_index.map_or(OptionValue::from(NONE), OptionValue::from);
+        Options::new().with("padding_index", padding).with("scale_by_count", scale_by_count)
     }
 }
 

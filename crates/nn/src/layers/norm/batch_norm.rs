@@ -13,6 +13,7 @@ use crate::builtin::{Build, Builtin};
 use crate::builtin::{Case, Input, Oracle, Sample};
 use crate::cache::Cache;
 use crate::error::LayerError;
+use crate::layer::sealed::Sealed;
 use crate::layer::{At, Layer};
 use crate::mode::Mode;
 
@@ -304,6 +305,12 @@ impl<T: Scalar> Layer<T> for BatchNorm<T> {
             .with("eps", eps)
             .with("momentum", momentum)
             .with("affine", affine)
+    }
+
+    fn defaults(&self, _: Sealed) -> Options {
+        let BatchNormConfig { eps, momentum, affine, .. } = BatchNormConfig::new(1);
+        let momentum = momentum.map_or(OptionValue::from(CUMULATIVE), OptionValue::from);
+        Options::new().with("eps", eps).with("momentum", momentum).with("affine", affine)
     }
 }
 

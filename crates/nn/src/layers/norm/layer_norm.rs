@@ -13,6 +13,7 @@ use crate::builtin::{Build, Builtin};
 use crate::builtin::{Case, Input, Oracle, Sample};
 use crate::cache::Cache;
 use crate::error::LayerError;
+use crate::layer::sealed::Sealed;
 use crate::layer::{At, Layer};
 use crate::mode::Mode;
 
@@ -208,6 +209,11 @@ impl<T: Scalar> Layer<T> for LayerNorm<T> {
             .with("shape", self.shape.to_vec())
             .with("eps", self.eps)
             .with("affine", self.weight.is_some())
+    }
+
+    fn defaults(&self, _: Sealed) -> Options {
+        let LayerNormConfig { eps, affine, .. } = LayerNormConfig::new([1]);
+        Options::new().with("eps", eps).with("affine", affine)
     }
 }
 

@@ -14,6 +14,7 @@ use crate::builtin::{Build, Builtin};
 use crate::builtin::{Case, Input, Oracle, Sample};
 use crate::cache::Cache;
 use crate::error::LayerError;
+use crate::layer::sealed::Sealed;
 use crate::layer::{At, Layer};
 use crate::mode::Mode;
 
@@ -229,6 +230,16 @@ impl<T: Scalar> Layer<T> for MaxPool2d {
             .with("dilation", self.dilation())
             .with("ceil_mode", self.ceil_mode)
     }
+
+    fn defaults(&self, _: Sealed) -> Options {
+        let MaxPool2dConfig { stride, padding, dilation, ceil_mode, .. } =
+            MaxPool2dConfig::new(self.kernel());
+        Options::new()
+            .with("stride", stride)
+            .with("padding", padding)
+            .with("dilation", dilation)
+            .with("ceil_mode", ceil_mode)
+    }
 }
 
 impl<T: Scalar> Builtin<T> for MaxPool2d {
@@ -334,8 +345,8 @@ impl MaxPool2dConfig {
     /// When a size, stride or dilation is 0, or the padding is more than half of what a window reaches over.
     pub fn build(self) -> Result<MaxPool2d, ConfigError> {
         let Self { kernel, stride, padding, dilation, ceil_mode } = self;
-        let refuse = |option, expected, got: [usize; 2]| {
-            Err(ConfigError::new("MaxPool2d", option, expected, format_args!("{got:?}")))
+        let refuse = |option, expected: &str, got: [usize; 2]| {
+            Err(ConfigError::new("MaxPool2d", option, expected.to_string(), format_args!("{got:?}")))
         };
         for (option, pair) in [("kernel", kernel), ("stride", stride), ("dilation", dilation)] {
             if pair.contains(&0) {
@@ -348,14 +359,12 @@ impl MaxPool2dConfig {
             padding: padding[i],
             dilation: dilation[i],
         });
-        for window in window {
-            match window.reach() {
-                None => return refuse("dilation", "windows of a size that can be counted", dilation),
-                Some(reach) if window.padding > reach / 2 => {
-                    return refuse("padding", "at most half of the dilated kernel", padding);
-                }
-                Some(_) => {}
-            }
+        let ([Some(down), Some(across)], [above, left]) = (window.map(Window::reach), padding) else {
+            return refuse("dilation", "windows of a size that can be counted", dilation);
+        };
+        let most = [down / 2, across / 2];
+        if above > most[0] || left > most[1] {
+            return refuse("padding", &format!("at most {most:?}, half of the dilated kernel"), padding);
         }
         Ok(MaxPool2d { window, ceil_mode })
     }
@@ -431,7 +440,14 @@ mod tests {
             (MaxPool2dConfig::new([2, 0]), "kernel: expected at least 1, got [2, 0]"),
             (config.stride([0, 1]), "stride: expected at least 1, got [0, 1]"),
             (config.dilation([1, 0]), "dilation: expected at least 1, got [1, 0]"),
-            (config.padding([2, 1]), "padding: expected at most half of the dilated kernel, got [2, 1]"),
+            (
+                config.padding([2, 1]),
+                "padding: expected at most [1, 1], half of the dilated kernel, got [2, 1]",
+            ),
+            (
+                config.dilation([3, 2]).padding([0, 3]),
+                "padding: expected at most [2, 2], half of the dilated kernel, got [0, 3]",
+            ),
             (
                 config.dilation([1, usize::MAX]),
                 "dilation: expected windows of a size that can be counted, got [1, 18446744073709551615]",

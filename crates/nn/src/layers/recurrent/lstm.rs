@@ -21,6 +21,7 @@ use crate::builtin::{Case, Input, Oracle, Sample};
 use crate::cache::Cache;
 use crate::error::LayerError;
 use crate::init::Init;
+use crate::layer::sealed::Sealed;
 use crate::layer::{At, AtMany, Layer, zeros_like};
 use crate::mode::Mode;
 use crate::packer::Packer;
@@ -974,6 +975,11 @@ impl<T: Scalar> Layer<T> for Lstm<T> {
             .with("layers", layers)
             .with("bidirectional", bidirectional)
             .with("bias", bias)
+    }
+
+    fn defaults(&self, _: Sealed) -> Options {
+        let LstmConfig { layers, bidirectional, .. } = LstmConfig::new(1, 1);
+        Options::new().with("layers", layers).with("bidirectional", bidirectional)
     }
 }
 
