@@ -257,7 +257,7 @@ fn gradients_of_many_uses() {
         let mut shared = None;
         let mut sums_of: Vec<_> = (0..USES)
             .map(|i| {
-                let value = g.layer(&format!("of{i}"), linear(terms[i]), [x]);
+                let value = g.layer(format!("of{i}"), linear(terms[i]), [x]);
                 match shared {
                     Some(first) => g.again(first, [value]),
                     None => *shared.insert(g.layer("shared", linear(1.0), [value])),
@@ -266,7 +266,7 @@ fn gradients_of_many_uses() {
             .collect();
         while sums_of.len() > 1 {
             let level = sums_of.len();
-            let add = |(i, values): (usize, &[_])| g.layer(&format!("sum{level}_{i}"), Add, values.to_vec());
+            let add = |(i, values): (usize, &[_])| g.layer(format!("sum{level}_{i}"), Add, values.to_vec());
             sums_of = sums_of.chunks(16).enumerate().map(add).collect();
         }
         let (graph, one) = (g.build([sums_of[0]]).unwrap(), Tensor::from([[1.0]]));

@@ -227,7 +227,7 @@ impl Rotation {
         let most = files.len().saturating_add(1);
         let (mut removed, mut not_removed) = (memory::room(OPERATION, most)?, memory::room(OPERATION, most)?);
         let kept = memory::room(OPERATION, most)?;
-        let durability = snapshot.save_to(&path)?;
+        let durability = snapshot.save(&path)?;
 
         self.list(&mut files)?;
         let best = match self.best {

@@ -212,8 +212,8 @@ impl<'a, T: Scalar> Snapshot<'a, T> {
     /// Writes the file. At any time, even if the power fails, the old file or the new one is there, whole.
     ///
     /// The bytes go to a file beside it (`.NAME.PID.TIME.KERNEL.tmp`), which is synced and renamed. Then the
-    /// folder is synced; where folders can't be, the save succeeds without, and [`Durability::in_folder`]
-    /// tells beforehand. A file that a killed process has left beside it is removed by the next save. Several
+    /// folder is synced; where folders can't be, the save succeeds without, and returns
+    /// [`Durability::FileOnly`]. [`Durability::in_folder`] tells beforehand. A file that a killed process has left beside it is removed by the next save. Several
     /// processes may save to one path: the last one to finish wins.
     ///
     /// A symbolic link is followed: the file that it leads to is replaced, or created. In a folder that
@@ -225,14 +225,10 @@ impl<'a, T: Scalar> Snapshot<'a, T> {
     /// # Errors
     /// [`FileError::DurabilityUncertain`] when the new file is in place but syncing its folder failed. With
     /// any other error, a file that was there is unchanged.
-    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), SaveError> {
-        self.save_to(path.as_ref()).map(drop)
-    }
-
-    pub(crate) fn save_to(&self, path: &Path) -> Result<Durability, SaveError> {
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<Durability, SaveError> {
         let (entries, head) = self.plan()?;
         let buffer = self.buffer()?;
-        let durability = replace(path, |out| {
+        let durability = replace(path.as_ref(), |out| {
             let mut out = gathered(out);
             self.write(entries, head, buffer, &mut out)?;
             out.flush()

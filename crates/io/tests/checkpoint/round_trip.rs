@@ -121,7 +121,7 @@ fn saving_makes_no_second_copy_of_the_tensors() {
     let net = vec![("a", Tensor::<f32>::zeros([1 << 20]).unwrap())];
     let scratch = backrule_testkit::Scratch::new("no-copy");
     let path = scratch.0.join("model.brk");
-    let saving = allocation_counter::measure(|| Checkpoint::of(&net).save(&path).unwrap());
+    let saving = allocation_counter::measure(|| _ = Checkpoint::of(&net).save(&path).unwrap());
     assert!(saving.bytes_max < 1 << 18, "{} bytes", saving.bytes_max);
     // Loading holds them once.
     let loading = allocation_counter::measure(|| drop(Checkpoint::load(&path).unwrap()));

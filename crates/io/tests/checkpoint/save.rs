@@ -207,7 +207,8 @@ fn threads_that_save_at_once_do_not_meet() {
     let path = scratch.0.join("model.brk");
     Checkpoint::of(&state(0)).save(&path).unwrap();
     std::thread::scope(|scope| {
-        let save = |i| (0..10).for_each(|_| Checkpoint::of(&state(i)).run(&epoch(i)).save(&path).unwrap());
+        let save =
+            |i| (0..10).for_each(|_| _ = Checkpoint::of(&state(i)).run(&epoch(i)).save(&path).unwrap());
         let writers: Vec<_> = (0..4).map(|i| scope.spawn(move || save(i))).collect();
         watch(&path, 4, || writers.iter().all(|writer| writer.is_finished()));
     });
@@ -219,7 +220,7 @@ fn processes_that_save_at_once_do_not_meet() {
     const CHILD: &str = "BACKRULE_IO_TEST_WRITER";
     if let Ok(i) = std::env::var(CHILD) {
         let i: u64 = i.parse().unwrap();
-        (0..10).for_each(|_| Checkpoint::of(&state(i)).run(&epoch(i)).save("model.brk").unwrap());
+        (0..10).for_each(|_| _ = Checkpoint::of(&state(i)).run(&epoch(i)).save("model.brk").unwrap());
         return;
     }
     let scratch = Scratch::new("processes");

@@ -35,7 +35,7 @@ pub(crate) fn bytes(epoch: u64) -> Vec<u8> {
     Checkpoint::of(&state(epoch)).run(&run(epoch)).to_bytes().unwrap()
 }
 
-pub(crate) fn save(path: &Path, epoch: u64) -> Result<(), SaveError> {
+pub(crate) fn save(path: &Path, epoch: u64) -> Result<Durability, SaveError> {
     Checkpoint::of(&state(epoch)).run(&run(epoch)).save(path)
 }
 
@@ -56,7 +56,7 @@ fn save_without_sync(path: &Path, epoch: u64) -> io::Result<()> {
 /// By one of the writers, which has to work.
 pub(crate) fn save_as(writer: &str, path: &Path, epoch: u64) {
     match writer {
-        "ours" => save(path, epoch).unwrap(),
+        "ours" => _ = save(path, epoch).unwrap(),
         "naive" => save_naively(path, epoch).unwrap(),
         "unsynced" => save_without_sync(path, epoch).unwrap(),
         _ => panic!("no writer {writer}"),
@@ -69,7 +69,7 @@ pub(crate) fn child(writer: &str, path: &str, epoch: u64) -> ! {
     let net = state(epoch);
     let _ = fs::metadata(BEGIN);
     let code = match writer {
-        "ours" => code(Checkpoint::of(&net).run(&run(epoch)).save(path).map(|()| Durability::Full)),
+        "ours" => code(Checkpoint::of(&net).run(&run(epoch)).save(path)),
         "rotation" => match rotation(path).save(&Checkpoint::of(&net).run(&run(epoch)), metric(epoch)) {
             Ok(rotated) => code(Ok(rotated.durability)),
             Err(RotationError::Save(error)) => code(Err(error)),

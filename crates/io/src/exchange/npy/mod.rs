@@ -13,6 +13,7 @@ pub use problem::Problem;
 use crate::checkpoint::load::{LoadError, read_bytes, read_file};
 use crate::element::NotHeld;
 use crate::exchange::npy::header::Header;
+use crate::file::durability::Durability;
 use crate::file::replace::replace;
 use crate::format::limits;
 use crate::format::problem::{LoadProblem, Malformed};
@@ -48,14 +49,14 @@ const MAX_HEADER: usize = 1 << 16;
 ///
 /// # Errors
 /// Those of [`Snapshot::save`](crate::Snapshot::save) that concern the file.
-pub fn save<T: Scalar>(path: impl AsRef<Path>, tensor: &Tensor<T>) -> Result<(), SaveError> {
+pub fn save<T: Scalar>(path: impl AsRef<Path>, tensor: &Tensor<T>) -> Result<Durability, SaveError> {
     let mut buffer = snapshot::chunk_buffer([tensor].into_iter())?;
-    replace(path.as_ref(), |out| {
+    let durability = replace(path.as_ref(), |out| {
         let mut out = snapshot::gathered(out);
         write(tensor, &mut buffer, &mut out)?;
         out.flush()
     })?;
-    Ok(())
+    Ok(durability)
 }
 
 /// The bytes of the file that [`save`] would write.

@@ -51,6 +51,7 @@ use crate::checkpoint::load::{LoadError, read_bytes, read_file};
 use crate::checkpoint::payload::{CAN_STAY, Payload, Stamp};
 use crate::checkpoint::stored::Foreign;
 use crate::checkpoint::{Checkpoint, Source};
+use crate::file::durability::Durability;
 use crate::file::replace::replace;
 use crate::format::entry::{Entry, Group};
 use crate::format::limits::{self, MAX_HEADER};
@@ -69,16 +70,16 @@ use crate::snapshot::{self, SaveError};
 pub fn save<T: Scalar>(
     network: &(impl NamedTensors<T> + ?Sized),
     path: impl AsRef<Path>,
-) -> Result<(), SaveError> {
+) -> Result<Durability, SaveError> {
     let tensors = snapshot::named(network)?;
     let head = head(&tensors)?;
     let mut buffer = snapshot::chunk_buffer(tensors.iter().map(|(_, tensor)| *tensor))?;
-    replace(path.as_ref(), |out| {
+    let durability = replace(path.as_ref(), |out| {
         let mut out = snapshot::gathered(out);
         write(&head, &tensors, &mut buffer, &mut out)?;
         out.flush()
     })?;
-    Ok(())
+    Ok(durability)
 }
 
 /// The bytes of the file that [`save`] would write.
