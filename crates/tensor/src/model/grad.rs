@@ -153,7 +153,12 @@ impl<T: Scalar> Grad<T> {
             return Ok(());
         }
         f(T::ZERO, term)?;
-        self.incomplete |= self.tensor.add_term(low, self.terms, term).is_err();
+        if term.shape() == self.tensor.shape() {
+            self.incomplete |= self.tensor.add_term(low, self.terms, term).is_err();
+        } else {
+            // As the first term would have left it: whoever uses the gradient finds the wrong shape.
+            std::mem::swap(&mut self.tensor, term);
+        }
         self.terms = self.terms.saturating_add(1);
         Ok(())
     }
@@ -416,6 +421,42 @@ mod tests {
         }
         assert_eq!(factors, [0.0, 1.0]);
         assert_eq!(grad, Tensor::from([2.0, 2.0]));
+    }
+
+    /// Shapes, counts and errors are those of a few terms.
+    #[test]
+    fn many_terms_are_as_few() {
+        let term = Tensor::from([0.5, -1.0]);
+        let sum_of = |terms: u32| {
+            let mut grad = zeros(&term);
+            (0..terms).for_each(|_| grad.increment(|values| values.add(&term)).unwrap());
+            grad
+        };
+        for terms in [1, 8, 9, 10, 100] {
+            let mut grad = sum_of(terms);
+            assert_eq!(grad, Tensor::from([0.5 * terms as f32, -(terms as f32)]), "{terms}");
+            assert!(grad.is_complete() && grad.count() == terms.into());
+            // An error of the closure adds nothing.
+            let before = grad.clone();
+            let refused = grad.accumulate(|beta, values| {
+                if beta == 0.0 {
+                    values.fill(7.0);
+                }
+                Err(())
+            });
+            assert!(refused.is_err() && grad == before && grad.count() == terms.into(), "{terms}");
+            grad.scale(2.0);
+            grad.add(&before).unwrap();
+            assert_eq!(grad, sum_of(3 * terms), "{terms}");
+            // The lower half of a sum is none of the next one's.
+            grad.clear();
+            (0..20).for_each(|_| grad.add_to(|values| values.add(&term)).unwrap());
+            assert_eq!(grad, sum_of(20));
+            // A rule that gives another shape leaves it to be found.
+            let other = Tensor::from([1.0]);
+            grad.accumulate(|_, values| values.copy_from(&other)).unwrap();
+            assert_eq!(grad.shape(), other.shape());
+        }
     }
 
     #[test]
