@@ -282,6 +282,8 @@ impl<T: Scalar> Builtin<T> for MaxPool2d {
             .padding(case.pair("padding", [0, 0]))
             .dilation(case.pair("dilation", [1, 1]))
             .ceil_mode(case.flag("ceil_mode", false));
+        // No output here: ∂l/∂x shows which elements were the largest.
+        case.tensor("indices");
         config.build().ok().map(Oracle::new)
     }
 }
