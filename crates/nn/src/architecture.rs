@@ -329,9 +329,19 @@ impl fmt::Display for Settings<'_> {
         use backrule_tensor::OptionValue::{Flag, List, Number, Whole};
 
         write!(f, "{}", self.kind.escape_debug())?;
-        let (mut between, mut from) = ("(", None);
-        let has_out =
-            self.options.iter().any(|it| matches!(it, (name, Whole(_)) if name.starts_with("out_")));
+        let mut between = "(";
+        let size = |before: &str, of: &str| {
+            let is = |name: &str| name.strip_prefix(before) == Some(of);
+            self.options.iter().find_map(|it| match it {
+                (name, Whole(size)) if is(name) => Some(size),
+                _ => None,
+            })
+        };
+        // Sizes that go in and come out are an arrow.
+        let arrow = |name: &str| {
+            let of = name.strip_prefix("in_").or_else(|| name.strip_prefix("out_"))?;
+            Some((size("in_", of)?, size("out_", of)?))
+        };
         for (name, value) in self.options.iter() {
             let is = |(other, default)| (other, default) == (name, value);
             if self.brief.is_some_and(|defaults| defaults.iter().any(is)) {
@@ -345,14 +355,13 @@ impl fmt::Display for Settings<'_> {
                 continue;
             }
             match value {
-                // Sizes that go in and come out are an arrow.
-                Whole(size) if name.starts_with("in_") && has_out => {
-                    from = Some(size);
-                    continue;
-                }
-                Whole(to) if name.starts_with("out_") && from.is_some() => {
-                    let from = from.take().copied().unwrap_or_default();
-                    write!(f, "{between}{from} → {to}")?;
+                Whole(_) if arrow(name).is_some() => match arrow(name) {
+                    Some((from, to)) if name.starts_with("in_") => write!(f, "{between}{from} → {to}")?,
+                    _ => continue,
+                },
+                // Without hundreds of zeros.
+                Number(value) if *value != 0.0 && !(1e-4..1e16).contains(&value.abs()) => {
+                    write!(f, "{between}{} {value:e}", name.escape_debug())?;
                 }
                 Flag(true) => write!(f, "{between}{}", name.escape_debug())?,
                 Flag(false) => write!(f, "{between}no {}", name.escape_debug())?,
@@ -375,6 +384,24 @@ mod tests {
 
     fn refusal(layers: Vec<LayerSpec>) -> String {
         Architecture::try_from(layers).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn every_setting_is_shown() {
+        let text = |options: Options| Settings { kind: "a/B", options: &options, brief: None }.to_string();
+        let new = Options::new;
+        for (options, expected) in [
+            (new().with("in_a", 2_u64).with("out_a", 3_u64).with("bias", true), "a/B(2 → 3, bias)"),
+            (new().with("out_a", 3_u64).with("n", 1_u64).with("in_a", 2_u64), "a/B(n 1, 2 → 3)"),
+            (new().with("in_a", 2_u64), "a/B(in_a 2)"),
+            (new().with("out_a", 3_u64).with("in_b", 2_u64), "a/B(out_a 3, in_b 2)"),
+            (new().with("in_a", 1_u64).with("in_b", 2_u64).with("out_b", 3_u64), "a/B(in_a 1, 2 → 3)"),
+            (new().with("x", 1e-300).with("y", 0.001).with("z", -1e20), "a/B(x 1e-300, y 0.001, z -1e20)"),
+            (new().with("x", 0.0).with("y", f64::INFINITY), "a/B(x 0, y inf)"),
+            (new(), "a/B"),
+        ] {
+            assert_eq!(text(options), expected);
+        }
     }
 
     #[test]
