@@ -5,6 +5,7 @@ use std::io;
 
 use backrule_io::{
     Checkpoint, FileError, FileKind, Group, LoadProblem, Malformed, Part, Rotation, SaveError, SaveStep,
+    Section,
 };
 
 #[test]
@@ -104,4 +105,22 @@ fn debug_is_a_summary() {
     assert!(text.contains("tensors: 5"), "{text}");
     // The network's alone: 2·3 + 1 + 0·3 + 2.
     assert_eq!(checkpoint.element_count(), 9);
+}
+
+/// Whoever can create files chooses their names, and what stands in them.
+#[test]
+fn paths_and_contents_are_escaped() {
+    let name = "\u{1b}[2J\u{202e}.brk";
+    let net = crate::common::network::<f32>();
+    let errors = [
+        Checkpoint::load(name).unwrap_err().to_string(),
+        Checkpoint::of(&net).save(format!("{name}/a.brk")).unwrap_err().to_string(),
+        Rotation::new(name, "a").unwrap().latest().unwrap_err().to_string(),
+        Malformed::SectionContent { section: Section::Metadata, reason: name.to_string() }.to_string(),
+        Malformed::OptionKind { name: name.to_string(), code: 9 }.to_string(),
+    ];
+    for error in errors {
+        assert!(error.contains(r"\u{1b}[2J\u{202e}"), "{error:?}");
+        assert!(!error.contains(['\u{1b}', '\u{202e}']), "{error:?}");
+    }
 }

@@ -151,3 +151,22 @@ fn a_network_whose_two_visits_disagree_is_refused() {
     assert!(error.to_string().ends_with("expected the tensor `a`, got the tensor `b`"), "{error}");
     assert_eq!((net.0, net.1), (Tensor::from([1.0]), Tensor::from([2.0])));
 }
+
+/// A backward pass that failed has added to some gradients and not to others.
+#[test]
+fn incomplete_gradients_are_refused() {
+    fn contract<T: Scalar>(rule: usize) {
+        let mut net = Net::<T>::new();
+        let mut optimizer = optimizer(rule, &net);
+        let mut grads = net.grads(1);
+        assert!(grads.accumulate(|_| Err(())).is_err());
+        let before = (bits(&net), bits(&optimizer));
+        let error = optimizer.step(&mut net, &mut grads).unwrap_err();
+        assert!(matches!(error, StepError::Incomplete(_)), "{error}");
+        assert_eq!((bits(&net), bits(&optimizer)), before, "rule {rule}");
+        assert_eq!(optimizer.step_count(), 0);
+        grads.clear();
+        optimizer.step(&mut net, &mut grads).unwrap();
+    }
+    each_rule(contract::<f32>, contract::<f64>);
+}
