@@ -14,6 +14,7 @@ use backrule::nn::testing::{Input, Sample, table};
 use backrule::prelude::*;
 use backrule::tensor;
 use backrule_testkit::{Failing, Scratch, with_threads};
+use serde_json::json;
 
 #[global_allocator]
 static MEMORY: Failing = Failing;
@@ -355,6 +356,58 @@ fn every_layer() {
         failures += Trial { what, make, state: |_: &_| of_named(layer), call, failed }.run();
     }
     assert!(failures > 50);
+}
+
+/// Sums of more terms than are added in order, each a gradient of another pass.
+#[test]
+fn adding_gradients() {
+    let _one = with_threads(1);
+    let Model { net, x } = dense().unwrap();
+    let mut one = Grads::new(&net).unwrap();
+    let (mut tape, mode) = (Tape::new(), Mode::Eval);
+    let pass = tape.forward(&net, &x[0], mode).unwrap();
+    let dy = pass.output().clone();
+    pass.backward(&dy, &mut one).unwrap();
+    let digest = |grads: &Grads| {
+        let mut digest = Digest::new();
+        grads.iter().filter_map(Grad::get).for_each(|grad| digest.tensor(grad));
+        digest.add(grads.is_complete().into());
+        digest.0
+    };
+    let make = || {
+        let mut sum = Grads::new(&net).unwrap();
+        (0..8).for_each(|_| sum.add(&one).unwrap());
+        sum
+    };
+    let call = |sum: &mut Grads| {
+        sum.add(&one)?;
+        Ok(0)
+    };
+    let failures = Trial { what: "addition", make, state: digest, call, failed: nothing }.run();
+    assert!(failures > 0);
+}
+
+/// An error's text may be as long as a text of the file.
+#[test]
+fn hostile_architectures() {
+    let long = "x".repeat(backrule::io::limits::MAX_ARCHITECTURE_TEXT);
+    let layer = |kind: &str, option: &str| json!([{ "name": "", "kind": kind, "options": { option: long } }]);
+    for layers in [
+        layer("Linear", "in_features"),
+        layer("Linear", &long),
+        layer(&long, "a"),
+        json!([{ &long: 1 }]),
+        json!(long),
+    ] {
+        let net = vec![("a", Tensor::from([1.0_f32]))];
+        let bytes = Checkpoint::of(&net).architecture(&layers).unwrap().to_bytes().unwrap();
+        let call = |_: &mut ()| {
+            let checkpoint = Checkpoint::from_bytes(&bytes)?;
+            Ok(checkpoint.architecture::<Architecture>().is_err().into())
+        };
+        Trial { what: "a hostile architecture", make: || (), state: |(): &()| 0, call, failed: nothing }
+            .run();
+    }
 }
 
 /// A table for people, and a copy of values.

@@ -33,6 +33,8 @@ fn every_setting_survives() {
     assert_kept(Mse::new().reduction(Reduction::Sum));
     let loss = CrossEntropy::new().class_weights([0.1, 2.0]).unwrap().label_smoothing(0.1).unwrap();
     assert_kept(loss.ignore_index(usize::MAX));
+    // A weight for each word of a language model.
+    assert_kept(CrossEntropy::new().class_weights(vec![0.5; 50_257]).unwrap());
     let sgd = Sgd::new(0.1).unwrap().weight_decay(0.01).unwrap();
     assert_kept(sgd.momentum(Momentum::Nesterov { factor: 0.9 }).unwrap());
     assert_kept(sgd.momentum(Momentum::Classic { factor: 0.9, dampening: 0.1 }).unwrap());

@@ -59,13 +59,22 @@ pub struct LayerSpec {
     /// Its kind: `Linear`, or `crate/Name` for a layer of somebody's own.
     #[cfg_attr(feature = "serde", serde(deserialize_with = "name"))]
     pub kind: String,
-    /// Its settings, within the limits of [`Options`]: of a graph, say, at most 4,096 values that its layers
-    /// take, and names of inputs of at most 256 bytes.
-    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Options::is_empty"))]
+    /// Its settings, within the limits of [`Options`] and with lists of at most
+    /// [`MAX_LIST`](Architecture::MAX_LIST) values: of a graph, say, those that its layers take, and names of
+    /// inputs of at most 256 bytes.
+    #[cfg_attr(
+        feature = "serde",
+        serde(default, skip_serializing_if = "Options::is_empty", deserialize_with = "settings")
+    )]
     pub options: Options,
     /// How many layers are in it: those that follow, each with what is in it.
     #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "is_zero"))]
     pub children: usize,
+}
+
+#[cfg(feature = "serde")]
+fn settings<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Options, D::Error> {
+    Options::deserialize_at_most(deserializer, Architecture::MAX_LIST)
 }
 
 /// A name or a kind. Too long a one is refused before memory is taken for it.
@@ -205,6 +214,8 @@ impl ArchitectureError {
 impl Architecture {
     /// Layers that there may be.
     pub const MAX_LAYERS: usize = 8_192;
+    /// Values that a list in a layer's settings may have: making the layer copies them.
+    pub const MAX_LIST: usize = 4_096;
     /// How deep they may be nested.
     pub const MAX_DEPTH: usize = 32;
     /// Bytes of a layer's path, or of a kind.

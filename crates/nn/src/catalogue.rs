@@ -147,7 +147,7 @@ fn describe_into<T: Scalar>(
     };
     let at = specs.len();
     let (name, kind, options) = (name.to_string(), kind.to_string(), layer.options());
-    options.check().map_err(|error| error.of(kind.clone()))?;
+    options.check_at_most(Architecture::MAX_LIST).map_err(|error| error.of(kind.clone()))?;
     memory::push("architecture", specs, LayerSpec { name, kind, options, children: 0 })?;
     let (mut children, mut result) = (0, Ok(()));
     layer.children(&mut |name, child| {

@@ -281,7 +281,7 @@ pub(crate) fn expect_complete<T: Scalar>(grads: &[Grad<T>]) -> Result<(), LayerE
     match grads.iter().find(|grad| !grad.is_complete()) {
         None => Ok(()),
         Some(grad) => {
-            let bytes = grad.shape().len().saturating_mul(2 * size_of::<T>());
+            let bytes = grad.shape().elements().saturating_mul(2 * size_of::<T>());
             Err(MemoryError::new("backward: sum of gradients", bytes).into())
         }
     }

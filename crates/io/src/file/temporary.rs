@@ -98,6 +98,14 @@ pub(crate) fn clean_where(directory: &Path, ours: impl Fn(&str) -> bool) {
 
 /// `writer`: the kernel under which it was written.
 fn remove_if_abandoned(path: &Path, writer: Option<&str>) -> io::Result<()> {
+    remove_unless_locked(path, writer, File::try_lock)
+}
+
+fn remove_unless_locked(
+    path: &Path,
+    writer: Option<&str>,
+    try_lock: impl Fn(&File) -> Result<(), TryLockError>,
+) -> io::Result<()> {
     let seen = fs::symlink_metadata(path)?;
     if !seen.is_file() {
         return Ok(());
@@ -108,12 +116,13 @@ fn remove_if_abandoned(path: &Path, writer: Option<&str>) -> io::Result<()> {
     if !is_same(&seen, &file.metadata()?) {
         return Ok(());
     }
-    let proven = match file.try_lock() {
+    let proven = match try_lock(&file) {
         Err(TryLockError::WouldBlock) => return Ok(()),
         Err(TryLockError::Error(_)) => false,
         Ok(()) => {
             let elsewhere = writer.is_some_and(|writer| kernel().is_some_and(|here| here != writer));
-            !elsewhere && matches!(open()?.try_lock(), Err(TryLockError::WouldBlock))
+            // Some file systems give every lock to everybody: this one has to exclude another.
+            !elsewhere && matches!(try_lock(&open()?), Err(TryLockError::WouldBlock))
         }
     };
     let silent = || seen.modified().is_ok_and(|at| at.elapsed().is_ok_and(|time| time > ABANDONED));
@@ -241,6 +250,29 @@ mod tests {
             }
         });
         assert_eq!(scratch.names(), ["x"]);
+    }
+
+    /// Some file systems give a lock to everybody who asks, and others have none: then a lock proves nothing, and
+    /// a file that was just written stays.
+    #[test]
+    fn locks_that_exclude_nobody_prove_nothing() {
+        let scratch = Scratch::new("locks");
+        let path = scratch.0.join(".x.1.2.tmp");
+        let unsupported = || Err(TryLockError::Error(io::ErrorKind::Unsupported.into()));
+        let locks: [&dyn Fn(&File) -> Result<(), TryLockError>; 2] = [&|_| Ok(()), &|_| unsupported()];
+        for lock in locks {
+            fs::write(&path, "half of a che").unwrap();
+            remove_unless_locked(&path, kernel(), lock).unwrap();
+            assert!(path.exists());
+            let file = File::options().write(true).open(&path).unwrap();
+            file.set_modified(SystemTime::now() - ABANDONED - Duration::from_secs(60)).unwrap();
+            remove_unless_locked(&path, kernel(), lock).unwrap();
+            assert!(!path.exists());
+        }
+        // A lock that excludes others does.
+        fs::write(&path, "half of a che").unwrap();
+        remove_unless_locked(&path, kernel(), File::try_lock).unwrap();
+        assert!(!path.exists());
     }
 
     /// A lock that is free on this machine may be held on another.

@@ -14,7 +14,7 @@ pub const MAX_HEADER: usize = 16 << 20;
 /// Bytes of each [`Section`](crate::Section).
 pub const MAX_SECTION: usize = 8 << 20;
 /// Bytes of each text in the section [`Architecture`](crate::Section::Architecture), in UTF-8.
-pub const MAX_ARCHITECTURE_TEXT: usize = 4096;
+pub const MAX_ARCHITECTURE_TEXT: usize = 1024;
 /// How deep values may be nested in a section.
 pub const MAX_SECTION_DEPTH: usize = 128;
 /// Bytes of the program's version in UTF-8.
@@ -28,7 +28,7 @@ pub const MAX_OPTION_NAME: usize = Options::MAX_NAME;
 /// Bytes of an option that is a word, in UTF-8.
 pub const MAX_OPTION_WORD: usize = Options::MAX_WORD;
 /// Values of all options that are lists, together.
-pub const MAX_OPTION_VALUES: usize = Options::MAX_LIST;
+pub const MAX_OPTION_VALUES: usize = 4096;
 /// How deep the lists of an option may be nested.
 pub const MAX_OPTION_NESTING: usize = Options::MAX_NESTING;
 

@@ -148,7 +148,7 @@ fn the_limits_hold_when_writing() {
     let error = text(MAX_ARCHITECTURE_TEXT + 1).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "architecture: would be written but could not be read back: a text of 4097 bytes, and the limit is 4096"
+        "architecture: would be written but could not be read back: a text of 1025 bytes, and the limit is 1024"
     );
 
     let program = |length| Run { program: Some("x".repeat(length)), ..Run::default() };

@@ -147,11 +147,10 @@ impl<T: Scalar> Grad<T> {
 
     #[cold]
     fn accumulate_beyond<E>(&mut self, f: impl FnOnce(T, &mut Tensor<T>) -> Result<(), E>) -> Result<(), E> {
-        let Beyond { low, term } = &mut **self.beyond.get_or_insert_default();
-        self.incomplete |= term.resize(self.tensor.shape()).is_err();
-        if self.incomplete {
+        self.incomplete |= self.make_room().is_err();
+        let Some(Beyond { low, term }) = self.beyond.as_deref_mut().filter(|_| !self.incomplete) else {
             return Ok(());
-        }
+        };
         f(T::ZERO, term)?;
         if term.shape() == self.tensor.shape() {
             self.incomplete |= self.tensor.add_term(low, self.terms, term).is_err();
@@ -161,6 +160,17 @@ impl<T: Scalar> Grad<T> {
         }
         self.terms = self.terms.saturating_add(1);
         Ok(())
+    }
+
+    /// Makes sure that there is memory for one more term.
+    pub(crate) fn make_room(&mut self) -> Result<(), TensorError> {
+        if self.terms < twofold::IN_ORDER || self.unwanted {
+            return Ok(());
+        }
+        let shape = self.tensor.shape();
+        let Beyond { low, term } = &mut **self.beyond.get_or_insert_default();
+        term.resize(shape)?;
+        if self.terms == twofold::IN_ORDER { low.resize(shape) } else { Ok(()) }
     }
 
     /// Whether all that was added is in it. From the ninth term on the sum has memory of its own; without it
@@ -220,7 +230,7 @@ impl<T: Scalar> Grad<T> {
         f: impl FnOnce(&mut Tensor<T>) -> Result<(), E>,
     ) -> Result<(), E> {
         self.add_to(f)?;
-        if !self.unwanted {
+        if !self.unwanted && !self.incomplete {
             self.increments = self.increments.saturating_add(count);
         }
         Ok(())
@@ -269,14 +279,15 @@ impl<T: Scalar> Grad<T> {
     /// increments. An unwanted gradient stays zero.
     ///
     /// # Errors
-    /// When it has another shape.
-    pub fn add(&mut self, other: &Self) -> Result<(), ShapeError> {
+    /// When it has another shape, or there is no memory for the sum.
+    pub fn add(&mut self, other: &Self) -> Result<(), TensorError> {
         let (expected, got) = (self.shape(), other.shape());
         if expected != got {
-            return Err(ShapeError::new("addition of gradients", expected, got));
+            return Err(ShapeError::new("addition of gradients", expected, got).into());
         }
         let Some(values) = other.get() else { return Ok(()) };
-        self.incomplete |= other.incomplete;
+        self.make_room()?;
+        self.incomplete |= other.incomplete && !self.unwanted;
         self.accumulate(|beta, tensor| {
             if beta == T::ZERO {
                 tensor.as_mut_slice().copy_from_slice(values.as_slice());

@@ -1,7 +1,7 @@
 use std::fmt::{self, Debug, Formatter};
 use std::ops::{Deref, DerefMut};
 
-use crate::error::{ConfigError, Place, ShapeError, TensorError};
+use crate::error::{ConfigError, MemoryError, Place, ShapeError, TensorError};
 use crate::kernels::sum::sum_of_squares;
 use crate::model::grad::Grad;
 use crate::model::layout::Layout;
@@ -115,14 +115,19 @@ impl<T: Scalar> Grads<T> {
     /// increments.
     ///
     /// # Errors
-    /// When they belong to another network, or one of both is [incomplete](Self#incomplete-gradients);
-    /// nothing is added then.
+    /// When they belong to another network, one of both is [incomplete](Self#incomplete-gradients), or there
+    /// is no memory for the sums; nothing is added then.
     pub fn add(&mut self, other: &Self) -> Result<(), GradsError> {
         const OPERATION: &str = "addition of gradients";
         self.layout.expect_layout(OPERATION, &other.layout)?;
         for grads in [&*self, other] {
             grads.expect_complete(OPERATION)?;
             grads.expect_own_shapes(OPERATION)?;
+        }
+        for ((entry, a), b) in self.layout.entries().iter().zip(&mut self.grads).zip(&other.grads) {
+            if !b.is_zero() {
+                a.make_room().map_err(|error| error.within(&entry.path))?;
+            }
         }
         Ok(self.grads.iter_mut().zip(&other.grads).try_for_each(|(a, b)| a.add(b))?)
     }
@@ -336,12 +341,24 @@ pub enum GradsError {
     /// They belong to another network.
     #[error(transparent)]
     Shape(#[from] ShapeError),
+    /// There is no memory for the sums.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
     /// A backward pass has failed.
     #[error(transparent)]
     Incomplete(#[from] IncompleteError),
 }
 
-readable! { enum GradsError { Shape(error), Incomplete(error) } }
+readable! { enum GradsError { Shape(error), Memory(error), Incomplete(error) } }
+
+impl From<TensorError> for GradsError {
+    fn from(error: TensorError) -> Self {
+        match error {
+            TensorError::Shape(error) => error.into(),
+            TensorError::Memory(error) => error.into(),
+        }
+    }
+}
 
 /// Of layouts and values.
 impl<T: Scalar> PartialEq for Grads<T> {

@@ -68,8 +68,10 @@ impl Options {
     pub const MAX_NAME: usize = 64;
     /// Bytes that a word may have.
     pub const MAX_WORD: usize = 256;
-    /// Values that a list may have, those of the lists in it included.
-    pub const MAX_LIST: usize = 4096;
+    /// Values that a list may have where it is written or read, those of the lists in it included. A file
+    /// must not claim more than its reader has memory for; an architecture and a checkpoint's header allow
+    /// fewer.
+    pub const MAX_LIST: usize = 1 << 20;
     /// How deep lists may be nested: a list of lists is 2.
     pub const MAX_NESTING: usize = 2;
 
@@ -228,6 +230,12 @@ impl Options {
     /// # Errors
     /// About the first setting that can't be written.
     pub fn check(&self) -> Result<(), ConfigError> {
+        self.check_at_most(Self::MAX_LIST)
+    }
+
+    /// The same with another limit of lists.
+    #[doc(hidden)]
+    pub fn check_at_most(&self, list: usize) -> Result<(), ConfigError> {
         if self.0.len() > Self::MAX {
             return Err(ConfigError::new("", "settings", at_most(Self::MAX, "of them"), self.0.len()));
         }
@@ -236,7 +244,7 @@ impl Options {
                 return Err(twice(name));
             }
             check_name(name)?;
-            check_value(name, value, 0, &mut 0)?;
+            check_value(name, value, 0, &mut Count { values: 0, most: list })?;
         }
         Ok(())
     }
@@ -350,15 +358,31 @@ fn check_name(name: &str) -> Result<(), ConfigError> {
     Err(ConfigError::new("", format!("{start}…"), expected, name.len()))
 }
 
-/// `values` counts the values of one setting's lists.
-fn check_value(name: &str, value: &OptionValue, depth: usize, values: &mut usize) -> Result<(), ConfigError> {
+/// The values of one setting's lists so far, and the limit.
+struct Count {
+    values: usize,
+    most: usize,
+}
+
+impl Count {
+    /// One more.
+    fn add(&mut self) -> Result<(), ConfigError> {
+        self.values += 1;
+        match self.values <= self.most {
+            true => Ok(()),
+            false => Err(ConfigError::new("", "", at_most(self.most, "values in a list"), "more")),
+        }
+    }
+}
+
+fn check_value(name: &str, value: &OptionValue, depth: usize, count: &mut Count) -> Result<(), ConfigError> {
     match value {
         OptionValue::Word(word) => check_word(word).map_err(|error| error.of_option(name)),
         OptionValue::List(list) => {
             check_depth(depth).map_err(|error| error.of_option(name))?;
             for value in list {
-                count_value(values).map_err(|error| error.of_option(name))?;
-                check_value(name, value, depth + 1, values)?;
+                count.add().map_err(|error| error.of_option(name))?;
+                check_value(name, value, depth + 1, count)?;
             }
             Ok(())
         }
@@ -377,14 +401,6 @@ fn check_word(word: &str) -> Result<(), ConfigError> {
 fn check_depth(depth: usize) -> Result<(), ConfigError> {
     let most = Options::MAX_NESTING;
     if depth < most { Ok(()) } else { Err(ConfigError::new("", "", at_most(most, "lists deep"), "more")) }
-}
-
-/// Counts one value more.
-fn count_value(values: &mut usize) -> Result<(), ConfigError> {
-    let most = Options::MAX_LIST;
-    *values += 1;
-    let right = *values <= most;
-    if right { Ok(()) } else { Err(ConfigError::new("", "", at_most(most, "values in a list"), "more")) }
 }
 
 impl ConfigError {
@@ -513,7 +529,7 @@ mod written {
     use crate::memory;
 
     use super::{
-        ConfigError, OptionValue, Options, at_most, check_depth, check_name, check_word, count_value, twice,
+        ConfigError, Count, OptionValue, Options, at_most, check_depth, check_name, check_word, twice,
     };
 
     impl Serialize for Options {
@@ -542,7 +558,21 @@ mod written {
 
     impl<'de> de::Deserialize<'de> for Options {
         fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-            struct Map;
+            Self::deserialize_at_most(deserializer, Self::MAX_LIST)
+        }
+    }
+
+    impl Options {
+        /// Reads them with another limit of lists.
+        ///
+        /// # Errors
+        /// When there are no settings, or they are above a limit.
+        #[doc(hidden)]
+        pub fn deserialize_at_most<'de, D: Deserializer<'de>>(
+            deserializer: D,
+            list: usize,
+        ) -> Result<Self, D::Error> {
+            struct Map(usize);
             impl<'de> Visitor<'de> for Map {
                 type Value = Options;
 
@@ -560,21 +590,22 @@ mod written {
                         if options.0.iter().any(|(other, _)| *other == name) {
                             return Err(A::Error::custom(twice(&name)));
                         }
-                        let value = map.next_value_seed(Value { name: &name, depth: 0, values: &mut 0 })?;
+                        let count = &mut Count { values: 0, most: self.0 };
+                        let value = map.next_value_seed(Value { name: &name, depth: 0, count })?;
                         options.0.push((name, value));
                     }
                     Ok(options)
                 }
             }
-            deserializer.deserialize_map(Map)
+            deserializer.deserialize_map(Map(list))
         }
     }
 
-    /// A value of the setting `name` within `depth` lists, which have had `values` values so far.
+    /// A value of the setting `name` within `depth` lists.
     struct Value<'a> {
         name: &'a str,
         depth: usize,
-        values: &'a mut usize,
+        count: &'a mut Count,
     }
 
     impl<'de> DeserializeSeed<'de> for Value<'_> {
@@ -623,9 +654,9 @@ mod written {
             check_depth(self.depth).map_err(refuse)?;
             let mut values = Vec::new();
             while let Some(value) =
-                list.next_element_seed(Value { depth: self.depth + 1, values: &mut *self.values, ..self })?
+                list.next_element_seed(Value { depth: self.depth + 1, count: &mut *self.count, ..self })?
             {
-                count_value(self.values).map_err(refuse)?;
+                self.count.add().map_err(refuse)?;
                 memory::push("settings", &mut values, value).map_err(A::Error::custom)?;
             }
             Ok(OptionValue::List(values))
@@ -762,7 +793,7 @@ mod tests {
             (many(Options::MAX), many(Options::MAX + 1), "at most 64"),
             (name(Options::MAX_NAME), name(Options::MAX_NAME + 1), "at most 64 bytes of a name"),
             (word(Options::MAX_WORD), word(Options::MAX_WORD + 1), "at most 256 bytes of a word"),
-            (values(Options::MAX_LIST), values(Options::MAX_LIST + 1), "at most 4096 values in a list"),
+            (values(Options::MAX_LIST), values(Options::MAX_LIST + 1), "at most 1048576 values in a list"),
             (deep(false), deep(true), "at most 2 lists deep"),
         ]
     }

@@ -132,10 +132,9 @@ impl Npz {
             return Err(LoadError { file, problem });
         };
         self.read(entry).map_err(|problem| {
-            // Escaped: it comes from the file.
-            let entry = format!("{}.npy", name.escape_debug());
-            // Below the archive, whatever it says: joined, `/etc` would be another file.
-            let entry = entry.trim_start_matches(['/', '\\']);
+            // Below the archive, whatever it says: joined, `/etc` would be another file. Escaped: it comes from
+            // the file.
+            let entry = format!("{}.npy", name.trim_start_matches(['/', '\\']).escape_debug());
             LoadError { file: Some(file.unwrap_or_default().join(entry)), problem }
         })
     }

@@ -11,7 +11,7 @@ use backrule_tensor::{
     ConfigError, Grad, NamedTensors, OptionValue, Options, Path, Role, Scalar, Shape, Tensor, memory,
 };
 
-use crate::architecture::ArchitectureError;
+use crate::architecture::{Architecture, ArchitectureError};
 use crate::builtin::{Build, Builtin};
 #[cfg(feature = "testing")]
 use crate::builtin::{Input, Sample};
@@ -244,8 +244,8 @@ impl<T: Scalar> GraphBuilder<T> {
     /// When a name is empty, holds a dot, or stands twice; a value is another builder's or isn't there; a
     /// layer doesn't take so many inputs; a node's outputs are all unused; there are more than 16 inputs or
     /// outputs; or there was no memory for a layer. Layers run and take values at most 4,096 times
-    /// ([`Options::MAX_LIST`]), and an input's name has at most 256 bytes ([`Options::MAX_WORD`]): then the
-    /// graph can be saved. Larger ones are graphs of graphs.
+    /// ([`Architecture::MAX_LIST`]), and an input's name has at most 256 bytes ([`Options::MAX_WORD`]): then
+    /// the graph can be saved. Larger ones are graphs of graphs.
     pub fn build(mut self, outputs: impl IntoIterator<Item = Value>) -> Result<Graph<T>, ArchitectureError> {
         let outputs = memory::collect("Graph", outputs.into_iter().map(|value| self.index(value)))?;
         self.finish(outputs)
@@ -301,7 +301,8 @@ impl<T: Scalar> GraphBuilder<T> {
         let (layers, values) = (memory::collect("Graph", layers)?, values - inputs.len());
         let graph = Graph { inputs, layers, nodes, outputs, values };
         // A graph that is built can be saved.
-        Layer::<T>::options(&graph).check().map_err(|error| error.of("Graph"))?;
+        let options = Layer::<T>::options(&graph);
+        options.check_at_most(Architecture::MAX_LIST).map_err(|error| error.of("Graph"))?;
         Ok(graph)
     }
 }
