@@ -20,7 +20,10 @@ pub(crate) struct At<'a>(pub(crate) &'a Path);
 
 impl fmt::Display for At<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Quoted(&self.0.to_string_lossy()).fmt(f)
+        match self.0.to_string_lossy() {
+            empty if empty.is_empty() => f.write_str("an empty path"),
+            path => Quoted(&path).fmt(f),
+        }
     }
 }
 

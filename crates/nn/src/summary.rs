@@ -10,7 +10,7 @@ use crate::layer::sealed::Sealed;
 use crate::layer::{Layer, MAX_OUTPUTS};
 
 /// A network as a table: every layer's place, kind, output shape and number of parameters. It is at most 100
-/// columns wide, unless names or shapes are long: a layer of many settings has several lines.
+/// columns wide, unless names, words or shapes are long: a layer of many settings has several lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
     /// The shape of each, and the name where the network gives it one.
@@ -34,6 +34,10 @@ struct Row {
 /// # Errors
 /// When the network doesn't take such an input; the error names the layer that refuses.
 pub fn summary<T: Scalar>(net: &dyn Layer<T>, input: impl IntoShape) -> Result<Summary, LayerError> {
+    if !net.inputs().contains(&1) {
+        let expected = format!("{}, by `summary_many`", net.inputs().start());
+        return Err(LayerError::count("summary: shapes of inputs", expected, 1));
+    }
     summary_many(net, [input])
 }
 
@@ -388,6 +392,15 @@ pool2      MaxPool2d(kernel 2×2)                                     [32, 512, 
 ──────────────────────────────────────────────────────────────────────────────────────────────────
 total                                                                                    3,545,600";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn several_inputs_have_a_function_of_their_own() {
+        let mut g = Graph::<f32>::builder();
+        let [a, b] = g.inputs(["a", "b"]);
+        let sum = g.layer("sum", crate::layers::Add, [a, b]);
+        let error = summary(&g.build([sum]).unwrap(), [1, 2]).unwrap_err().to_string();
+        assert_eq!(error, "summary: shapes of inputs: expected 2, by `summary_many`, got 1");
     }
 
     /// Every setting that isn't its default stands in the table, and none that is.

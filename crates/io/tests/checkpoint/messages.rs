@@ -107,6 +107,12 @@ fn debug_is_a_summary() {
     assert_eq!(checkpoint.element_count(), 9);
 }
 
+#[test]
+fn an_empty_path_is_named() {
+    let error = Checkpoint::load("").unwrap_err().to_string();
+    assert!(error.starts_with("an empty path: "), "{error}");
+}
+
 /// Whoever can create files chooses their names, and what stands in them.
 #[test]
 fn paths_and_contents_are_escaped() {

@@ -167,7 +167,7 @@ pub(super) fn run_here<T: Buffered>(product: &mut Product<'_, T>) -> Result<(), 
     }
     let choice = product.choice();
     if let Choice::Gemv = choice {
-        simd::run_within(32, Gemv(product));
+        run_gemv(product);
         return Ok(());
     }
     let len = buffer_len_of(choice, product.form, product.sizes, product.rows, product.panels.is_some());
@@ -251,9 +251,19 @@ fn run_small<T: Buffered>(product: &mut Product<'_, T>) -> bool {
 }
 
 #[inline(always)]
+fn run_gemv<T: Buffered>(product: &mut Product<'_, T>) {
+    // In double precision it gains nothing by 64 bytes, and isn't compiled for them.
+    if const { size_of::<T>() == 4 } {
+        simd::run(Gemv(product));
+    } else {
+        simd::run_within(32, Gemv(product));
+    }
+}
+
+#[inline(always)]
 fn run_choice<T: Buffered>(choice: Choice, product: &mut Product<'_, T>, buffer: &mut [T]) {
     match choice {
-        Choice::Gemv => simd::run_within(32, Gemv(product)),
+        Choice::Gemv => run_gemv(product),
         Choice::ByRowsOfB => simd::run(ByRowsOfB { product, sums: buffer }),
         _ => simd::run(Gemm { choice, product, buffer }),
     }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::linalg::microkernel::{write, write_elements};
 use crate::linalg::product::{Initial, Product, first_of, range_by, unrolled};
 use crate::scalar::Scalar;
-use crate::simd::vector::{Oct, Quad, Quads, Register, Vector};
+use crate::simd::vector::{Halves, Oct, Quad, Quads, Register, Vector};
 use crate::simd::{Kernel, Simd};
 
 /// C = A·Bᵀ with few rows.
@@ -73,6 +73,20 @@ fn long_rows<T: Scalar, S: Simd, G: Quads<T, T::Quad<S>>, const L: usize>(
                 write(last, initial, after, j + 4);
             } else {
                 write(first, initial, c, j);
+            }
+            continue;
+        }
+        if L == 8 && 16 * size_of::<T>() <= S::BYTES {
+            let (columns, mut i) = (j..n.min(j + 8), 0);
+            while i < count {
+                let c = c[i * ldc..].chunks_mut(ldc).map(|c| &mut c[columns.clone()]);
+                let a: [&[T]; 4] = std::array::from_fn(|next| row_of_a((i + next).min(count - 1)));
+                i += match count - i {
+                    1 => write_pairs(wide::<T, S, 1>(a, rows), initial, c, j),
+                    2 => write_pairs(wide::<T, S, 2>(a, rows), initial, c, j),
+                    3 | 5 | 6 => write_pairs(wide::<T, S, 3>(a, rows), initial, c, j),
+                    _ => write_pairs(wide::<T, S, 4>(a, rows), initial, c, j),
+                };
             }
             continue;
         }
@@ -209,6 +223,69 @@ fn twins<T: Scalar, S: Simd, const R: usize>(a: [&[T]; 4], b: [&[T]; 4]) -> [T::
         sums[r] = sums[r].plus(l0).plus(l1).plus(l2).plus(l3);
     });
     sums
+}
+
+/// The dot products of the first R rows of `a` with eight rows. Each register has the eight accumulators of
+/// two rows of B: sixteen registers of sums for twelve loads.
+#[inline(always)]
+fn wide<T: Scalar, S: Simd, const R: usize>(a: [&[T]; 4], b: [&[T]; 8]) -> [[T::Quad<S>; 2]; R] {
+    let full = a[0].len() / 8 * 8;
+    let a: [_; R] = first_of(a);
+    let (octs_of_a, octs_of_b) = (groups::<T, 8, R>(a, full / 8), groups::<T, 8, 8>(b, full / 8));
+    let mut acc = [[T::Hex::<S>::splat(T::ZERO); 4]; R];
+    for p in 0..full / 8 {
+        let mut pairs = [T::Hex::<S>::splat(T::ZERO); 4];
+        unrolled!(i < 4 => {
+            let (first, last) = (T::Oct::<S>::load(&octs_of_b[i][p]), T::Oct::<S>::load(&octs_of_b[i + 4][p]));
+            pairs[i] = T::Hex::<S>::join(first, last);
+        });
+        unrolled!(r < R => {
+            let a = T::Oct::<S>::load(&octs_of_a[r][p]);
+            let a = T::Hex::<S>::join(a, a);
+            unrolled!(i < 4 => { acc[r][i] = a.mul_add(pairs[i], acc[r][i]); });
+        });
+    }
+    if full < a[0].len() {
+        // The accumulators without a term add zeros.
+        unrolled!(i < 4 => {
+            let (first, last) = (T::Oct::<S>::load_part(&b[i][full..]), T::Oct::<S>::load_part(&b[i + 4][full..]));
+            let pair = T::Hex::<S>::join(first, last);
+            unrolled!(r < R => {
+                let a = T::Oct::<S>::load_part(&a[r][full..]);
+                acc[r][i] = T::Hex::<S>::join(a, a).mul_add(pair, acc[r][i]);
+            });
+        });
+    }
+    let mut sums = [[T::Quad::<S>::splat(T::ZERO); 2]; R];
+    unrolled!(r < R => {
+        let [p0, p1, p2, p3] = acc[r];
+        let ([b0, b4], [b1, b5], [b2, b6], [b3, b7]) = (p0.halves(), p1.halves(), p2.halves(), p3.halves());
+        for q in 0..2 {
+            let [l0, l1, l2, l3] = T::Quad::<S>::transpose([b0.quad(q), b1.quad(q), b2.quad(q), b3.quad(q)]);
+            sums[r][0] = sums[r][0].plus(l0).plus(l1).plus(l2).plus(l3);
+            let [l0, l1, l2, l3] = T::Quad::<S>::transpose([b4.quad(q), b5.quad(q), b6.quad(q), b7.quad(q)]);
+            sums[r][1] = sums[r][1].plus(l0).plus(l1).plus(l2).plus(l3);
+        }
+    });
+    sums
+}
+
+/// c = sum + initial for up to eight columns of the first R rows of C, from column j on. Returns R.
+#[inline(always)]
+fn write_pairs<'c, T: Scalar, Q: Register<T>, const R: usize>(
+    sums: [[Q; 2]; R],
+    initial: Initial<'_, T>,
+    rows: impl Iterator<Item = &'c mut [T]>,
+    j: usize,
+) -> usize {
+    for ([first, last], c) in sums.into_iter().zip(rows) {
+        let (c, after) = c.split_at_mut(c.len().min(4));
+        write(first, initial, c, j);
+        if !after.is_empty() {
+            write(last, initial, after, j + 4);
+        }
+    }
+    R
 }
 
 /// c = sum + initial for the first R rows of C, from column j on. Returns R.

@@ -11,16 +11,19 @@ pub trait Element: Copy + Default + Add<Output = Self> + Mul<Output = Self> + Ad
     type Quad<S: Registers>: Quad<Self>;
     /// Eight of this type.
     type Oct<S: Registers>: Oct<Self, Self::Quad<S>>;
+    /// Sixteen of this type.
+    type Hex<S: Registers>: Halves<Self, Self::Oct<S>>;
     /// a b + c with a single rounding.
     fn mul_add(self, b: Self, c: Self) -> Self;
 }
 
 macro_rules! element {
-    ($type:ident, $register:ident, $quad:ident, $oct:ident) => {
+    ($type:ident, $register:ident, $quad:ident, $oct:ident, $hex:ident) => {
         impl Element for $type {
             type Register<S: Registers> = S::$register;
             type Quad<S: Registers> = S::$quad;
             type Oct<S: Registers> = S::$oct;
+            type Hex<S: Registers> = S::$hex;
             #[inline(always)]
             fn mul_add(self, b: Self, c: Self) -> Self {
                 self.mul_add(b, c)
@@ -29,8 +32,8 @@ macro_rules! element {
     };
 }
 
-element!(f32, F32, QuadF32, OctF32);
-element!(f64, F64, QuadF64, OctF64);
+element!(f32, F32, QuadF32, OctF32, HexF32);
+element!(f64, F64, QuadF64, OctF64, HexF64);
 
 /// The registers of an instruction set.
 pub trait Registers {
@@ -46,6 +49,10 @@ pub trait Registers {
     type OctF32: Oct<f32, Self::QuadF32>;
     /// Eight f64.
     type OctF64: Oct<f64, Self::QuadF64>;
+    /// Sixteen f32.
+    type HexF32: Halves<f32, Self::OctF32>;
+    /// Sixteen f64.
+    type HexF64: Halves<f64, Self::OctF64>;
 }
 
 /// Numbers side by side: a register, or more than one.
@@ -105,4 +112,12 @@ impl<T, Q: Quad<T>> Quads<T, Q> for Q {
 pub trait Oct<T, Q>: Quads<T, Q> {
     /// Of two quads.
     fn join(first: Q, last: Q) -> Self;
+}
+
+/// Sixteen numbers.
+pub trait Halves<T, H>: Vector<T> {
+    /// Of two halves.
+    fn join(first: H, last: H) -> Self;
+    /// The two halves.
+    fn halves(self) -> [H; 2];
 }

@@ -10,8 +10,8 @@
 
 use std::arch::x86_64::*;
 
-use crate::simd::portable::Pair;
-use crate::simd::vector::{Oct, Quad, Quads, Register, Registers, Vector};
+use crate::simd::portable::{Both, Pair};
+use crate::simd::vector::{Halves, Oct, Quad, Quads, Register, Registers, Vector};
 use crate::simd::{Avx2, Avx512};
 
 impl Registers for Avx512 {
@@ -21,6 +21,8 @@ impl Registers for Avx512 {
     type QuadF64 = F64x4;
     type OctF32 = F32x8;
     type OctF64 = Pair<F64x4>;
+    type HexF32 = F32x16;
+    type HexF64 = Both<Pair<F64x4>>;
 }
 
 impl Registers for Avx2 {
@@ -30,6 +32,8 @@ impl Registers for Avx2 {
     type QuadF64 = F64x4;
     type OctF32 = F32x8;
     type OctF64 = Pair<F64x4>;
+    type HexF32 = Both<F32x8>;
+    type HexF64 = Both<Pair<F64x4>>;
 }
 
 macro_rules! register {
@@ -153,6 +157,17 @@ impl Oct<f32, F32x4> for F32x8 {
     #[inline(always)]
     fn join(first: F32x4, last: F32x4) -> Self {
         Self(unsafe { _mm256_set_m128(last.0, first.0) })
+    }
+}
+
+impl Halves<f32, F32x8> for F32x16 {
+    #[inline(always)]
+    fn join(first: F32x8, last: F32x8) -> Self {
+        Self(unsafe { _mm512_insertf32x8::<1>(_mm512_castps256_ps512(first.0), last.0) })
+    }
+    #[inline(always)]
+    fn halves(self) -> [F32x8; 2] {
+        unsafe { [F32x8(_mm512_castps512_ps256(self.0)), F32x8(_mm512_extractf32x8_ps::<1>(self.0))] }
     }
 }
 
