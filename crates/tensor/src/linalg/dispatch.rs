@@ -73,7 +73,7 @@ fn few_rows<T>(form: Form, k: usize) -> usize {
     match (form.accumulators(k), simd::widest()) {
         (1, _) | (4, ..32) => 3,
         (4, 64..) | (_, ..32) => 8,
-        (_, 64..) => 16,
+        (_, 64..) => 32,
         (4, _) => 16,
         _ if near => 64,
         _ => 12,
