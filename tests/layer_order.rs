@@ -539,8 +539,8 @@ fn a_circle_would_be_found() {
     assert_eq!(circle(&modules.graph()), Some(["a", "b", "c"].map(String::from).to_vec()));
 }
 
-/// Names in code, and texts that are one: outside of comments, tests and samples. A list of modules re-exports
-/// names that it doesn't know.
+/// Names in code, and texts that are one: outside of comments, tests and samples. A list of modules
+/// re-exports names that it doesn't know.
 fn names(items: &[syn::Item], is_list: bool, found: &mut BTreeSet<String>) {
     struct Names<'a>(&'a mut BTreeSet<String>, bool);
     impl<'ast> Visit<'ast> for Names<'_> {

@@ -213,8 +213,9 @@ impl<'a, T: Scalar> Snapshot<'a, T> {
     ///
     /// The bytes go to a file beside it (`.NAME.PID.TIME.KERNEL.tmp`), which is synced and renamed. Then the
     /// folder is synced; where folders can't be, the save succeeds without, and returns
-    /// [`Durability::FileOnly`]. [`Durability::in_folder`] tells beforehand. A file that a killed process has left beside it is removed by the next save. Several
-    /// processes may save to one path: the last one to finish wins.
+    /// [`Durability::FileOnly`]. [`Durability::in_folder`] tells beforehand. A file that a killed process has
+    /// left beside it is removed by the next save. Several processes may save to one path: the last one to
+    /// finish wins.
     ///
     /// A symbolic link is followed: the file that it leads to is replaced, or created. In a folder that
     /// everybody can write to, a link of another user is an error. A file that is replaced hands on its mode,

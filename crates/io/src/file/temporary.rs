@@ -252,8 +252,8 @@ mod tests {
         assert_eq!(scratch.names(), ["x"]);
     }
 
-    /// Some file systems give a lock to everybody who asks, and others have none: then a lock proves nothing, and
-    /// a file that was just written stays.
+    /// Some file systems give a lock to everybody who asks, and others have none: then a lock proves nothing,
+    /// and a file that was just written stays.
     #[test]
     fn locks_that_exclude_nobody_prove_nothing() {
         let scratch = Scratch::new("locks");

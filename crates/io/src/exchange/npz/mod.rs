@@ -132,8 +132,8 @@ impl Npz {
             return Err(LoadError { file, problem });
         };
         self.read(entry).map_err(|problem| {
-            // Below the archive, whatever it says: joined, `/etc` would be another file. Escaped: it comes from
-            // the file.
+            // Below the archive, whatever it says: joined, `/etc` would be another file. Escaped: it comes
+            // from the file.
             let entry = format!("{}.npy", name.trim_start_matches(['/', '\\']).escape_debug());
             LoadError { file: Some(file.unwrap_or_default().join(entry)), problem }
         })
