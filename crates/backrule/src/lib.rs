@@ -1,5 +1,5 @@
 #![doc = include_str!("../README.md")]
-// On docs.rs what needs a feature says so.
+// On docs.rs each item that needs a feature says so.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod error;

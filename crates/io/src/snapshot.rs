@@ -273,7 +273,7 @@ impl<'a, T: Scalar> Snapshot<'a, T> {
         Ok((entries, head))
     }
 
-    /// The first 40 bytes and the header, in the place of what is in `head`. Their length doesn't depend on
+    /// The first 40 bytes and the header, in the place of `head`'s contents. Their length doesn't depend on
     /// the checksums.
     fn head(&self, mut head: Vec<u8>, entries: &[Entry<'_>]) -> Result<Vec<u8>, NotEncoded> {
         let payload = entries.iter().fold(0_u64, |sum, entry| sum.saturating_add(entry.size() as u64));

@@ -39,7 +39,7 @@ use backrule_tensor::{ConfigError, MemoryError, Options, Path, Place, ShapeError
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(transparent))]
 pub struct Architecture {
-    /// Each container before what is in it. A list, because a file with a tree could be nested until the
+    /// Each container before its children. A list, because a file with a tree could be nested until the
     /// stack ends.
     layers: Vec<LayerSpec>,
 }
@@ -67,7 +67,7 @@ pub struct LayerSpec {
         serde(default, skip_serializing_if = "Options::is_empty", deserialize_with = "settings")
     )]
     pub options: Options,
-    /// How many layers are in it: those that follow, each with what is in it.
+    /// How many layers are in it: those that follow, each with its own children.
     #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "is_zero"))]
     pub children: usize,
 }
@@ -221,7 +221,7 @@ impl Architecture {
     /// Bytes of a layer's path, or of a kind.
     pub const MAX_NAME: usize = Path::MAX;
 
-    /// All layers, each container before what is in it.
+    /// All layers, each container before its children.
     pub fn layers(&self) -> &[LayerSpec] {
         &self.layers
     }
@@ -299,7 +299,7 @@ impl<'de> serde::Deserialize<'de> for Architecture {
     }
 }
 
-/// A layer a line, what is in a container indented below it.
+/// A layer a line, the children of a container indented below it.
 impl fmt::Display for Architecture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut open = Vec::new();

@@ -193,7 +193,7 @@ impl<T: Scalar> Build<T> {
     /// A file of some kilobytes must not describe a pass without end.
     ///
     /// # Errors
-    /// When the layer and what is in it would run more than 65,536 times in a pass.
+    /// When the layer and its descendants would run more than 65,536 times in a pass.
     pub(crate) fn check_runs(&self) -> Result<(), ConfigError> {
         const MOST: usize = 1 << 16;
         match self.runs {
@@ -279,7 +279,7 @@ pub(crate) fn kind_of<T: Scalar, L: Builtin<T>>() -> (TypeId, &'static str) {
 /// Writes the table of all layers.
 macro_rules! layer_table {
     ($($layer:ty),* $(,)?) => {
-        /// The kind of a layer of this type, if it is one of this crate's. Whoever asks needs no function of
+        /// The kind of a layer of this type, if it is one of this crate's. The question needs no function of
         /// the table, and doesn't compile all layers: those of `f64` take the better part of a minute.
         pub(crate) fn kind_of<T: ::backrule_tensor::Scalar>(of_type: ::std::any::TypeId) -> Option<&'static str> {
             let kinds = [$($crate::builtin::kind_of::<T, $layer>()),*];
@@ -458,7 +458,7 @@ mod testing {
         }
     }
 
-    /// A case of the oracle: what PyTorch was given, and what it computed.
+    /// A case of the oracle: PyTorch's arguments and its results.
     pub struct Case<'a, T: Scalar> {
         /// The operation, such as `conv2d`.
         pub op: &'a str,
@@ -515,7 +515,7 @@ mod testing {
         }
     }
 
-    /// A layer that a case describes, with what goes in and what has to come out.
+    /// A layer that a case describes, with its inputs and the expected outputs.
     pub struct Oracle<T: Scalar> {
         /// The layer with the case's parameters.
         pub layer: Box<dyn Layer<T>>,

@@ -2,7 +2,7 @@
 
 use backrule_tensor::{MemoryError, Scalar, Tensor, memory};
 
-/// A layer's notes between forward and backward: what its rule needs and neither x nor y has.
+/// A layer's notes between forward and backward: operands of its rule besides x and y.
 ///
 /// It belongs to the caller's [`Tape`](crate::Tape), not to the layer, and keeps its memory from step to
 /// step. `forward` must set whatever `backward` reads: after another forward pass the old contents are still

@@ -118,7 +118,7 @@ impl Architecture {
     }
 }
 
-/// Appends `layer` and what is in it.
+/// Appends `layer` and its descendants.
 fn describe_into<T: Scalar>(
     layer: &dyn Layer<T>,
     name: &str,
@@ -206,7 +206,7 @@ struct Builder<'a, T: Scalar> {
 }
 
 impl<T: Scalar> Builder<'_, T> {
-    /// Builds the first layer, with what is in it. How deep that goes has been checked.
+    /// Builds the first layer, with its descendants. How deep that goes has been checked.
     fn next(&mut self, specs: &mut &[LayerSpec]) -> Result<Built<T>, ArchitectureError> {
         let (spec, rest) = specs.split_first().ok_or_else(unfinished)?;
         *specs = rest;

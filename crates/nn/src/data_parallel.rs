@@ -30,7 +30,7 @@ pub(crate) struct Part<T: Scalar> {
     grads: Vec<Grad<T>>,
     /// For its products.
     workspace: Workspace<T>,
-    /// Of the last pass: its samples, and what became of it.
+    /// Of the last pass: its samples, and its result.
     samples: usize,
     result: Result<(), LayerError>,
 }
@@ -354,7 +354,7 @@ struct Tree<'a, T: Scalar> {
     k: usize,
     at: usize,
     samples: usize,
-    /// Whether a part counts by its samples: of what the parts say about the batch, a buffer gets the mean.
+    /// Whether a part counts by its samples: a buffer gets the mean of the parts' increments.
     weighs: bool,
 }
 

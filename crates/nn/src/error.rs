@@ -13,7 +13,7 @@ pub enum LayerError {
     /// A tensor has the wrong shape.
     #[error(transparent)]
     Shape(#[from] ShapeError),
-    /// There is no memory for what the layer computes.
+    /// There is no memory for the layer's results.
     #[error(transparent)]
     Memory(#[from] MemoryError),
     /// A tensor has the right shape, but a value that the layer can't take: an embedding's index out of

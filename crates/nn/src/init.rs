@@ -61,7 +61,7 @@ impl Init {
         rng: &mut (impl Rng + ?Sized),
     ) -> Result<Tensor<T>, TensorError> {
         in_default_mode!(self.tensor(shape, fan_in, fan_out, rng));
-        // Of one type from here on, so that all shapes share the code below.
+        // Of one type from here on, so all shapes share the code below.
         let shape = shape.into_shape()?;
         // √(numerator / fan)
         let root = |numerator: f64, fan: usize| match fan {

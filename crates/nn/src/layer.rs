@@ -1,4 +1,4 @@
-//! The trait that every layer implements, and what a rule is handed.
+//! The trait that every layer implements, and the arguments of a rule.
 
 use std::any::TypeId;
 use std::ops::RangeInclusive;
@@ -57,7 +57,7 @@ pub(crate) mod sealed {
     }
 
     /// A layer that can run an [`Epilogue`] on elements of y that it has just written. Its rule has no y to
-    /// read, because what stands there is the epilogue's.
+    /// read, because the values there are the epilogue's.
     pub trait Affine<T: Scalar> {
         /// y = epilogue(f(x; θ))
         fn forward_then(
@@ -248,8 +248,8 @@ use sealed::{Affine, Epilogue, Sealed, Walk};
     note = "a layer of your own implements `Layer` and `NamedTensors`, or `Pointwise`, and is `Clone`"
 )]
 pub trait Layer<T: Scalar>: NamedTensors<T> + BoxedClone<T> + Send + Sync + 'static {
-    /// y = f(x; θ): gives `y` its shape and overwrites it, and notes in `cache` what the derivative needs and
-    /// neither x nor y has. Allocates nothing when the buffers have been as large before.
+    /// y = f(x; θ): gives `y` its shape and overwrites it, and notes in `cache` the derivative's other
+    /// operands besides x and y. Allocates nothing when the buffers have been as large before.
     ///
     /// # Errors
     /// When the layer doesn't take such an x.
@@ -285,8 +285,8 @@ pub trait Layer<T: Scalar>: NamedTensors<T> + BoxedClone<T> + Send + Sync + 'sta
         Ok(x)
     }
 
-    /// The layer's settings. They are what a file holds of it beside its tensors, and what a summary shows:
-    /// of a built-in layer, those that aren't their defaults.
+    /// The layer's settings. A file holds them beside the layer's tensors, and a summary shows them: of a
+    /// built-in layer, those that aren't their defaults.
     fn options(&self) -> Options {
         Options::new()
     }
@@ -296,7 +296,7 @@ pub trait Layer<T: Scalar>: NamedTensors<T> + BoxedClone<T> + Send + Sync + 'sta
         let _ = visit;
     }
 
-    /// The name of a layer of your own in files, `"crate/Name"`. Whoever loads such a file hands a
+    /// The name of a layer of your own in files, `"crate/Name"`. Loading such a file takes a
     /// [`Registry`](crate::Registry) that knows the name.
     ///
     /// Without one, a network with this layer has no [`Architecture`](crate::Architecture), and a program
@@ -308,7 +308,7 @@ pub trait Layer<T: Scalar>: NamedTensors<T> + BoxedClone<T> + Send + Sync + 'sta
     /// Packs the layer's weights: called for the copy of a network that a [`Prepared`](crate::Prepared) owns,
     /// and that only predicts.
     ///
-    /// A layer whose formula has a product x Wᵀ keeps what [`Packer::pack`] gives, and hands it to that
+    /// A layer whose formula has a product x Wᵀ keeps the result of [`Packer::pack`], and hands it to that
     /// product; a container hands the call on to its children. The default does nothing: a layer without a
     /// weight runs as it is.
     ///
@@ -397,7 +397,7 @@ pub trait Layer<T: Scalar>: NamedTensors<T> + BoxedClone<T> + Send + Sync + 'sta
         Options::new()
     }
 
-    /// Whether the layer is somebody's own: then what it writes is compared with what it says in release
+    /// Whether the layer is somebody's own: then its outputs are compared with its statements in release
     /// builds, too. The name of the type decides that; a wrong guess costs a comparison, or saves one.
     #[doc(hidden)]
     fn is_own(&self, _: Sealed) -> bool {
@@ -405,7 +405,7 @@ pub trait Layer<T: Scalar>: NamedTensors<T> + BoxedClone<T> + Send + Sync + 'sta
         !std::any::type_name::<Self>().starts_with(library)
     }
 
-    /// The type of the layer: what names a built-in one in files. Somebody's own layer of the same name is
+    /// The type of the layer: it names a built-in one in files. Somebody's own layer of the same name is
     /// another type.
     #[doc(hidden)]
     fn of_type(&self, _: Sealed) -> TypeId {
@@ -582,7 +582,7 @@ pub(crate) fn zeros_like<T: Scalar>(dx: &mut Tensor<T>, x: &Tensor<T>) -> Result
     Ok(())
 }
 
-/// The point at which a derivative is taken: what the forward pass read and wrote.
+/// The point at which a derivative is taken: the forward pass's inputs and outputs.
 pub struct At<'a, T: Scalar> {
     /// The layer's input.
     pub x: &'a Tensor<T>,

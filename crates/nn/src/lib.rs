@@ -1,5 +1,5 @@
 #![doc = include_str!("../README.md")]
-// On docs.rs what needs a feature says so.
+// On docs.rs each item that needs a feature says so.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod architecture;
@@ -48,7 +48,7 @@ pub mod testing {
 
     /// All layers of both element types, compiled here. Without it, each program of tests compiles them for
     /// itself, which takes a minute instead of some seconds. With full optimization nothing is
-    /// shared, and nothing of what is compiled for this crate's own tests.
+    /// shared, and this crate's own tests share none of their code.
     #[cfg(all(debug_assertions, not(test)))]
     pub static TABLES: (Table<f32>, Table<f64>) = (table, table);
 }

@@ -30,7 +30,7 @@ impl Key {
     /// The key number `index` below this one: for step `index` of a run, or child `index` of a container.
     #[must_use]
     pub const fn child(self, index: u64) -> Self {
-        // Mixed in between, so that child(a).child(b) and child(b).child(a) differ.
+        // Mixed in between, so child(a).child(b) and child(b).child(a) differ.
         Self(mix(mix(self.0).wrapping_add(index)))
     }
 

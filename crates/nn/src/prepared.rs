@@ -14,7 +14,7 @@ use crate::tape::{Tape, predict, predict_many};
 /// A copy of a network that only predicts, with its weights packed once.
 ///
 /// A product of several samples packs the weight first, each time anew, because a step of training changes
-/// it. Here nothing does, so what is packed stays: it takes the weights' memory a second time, and
+/// it. Here nothing does, so the packed copy stays: it takes the weights' memory a second time, and
 /// predictions for a few samples take less time. **No bit of them changes**, but for the sign of a NaN.
 ///
 /// It is made for a network of any layers; those without a weight, and somebody's own that don't implement
@@ -244,7 +244,7 @@ mod tests {
         assert_eq!(error.to_string(), "inner.own: refuses: expected another layer, got this one");
     }
 
-    /// And what is prepared is a copy.
+    /// And the prepared network is a copy.
     #[test]
     fn a_layer_of_somebodys_own_runs_as_it_is() {
         #[derive(Clone)]

@@ -1,4 +1,4 @@
-//! A network as a table for people. It stands above the layers, and knows of them what data tell.
+//! A network as a table for people. It stands above the layers, and knows them from data alone.
 
 use std::fmt;
 
@@ -129,7 +129,7 @@ fn add_rows<T: Scalar>(
     Ok(outputs)
 }
 
-/// Values that are trained, by the paths of their tensors. The outermost layer says what is: one that is
+/// Values that are trained, by the paths of their tensors. The outermost layer says which: one that is
 /// frozen holds layers that know nothing of it.
 fn trained<T: Scalar>(net: &dyn Layer<T>) -> Result<Vec<(String, usize)>, MemoryError> {
     let (mut trained, mut outcome) = (Vec::new(), Ok(()));
@@ -160,7 +160,7 @@ fn below(trained: &[(String, usize)], path: &str) -> usize {
 }
 
 impl Summary {
-    /// The number of parameters of the whole network: what is trained.
+    /// The number of parameters of the whole network: the trained values.
     pub fn parameters(&self) -> usize {
         self.parameters
     }
@@ -236,7 +236,7 @@ impl fmt::Display for Summary {
             lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0)
         };
         let [a, c, d, e] = [0, 2, 3, 4].map(|column| width(&lines, column));
-        // Most networks need no column for what is frozen.
+        // Most networks need no column for frozen values.
         let others = a + c + d + 6 + if frozen > 0 { e + 2 } else { 0 };
         let room = COLUMNS.saturating_sub(others).max(LEAST);
         let lines: Vec<_> = lines.into_iter().flat_map(|line| broken(line, room)).collect();
@@ -320,7 +320,7 @@ mod tests {
         assert_eq!(table.frozen(), 3 * 4 + 4);
     }
 
-    /// Wherever they are frozen, and whatever is within: what was a parameter before is counted once, and no
+    /// Wherever they are frozen, and whatever is within: an earlier parameter is counted once, and no
     /// buffer is.
     #[test]
     fn all_that_freezing_takes_from_one_column_stands_in_the_other() {

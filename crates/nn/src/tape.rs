@@ -137,7 +137,7 @@ impl<T: Scalar> Tape<T> {
         }
     }
 
-    /// Computes y = f(x) and keeps what the derivative needs.
+    /// Computes y = f(x) and keeps the derivative's operands.
     ///
     /// The [`Pass`] borrows the network, the input and the tape, so none of them can change before its
     /// derivative has been taken.
@@ -367,7 +367,7 @@ impl<'a, T: Scalar> Pass<'a, T> {
         }
         let call = Call { net, x: &x[..inputs], mode, many };
         if !*is_split && split.samples.is_some() && x[0].is_empty() {
-            // None of the batch's samples are here: what is absent adds nothing, not even 0.
+            // None of the batch's samples are here: absent ones add nothing, not even 0.
             for (dx, x) in dx.iter_mut().zip(&x[..inputs]) {
                 if let Some(dx) = dx {
                     dx.resize(x.shape())?;

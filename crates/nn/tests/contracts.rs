@@ -437,7 +437,7 @@ fn gradients_of_a_large_batch_lose_no_terms() {
             let elements = |grad: &Grad| grad.get().map(|grad| grad.as_slice().to_vec());
             grads.iter().map(|grad| elements(grad).unwrap_or_default()).collect::<Vec<_>>()
         };
-        // 260 ε of the products, and what each sample's own sums are off.
+        // 260 ε of the products, and the error of each sample's own sums.
         let bound = 300.0 * f64::from(f32::EPSILON);
         for ((one, two), all) in of(1).into_iter().zip(of(2)).zip(of(many)) {
             // The sum of a row that counts its places is their mean.
@@ -457,8 +457,8 @@ fn gradients_of_a_large_batch_lose_no_terms() {
     assert!(checked > 40 && means < 5, "{checked} tensors checked, {means} are means");
 }
 
-/// The flags of each sample are true: what is said to see the batch does, what is said to be random is, and
-/// what has no derivative gets zeros.
+/// The flags of each sample are true: a layer said to see the batch does, one said to be random is, and
+/// an input without a derivative gets zeros.
 #[test]
 fn flags_are_true() {
     every::<f64>(|name, sample| {
@@ -648,7 +648,7 @@ fn prediction_is_deterministic_and_training_follows_the_key() {
     });
 }
 
-/// A used tape gives what a fresh one does: nothing of an earlier pass, of another layer, shape or mode,
+/// A used tape gives the results of a fresh one: nothing of an earlier pass, of another layer, shape or mode,
 /// shows.
 #[test]
 fn a_reused_tape_forgets() {
@@ -829,7 +829,7 @@ fn layers_tapes_and_gradients_cross_threads() {
     crosses::<(Tape, Grads, Cache)>();
 }
 
-/// Whatever else is wanted, what is wanted has the same bits, and what isn't stays empty.
+/// Whatever else is wanted, a wanted result has the same bits, and any other stays empty.
 #[test]
 fn what_is_unwanted_changes_nothing_else() {
     unwanted_changes_nothing_else::<f64>(TRAIN);

@@ -1,4 +1,4 @@
-//! The frame carries what isn't built yet: layers with running statistics, shared weights, several tapes at
+//! The frame carries parts not built yet: layers with running statistics, shared weights, several tapes at
 //! once.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 

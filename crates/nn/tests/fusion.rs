@@ -121,7 +121,7 @@ fn a_layer_of_ones_own_is_never_taken_for_ours() {
 }
 
 /// The output of a layer whose epilogue has taken its place is never written. A debug build fills it with
-/// NaN, so whoever reads it is found out.
+/// NaN, so a read of it shows.
 #[test]
 #[cfg(debug_assertions)]
 fn an_output_that_is_never_written_is_poisoned() {

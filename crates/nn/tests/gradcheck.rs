@@ -1,4 +1,4 @@
-//! The derivative check finds what it is for: rules that are wrong on purpose, each in one way.
+//! The derivative check finds its targets: rules that are wrong on purpose, each in one way.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::ops::RangeInclusive;
@@ -80,7 +80,7 @@ impl<T: Scalar> Layer<T> for Faulty<T> {
             Fault::WrongSign => step.scale(-T::ONE),
             Fault::ScaledByTheBatch => step.scale(T::from_f64(1.0 / batch)),
             Fault::OverwritesGradients => dw.clear(),
-            // β left out: what has been cleared still counts.
+            // β left out: the cleared values still count.
             Fault::AddsToCleared => dw.accumulate(|_, dw| dw.add(&step))?,
             _ => {}
         }
@@ -358,7 +358,7 @@ fn what_is_not_finite_is_an_error_that_names_it() {
     assert_eq!(error.to_string(), message);
     let smaller = Gradcheck { h: 1e-9, ..Gradcheck::new(1) };
     assert!(smaller.run(&mut layer, &x).is_ok());
-    // An infinite output that stays what it is proves nothing either; nor does an infinite input.
+    // An infinite output that stays the same proves nothing either; nor does an infinite input.
     let mut constant = Claim::<f64> { f: |_| f64::INFINITY, df: |_| 0.0 };
     assert!(matches!(gradcheck(&mut constant, [2, 2], 1), Err(GradcheckError::NotFinite { .. })));
     let mut step = Claim::<f64> { f: |_| 1.0, df: |_| 0.0 };
@@ -401,7 +401,7 @@ fn settings_that_no_wrong_rule_would_fail_are_refused() {
             }
         }
     }
-    // The step's bounds grow with what is moved.
+    // The step's bounds grow with the moved input.
     let mut square = Claim::<f64> { f: |x| x * x, df: |x| x + x };
     let far = Tensor::from([1.0, 1e6]);
     assert!(matches!(good.run(&mut square, &far), Err(GradcheckError::Config(_))));
@@ -639,7 +639,7 @@ enum Plant {
     /// In the first column, a tenth is missing.
     Column,
     NeverWritten,
-    /// A parameter's gradient is overwritten, ∂l/∂x is what it was when first computed.
+    /// A parameter's gradient is overwritten, ∂l/∂x stays as first computed.
     Stale,
 }
 
@@ -869,7 +869,7 @@ enum BufferFault {
     Evaluation,
     /// The same without being counted.
     UncountedEvaluation,
-    /// The second pass overwrites what the first has added.
+    /// The second pass overwrites the first one's increment.
     Overwrites,
     /// NaN that was there before counts.
     Stale,

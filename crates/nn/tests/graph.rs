@@ -32,7 +32,7 @@ fn encoder_decoder() -> Case {
     let encoder = g.layer("encoder", Lstm::new(4, 5, rng).unwrap(), [words, lengths]);
     let (hn, cn) = (encoder.output(1), encoder.output(2));
     let decoder = g.layer("decoder", Lstm::new(3, 5, rng).unwrap(), [target, hn, cn]);
-    // The decoder looks back at what the encoder has said, as far as each source goes.
+    // The decoder looks back at the encoder's outputs, as far as each source goes.
     let attention = MultiHeadAttentionConfig::new(5, 1).cross(true).lengths(true).build(rng).unwrap();
     let seen = g.layer("attention", attention, [decoder, encoder, lengths]);
     let both = g.layer("both", Add, [decoder, seen]);

@@ -1,4 +1,4 @@
-//! Layers of somebody's own, and what they may get wrong.
+//! Layers of somebody's own, and their possible mistakes.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::ops::RangeInclusive;
@@ -14,7 +14,7 @@ use backrule_tensor::{Grad, NamedTensors, OptionValue, Options, Tensor, random};
 #[derive(Clone, Copy, PartialEq)]
 enum Fault {
     None,
-    /// ∂l/∂x stays what it was.
+    /// ∂l/∂x stays as it was.
     DxUnwritten,
     /// ∂l/∂x has a shape of its own.
     DxMisshapen,
@@ -277,7 +277,7 @@ impl Layer<f64> for Polynomial {
     }
 }
 
-/// A list of numbers is a setting as any other, and what was first read as something else is still there: an
+/// A list of numbers is a setting as any other, and one first read as another kind is still there: an
 /// older version of the layer had a number, say, or two sizes.
 #[test]
 fn a_list_of_numbers_comes_back_and_a_setting_can_be_tried_in_two_ways() {

@@ -1,4 +1,4 @@
-//! A tape that splits the batch: what differs from one that doesn't, and what goes wrong.
+//! A tape that splits the batch: its differences from one that doesn't, and its errors.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use backrule_nn::{At, Cache, Dropout, Grads, Key, Layer, LayerError, Linear, Mode, Sequential, Tape};
@@ -43,7 +43,7 @@ fn a_part_is_a_pass_with_its_own_key() {
         assert_eq!(own_dx, of(&dx), "part {i}");
         own_grads.push(own);
     }
-    // A tree: (p₀ + p₁) + p₂, and that is added to what was there.
+    // A tree: (p₀ + p₁) + p₂, and that is added to the old gradients.
     let [mut expected, second, third] = <[_; 3]>::try_from(own_grads).unwrap();
     expected.add(&second).unwrap();
     expected.add(&third).unwrap();

@@ -1,6 +1,6 @@
 use std::fmt::{self, Display, Formatter};
 
-/// The element type of a tensor as a value: what files store.
+/// The element type of a tensor as a value, the form in files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DType {

@@ -209,7 +209,7 @@ impl ConfigError {
         Self { what, option, expected, got: got.to_string() }
     }
 
-    /// The same error, about a setting of `what`, unless it says already whose setting that is.
+    /// The same error, about a setting of `what`, unless it names an owner already.
     #[must_use]
     pub fn of(mut self, what: impl Into<Cow<'static, str>>) -> Self {
         if self.what.is_empty() {
@@ -232,7 +232,7 @@ impl ConfigError {
         if right { Ok(value) } else { Err(Self::new(what, option, expected, value)) }
     }
 
-    /// `value`, if it is finite and not negative: what most rates and factors must be.
+    /// `value`, if it is finite and not negative, as most rates and factors must be.
     ///
     /// ```
     /// use backrule_tensor::ConfigError;
@@ -271,7 +271,7 @@ pub fn write_with_causes(error: &dyn Error, f: &mut Formatter<'_>) -> fmt::Resul
     Ok(())
 }
 
-/// Writes `Debug` for an error: `{:?}`, which is what a `main` that returns the error prints, is the message
+/// Writes `Debug` for an error: `{:?}`, the output of a `main` that returns the error, is the message
 /// with its causes, and `{:#?}` shows the fields.
 #[doc(hidden)]
 #[macro_export]

@@ -94,8 +94,8 @@ impl Shape {
         self.last().copied().unwrap_or(1)
     }
 
-    /// The same shape with `columns` as the size of its last axis: what a dense layer does to its input's
-    /// shape.
+    /// The same shape with `columns` as the size of its last axis: the shape of a dense layer's
+    /// output.
     ///
     /// # Errors
     /// When there is no last axis, or the new shape would overflow (see [`Shape::new`]).

@@ -218,7 +218,7 @@ fn many_doubles() {
     }
 }
 
-/// The largest error of what all threads find.
+/// The largest error among those of all threads.
 fn on_all_threads(f: impl Fn(u64, u64) -> (f64, f64) + Sync) -> (f64, f64) {
     let threads = thread::available_parallelism().map_or(1, |n| n.get() as u64);
     thread::scope(|scope| {

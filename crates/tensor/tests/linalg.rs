@@ -1,4 +1,4 @@
-//! Matrices in slices: what is computed where it lies has the bits of a copy.
+//! Matrices in slices: a result from slices has the bits of a result from copies.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use backrule_tensor::linalg::{

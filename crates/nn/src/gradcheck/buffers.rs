@@ -7,7 +7,7 @@ use crate::gradcheck::report::{GradcheckError, index_of};
 use crate::layer::Layer;
 use crate::mode::Mode;
 
-/// The buffers of a layer, and what they have after the first of two passes.
+/// The buffers of a layer, and their values after the first of two passes.
 pub(super) struct Buffers<T: Scalar> {
     /// Each with its place in visit order and its path.
     places: Vec<(usize, String)>,

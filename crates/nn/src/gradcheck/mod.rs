@@ -36,7 +36,7 @@ const ENOUGH: f64 = 1e-3;
 /// and have NaN left in them. The second time nobody wants ∂l/∂x, as of the first layer of a network. Before,
 /// it runs once with another dy, whose results must not come back.
 ///
-/// Of a layer with buffers it proves also what a step relies on: in training each backward pass adds one
+/// Of a layer with buffers it proves also the premise of a step: in training each backward pass adds one
 /// increment to each buffer, by [`Grad::increment`], and in [`Mode::Eval`] none. Whether the increment is the
 /// right one, only a test of the layer's author knows.
 ///
@@ -52,7 +52,7 @@ const ENOUGH: f64 = 1e-3;
 ///
 /// # Errors
 /// [`GradcheckError::Mismatch`] when the rule is wrong; it names the worst element with its path, and both
-/// numbers. [`GradcheckError::Buffer`] when the increments of a buffer aren't what they have to be. A check
+/// numbers. [`GradcheckError::Buffer`] when the increments of a buffer are wrong. A check
 /// that proves nothing is an error, too: with outputs that are NaN or infinite, without a
 /// derivative to compare, or with settings that no wrong rule would fail.
 pub fn gradcheck(
@@ -124,7 +124,7 @@ impl Gradcheck {
     ///
     /// Differences of f32 outputs are taken and added in f64. The first step is 20,000 times [`h`](Self::h),
     /// 0.2 by default, and is halved. Each element of y takes the slope with the least bound of its error:
-    /// what rounding can do, 2 ε |y| / h, and by how much slopes differ from step to step, which shows
+    /// the rounding, 2 ε |y| / h, and by how much slopes differ from step to step, which shows
     /// curvature and kinks. The sum with dy, which is random and normally distributed, has four standard
     /// deviations as its bound.
     ///
@@ -133,7 +133,7 @@ impl Gradcheck {
     /// bound leaves it undecided; a quarter of such elements, or a tensor without others, fails the check,
     /// and another seed may decide them. A derivative of 0 can't be told from one below Σ |dy ⊙ y| / 1000.
     ///
-    /// The bound knows y alone, not what a layer makes of rounding within itself: a right rule can be called
+    /// The bound knows y alone, not the rounding within a layer and its growth: a right rule can be called
     /// wrong where a norm follows on numbers that hardly differ.
     ///
     /// ```
@@ -184,7 +184,7 @@ impl Gradcheck {
         self.check(layer, x.iter().map(|&x| x.clone()).collect(), differentiable, true)
     }
 
-    /// Whether a wrong rule can fail with these settings. The bounds of `h` depend on what is moved.
+    /// Whether a wrong rule can fail with these settings. The bounds of `h` depend on the moved tensors.
     fn expect_settings(&self) -> Result<(), ConfigError> {
         for (option, value) in [("absolute", self.absolute), ("relative", self.relative)] {
             let right = value > 0.0 && value <= 1e-3;
@@ -248,7 +248,7 @@ impl Gradcheck {
         }
     }
 
-    /// Random upstream gradients, and what the layer's rule makes of them.
+    /// Random upstream gradients, and the results of the layer's rule for them.
     fn analytic<T: Scalar>(
         &self,
         layer: &dyn Layer<T>,
@@ -261,8 +261,8 @@ impl Gradcheck {
         let (mut y, mut cache, mut grads) = (Vec::new(), Cache::default(), Grads::new(layer)?);
         let (mut dy, mut dx, mut first) = (Vec::new(), Vec::new(), Vec::new());
         let mut buffers = Buffers::of(layer, self.mode);
-        // Numbers that the first pass leaves must not show. Rules must overwrite ∂l/∂x and what is clear, and
-        // then add to the gradients.
+        // Numbers that the first pass leaves must not show. Rules must overwrite ∂l/∂x and cleared gradients,
+        // and then add to the gradients.
         for pass in 0..3 {
             call.forward(&mut y, &mut cache, self.mode)?;
             self.expect_shapes(call, &y)?;
@@ -435,7 +435,7 @@ struct Gradient<T: Scalar> {
     once: Option<Tensor<T>>,
 }
 
-/// A derivative both ways, and what the rule gives when it runs once.
+/// A derivative both ways, and the rule's result of one run.
 struct Compared {
     index: Vec<usize>,
     analytic: f64,

@@ -60,9 +60,9 @@ pub(super) struct Slope {
     pub(super) kink: bool,
     /// Whether anything has moved.
     pub(super) moved: bool,
-    /// Σ |dy ⊙ y| of what has moved: 0 too, where y is.
+    /// Σ |dy ⊙ y| of the moved elements: 0 too, where y is.
     pub(super) scale: f64,
-    /// Σ |dy| of what has moved, and the mean |dy| at least.
+    /// Σ |dy| of the moved elements, and the mean |dy| at least.
     pub(super) reach: f64,
 }
 
@@ -101,7 +101,7 @@ impl<'a, T: Scalar> Probe<'a, T> {
     /// ∂l/∂ the element at `place`, by steps from `h` down. `enough` says which slope needs no smaller one.
     ///
     /// Each element of y takes the step that suits it: the one with the least bound of the slope's error,
-    /// which is what rounding can do, and by how much slopes and jumps in slope differ from step to step. So
+    /// which is the rounding, and by how much slopes and jumps in slope differ from step to step. So
     /// a kink of one sample makes no other sample's step small.
     pub(super) fn slope(
         &mut self,
@@ -114,7 +114,7 @@ impl<'a, T: Scalar> Probe<'a, T> {
             (element.moved, element.best, element.error) = (false, 0.0, 0.0);
         }
         let (mut h, mut steps) = (h, 0);
-        // The first step in f32 is large, and may leave what a function such as √x is defined for.
+        // The first step in f32 is large, and may leave the domain of a function such as √x.
         let mut retries = if T::DTYPE == DType::F64 { 0 } else { RETRIES };
         loop {
             match self.step(place, h, steps) {
@@ -246,7 +246,7 @@ impl<'a, T: Scalar> Probe<'a, T> {
         }
     }
 
-    /// The same error, with what was moved.
+    /// The same error, with the name of the moved element.
     fn moved(&mut self, place: Place<'_>, error: GradcheckError) -> GradcheckError {
         match error {
             GradcheckError::NotFinite { tensor, index, got, .. } => {
@@ -283,7 +283,7 @@ struct Element {
 
 impl Element {
     /// Takes in a step, after so many that were twice, four times, … as large. `sizes` are to the right and
-    /// to the left; `rounding` is what a slope has where |y| is 1.
+    /// to the left; `rounding` is a slope's where |y| is 1.
     fn step(&mut self, before: usize, sizes: [f64; 2], rounding: f64) {
         let [up, down] = self.sides.map(|y| y - self.here);
         if !self.moved && (up != 0.0 || down != 0.0) {

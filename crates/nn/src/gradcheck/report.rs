@@ -149,7 +149,7 @@ pub enum GradcheckError {
         /// The element that was moved by a step, with its index, if one was.
         moved: Option<String>,
     },
-    /// The increments of a buffer aren't what a step relies on: see
+    /// The increments of a buffer are wrong: see
     /// [`Grad::increment`](backrule_tensor::Grad::increment).
     #[error("gradcheck: buffer `{}`: expected {expected}, got {got}", path.escape_debug())]
     Buffer {

@@ -1,4 +1,4 @@
-//! Element-wise layers: a formula, its derivative, and what the derivative is a function of.
+//! Element-wise layers: a formula, its derivative, and the derivative's argument.
 
 use backrule_tensor::{Grad, NamedTensors, Options, Scalar, Tensor, apply};
 
@@ -45,7 +45,7 @@ pub enum Of {
 /// ```
 ///
 /// Mark `f` and `df` with `#[inline(always)]`: the loops around them are compiled for the processor's
-/// instructions, and what isn't part of such a loop is not. Each loop runs on a copy of the layer. A function
+/// instructions, and code outside such a loop is not. Each loop runs on a copy of the layer. A function
 /// with a list of settings, such as a spline's knots, is a [`Layer`].
 pub trait Pointwise: Copy + Send + Sync {
     /// The argument of [`df`](Self::df).

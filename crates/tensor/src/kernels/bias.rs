@@ -82,7 +82,7 @@ pub(super) fn columns<T: Scalar, const N: usize>(row: &[T], at: usize) -> [T; N]
     *row[at..at + N].first_chunk().unwrap_or(&[T::ZERO; N])
 }
 
-/// Adds the columns that `read` takes from each row. If `PAST`, it may read what follows the row.
+/// Adds the columns that `read` takes from each row. If `PAST`, it may read past the row's end.
 #[inline(always)]
 fn add_rows<T: Scalar, const N: usize, const PAST: bool>(
     db: &mut [T; N],

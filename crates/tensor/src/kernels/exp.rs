@@ -47,7 +47,7 @@ pub(crate) fn exp_of_negative(x: f32) -> f32 {
     (if x < -104.0 { 0.0 } else { scaled::<64>(x) }) * scale
 }
 
-/// The same, but 0 where that is below the normal numbers: what a sum needs in which another term is 1.
+/// The same, but 0 where that is below the normal numbers: enough for a sum with a term of 1.
 #[inline(always)]
 pub(crate) fn exp_in_sum(x: f32) -> f32 {
     // The logarithm of the smallest normal number.

@@ -1,4 +1,4 @@
-//! Windows that move over images, and the matrix of what they see: a convolution is a product with it.
+//! Windows that move over images, and the matrix of their elements: a convolution is a product with it.
 
 use std::ops::Range;
 
@@ -119,7 +119,7 @@ impl Windows {
         }
     }
 
-    /// The elements of what [`col2im`] notes: none as long as few windows see an element.
+    /// The elements of [`col2im`]'s notes: none as long as few windows see an element.
     pub fn room(&self) -> usize {
         let overlap = self.window.iter().zip(self.positions).map(|(window, n)| window.overlap(n));
         if overlap.fold(1, usize::saturating_mul) <= twofold::FEW { 0 } else { self.sizes()[0] }
@@ -132,8 +132,8 @@ impl Windows {
     }
 }
 
-/// The matrix `[channels · kernel, positions]` of an image `[channels, height, width]`: its columns are what
-/// the window sees, position by position, with 0 in the padding.
+/// The matrix `[channels · kernel, positions]` of an image `[channels, height, width]`: its columns are
+/// the window's elements, position by position, with 0 in the padding.
 ///
 /// ```
 /// use backrule_tensor::kernels::im2col::{Window, Windows, im2col};

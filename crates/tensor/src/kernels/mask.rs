@@ -100,7 +100,7 @@ fn low(word: u64) -> u64 {
     word & 0xffff_ffff
 }
 
-/// The constants of Philox-4×32: multipliers, and what is added to the key in each round.
+/// The constants of Philox-4×32: multipliers, and the increments of the key in each round.
 const MULTIPLIERS: [u64; 2] = [0xd251_1f53, 0xcd9e_8d57];
 const WEYL: [u32; 2] = [0x9e37_79b9, 0xbb67_ae85];
 const ROUNDS: usize = 10;

@@ -34,7 +34,7 @@ const TASK: usize = 1 << 16;
 
 /// How a group is normalized, with one element for each group: x̂ = ((x − `mean`) − `rest`) · `scale`.
 ///
-/// `rest` is what rounding took off the mean. In f32 the mean of numbers around 10⁶ is off by up to 0.03,
+/// `rest` is the part rounded off the mean. In f32 the mean of numbers around 10⁶ is off by up to 0.03,
 /// while their differences are exact.
 #[derive(Clone, Copy, Debug)]
 pub struct Normal<V> {
@@ -319,7 +319,7 @@ fn times<T: Scalar>(mut a: [T; CHUNK], b: [T; CHUNK]) -> [T; CHUNK] {
     a
 }
 
-/// The mean of `m` numbers, what rounding took off it, and their variance: from Σ x, and then Σ d and Σ d².
+/// The mean of `m` numbers, the part rounded off it, and their variance: from Σ x, and then Σ d and Σ d².
 struct Moments {
     mean: f64,
     rest: f64,
@@ -327,7 +327,7 @@ struct Moments {
 }
 
 impl Moments {
-    /// The second pass. The square of the rest is what the rounding of the mean has added to d².
+    /// The second pass. The square of the rest is the share of the mean's rounding in d².
     #[inline(always)]
     fn new<T: Scalar>(m: usize, mean: T, [sum, squares]: [f64; 2]) -> Self {
         let m = m as f64;
@@ -494,7 +494,7 @@ pub fn add_layer_sums<T: Scalar>(
     for_each_part(dw, db, len, |i, dw, db| add_column_sums(x.len() / n, i * len, terms, dw, db));
 }
 
-/// Shares what is there between threads: `f` gets the number of a part and `len` elements of each.
+/// Shares the given gradients between threads: `f` gets the number of a part and `len` elements of each.
 fn for_each_part<T: Scalar>(
     dw: Option<&mut [T]>,
     db: Option<&mut [T]>,
@@ -989,7 +989,7 @@ mod tests {
         [y, (0..x.len()).map(dx).collect(), dw, db]
     }
 
-    /// A chunk, its neighbors, blocks and strips, and what threads share.
+    /// A chunk, its neighbors, blocks and strips, and parts for several threads.
     #[test]
     fn rows_are_normalized_by_the_book() {
         for [rows, n] in [[1, 1], [3, 15], [3, 16], [9, 17], [2, 4100], [300, 257], [70_000, 1]] {

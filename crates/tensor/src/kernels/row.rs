@@ -1,8 +1,8 @@
-//! Rows in chunks of sixteen elements: what row-wise [kernels](crate::simd::Kernel) are made of.
+//! Rows in chunks of sixteen elements: the parts of row-wise [kernels](crate::simd::Kernel).
 //!
 //! Sixteen f32 are one AVX-512 register, or a few smaller ones. A loop over arrays of sixteen becomes vector
 //! instructions for rows of any length, because the last chunk is as long as the others: padding replaces
-//! what lies past the row's end. So each sum has one order, whatever surrounds the row.
+//! the elements past the row's end. So each sum has one order, whatever surrounds the row.
 //!
 //! A function here takes the rest of the buffer and the row's remaining length, because it may read past the
 //! row's end.

@@ -114,7 +114,7 @@ fn add_run<T: Scalar>(rows: &[[T; CHUNK]], totals: &mut [f64; CHUNK]) {
 }
 
 kernel!(
-    /// Σ xᵢ², in f64: what a norm is the root of.
+    /// Σ xᵢ², in f64: the square of a norm.
     ///
     /// ```
     /// use backrule_tensor::kernels::sum::sum_of_squares;
@@ -154,7 +154,7 @@ mod tests {
 
     const TERMS: usize = 20_000_000;
 
-    /// The bound in units of what was promised: 1 is reached in no case.
+    /// The error in units of the promised bound: 1 is reached in no case.
     fn error(got: f32, exact: f64, absolute: f64) -> f64 {
         (f64::from(got) - exact).abs() / (4.0 * f64::from(f32::EPSILON) * absolute)
     }

@@ -134,7 +134,7 @@ fn buffer_len_of(choice: Choice, form: Form, sizes: [usize; 3], rows: usize, pac
     }
 }
 
-/// Columns of C that are computed at once, so what is kept beside them stays small. Whole blocks of packed
+/// Columns of C that are computed at once, so the memory beside them stays small. Whole blocks of packed
 /// columns: nothing is packed twice.
 fn columns_at_once(rows: usize, n: usize) -> usize {
     const ELEMENTS: usize = 1 << 18;

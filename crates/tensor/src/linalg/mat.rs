@@ -218,7 +218,7 @@ impl<'a, T: Scalar> MatMut<'a, T> {
         if i < rows && columns > 0 { &mut self.data[i * row_stride..][..columns] } else { &mut [] }
     }
 
-    /// The elements from the first to the last, and what lies between rows.
+    /// The elements from the first to the last, and the gaps between rows.
     pub(crate) fn into_elements(self) -> &'a mut [T] {
         &mut self.data[..self.layout.len()]
     }

@@ -203,7 +203,7 @@ fn write_tile<T: Scalar, S: Simd, const MR: usize, const NR: usize>(
     }
 }
 
-/// The same for rows of a tile that is wider than what is left of C: register by register from the top to the
+/// The same for rows of a tile that is wider than the rest of C: register by register from the top to the
 /// bottom.
 #[inline(always)]
 fn write_edge<T: Scalar, S: Simd, const NR: usize>(

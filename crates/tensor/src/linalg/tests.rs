@@ -123,7 +123,7 @@ mod kernels {
                     }
                     acc.into_iter().fold(T::ZERO, |sum, acc| sum + acc)
                 };
-                // A group: blocks, added in order to what is there.
+                // A group: blocks, added in order to the initial values.
                 let group = |terms: Range<usize>, initial: Initial<'_, T>| {
                     let blocks = (terms.start..terms.end.max(1)).step_by(form.block());
                     blocks.map(|p| block(p..terms.end.min(p + form.block()))).enumerate().fold(
@@ -602,8 +602,8 @@ mod kernels {
         }
     }
 
-    /// Neither the next row of A, where the terms aren't a multiple of those that are added at once, nor what
-    /// was in the buffer.
+    /// Neither the next row of A, where the terms aren't a multiple of those that are added at once, nor the
+    /// old contents of the buffer.
     #[test]
     fn a_row_sees_no_other_row_and_no_old_sums() {
         for [m, n, k] in [[2, 600, 70], [3, 520, 65], [20, 600, 70]] {

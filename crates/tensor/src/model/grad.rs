@@ -155,7 +155,7 @@ impl<T: Scalar> Grad<T> {
         if term.shape() == self.tensor.shape() {
             self.incomplete |= self.tensor.add_term(low, self.terms, term).is_err();
         } else {
-            // As the first term would have left it: whoever uses the gradient finds the wrong shape.
+            // As the first term would have left it: the user of the gradient finds the wrong shape.
             std::mem::swap(&mut self.tensor, term);
         }
         self.terms = self.terms.saturating_add(1);

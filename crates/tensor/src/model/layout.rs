@@ -122,7 +122,7 @@ impl Eq for Layout {}
 struct Walk<'a> {
     operation: &'static str,
     left: std::slice::Iter<'a, LayoutEntry>,
-    /// Whether the layout is what was got, not what was expected.
+    /// Whether the layout is the one got, not the one expected.
     swapped: bool,
     problem: Option<ShapeError>,
 }

@@ -1,4 +1,4 @@
-//! Settings as data: what a layer, a loss or a rule was made with, as it stands in a file.
+//! Settings as data: the arguments of a layer, a loss or a rule, as they stand in a file.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use crate::memory;
 /// added.
 ///
 /// This is the only form in which settings are saved. Reading takes each one out by its name and kind, and
-/// [`finish`](Self::finish) refuses what is left over. A setting of another kind stays, and can be read as
+/// [`finish`](Self::finish) refuses the rest. A setting of another kind stays, and can be read as
 /// that kind.
 ///
 /// ```
@@ -36,7 +36,7 @@ use crate::memory;
 /// ```
 ///
 /// With the feature `serde` they are a map: numbers, whole numbers, booleans, strings and lists under their
-/// names. Reading a map refuses every other type, a name that stands there twice, and what is above the
+/// names. Reading a map refuses every other type, a name that stands there twice, and a map above the
 /// limits below. So does writing one.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Options(Vec<(String, OptionValue)>);
@@ -224,7 +224,7 @@ impl Options {
         }
     }
 
-    /// Checks that no name stands here twice and that no limit is exceeded: what can be written can be read
+    /// Checks that no name stands here twice and that no limit is exceeded: written options can be read
     /// again.
     ///
     /// # Errors
@@ -278,7 +278,7 @@ impl Options {
         })
     }
 
-    /// Takes out what `read` makes of a setting.
+    /// Takes out a setting as the result of `read`.
     fn take<V>(
         &mut self,
         name: &str,
@@ -696,7 +696,7 @@ mod tests {
 
     type Read = fn(&mut Options, &str) -> Result<(), ConfigError>;
 
-    /// Whoever tries another kind next is told of the kind, and not that there is nothing.
+    /// The error of an attempt with another kind is about the kind, not about a missing setting.
     #[test]
     fn an_option_that_could_not_be_read_is_still_there() {
         let readers: [Read; 10] = [

@@ -21,7 +21,7 @@ impl<'a> Path<'a> {
     /// The outermost place, without a name.
     pub const ROOT: Path<'static> = Path { parent: None, name: "" };
 
-    /// Bytes that a path has at most, where networks are built, read and saved. Without a limit, what lists
+    /// Bytes that a path has at most, where networks are built, read and saved. Without a limit, a list of
     /// the tensors of a network is as long as their number times the depth of the network times the length of
     /// a name.
     pub const MAX: usize = 512;

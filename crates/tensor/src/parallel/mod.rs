@@ -101,7 +101,7 @@ where
     });
 }
 
-/// How many threads [`run`] uses at most, the caller's included: what [`set_threads`] said last, else the
+/// How many threads [`run`] uses at most, the caller's included: the last number of [`set_threads`], else the
 /// environment variable `BACKRULE_THREADS` if it is a number above 0, else as many as the system says are
 /// available. 1 without the feature `threads`.
 pub fn threads() -> NonZeroUsize {

@@ -74,7 +74,7 @@ const BLOCKS: usize = 256;
 /// a length have an output, which a loss or a mean should leave out.
 ///
 /// # Rule
-/// With dz = ∂l/∂y W_o, and for each head, summed over what it sees:
+/// With dz = ∂l/∂y W_o, and for each head, summed over the positions it sees:
 ///
 /// | derivative | formula |
 /// |---|---|
@@ -404,7 +404,7 @@ impl<'a, T: Scalar> Inputs<'a, T> {
     }
 }
 
-/// A head of a sample: where its parts of q, k, v, z and p lie, and what its queries see.
+/// A head of a sample: where its parts of q, k, v, z and p lie, and which keys its queries see.
 #[derive(Clone, Copy)]
 struct Head {
     sample: usize,
@@ -515,12 +515,12 @@ impl Head {
         Ok(())
     }
 
-    /// dq √(e/n), dk and dv of this head, in the places of dz, k and v: each is written when nobody reads
-    /// what was there.
+    /// dq √(e/n), dk and dv of this head, in the places of dz, k and v: each is written after the last
+    /// read of the old values.
     fn backward<T: Scalar>(self, of: Given<'_, T>, kv: &mut [T], dz: &mut [T]) -> Result<(), LayerError> {
         let Given { q, p, of_p, dp, da, wants } = of;
         let p = &p[self.p()];
-        // dp = dz vᵀ, and what comes from the second output.
+        // dp = dz vᵀ, and the second output's gradient.
         if let Some(of_p) = of_p {
             dp.copy_from_slice(&of_p[self.p()]);
         }
@@ -1229,7 +1229,7 @@ mod tests {
         assert!(grads.iter().zip(other_grads.iter()).all(|(a, b)| a.get() == b.get() && a.get().is_some()));
     }
 
-    /// On both sides of a block's end. NaN shows that what is later isn't multiplied by 0.
+    /// On both sides of a block's end. NaN shows that later positions aren't multiplied by 0.
     #[test]
     fn what_comes_later_changes_no_bit_of_a_causal_layer() {
         let layer = layer(config(4, 2).causal(true));

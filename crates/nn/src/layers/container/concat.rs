@@ -38,7 +38,7 @@ pub struct Concat {
 
 impl Concat {
     /// Along this axis: 1 for the features of `[batch, features]` and the channels of images. Axis 0, the
-    /// batch, is none: what a sample's y is depends on no other sample.
+    /// batch, is none: a sample's y depends on no other sample.
     ///
     /// # Errors
     /// When the axis is 0, or there can be no such axis.

@@ -25,7 +25,7 @@ use crate::packer::Packer;
 ///
 /// [`thaw`](Self::thaw) makes it an ordinary layer again, and [`freeze()`] and [`thaw()`] do so for a layer
 /// anywhere in a network, which isn't built anew. Gradients and optimizer are made anew then: they have none
-/// for what was frozen.
+/// for frozen tensors.
 ///
 /// ```
 /// use backrule_nn::tensor::{NamedTensors, Path, Role, Tensor};
@@ -144,7 +144,7 @@ fn is_path(path: &str) -> bool {
     path.is_empty() || path.split('.').all(|name| !name.is_empty())
 }
 
-/// Freezes or thaws what is at `path` in a child: a `Frozen` layer there is switched, any other is put into
+/// Freezes or thaws the layer at `path` in a child: a `Frozen` layer there is switched, any other is put into
 /// one.
 pub(super) fn set_frozen<T: Scalar>(child: &mut Box<dyn Layer<T>>, path: &str, frozen: bool) -> bool {
     if (**child).set_frozen(Sealed, path, frozen) {

@@ -78,7 +78,7 @@ struct Child<T: Scalar> {
     layer: Box<dyn Layer<T>>,
     first: usize,
     count: usize,
-    /// Whether what it writes is always checked.
+    /// Whether its outputs are always checked.
     is_own: bool,
 }
 
@@ -624,7 +624,7 @@ impl<T: Scalar> Gradients<'_, '_, T> {
 }
 
 impl<T: Scalar> Graph<T> {
-    /// The rule of one node: from the gradients of its outputs to those of what it was fed.
+    /// The rule of one node: from the gradients of its outputs to those of its inputs.
     fn step_back<'v>(
         &self,
         node: &Wire,

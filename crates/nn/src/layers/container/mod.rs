@@ -35,7 +35,7 @@ fn split_grads<'g, T: Scalar>(
     Ok(own)
 }
 
-/// The child's name in front of a path, and what is behind it.
+/// The child's name in front of a path, and the rest of the path.
 fn split_path(path: &str) -> (&str, &str) {
     path.split_once('.').unwrap_or((path, ""))
 }

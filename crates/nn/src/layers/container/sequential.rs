@@ -25,7 +25,7 @@ use crate::packer::Packer;
 /// Layers one after the other, each with a name: y = fₙ(… f₂(f₁(x))).
 ///
 /// Its rule is the chain rule: from the last child to the first, each one's ∂l/∂x is the ∂l/∂y of the one
-/// before it. A container is a layer, so that they nest; names add up to paths such as `encoder.fc1.weight`.
+/// before it. A container is a layer, so they nest; names add up to paths such as `encoder.fc1.weight`.
 ///
 /// ```
 /// use backrule_nn::tensor::{NamedTensors, random};
@@ -61,7 +61,7 @@ pub struct Sequential<T: Scalar = f32> {
 struct Child<T: Scalar> {
     name: Box<str>,
     layer: Box<dyn Layer<T>>,
-    /// Whether what it writes is always checked.
+    /// Whether its output is always checked.
     is_own: bool,
 }
 
@@ -151,7 +151,7 @@ pub(crate) fn check_names<'a>(
     Ok(())
 }
 
-/// Paths of a container's children and of their tensors: none too long, or what lists them takes more memory
+/// Paths of a container's children and of their tensors: none too long, or a list of them takes more memory
 /// than they do.
 ///
 /// # Errors
@@ -173,7 +173,7 @@ pub(crate) fn check_paths<'a, T: Scalar>(
     Ok(())
 }
 
-/// The bytes of the longest path of a layer and what is in it.
+/// The bytes of the longest path of a layer and its descendants.
 fn longest_path<T: Scalar>(layer: &dyn Layer<T>, path: Path<'_>) -> usize {
     let mut longest = path.bytes();
     layer.visit(path, &mut |path, _, _| longest = longest.max(path.bytes()));

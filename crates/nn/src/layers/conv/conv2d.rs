@@ -39,7 +39,7 @@ use crate::mode::Mode;
 /// number of zeros only, and at most ((kernel · size + 32) stride + dilation (kernel − 1) − size) / 2 along
 /// an axis of `size` elements: beyond that more than 32 windows would see zeros alone.
 ///
-/// For a sample and a group, let X be the matrix of what the window sees: a row for each channel and tap, a
+/// For a sample and a group, let X be the matrix of the window's elements: a row for each channel and tap, a
 /// column for each of the P positions. Then y = W X + b with W as a matrix, and its rule is that of a dense
 /// layer, summed over samples:
 ///
@@ -185,7 +185,7 @@ impl<T: Scalar> Conv2d<T> {
             Err(LayerError::from(ShapeError::new("conv2d forward", expected, x)))
         };
         let ([outputs, of_group], [down, across]) = (self.channels(), self.window);
-        // Whoever borrows a tensor mutably can change its shape.
+        // The mutable borrow of a tensor allows a change of its shape.
         let expected = Shape::new(&[outputs, of_group, down.kernel, across.kernel])?;
         if self.weight.shape() != expected {
             return Err(ShapeError::new("conv2d weight", expected, self.weight.shape()).into());
@@ -818,7 +818,7 @@ mod tests {
         assert_eq!(cache.tensors::<2>().each_ref().map(Tensor::len), [2 * 9 * 3 * 4, 2 * 3 * 2 * 9]);
     }
 
-    /// A rectifier behind it runs on what has just been written, and gives the same bits.
+    /// A rectifier behind it runs on the elements just written, and gives the same bits.
     #[test]
     fn an_epilogue_changes_no_bit() {
         let config = Conv2dConfig::new(2, 4, [3, 3]).padding([1, 1]).groups(2);

@@ -321,7 +321,7 @@ impl MaxPool2dConfig {
         self
     }
 
-    /// Rows above and below, columns left and right: at most half of what a window reaches over. The default
+    /// Rows above and below, columns left and right: at most half of a window's extent. The default
     /// is none.
     pub fn padding(mut self, padding: [usize; 2]) -> Self {
         self.padding = padding;
@@ -334,7 +334,7 @@ impl MaxPool2dConfig {
         self
     }
 
-    /// Whether a last window may reach over the edge, so that no element is left out. The default is that it
+    /// Whether a last window may reach over the edge, so no element is left out. The default is that it
     /// may not.
     pub fn ceil_mode(mut self, ceil_mode: bool) -> Self {
         self.ceil_mode = ceil_mode;
@@ -344,7 +344,7 @@ impl MaxPool2dConfig {
     /// A layer of these settings.
     ///
     /// # Errors
-    /// When a size, stride or dilation is 0, or the padding is more than half of what a window reaches over.
+    /// When a size, stride or dilation is 0, or the padding is more than half of a window's extent.
     pub fn build(self) -> Result<MaxPool2d, ConfigError> {
         let Self { kernel, stride, padding, dilation, ceil_mode } = self;
         let refuse = |option, expected: &str, got: [usize; 2]| {

@@ -217,7 +217,7 @@ impl<T: Scalar> Lstm<T> {
         self.config.bidirectional
     }
 
-    /// h0 and c0 of zeros: what a sequence begins with.
+    /// h0 and c0 of zeros: the initial states of a sequence.
     ///
     /// # Errors
     /// When there is no memory for them.
@@ -295,7 +295,7 @@ impl<T: Scalar> Lstm<T> {
         }
     }
 
-    /// y, and the states at the end for whoever wants them.
+    /// y, and the states at the end, if wanted.
     fn run(
         &self,
         inputs: Inputs<'_, T>,
@@ -765,7 +765,7 @@ fn clear_rows<T: Scalar>(x: &mut Tensor<T>, rows: impl Iterator<Item = Range<usi
 }
 
 /// A tensor's name, such as `weight_ih_l0_reverse`. It is made for each visit, without an allocation: kept,
-/// the names would be a quarter of what a small layer takes.
+/// the names would be a quarter of a small layer's memory.
 struct Name {
     bytes: [u8; 32],
     len: usize,

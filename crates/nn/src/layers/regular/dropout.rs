@@ -14,7 +14,7 @@ use crate::error::LayerError;
 use crate::layer::{At, Layer};
 use crate::mode::Mode;
 
-/// Sets a random part of its inputs to 0 while training, and scales the others up so that their expectation
+/// Sets a random part of its inputs to 0 while training, and scales the others up so their expectation
 /// stays: y = m x, where m is 0 with probability `rate` and 1/(1 − rate) otherwise (N. Srivastava et al.,
 /// 2014, inverted).
 ///
