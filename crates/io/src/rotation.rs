@@ -19,7 +19,7 @@ use crate::snapshot::{SaveError, Snapshot};
 /// Names the operation in errors.
 const OPERATION: &str = "rotation";
 
-/// The checkpoints of one run in a folder: the last few and the best, and what is older is removed.
+/// The checkpoints of one run in a folder: the last few and the best; older ones are removed.
 ///
 /// ```
 /// use backrule_io::tensor::Tensor;
@@ -58,7 +58,7 @@ const OPERATION: &str = "rotation";
 /// The new file is on the disk, and its name is, before an old one is removed. A process that is killed in
 /// between leaves files too many, finished or not, which the next [`save`](Self::save) removes.
 ///
-/// A name proves nothing, so what somebody else puts into the folder neither stops a rotation nor costs it
+/// A name proves nothing, so a stranger's file in the folder neither stops a rotation nor costs it
 /// the best checkpoint: a file counts as the best one only if it is a whole checkpoint, and for an infinite
 /// metric that this `Rotation` has not saved itself, the best finite one is kept as well. A whole checkpoint
 /// under a name with a finite metric can't be told from one that was saved.
@@ -170,7 +170,7 @@ impl Rotation {
     /// [`RotationError::Name`] if `name` can't begin the name of a file.
     pub fn new(folder: impl Into<PathBuf>, name: impl Into<String>) -> Result<Self, RotationError> {
         let name = name.into();
-        // A leading dot would hide the files, and is what temporary ones begin with.
+        // A leading dot would hide the files, and is the first byte of temporary ones.
         if name.is_empty() || name.starts_with('.') || name.contains(['/', '\\', ':', '\0']) {
             return Err(RotationError::Name { name });
         }
@@ -190,7 +190,7 @@ impl Rotation {
         self
     }
 
-    /// Saves a checkpoint, and then removes what needn't be kept any longer. Unfinished files of this
+    /// Saves a checkpoint, and then removes those that needn't be kept any longer. Unfinished files of this
     /// rotation that killed processes have left are removed first.
     ///
     /// The metric is a number, such as the loss of a training in f32 or in f64, or `None`. If the largest
@@ -337,7 +337,7 @@ impl Rotation {
         self.list(&mut files).map(|()| files)
     }
 
-    /// The same in the place of what is in `files`.
+    /// The same in the place of `files`' contents.
     fn list(&self, files: &mut Vec<RotationFile>) -> Result<(), RotationError> {
         let failed = |error| RotationError::Folder { folder: self.folder.clone(), error };
         files.clear();
@@ -423,7 +423,7 @@ impl Rotation {
         for file in files {
             match Checkpoint::load(&file.path) {
                 Ok(checkpoint) => return Ok(Some(Found { checkpoint, file, passed_over })),
-                // An older one may be small enough, and is not what was asked for.
+                // An older one may be small enough, and is not the one asked for.
                 Err(LoadError { problem: LoadProblem::Memory(error), .. }) => return Err(error.into()),
                 Err(error) => memory::push(OPERATION, &mut passed_over, error)?,
             }
@@ -629,7 +629,7 @@ mod tests {
         }
     }
 
-    /// A file that is one when the folder is read can be something else when it is opened. Whoever may do
+    /// A file that is one when the folder is read can be something else when it is opened. A user who may do
     /// that can also keep the user, root included, from reading it: a link in a circle, say.
     #[cfg(unix)]
     #[test]

@@ -333,7 +333,7 @@ impl<'a, T: Scalar> Snapshot<'a, T> {
     }
 }
 
-/// Gathers small tensors for `out`; what is larger than its buffer passes by. The buffer is small, too: one
+/// Gathers small tensors for `out`; one larger than its buffer passes by. The buffer is small, too: one
 /// that the system has no memory for would end the process.
 pub(crate) fn gathered<W: Write>(out: W) -> BufWriter<W> {
     BufWriter::with_capacity(2 << 10, out)

@@ -83,7 +83,7 @@ use sealed::{Affine, Epilogue, Sealed, Walk};
 
 /// A formula y = f(x; θ) and its derivative.
 ///
-/// A layer holds its parameters and nothing else: what the derivative needs of the forward pass comes back to
+/// A layer holds its parameters and nothing else: the forward pass's part of the derivative comes back to
 /// it in [`At`]. So a layer can be shared between threads, and one network can be in use with any number of
 /// tapes.
 ///
@@ -139,7 +139,7 @@ use sealed::{Affine, Epilogue, Sealed, Walk};
 /// # Ok::<(), backrule_nn::GradcheckError>(())
 /// ```
 ///
-/// A layer with **buffers** (running statistics: what changes in training without a derivative) names them
+/// A layer with **buffers** (running statistics: changed in training without a derivative) names them
 /// as such. Its rule doesn't change them, which would need `&mut self`: in training it adds increments by
 /// [`Grad::increment`], and the optimizer's step moves the buffers. Gradcheck looks at that, too.
 ///
@@ -397,7 +397,7 @@ pub trait Layer<T: Scalar>: NamedTensors<T> + BoxedClone<T> + Send + Sync + 'sta
         Options::new()
     }
 
-    /// Whether the layer is somebody's own: then its outputs are compared with its statements in release
+    /// Whether the layer is somebody's own: then its outputs are compared with its `output_shape` in release
     /// builds, too. The name of the type decides that; a wrong guess costs a comparison, or saves one.
     #[doc(hidden)]
     fn is_own(&self, _: Sealed) -> bool {
@@ -522,7 +522,7 @@ pub(crate) fn check_dx<T: Scalar>(x: &Tensor<T>, dx: Option<&mut Tensor<T>>) -> 
     }
 }
 
-/// Fills what a layer has to overwrite with NaN, in debug builds: the numbers of another layer would pass for
+/// Fills a layer's results-to-be with NaN, in debug builds: the numbers of another layer would pass for
 /// its own.
 pub(crate) fn poison<T: Scalar>(dx: Option<&mut Tensor<T>>) {
     if cfg!(debug_assertions)

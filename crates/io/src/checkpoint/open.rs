@@ -26,7 +26,7 @@ impl Checkpoint {
     /// Nothing in the file makes this panic or take more memory than its header and 1 MiB. On systems other
     /// than Unix and Windows it is [`load`](Self::load).
     ///
-    /// No network is needed to see what is in a file, so this is also the way to inspect one:
+    /// No network is needed to see a file's contents, so this is also the way to inspect one:
     ///
     /// ```
     /// # use backrule_io::tensor::Tensor;

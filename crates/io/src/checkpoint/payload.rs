@@ -53,7 +53,7 @@ impl Payload {
         }
     }
 
-    /// Room for what is read from the file at a time.
+    /// Room for one read from the file.
     pub(crate) fn buffer(&self) -> Result<Vec<u8>, MemoryError> {
         let size = match self {
             Self::Memory(_) => 0,

@@ -1,4 +1,4 @@
-//! A file's description of a tensor, whoever wrote it.
+//! A file's description of a tensor, of either writer.
 
 use backrule_tensor::Shape;
 

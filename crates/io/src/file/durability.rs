@@ -35,7 +35,7 @@ impl Durability {
         Self::sync(folder.as_ref())
     }
 
-    /// Makes what happened to the names in a folder durable.
+    /// Makes the changes of the names in a folder durable.
     #[cfg(unix)]
     pub(super) fn sync(folder: &Path) -> io::Result<Self> {
         let folder = match File::open(folder) {
@@ -52,7 +52,7 @@ impl Durability {
         Ok(Self::FileOnly)
     }
 
-    /// Of what syncing a folder gave. "Not supported" has four names: EINVAL, ENOTSUP, ENOSYS, and EPERM of
+    /// Of a folder sync's error. "Not supported" has four names: EINVAL, ENOTSUP, ENOSYS, and EPERM of
     /// some file systems in user space. EACCES is of the same kind as EPERM, and would be a failure.
     #[cfg(unix)]
     fn of(synced: io::Result<()>) -> io::Result<Self> {

@@ -28,7 +28,7 @@ pub(crate) fn open(file: &Path) -> Result<(File, u64), NotOpened> {
     open_after(file, || ())
 }
 
-/// `meanwhile` stands for what another process does between the look and the opening.
+/// `meanwhile` stands for another process's action between the look and the opening.
 fn open_after(file: &Path, meanwhile: impl FnOnce()) -> Result<(File, u64), NotOpened> {
     // Checked before, because opening alone has effects on some devices; and after, because it may be another
     // file by then.

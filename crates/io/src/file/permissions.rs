@@ -26,7 +26,7 @@ pub(super) fn keep_owner(old: &Metadata, new: &File) -> io::Result<Kept> {
     Ok(Kept { owner: new.uid() == old.uid(), group: new.gid() == old.gid() })
 }
 
-/// Gives `new` the mode of the old file. `group_kept`: its group may have what that of the old one had.
+/// Gives `new` the mode of the old file. `group_kept`: its group may have the rights of the old one's.
 #[cfg(unix)]
 pub(super) fn keep_mode(old: &Metadata, new: &File, group_kept: bool) -> io::Result<()> {
     use std::fs::Permissions;

@@ -72,7 +72,7 @@ fn follow(file: &Path) -> Result<(PathBuf, Option<Metadata>), Stop> {
                     return Err(Stop::Problem(TargetProblem::ForeignLink));
                 }
                 let link = fs::read_link(&path)?;
-                // A relative link starts in its own folder; an absolute one replaces what it is joined to.
+                // A relative link starts in its own folder; an absolute one replaces the whole path.
                 path = path.parent().unwrap_or(Path::new("")).join(link);
             }
             Ok(found) => return Ok((path, Some(found))),

@@ -42,7 +42,7 @@ impl Temporary {
         for _ in 0..ATTEMPTS {
             time = time.wrapping_add(1);
             let path = directory.join(format!(".{stem}.{process}.{time}{kernel}.tmp"));
-            // `create_new` never opens what somebody else put there, be it a file or a link.
+            // `create_new` never opens another's entry there, be it a file or a link.
             let file = match options(private).create_new(true).open(&path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 opened => opened?,

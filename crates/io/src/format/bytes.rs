@@ -12,7 +12,7 @@ pub(crate) struct Bytes {
 }
 
 impl Bytes {
-    /// Goes on behind what is in `bytes`.
+    /// Goes on behind the contents of `bytes`.
     pub(crate) fn new(bytes: Vec<u8>) -> Self {
         Self { bytes, refused: None }
     }

@@ -13,7 +13,7 @@ use bincode::{BorrowDecode, Encode};
 use crate::format::limits::{LimitError, MAX_HEADER};
 use crate::format::problem::Malformed;
 
-/// The limit bounds what one value may claim. Everything decoded here is borrowed or a number, so a claim
+/// The limit bounds the claim of one value. Everything decoded here is borrowed or a number, so a claim
 /// never becomes an allocation.
 const CONFIG: Configuration<LittleEndian, Fixint, Limit<MAX_HEADER>> =
     bincode::config::standard().with_little_endian().with_fixed_int_encoding().with_limit::<MAX_HEADER>();
@@ -37,14 +37,14 @@ pub(crate) fn get<'a, D: BorrowDecode<'a, ()>>(
         DecodeError::UnexpectedVariant { .. } | DecodeError::InvalidBooleanValue(_) => {
             Malformed::Tag { field }
         }
-        // A length beyond what is there, or beyond what bincode may read at a time.
+        // A length beyond the rest of the bytes, or beyond bincode's limit for one read.
         _ => Malformed::HeaderEnds { field },
     })?;
     *input = input.get(used..).unwrap_or_default();
     Ok(value)
 }
 
-/// Compares what is written with the expected bytes, without keeping it.
+/// Compares the written bytes with the expected ones, without keeping it.
 pub(crate) struct Same<'a> {
     expected: &'a [u8],
     so_far: bool,

@@ -42,7 +42,7 @@ impl PartialEq for Header {
 }
 
 impl Header {
-    /// Reads what [`encode`] writes and nothing else: another spelling of the same values is refused.
+    /// Reads the output of [`encode`] and nothing else: another spelling of the same values is refused.
     pub(crate) fn decode(bytes: Vec<u8>) -> Result<Self, LoadProblem> {
         let mut input = bytes.as_slice();
         let mut run = Run {

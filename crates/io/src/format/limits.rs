@@ -1,4 +1,4 @@
-//! The limits of a checkpoint. The same ones apply to writing and to reading, so what was saved can be
+//! The limits of a checkpoint. The same ones apply to writing and to reading, so a saved file can be
 //! loaded. The rank of a tensor is limited by [`MAX_RANK`](backrule_tensor::MAX_RANK).
 
 use backrule_tensor::{Options, Path};

@@ -101,7 +101,7 @@ fn decode_value(
     })
 }
 
-/// Counts the values of all lists, so what a file claims stays small beside its length.
+/// Counts the values of all lists, so a file's claim stays small beside its length.
 #[derive(Default)]
 struct Values(usize);
 

@@ -53,7 +53,7 @@ pub enum LoadProblem {
     /// There is more of something than this crate would write.
     #[error("malformed: {0}")]
     Limit(LimitError),
-    /// The checksums match, but what they cover makes no sense: not written by this crate.
+    /// The checksums match, but the bytes below them make no sense: not written by this crate.
     #[error("malformed: {0}")]
     Malformed(Malformed),
     /// Not a safetensors file, or one that can't be read.
@@ -87,7 +87,7 @@ pub enum LoadProblem {
     Io(io::Error),
 }
 
-// A message holds that of its cause, so no cause is named as a source: whoever prints the chain prints
+// A message holds that of its cause, so no cause is named as a source: a print of the chain says
 // nothing twice.
 impl From<LimitError> for LoadProblem {
     fn from(error: LimitError) -> Self {

@@ -101,7 +101,7 @@ pub(crate) fn pieces(
     Ok(hasher)
 }
 
-/// The next `size` bytes. The caller has compared `size` with the length of what is there.
+/// The next `size` bytes. The caller has compared `size` with the length of the rest.
 pub(crate) fn read_exactly(input: &mut impl Read, size: u64) -> Result<Vec<u8>, LoadProblem> {
     let mut bytes = memory(size)?;
     input.by_ref().take(size).read_to_end(&mut bytes)?;

@@ -153,7 +153,7 @@ pub(crate) fn decode<M: DeserializeOwned>(bytes: &[u8]) -> Result<M, String> {
     }
 }
 
-/// A reason without what is too long to read: it may quote all of a section.
+/// A reason without its part that is too long to read: it may quote all of a section.
 fn beginning(reason: String) -> String {
     match reason.char_indices().nth(200) {
         Some((end, _)) => format!("{}…", reason.get(..end).unwrap_or_default()),

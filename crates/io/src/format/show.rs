@@ -5,7 +5,7 @@ use std::fmt::{self, Display};
 
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-/// Writes what it is given.
+/// Writes its input.
 pub(crate) struct Show<'a, 'f>(pub(crate) &'a mut fmt::Formatter<'f>);
 
 impl Show<'_, '_> {

@@ -45,7 +45,7 @@ pub enum RestoreError {
         /// The first argument of [`rename`](crate::Restoring::rename).
         from: String,
     },
-    /// Something was to be renamed to what the network doesn't have.
+    /// Something was to be renamed to a path that the network doesn't have.
     #[error(
         "nothing restored: the network has nothing at or below `{}`, which `{}` of the checkpoint was to be renamed to",
         to.escape_debug(), from.escape_debug()

@@ -21,7 +21,7 @@ pub(super) struct Index {
 pub(super) enum State {
     /// Nobody has asked for it.
     Waiting,
-    /// It fits what has asked.
+    /// It fits the tensor that has asked.
     Fits,
     /// It doesn't.
     Kept,

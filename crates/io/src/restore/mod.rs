@@ -70,13 +70,13 @@ impl Checkpoint {
         self.restoring().run(network, Some(optimizer), false).map(drop)
     }
 
-    /// Begins to restore into something that differs from what was saved: see [`Restoring`].
+    /// Begins to restore into something that differs from the saved network: see [`Restoring`].
     pub fn restoring(&self) -> Restoring<'_> {
         Restoring { request: Request::new(self), renamed: Vec::new() }
     }
 }
 
-/// A restore into something that differs from what was saved: made by [`Checkpoint::restoring`].
+/// A restore into something that differs from the saved network: made by [`Checkpoint::restoring`].
 ///
 /// By default everything has to fit, as with [`Checkpoint::restore`]. Everything is compared before anything
 /// is written, and on an error network and optimizer are as they were.
@@ -132,7 +132,7 @@ impl<'c> Restoring<'c> {
     /// everything, an empty `to` takes a name away. Each tensor is renamed once, by the first call that knows
     /// it, so two calls can swap names. An optimizer's state follows its parameter. There has to be something
     /// at or below both, whatever else may be missing; to leave a part of the checkpoint out, say
-    /// [`only`](Self::only) what is wanted.
+    /// [`only`](Self::only) the wanted parts.
     ///
     /// ```
     /// # use backrule_io::Checkpoint;
@@ -154,13 +154,13 @@ impl<'c> Restoring<'c> {
     /// the path stays.
     ///
     /// It is asked several times about a path, and has to give the same each time. An optimizer's state
-    /// follows its parameter; it is asked about what has none.
+    /// follows its parameter; it is asked about state without one.
     pub fn rename_with(mut self, rename: impl Fn(&str) -> Option<String> + 'c) -> Self {
         self.request.renames.push(Box::new(rename));
         self
     }
 
-    /// Restores what is at or below `prefix` in the network, and leaves all else alone, on both sides.
+    /// Restores the tensors at or below `prefix` in the network, and leaves all else alone, on both sides.
     /// Several calls add up. The path is that in the network: it has been renamed already.
     pub fn only(mut self, prefix: impl Into<String>) -> Self {
         self.request.only.push(prefix.into());

@@ -189,7 +189,7 @@ impl<'r> Plan<'r> {
 
     /// Decides for every tensor of `target`, and changes nothing.
     ///
-    /// It visits as `carry_out` will, for writing: what has been compared here is exactly what is going to be
+    /// It visits as `carry_out` will, for writing: the tensors compared here are exactly those to be
     /// written.
     pub(super) fn decide<T: Scalar>(
         &mut self,

@@ -1,4 +1,4 @@
-//! Files put together by hand, with checksums that match: what a forger can do.
+//! Files put together by hand, with checksums that match, as by a forger.
 
 use backrule_io::tensor::{Options, Tensor};
 use backrule_io::{Checkpoint, LoadError};
@@ -102,7 +102,7 @@ pub(crate) fn load(bytes: &[u8], checksums: bool) -> Result<Checkpoint, LoadErro
 /// Whether checksums are compared: both, if both can be had.
 pub(crate) const GATES: &[bool] = if cfg!(feature = "fuzzing") { &[true, false] } else { &[true] };
 
-/// Loads, uses what was accepted, and makes sure that it took no more than the file's length and 1 MiB.
+/// Loads, uses an accepted file, and makes sure that it took no more than the file's length and 1 MiB.
 #[track_caller]
 pub(crate) fn load_within_limits(bytes: &[u8], checksums: bool) -> bool {
     let mut accepted = None;

@@ -22,7 +22,7 @@ fn section(section: Section) -> LoadProblem {
     LoadProblem::Malformed(Malformed::SectionContent { section, reason: String::new() })
 }
 
-/// The problem as text, short of what MessagePack's decoder says.
+/// The problem as text, short of the words of MessagePack's decoder.
 fn text(mut problem: LoadProblem) -> String {
     match &mut problem {
         LoadProblem::Malformed(Malformed::SectionContent { reason, .. }) => reason.clear(),
@@ -32,7 +32,7 @@ fn text(mut problem: LoadProblem) -> String {
     format!("{problem:#?}")
 }
 
-/// Every file, by what is wrong with it.
+/// Every file, by its defect.
 fn table() -> Vec<(&'static str, Vec<u8>, LoadProblem)> {
     use LoadProblem::{Checksum, Newer, NotACheckpoint, Truncated};
     use Malformed as M;
@@ -582,7 +582,7 @@ fn the_largest_headers_stay_within_the_memory() {
 }
 
 /// Every header with one byte changed, and with bytes taken out or put in. Some of them are good: another
-/// epoch, another name. None may panic or take memory, and what is accepted must restore or say why not.
+/// epoch, another name. None may panic or take memory, and an accepted one must restore or say why not.
 #[test]
 fn forged_headers_are_errors_or_good() {
     let good = Forged::new();

@@ -63,7 +63,7 @@ fn sizes_that_do_not_add_up_are_told() {
     }
 }
 
-/// The message holds that of its cause already, so whoever prints the chain doesn't print it twice.
+/// The message holds that of its cause already, so a print of the chain doesn't show it twice.
 #[test]
 fn a_cause_is_told_once() {
     let problem = LoadProblem::Io(io::Error::other(Malformed::Shrank));
@@ -75,7 +75,7 @@ fn a_cause_is_told_once() {
     assert!(format!("{error:#?}").contains("error: Shrank"), "{error:#?}");
 }
 
-/// Whoever runs a program from another folder sees which one it is.
+/// A program that runs in another folder shows which file it is.
 #[test]
 fn a_relative_path_that_is_not_there_is_told_with_the_current_folder() {
     let folder = std::env::current_dir().unwrap();
@@ -113,7 +113,7 @@ fn an_empty_path_is_named() {
     assert!(error.starts_with("an empty path: "), "{error}");
 }
 
-/// Whoever can create files chooses their names, and what stands in them.
+/// A file's creator chooses its name and its contents.
 #[test]
 fn paths_and_contents_are_escaped() {
     let name = "\u{1b}[2J\u{202e}.brk";

@@ -16,7 +16,7 @@ fn saved<M: Serialize + DeserializeOwned>(value: &M) -> Result<Checkpoint, Secti
     Ok(Checkpoint::from_bytes(&bytes.unwrap()).unwrap())
 }
 
-/// Debug output tells what `==` doesn't: −0 from 0, and that NaN is NaN.
+/// Debug output tells apart more than `==`: −0 from 0, and that NaN is NaN.
 #[track_caller]
 fn comes_back<M: Serialize + DeserializeOwned + Debug>(value: M) {
     let back: M = saved(&value).unwrap().metadata().unwrap();
@@ -37,7 +37,7 @@ struct Unit;
 #[derive(Debug, Serialize, Deserialize)]
 struct Wrapper(f64);
 
-/// Written as what is displayed.
+/// Written as its displayed text.
 #[derive(Debug, Deserialize)]
 struct Shown(char);
 

@@ -33,7 +33,7 @@ fn a_place_where_nothing_can_be_saved_is_told() {
     );
 }
 
-/// Prints what is in the file, and whether NumPy would write the same bytes.
+/// Prints the file's contents, and whether NumPy would write the same bytes.
 const SCRIPT: &str = r"
 import io, sys
 import numpy
@@ -124,7 +124,7 @@ fn several_arrays_are_told_from_one() {
         let hint = "`npz::open` reads them, with the feature `npz` of backrule-io";
         assert!(error.to_string().starts_with(&path) && error.to_string().ends_with(hint), "{error}");
     }
-    // One without files, and what only begins like one.
+    // One without files, and one that only begins like an archive.
     let empty = [b"PK\x05\x06", &[0; 18][..]].concat();
     assert!(matches!(problem::<f32>(&empty), LoadProblem::Npy(Problem::Archive)));
     for bytes in [&b"PK\x03"[..], b"PK\x03\x03..", b"\x93NUMPX\x01\x00"] {
@@ -132,7 +132,7 @@ fn several_arrays_are_told_from_one() {
     }
 }
 
-/// Of many elements, so that they come in several pieces.
+/// Of many elements, so they come in several pieces.
 #[test]
 fn every_bit_comes_back() {
     fn round_trip<T: Scalar>() {

@@ -78,7 +78,7 @@ fn every_cut_and_every_bit() {
     }
 }
 
-/// A list that claims what its bytes can't become is refused before memory is taken.
+/// A list that claims more than its bytes can become is refused before memory is taken.
 #[test]
 fn a_claim_that_is_too_large_is_refused() {
     let mut bytes = fs::read(numpy("deflated")).unwrap();
@@ -129,7 +129,7 @@ fn blocks(content: &[u8], most: usize) -> Vec<u8> {
     content.chunks(most).enumerate().flat_map(block).collect()
 }
 
-/// Pieces of the input end within blocks, and blocks within the window: what a step leaves of the input is
+/// Pieces of the input end within blocks, and blocks within the window: a step's rest of the input is
 /// read by the next.
 #[test]
 fn large_arrays_are_inflated_piece_by_piece() {

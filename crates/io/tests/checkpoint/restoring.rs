@@ -1,4 +1,4 @@
-//! Restoring into something else than what was saved.
+//! Restoring into another network than the saved one.
 
 use crate::common::{Momentum, Named, bits, spoil};
 use backrule_io::tensor::{Options, Tensor, TrainingState};

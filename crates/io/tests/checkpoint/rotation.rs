@@ -176,7 +176,7 @@ fn names_and_folders_that_can_not_be() {
     assert!(missing.latest().is_err());
 }
 
-/// Whoever may write into the folder can call a file as they like.
+/// Another writer in the folder can give a file any name.
 #[test]
 fn a_planted_name_neither_stops_a_rotation_nor_costs_the_best() {
     let scratch = Scratch::new("rotation-planted");
@@ -288,7 +288,7 @@ fn what_can_not_be_read_at_the_moment_is_kept() {
     assert_eq!(fresh.best().unwrap().unwrap().file.path, best);
 }
 
-/// Who goes back to an older version of this crate doesn't lose what the later one has saved.
+/// A return to an older version of this crate doesn't lose the checkpoints of the later one.
 #[test]
 fn what_a_later_version_has_saved_is_kept() {
     let scratch = Scratch::new("rotation-newer");

@@ -152,7 +152,7 @@ fn every_escape_is_its_character() {
     assert_eq!(paths, ["\"\\/\u{8}\u{c}\n\r\té😀"]);
 }
 
-/// Any order, white space, escapes and empty tensors: what the format allows.
+/// Any order, white space, escapes and empty tensors, as the format allows.
 #[test]
 fn other_spellings_are_read() {
     let header = r#"{ "b" : {"data_offsets":[ 4, 8 ],"shape":[1],"dtype":"F32"} ,

@@ -205,7 +205,7 @@ fn folders_that_sync_nothing() {
         let (_, log) = strace(writer, path, None);
         stage.set();
         let calls = calls(&log);
-        // The folder is what is opened and synced last.
+        // The folder is opened and synced last.
         let last = |name: &str| calls.iter().rfind(|call| call.name == name).unwrap().nth;
         for error in ["EINVAL", "EOPNOTSUPP", "EPERM", "ENOSYS"] {
             fail("fsync", last("fsync"), error, FILE_ONLY);
@@ -231,7 +231,7 @@ fn rotation_that_is_killed() {
     for epoch in [BEST, 3, 2] {
         writer::rotate(&folder, epoch).unwrap();
     }
-    // Of a trace that removes one: what saving does in a folder that has been filled.
+    // Of a trace that removes one: a save into a folder that has been filled.
     let (code, log) = strace_epoch("rotation", &folder, 4, None);
     assert_eq!(code, Some(0));
     let (mut leftovers, mut kills) = (0, 0);
@@ -284,7 +284,7 @@ fn best_that_can_not_be_read() {
             assert!(code == Some(0) && injected.len() == 1, "{fault:?} at {call}: {code:?}, {injected:?}");
             let found = writer::rotation(&folder).best().unwrap().unwrap();
             assert!(found.file.path == best && found.checkpoint.run().epoch == BEST, "{fault:?} at {call}");
-            // The new one, the best, and for once what would have been the best without it.
+            // The new one, the best, and for once the former best.
             assert!(fs::read_dir(&folder).unwrap().count() <= 3, "{fault:?} at {call}");
         }
     }

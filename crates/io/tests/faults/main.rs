@@ -1,4 +1,4 @@
-//! Saving under faults: what is there afterwards is the old checkpoint or the new one.
+//! Saving under faults: the file afterwards is the old checkpoint or the new one.
 //!
 //! ```console
 //! $ cargo test -p backrule-io --test faults               # kills, and an error at every system call: seconds

@@ -1,8 +1,8 @@
-//! Power cuts: what a disk may hold at any moment, mounted again.
+//! Power cuts: a disk's possible contents at any moment, mounted again.
 //!
 //! Checkpoints are saved to a real file system on a disk whose writes are logged, while a neighbor has the
-//! journal committed again and again. Afterwards the power is cut after each event of the log: what was
-//! flushed is on the disk, and of what was written since then all, nothing, or anything. The file system
+//! journal committed again and again. Afterwards the power is cut after each event of the log: flushed
+//! blocks are on the disk, and of the blocks written since then all, nothing, or anything. The file system
 //! recovers, and the checkpoint has to be the last one whose saving had returned, or the one that was being
 //! saved.
 
@@ -36,7 +36,7 @@ pub(crate) fn run() {
     }
 }
 
-/// An error: what the simulation needs can't be had here.
+/// An error: the simulation's tools can't be had here.
 fn all(folder: &Path) -> Result<(), String> {
     for options in ["data=ordered", "data=writeback,noauto_da_alloc"] {
         for writer in ["ours", "unsynced", "naive"] {
@@ -187,7 +187,7 @@ fn survivors<'a>(volatile: &Writes<'a>, random: &mut u64) -> Vec<(&'static str, 
     all
 }
 
-/// Mounts what is left, and looks.
+/// Mounts the image, and looks.
 fn recover(folder: &Path, image: &[u8], options: &str, ours: bool) -> Result<Found, String> {
     let file = folder.join("cut");
     fs::write(&file, image).unwrap();

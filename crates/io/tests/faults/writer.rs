@@ -1,4 +1,4 @@
-//! The process that saves, and what it should have saved.
+//! The process that saves, and the expected checkpoints.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -65,7 +65,7 @@ pub(crate) fn save_as(writer: &str, path: &Path, epoch: u64) {
 
 pub(crate) fn child(writer: &str, path: &str, epoch: u64) -> ! {
     let path = Path::new(path);
-    // Made before: what is traced is the saving.
+    // Made before: the trace is of the saving alone.
     let net = state(epoch);
     let _ = fs::metadata(BEGIN);
     let code = match writer {

@@ -80,7 +80,7 @@ fn write<T: Scalar>(tensor: &Tensor<T>, buffer: &mut [u8], out: &mut impl Write)
 /// either order.
 ///
 /// The elements may be floats of 16, 32 and 64 bits, whole numbers of 8 to 64 bits, and bools, which become 0
-/// and 1. Each has to be a number of the tensor's type, or it is an error: what NumPy has in double precision
+/// and 1. Each has to be a number of the tensor's type, or it is an error: an array in double precision
 /// is read as `f64`, and [`Tensor::cast`] rounds it.
 ///
 /// Nothing in the file can make this panic, or take more memory than the tensor and 1 MiB; and the tensor has
@@ -203,7 +203,7 @@ fn elements<T: Scalar>(input: &mut impl Read, header: &Header, values: &mut [T])
 /// Where the elements of a file belong in a row-major tensor, one after the other.
 struct Places {
     at: usize,
-    /// Of every axis, from the one that changes fastest: its index, its size, and what one step of it adds.
+    /// Of every axis, from the one that changes fastest: its index, its size, and the increment of one step.
     axes: [(usize, usize, usize); MAX_RANK],
     rank: usize,
 }

@@ -29,7 +29,7 @@ pub enum Problem {
         /// Bytes that are there.
         found: u64,
     },
-    /// The header is none of Python's dictionaries, or goes beyond what this format has.
+    /// The header is none of Python's dictionaries, or goes beyond this format.
     #[error("byte {at} of its header: expected {expected}")]
     Header {
         /// Where, from the beginning of the header.

@@ -11,7 +11,7 @@ use miniz_oxide::inflate::core::{DecompressorOxide, TINFL_LZ_DICT_SIZE, decompre
 /// Bytes that are read at a time.
 const PIECE: usize = 16 << 10;
 
-/// Inflates what it reads. The readers of `flate2` would do, but for one thing: where there is no memory for
+/// Inflates its input. The readers of `flate2` would do, but for one thing: where there is no memory for
 /// their buffers, they end the process.
 pub(super) struct Inflate<R> {
     compressed: R,
@@ -53,7 +53,7 @@ impl<R: Read> Inflate<R> {
             match status {
                 TINFLStatus::Done => {
                     self.done = true;
-                    // No checksum covers what nobody reads.
+                    // No checksum covers unread bytes.
                     if !self.left.is_empty() || self.compressed.read(&mut self.input)? > 0 {
                         let reason = "there are bytes behind the end of what is compressed";
                         return Err(io::Error::new(io::ErrorKind::InvalidData, reason));

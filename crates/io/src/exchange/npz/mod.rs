@@ -50,7 +50,7 @@ type Source = Arc<dyn ReaderAt + Send + Sync>;
 
 struct Entry {
     name: String,
-    /// `None` for what can't be read.
+    /// `None` for a method that can't be read.
     method: Option<CompressionMethod>,
     place: ZipArchiveEntryWayfinder,
 }
@@ -159,7 +159,7 @@ impl Npz {
             }
         };
         tensor.map_err(|problem| match problem {
-            // Not from the system, so from what reads the archive.
+            // Not from the system, so from the reader of the archive.
             LoadProblem::Io(error) if error.raw_os_error().is_none() => {
                 Problem::Damaged { reason: error.to_string() }.into()
             }

@@ -30,7 +30,7 @@ pub(super) struct Stored<'j> {
 }
 
 impl Stored<'_> {
-    /// Bytes of all elements. The file has them, so that a larger number than fits is never read.
+    /// Bytes of all elements. The file has them, so a larger number than fits is never read.
     pub(super) fn size(&self) -> usize {
         usize::try_from(self.end.saturating_sub(self.begin)).unwrap_or(usize::MAX)
     }

@@ -1,7 +1,7 @@
 //! Weights in the [safetensors](https://huggingface.co/docs/safetensors) format, for PyTorch and other
 //! readers.
 //!
-//! Names and layouts carry over: a path such as `fc1.weight` is what a `state_dict` calls it, a dense layer's
+//! Names and layouts carry over: a path such as `fc1.weight` is a name in a `state_dict`, a dense layer's
 //! weight is `[out, in]` on both sides, and elements are in row-major order. In Python,
 //! `safetensors.torch.load_file` reads what [`save`] writes, and `save_file(model.state_dict(), path)` writes
 //! what [`load`] reads.

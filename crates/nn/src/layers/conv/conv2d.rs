@@ -185,7 +185,7 @@ impl<T: Scalar> Conv2d<T> {
             Err(LayerError::from(ShapeError::new("conv2d forward", expected, x)))
         };
         let ([outputs, of_group], [down, across]) = (self.channels(), self.window);
-        // The mutable borrow of a tensor allows a change of its shape.
+        // A mutable borrow of a tensor allows a change of its shape.
         let expected = Shape::new(&[outputs, of_group, down.kernel, across.kernel])?;
         if self.weight.shape() != expected {
             return Err(ShapeError::new("conv2d weight", expected, self.weight.shape()).into());

@@ -127,7 +127,7 @@ impl<T: Scalar> Embedding<T> {
             let expected = format_args!("the {n} vectors of the forward pass");
             return Err(ShapeError::new("embedding backward", expected, dy.shape()).into());
         }
-        // The places of each row as a list: where it begins, and what follows each place. So a row's sum has
+        // The places of each row as a list: its first place, and each place's next. So a row's sum has
         // one order, and as many terms as it may have, it is made in blocks.
         resize(indices, n.saturating_mul(2).saturating_add(rows), "embedding backward")?;
         let (indices, lists) = indices.split_at_mut(n);

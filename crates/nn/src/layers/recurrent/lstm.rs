@@ -1312,7 +1312,7 @@ mod tests {
         }
     }
 
-    /// Sequences of different lengths give what each gives by itself. NaN behind the ends reaches nothing.
+    /// Sequences of different lengths give the results of each alone. NaN behind the ends reaches nothing.
     #[test]
     fn what_stands_behind_an_end_is_not_read() {
         let lstm = both_ways();
