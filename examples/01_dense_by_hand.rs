@@ -1,7 +1,7 @@
 //! A dense layer and a two-layer network, every number of which can be checked on paper.
 //!
 //! Two worked examples from the derivation pages of tinyml ("Fully Connected Layers" and "Back Propagation").
-//! There W is written in × out; here it is out × in, so it is the transpose of what those pages print.
+//! There W is written in × out; here it is out × in, so it is the transpose of those pages' W.
 //!
 //! ```console
 //! $ cargo run --release --example 01_dense_by_hand
@@ -93,7 +93,7 @@ fn half_squares(y: &Tensor<f64>, target: &Tensor<f64>, dy: &mut Tensor<f64>) -> 
     Ok(l / 2.0)
 }
 
-/// Prints a result, and stops if it isn't what the pages have: to every digit, rounding in the last place
+/// Prints a result, and stops if it isn't that of the pages: to every digit, rounding in the last place
 /// aside.
 fn show(name: &str, got: &Tensor<f64>, published: &Tensor<f64>) -> Result<(), Box<dyn Error>> {
     let numbers: Vec<String> = got.as_slice().iter().map(|x| format!("{:.12}", x)).collect();

@@ -117,8 +117,8 @@ impl<T: Scalar> Layer<T> for Prelu<T> {
     }
 }
 
-/// The layers that a file may name beside the built-in ones. Each function reads what `options` of its layer
-/// gives; the values of tensors follow.
+/// The layers that a file may name beside the built-in ones. Each function reads the result of its layer's
+/// `options`; the values of tensors follow.
 fn registry<T: Scalar>() -> Registry<T> {
     let registry = Registry::new().with("examples/Swish", |from| {
         let beta = from.number("beta")?;

@@ -24,12 +24,12 @@ const SHORTEST: usize = 3;
 const LONGEST: usize = 12;
 const STEPS: usize = 3000;
 const BATCH: usize = 64;
-/// The largest norm of a step's gradients: when attention finds what it looks for, they grow all at once.
+/// The largest norm of a step's gradients: when attention finds its target, they grow all at once.
 const NORM: f64 = 0.3;
 /// Of 1,000 sequences nobody trained on: right with attention at least, and without it at most.
 const CLAIMS: [f64; 2] = [0.98, 0.7];
 
-/// The mean of a sequence over time, without what stands behind its end. For x `[batch, time, features]` and
+/// The mean of a sequence over time, without the elements behind its end. For x `[batch, time, features]` and
 /// lengths `[batch]`
 ///
 /// y = (Σₜ x(t)) / length over all t below the length.
@@ -139,7 +139,7 @@ fn not_two(inputs: usize) -> LayerError {
     LayerError::count("mean over lengths", "two inputs, one output", inputs)
 }
 
-/// Tokens and lengths → one score for each class, and what the heads look at.
+/// Tokens and lengths → one score for each class, and the heads' weights.
 fn network(attention: bool, rng: &mut impl Rng) -> Result<Graph, Box<dyn Error>> {
     let config = MultiHeadAttentionConfig::new(FEATURES, HEADS).lengths(true).probabilities(true);
     let mut g = Graph::builder();

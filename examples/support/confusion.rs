@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, error, fmt, iter::once};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Confusion {
     classes: usize,
-    // Only what was seen: the square of the caller's number of classes might not fit into memory.
+    // Only pairs that were seen: the square of the caller's number of classes might not fit into memory.
     counts: BTreeMap<(usize, usize), u64>,
 }
 

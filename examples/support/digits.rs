@@ -16,7 +16,7 @@ const INK: u8 = 16;
 const TRAIN: usize = 1437;
 const CSV: &str = include_str!("../data/digits.csv");
 
-/// Images and what they show, in the same order.
+/// Images and their labels, in the same order.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Digits {
     /// [`PIXELS`] a row, each from 0 (paper) to 1 (ink).
@@ -86,7 +86,7 @@ pub fn show(pixels: &[f32]) -> String {
     pixels.chunks(SIDE).map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// The data file is not what it should be: a line is wrong, or missing at the end.
+/// The data file is damaged: a line is wrong, or missing at the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DigitsError {
     /// The line, counted from 1.

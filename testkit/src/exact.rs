@@ -20,20 +20,20 @@ pub struct Exact {
     pub exponent: i32,
 }
 
-/// a + b and what its rounding has lost, for |a| ≥ |b|.
+/// a + b and the error of its rounding, for |a| ≥ |b|.
 fn ordered_sum(a: f64, b: f64) -> Twice {
     let sum = a + b;
     Twice(sum, b - (sum - a))
 }
 
-/// a + b and what its rounding has lost.
+/// a + b and the error of its rounding.
 fn sum(a: f64, b: f64) -> Twice {
     let sum = a + b;
     let of_b = sum - a;
     Twice(sum, (a - (sum - of_b)) + (b - of_b))
 }
 
-/// a b and what its rounding has lost, by halves of 26 bits: not every processor has a multiply-add.
+/// a b and the error of its rounding, by halves of 26 bits: not every processor has a multiply-add.
 fn product(a: f64, b: f64) -> Twice {
     let halves = |x: f64| {
         let scaled = 134_217_729.0 * x;
@@ -255,7 +255,7 @@ pub fn tanh(x: f64) -> Exact {
 /// 1 / (1 + e⁻ˣ), or eˣ / (1 + eˣ).
 pub fn logistic(x: f64) -> Exact {
     let e = exp(-x.abs());
-    // Far below 1, what is added to it doesn't matter.
+    // Far below 1, its exact size doesn't matter.
     let sum = Twice::ONE + e.number.scaled(e.exponent.max(-300));
     let above = if x < 0.0 { e } else { as_it_is(1.0) };
     Exact::new(above.number / sum, above.exponent)

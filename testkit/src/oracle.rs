@@ -18,7 +18,7 @@ const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/oracle");
 const PENDING: &str = include_str!("../oracle/pending.txt");
 const OTHER_SEED: &str = "BACKRULE_ORACLE";
 
-/// Options that describe the case, not what it is an example of.
+/// Options that describe the case, not its op.
 const TAGS: [&str; 11] = [
     "constant_row",
     "extreme",
@@ -62,7 +62,7 @@ impl Case {
         text(&self["kind"])
     }
 
-    /// The name of what it is an example of.
+    /// The name of its op.
     pub fn op(&self) -> &str {
         text(&self["op"])
     }
@@ -111,7 +111,7 @@ impl Case {
         self.field(name).filter(|value| value.get("shape").is_some()).map(tensor)
     }
 
-    /// The options of what this is an example of, without those that are null or only describe the case, and
+    /// The options of the op, without those that are null or only describe the case, and
     /// without `lengths`, which are a tensor.
     pub fn options(&self) -> Options {
         let options = self["options"].as_object().into_iter().flatten();
@@ -148,7 +148,7 @@ pub fn cases(kind: &str) -> Vec<&'static Case> {
     cases
 }
 
-/// All cases of an op: at least one, so that a misspelt name can't pass for a test.
+/// All cases of an op: at least one, so a misspelt name can't pass for a test.
 pub fn of(kind: &str, op: &str) -> Vec<&'static Case> {
     let cases: Vec<_> = cases(kind).into_iter().filter(|case| case.op() == op).collect();
     assert!(!cases.is_empty(), "no reference values for {op}");
@@ -175,7 +175,7 @@ pub fn trajectories(op: &str) -> Vec<&'static Case> {
     of("trajectory", op)
 }
 
-/// Hands every case of a kind to `check`, which says whether it knows what the case is an example of.
+/// Hands every case of a kind to `check`, which says whether it knows the op of the case.
 ///
 /// Fails on a case that `check` doesn't know and that isn't in `oracle/pending.txt`; on a line there that is
 /// no case's, or that `check` knows by now.

@@ -105,7 +105,7 @@ pub fn load<T: Scalar>(path: impl AsRef<Path>) -> Result<Loaded<T>, Error> {
     load_with(path, &Registry::new())
 }
 
-/// As [`load`], with layers of your own. A file chooses only among what you have put into the registry.
+/// As [`load`], with layers of your own. A file chooses only among the registry's layers.
 ///
 /// # Errors
 /// As [`load`], and where the file names a layer that is in no catalogue.

@@ -15,7 +15,7 @@ impl fmt::Display for Quoted<'_> {
     }
 }
 
-/// A path in a message. Its name may be a stranger's choice.
+/// A path in a message. The name of a file may be a stranger's choice.
 pub(crate) struct At<'a>(pub(crate) &'a Path);
 
 impl fmt::Display for At<'_> {

@@ -158,7 +158,7 @@ impl<'a, T: Scalar> Snapshot<'a, T> {
     /// noticed. As in every format of serde, `Some(None)` and `Some(())` come back as `None`; and an untagged
     /// enum whose first variant accepts the values of its second comes back as the first.
     ///
-    /// Memory for the bytes that isn't there is an error. For what the type itself takes when it is read, its
+    /// Memory for the bytes that isn't there is an error. For the type's own memory when it is read, its
     /// `Deserialize` answers: serde's vectors and texts end the process.
     pub fn metadata<M: Serialize + DeserializeOwned>(self, metadata: &M) -> Result<Self, SectionError> {
         self.section(Section::Metadata, metadata)

@@ -89,7 +89,7 @@ pub trait AnyLoss<T: Scalar>: Debug + Send + Sync {
 /// From settings to a loss.
 pub type Build<T> = fn(Options) -> Result<Box<dyn AnyLoss<T>>, ConfigError>;
 
-/// A loss with a sample of what it takes.
+/// A loss with a sample of its inputs.
 pub type Example<T> = (Box<dyn AnyLoss<T>>, Sample<T>);
 
 /// An entry of the list.

@@ -83,7 +83,7 @@ use sealed::{Affine, Epilogue, Sealed, Walk};
 
 /// A formula y = f(x; θ) and its derivative.
 ///
-/// A layer holds its parameters and nothing else: the forward pass's part of the derivative comes back to
+/// A layer holds its parameters and nothing else: the tensors of the forward pass come back to
 /// it in [`At`]. So a layer can be shared between threads, and one network can be in use with any number of
 /// tapes.
 ///
@@ -522,7 +522,7 @@ pub(crate) fn check_dx<T: Scalar>(x: &Tensor<T>, dx: Option<&mut Tensor<T>>) -> 
     }
 }
 
-/// Fills a layer's results-to-be with NaN, in debug builds: the numbers of another layer would pass for
+/// Fills a tensor for results with NaN, in debug builds: the numbers of another layer would pass for
 /// its own.
 pub(crate) fn poison<T: Scalar>(dx: Option<&mut Tensor<T>>) {
     if cfg!(debug_assertions)

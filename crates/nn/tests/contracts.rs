@@ -530,7 +530,7 @@ fn kinks_are_where_they_are_said_to_be() {
     });
 }
 
-/// A tape that splits the batch gives the bits of any other; sums over the batch are taken in another
+/// A tape that splits the batch gives the results of any other; sums over the batch are taken in another
 /// order.
 #[test]
 fn the_parts_of_a_batch_are_the_batch() {

@@ -161,7 +161,7 @@ impl<T: Scalar, R: Rule<T>> Optimizer<R, T> {
         self.check_slots()
     }
 
-    /// Slots are lent out by `visit_mut`, and whoever borrows one can change its shape.
+    /// Slots are lent out by `visit_mut`, and a borrower can change their shape.
     fn check_slots(&self) -> Result<(), StepError> {
         let mut slots = self.slots.iter();
         for LayoutEntry { path, shape, .. } in parameters(&self.layout) {

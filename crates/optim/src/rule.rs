@@ -67,7 +67,7 @@ pub trait Rule<T: Scalar>: Send + Sync {
     fn update(&self, step: u64, x: &mut [T], dx: &[T], slots: &mut [&mut [T]]);
 
     /// Whether [`update`](Self::update) has to see a parameter as a whole, because it takes a norm, say. The
-    /// default is no: what happens to an element depends on no other.
+    /// default is no: the update of an element depends on no other.
     fn needs_whole(&self) -> bool {
         false
     }
@@ -81,7 +81,7 @@ pub trait Rule<T: Scalar>: Send + Sync {
     /// When it isn't finite or is negative; it stays as it was then.
     fn set_learning_rate(&mut self, rate: f64) -> Result<(), ConfigError>;
 
-    /// All options, so a checkpoint can hold them: what is missing here is lost when a run is resumed.
+    /// All options, so a checkpoint can hold them: one missing here is lost when a run is resumed.
     fn options(&self) -> Options;
 
     /// Changes all options to those that [`options`](Self::options) has given before.

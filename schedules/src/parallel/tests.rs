@@ -117,7 +117,7 @@ fn a_task_runs_its_own_tasks_alone() {
     });
 }
 
-/// Whoever comes second is sent away. At least one of them is the first.
+/// The second caller is sent away. At least one of them is the first.
 #[test]
 fn two_callers() {
     check(|| {

@@ -1,4 +1,4 @@
-//! A file's description of a tensor, of either writer.
+//! A file's description of a tensor: of a checkpoint, or of somebody else's file.
 
 use backrule_tensor::Shape;
 

@@ -108,7 +108,7 @@ pub enum TargetProblem {
     #[error("more than {MAX_LINKS} symbolic links, one after the other: remove those that lead in a circle")]
     LinkLoop,
     /// A symbolic link of another user, in a folder that everybody can write to: it may have been put there
-    /// so saving replaces some other file. Linux has the same rule (`fs.protected_symlinks`).
+    /// to make saving replace some other file. Linux has the same rule (`fs.protected_symlinks`).
     #[error(
         "it is a symbolic link of another user in a folder that everybody can write to: choose a folder of your own"
     )]

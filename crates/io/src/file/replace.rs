@@ -49,7 +49,7 @@ fn commit(
     Ok(target.directory)
 }
 
-/// Gives the new file the old one's permissions.
+/// Gives the new file the old one's owner, attributes and mode.
 fn keep(path: &Path, old: &Metadata, new: &File) -> Result<(), (SaveStep, io::Error)> {
     let failed = |step| move |error| (step, error);
     let kept = permissions::keep_owner(old, new).map_err(failed(SaveStep::Permissions))?;

@@ -1,6 +1,6 @@
 //! The format of a checkpoint. docs/checkpoint-format.md specifies it to the byte.
 //!
-//! From the bottom: `bytes`, `limits`, `entry`, `section`; `problem`, what reading finds wrong; `checksum`;
+//! From the bottom: `bytes`, `limits`, `entry`, `section`; `problem`, the errors of reading; `checksum`;
 //! `envelope`, the first 40 bytes; `codec`, the only module that knows bincode; `options` and `header`;
 //! `reader`, which reads a whole file.
 

@@ -75,7 +75,7 @@ fn a_cause_is_told_once() {
     assert!(format!("{error:#?}").contains("error: Shrank"), "{error:#?}");
 }
 
-/// A program that runs in another folder shows which file it is.
+/// The message of a program that runs in another folder names that folder.
 #[test]
 fn a_relative_path_that_is_not_there_is_told_with_the_current_folder() {
     let folder = std::env::current_dir().unwrap();

@@ -97,7 +97,7 @@ impl Stage {
         stage
     }
 
-    /// An old file of an unusual mode behind a link, and what a killed process has left; or an empty folder.
+    /// An old file of an unusual mode behind a link, and the rest of a killed process; or an empty folder.
     fn set(&self) {
         let _ = fs::remove_dir_all(&self.folder);
         fs::create_dir(&self.folder).unwrap();
@@ -284,7 +284,7 @@ fn best_that_can_not_be_read() {
             assert!(code == Some(0) && injected.len() == 1, "{fault:?} at {call}: {code:?}, {injected:?}");
             let found = writer::rotation(&folder).best().unwrap().unwrap();
             assert!(found.file.path == best && found.checkpoint.run().epoch == BEST, "{fault:?} at {call}");
-            // The new one, the best, and for once the former best.
+            // The new one, the best, and for once the second best.
             assert!(fs::read_dir(&folder).unwrap().count() <= 3, "{fault:?} at {call}");
         }
     }

@@ -62,7 +62,7 @@ impl CrossEntropy {
                 rows as f64
             }
         };
-        // Zero, and what has no finite reciprocal.
+        // Zero, and numbers without a finite reciprocal.
         if self.reduction == Reduction::Mean && !total.is_normal() {
             return Err(LossError::TotalWeight { total });
         }

@@ -86,7 +86,7 @@ mod tests {
     use super::*;
     use crate::reduction::Reduction;
 
-    /// Whole numbers, and 2²⁰ times whole numbers, so that adding 10⁸ or 2³⁰ is exact in f64 or f32.
+    /// Whole numbers, and 2²⁰ times whole numbers, so adding 10⁸ or 2³⁰ is exact in f64 or f32.
     fn assert_shift_changes_no_bit<T: Scalar>(unit: f64, shift: f64) {
         let z = [[3.0, -1.0, 0.0], [2.0, 2.0, 2.0], [0.0, 1.0, -4.0]];
         let logits = |shift: f64| Tensor::from(z.map(|row| row.map(|z| T::from_f64(unit * z + shift))));
@@ -221,7 +221,7 @@ mod tests {
                 (l, dz)
             });
             assert!(results.iter().all(|result| *result == results[0]));
-            // Each row is what it is alone.
+            // Each row is the same alone.
             for i in [0, 20, 21, 22, 43, 82] {
                 let row = z.slice(i..i + 1).unwrap();
                 let target = match target {

@@ -31,7 +31,7 @@ use crate::reduction::Reduction;
 /// ```
 ///
 /// # Settings
-/// They mean what they mean in PyTorch, each alone and all together. With class weights w, label smoothing ε,
+/// They have PyTorch's meaning, each alone and all together. With class weights w, label smoothing ε,
 /// C classes:
 ///
 /// | target | l of a row | the mean divides by |

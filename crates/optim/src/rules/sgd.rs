@@ -9,8 +9,8 @@ use crate::rule::Rule;
 /// Its name in errors.
 const SGD: &str = "Sgd";
 
-/// Stochastic gradient descent: θ ← θ − η g, with momentum and weight decay if wanted. It computes what
-/// PyTorch's `SGD` computes, option by option.
+/// Stochastic gradient descent: θ ← θ − η g, with momentum and weight decay if wanted. It computes the
+/// results of PyTorch's `SGD`, option by option.
 ///
 /// With the gradient dθ, weight decay λ, learning rate η, and a velocity v that starts as the first g:
 ///

@@ -59,7 +59,7 @@ fn a_cleared_gradient_counts_as_zero() {
 /// Large enough for several chunks, the last of them a short one.
 const LARGE: usize = 40_001;
 
-/// In chunks and on several threads a parameter becomes what it becomes in one piece.
+/// In chunks and on several threads a parameter becomes the same as in one piece.
 #[test]
 fn large_parameters_get_the_same_bits_on_any_number_of_threads() {
     fn contract<T: Scalar>(rule: usize) {

@@ -3,8 +3,8 @@
 //!
 //! Names and layouts carry over: a path such as `fc1.weight` is a name in a `state_dict`, a dense layer's
 //! weight is `[out, in]` on both sides, and elements are in row-major order. In Python,
-//! `safetensors.torch.load_file` reads what [`save`] writes, and `save_file(model.state_dict(), path)` writes
-//! what [`load`] reads.
+//! `safetensors.torch.load_file` reads files of [`save`], and `save_file(model.state_dict(), path)` writes
+//! files for [`load`].
 //!
 //! A file is loaded as a [`Checkpoint`] with nothing but tensors. It is restored as strictly as any other, or
 //! as freely on request:

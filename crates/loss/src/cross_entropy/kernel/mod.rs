@@ -27,7 +27,7 @@ pub(super) struct Losses<'a, T: Scalar> {
     pub(super) classes: usize,
     pub(super) target: Target<'a, T>,
     pub(super) dz: Option<&'a mut [T]>,
-    /// 1 / what the sum over the batch is divided by.
+    /// 1 / the divisor of the sum over the batch.
     pub(super) scale: f64,
 }
 
