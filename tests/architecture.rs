@@ -1,4 +1,4 @@
-//! A network from a file alone: what it is made of and its values, and nothing that the file could not know.
+//! A network from a file alone: its layers and its values, and nothing that the file could not know.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::slice::from_ref;

@@ -1,5 +1,5 @@
 //! Of every public error: it can get a field or a variant without breaking a caller, a `main` that returns it
-//! prints its message, and whoever debugs sees its fields.
+//! prints its message, and `{:#?}` shows its fields.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,7 +42,7 @@ impl Errors {
         errors.0
     }
 
-    /// An error is what is called so, or derives it.
+    /// An error is a type that is called so, or derives it.
     fn item<'a>(
         &mut self,
         name: &syn::Ident,
@@ -155,7 +155,7 @@ impl Look {
             for field in fields {
                 assert!(text.contains(&format!("\n    {field}: ")), "{name}: no `{field}` in {text}");
             }
-            // The message, and what stands in it, is no list of fields.
+            // The message, and each text in it, is no list of fields.
             assert!(fields.is_empty() || text.contains("{\n"), "{name}: {text}");
         }
     }

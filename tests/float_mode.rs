@@ -19,7 +19,7 @@ const INPUTS: usize = 70;
 const UNITS: usize = 240;
 const CLASSES: usize = 10;
 
-/// All bits of what was computed, as one number.
+/// All bits of the results, as one number.
 struct Digest(u64);
 
 impl Digest {

@@ -1,5 +1,5 @@
-//! The fuzz targets that read files of others and architectures, over seeds that are changed at random: what
-//! runs where there is no fuzzer. `BACKRULE_FUZZ_RUNS` sets another number of runs of each.
+//! The fuzz targets that read files of others and architectures, over seeds that are changed at random:
+//! the tests where there is no fuzzer. `BACKRULE_FUZZ_RUNS` sets another number of runs of each.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::fs;

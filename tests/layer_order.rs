@@ -1,4 +1,4 @@
-//! The order of the crates, and of the modules in each: what is below knows nothing of what is above.
+//! The order of the crates, and of the modules in each: a lower one knows nothing of a higher one.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -99,7 +99,7 @@ fn an_upward_edge_would_be_found() {
 /// A module's path from the root of its crate: `["layers", "dense", "linear"]`. The root itself is empty.
 type Module = Vec<String>;
 
-/// A crate's modules with what they define and import.
+/// A crate's modules with their definitions and imports.
 #[derive(Default)]
 struct Modules {
     /// Names that a module defines or re-exports, with the path behind a re-export.
@@ -362,7 +362,7 @@ impl Modules {
         self.uses.entry(module).or_default().extend(found);
     }
 
-    /// The module in which what `path` names is defined, re-exports followed.
+    /// The module that defines the item at `path`, re-exports followed.
     fn defines(&self, path: &[String], depth: usize) -> Option<Module> {
         if depth > 20 {
             return None;
@@ -384,7 +384,7 @@ impl Modules {
         }
     }
 
-    /// Whether a path from the root names what the root re-exports: by its name, within a module that it
+    /// Whether a path from the root names a re-export of the root: by its name, within a module that it
     /// re-exports whole, or everything at once.
     fn is_through_root(&self, path: &[String]) -> bool {
         let Some(name) = path.first() else { return true };

@@ -1,4 +1,4 @@
-//! The largest network that a file may hold: what it takes beside its own size.
+//! The largest network that a file may hold: its memory beside its own size.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use backrule_io::Checkpoint;

@@ -27,7 +27,7 @@ const KINDS: [Kind; 5] = [
     ("one large among small", |i| if i == 12_345_678 { 1e7 } else { 0.3 }),
 ];
 
-/// Those of them by which sums can be told that stop growing, or lose what is small.
+/// Those of them by which sums can be told that stop growing, or lose small terms.
 const SOME: [Kind; 2] = [KINDS[0], KINDS[4]];
 
 /// One column of terms.
@@ -224,7 +224,7 @@ fn gradients_of_many_passes() {
                 assert_within(&format!("{PASSES} passes, {kind}"), value(&grads, k), exact, 0.0);
             }
         }
-        // Factors are for what the sum lacks, too.
+        // Factors are for the rest of the sum, too.
         let before = value(&grads, 0);
         grads.scale(0.5);
         tape.forward(&layer, &Tensor::from([[0.0]]), Mode::Eval).unwrap().backward(&dy, &mut grads).unwrap();

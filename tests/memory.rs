@@ -1,4 +1,4 @@
-//! Training takes little more memory than what it computes with: parameters, gradients, velocities, outputs,
+//! Training takes little more memory than its data: parameters, gradients, velocities, outputs,
 //! data.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]

@@ -19,7 +19,7 @@ use serde_json::json;
 #[global_allocator]
 static MEMORY: Failing = Failing;
 
-/// FNV-1a over numbers: what is compared without memory of its own.
+/// FNV-1a over numbers: compared without memory of its own.
 struct Digest(u64);
 
 impl Digest {
@@ -507,7 +507,7 @@ impl Folder {
     }
 
     fn save_tensors(&mut self) -> Result<u64, Error> {
-        // One file each: what comes first is saved, when the second fails.
+        // One file each: the first is saved when the second fails.
         safetensors::save(&self.training.model.net, self.file("net.safetensors"))?;
         npy::save(self.file("x.npy"), &self.training.model.x[0])?;
         Ok(0)

@@ -86,7 +86,7 @@ fn sources(folder: &str) -> Vec<(String, String)> {
 }
 
 /// The page with the rows of the table whose first column is `what`. The heads of the other columns are
-/// labels: a cell is what stands in the line `//! LABEL: …` at the top of the file that declares the type.
+/// labels: a cell is the text of the line `//! LABEL: …` at the top of the file that declares the type.
 fn with_rows(page: &str, what: &str, types: &[&str], sources: &[(String, String)], link: &str) -> String {
     let start = page.find(&format!("| {what} |")).unwrap_or_else(|| panic!("no table of each {what}"));
     let (before, table) = page.split_at(start);

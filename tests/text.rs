@@ -62,7 +62,7 @@ fn prose(page: &str) -> impl Iterator<Item = (usize, &str)> {
     })
 }
 
-/// The targets of the links `[text](target)` in a line, and what is left of the line without them.
+/// The targets of the links `[text](target)` in a line, and the rest of the line without them.
 fn links(line: &str) -> (Vec<&str>, String) {
     let (mut targets, mut rest, mut left) = (Vec::new(), line, String::new());
     while let Some((before, after)) = rest.split_once("](") {
@@ -90,7 +90,7 @@ fn complaints(texts: Vec<(PathBuf, String)>, lines: impl Fn(&str) -> Vec<usize>)
     texts.into_iter().map(|(path, found)| format!("{}: {}", path.display(), numbers(found))).collect()
 }
 
-/// The lines of comments that are neither code nor a row of a table nor what an id measures, with their
+/// The lines of comments that are neither code nor a row of a table nor the description of an id, with their
 /// numbers.
 fn comments(source: &str) -> impl Iterator<Item = (usize, &str)> {
     let mut code = false;
@@ -106,8 +106,8 @@ fn comments(source: &str) -> impl Iterator<Item = (usize, &str)> {
     })
 }
 
-/// The lines of Rust in a page, without those that rustdoc hides, with their numbers. `text` takes what is
-/// around a line of the page away, and is nothing outside of it.
+/// The lines of Rust in a page, without those that rustdoc hides, with their numbers. `text` takes away the
+/// frame of a line of the page, and is nothing outside of it.
 fn examples<'a>(
     page: &'a str,
     text: impl Fn(&'a str) -> Option<&'a str>,

@@ -255,7 +255,7 @@ pub fn tanh(x: f64) -> Exact {
 /// 1 / (1 + e⁻ˣ), or eˣ / (1 + eˣ).
 pub fn logistic(x: f64) -> Exact {
     let e = exp(-x.abs());
-    // Far below 1, its exact size doesn't matter.
+    // Far below 1, the size of e doesn't matter.
     let sum = Twice::ONE + e.number.scaled(e.exponent.max(-300));
     let above = if x < 0.0 { e } else { as_it_is(1.0) };
     Exact::new(above.number / sum, above.exponent)

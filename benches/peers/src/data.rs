@@ -26,7 +26,7 @@ pub fn labels(rows: usize, classes: usize) -> Vec<usize> {
     (0..rows).map(|i| i * 7 % classes).collect()
 }
 
-/// Handwritten digits: pixels from 0 to 1, 64 a row, and what they show.
+/// Handwritten digits: pixels from 0 to 1, 64 a row, and their labels.
 #[derive(Debug, Clone, Default)]
 pub struct Digits {
     /// 64 a row.

@@ -9,7 +9,7 @@ const LOCK: &str = include_str!("../Cargo.lock");
 /// A network that doesn't train stays near 0.1: there are ten classes.
 const ACCURACY: f64 = 0.85;
 
-/// Times the rows of one library, checks what it computes, and prints a line of JSON for each row.
+/// Times the rows of one library, checks its results, and prints a line of JSON for each row.
 #[derive(Debug)]
 pub struct Report {
     args: Args,

@@ -104,7 +104,7 @@ pub const CROSS_ENTROPY: &[CrossEntropyRow] = &[
 pub struct SgdRow;
 
 impl SgdRow {
-    /// Small: the parameters must stay what they are.
+    /// Small: the parameters must stay as they are.
     pub const LR: f64 = 1e-6;
     /// Numbers in the tensor.
     pub const LEN: usize = 10_000_000;

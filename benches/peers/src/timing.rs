@@ -1,7 +1,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-/// Short calls are timed in groups that last at least this long, so that reading the clock doesn't count.
+/// Short calls are timed in groups that last at least this long, so reading the clock doesn't count.
 const SAMPLE: Duration = Duration::from_micros(50);
 const FEWEST: usize = 3;
 

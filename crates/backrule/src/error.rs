@@ -14,7 +14,7 @@ use backrule_tensor::{
 /// Any error of the Backrule crates, for a `main` or a function that uses several of them. `?` makes one of
 /// each.
 ///
-/// `{:?}`, the output of a `main`, is the message with its causes; `{:#?}` shows the fields.
+/// `{:?}`, the output of a failed `main`, is the message with its causes; `{:#?}` shows the fields.
 ///
 /// ```
 /// use backrule::prelude::*;

@@ -1,6 +1,6 @@
 use backrule_tensor::Options;
 
-/// Where a run is: what a resumed one needs beside its tensors. [`Snapshot::run`](crate::Snapshot::run) saves
+/// Where a run is: a resumed one's data beside its tensors. [`Snapshot::run`](crate::Snapshot::run) saves
 /// it, and [`Checkpoint::run`](crate::Checkpoint::run) gives it back.
 ///
 /// Later versions may add fields, so write one with `..Run::default()`:

@@ -48,7 +48,7 @@ pub(crate) fn since(repository: &Repository, base: &Against) -> Result<Vec<Accep
     parse(&repository.ask(["log", "--format=%B", &format!("{commit}..HEAD")])?)
 }
 
-/// A line with the mark that can't be read is an error: whoever wrote it believes that it does something.
+/// A line with the mark that can't be read is an error: its author believes that it does something.
 pub(crate) fn parse(messages: &str) -> Result<Vec<Accepted>> {
     let lines = messages.lines().filter_map(|line| line.trim().strip_prefix(MARK));
     lines.map(|line| read(line).ok_or_else(|| explain(line).into())).collect()

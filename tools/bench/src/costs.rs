@@ -3,8 +3,8 @@
 //! A busy machine gives the same counts, so one run is enough. More instructions than the threshold allows is
 //! a regression, and so is one allocation more in a warm call.
 //!
-//! The same function takes other numbers of instructions in another program: addresses differ, and so does
-//! what the compiler inlines around it. A change elsewhere moved workloads of some thousand instructions by
+//! The same function takes other numbers of instructions in another program: addresses differ, and so do
+//! the functions inlined around it. A change elsewhere moved workloads of some thousand instructions by
 //! 0.7 %, from [`LARGE`] on by 0.3 %. So there are two thresholds.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -143,7 +143,7 @@ impl Repository {
         renew()
     }
 
-    /// Makes `tree` a copy of the working tree: of what git tracks or doesn't ignore, without what lies in
+    /// Makes `tree` a copy of the working tree: of the files that git tracks or doesn't ignore, but none in
     /// one of the folders `without`. Files that are equal stay untouched, so cargo builds only what has
     /// changed.
     pub(crate) fn copy(&self, tree: &Path, without: &[&Path]) -> Result<()> {
@@ -156,7 +156,7 @@ impl Repository {
         for file in bytes(&mut list)?.split(|&byte| byte == 0).filter(|file| !file.is_empty()) {
             let file = PathBuf::from(name(file)?);
             let outside = !without.iter().any(|folder| top.join(&file).starts_with(folder));
-            // Neither what was deleted, nor a submodule, nor another repository.
+            // Neither a deleted file, nor a submodule, nor another repository.
             let there = fs::symlink_metadata(self.top.join(&file)).is_ok_and(|kind| !kind.is_dir());
             if outside && there {
                 files.insert(file);
@@ -194,7 +194,7 @@ fn canonical(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_path_buf())
 }
 
-/// That no link on the way leads out of a copy: what is written there would be written elsewhere.
+/// That no link on the way leads out of a copy: a write there would go elsewhere.
 pub(crate) fn stays_in(tree: &Path, folder: &Path) -> Result<()> {
     let there = folder.ancestors().find(|folder| folder.exists()).unwrap_or(tree);
     if canonical(there).starts_with(canonical(tree)) {
@@ -209,7 +209,7 @@ pub(crate) fn is_folder(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|kind| kind.is_dir())
 }
 
-/// Removes whatever is there; a link, not what it leads to.
+/// Removes whatever is there; a link, not its target.
 pub(crate) fn remove(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Ok(kind) if kind.is_dir() => fs::remove_dir_all(path),
@@ -218,7 +218,7 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes what is in none of the files' places, and folders where a file has to be.
+/// Removes entries in none of the files' places, and folders where a file has to be.
 fn prune(tree: &Path, folder: &Path, files: &BTreeSet<PathBuf>) -> Result<()> {
     for entry in fs::read_dir(tree.join(folder))? {
         let entry = entry?;
@@ -251,7 +251,7 @@ pub(crate) fn mirror(from: &Path, to: &Path) -> io::Result<()> {
     if same {
         return Ok(());
     }
-    // Through a link the copy would overwrite what the link leads to.
+    // Through a link the copy would overwrite the link's target.
     remove(to)?;
     if let Some(folder) = to.parent() {
         fs::create_dir_all(folder)?;

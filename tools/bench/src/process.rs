@@ -1,4 +1,4 @@
-//! Other programs, and what this one prints.
+//! Other programs, and the output of this one.
 
 use std::ffi::OsStr;
 use std::fmt::Display;
@@ -66,7 +66,7 @@ pub(crate) fn print(text: impl Display) -> Result<()> {
     }
 }
 
-/// A line for whoever watches; nobody has to.
+/// A line for a watching user, who may have closed the stream.
 pub(crate) fn tell(text: impl Display) {
     _ = writeln!(io::stderr(), "{text}");
 }

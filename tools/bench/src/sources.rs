@@ -18,7 +18,7 @@ use crate::Result;
 #[derive(Debug)]
 pub(crate) struct Source {
     pub(crate) introduction: String,
-    /// Patterns and what they describe.
+    /// Patterns and their descriptions.
     descriptions: Vec<(String, String)>,
 }
 
@@ -93,7 +93,7 @@ impl Source {
     }
 }
 
-/// Whether an id is what a pattern stands for.
+/// Whether a pattern stands for an id.
 fn fits(pattern: &str, id: &str) -> bool {
     let Some((before, after)) = pattern.split_once('*') else { return pattern == id };
     let Some(rest) = id.strip_prefix(before) else { return false };

@@ -175,14 +175,14 @@ pub(crate) struct Side {
 pub(crate) struct Sides {
     pub(crate) head: Side,
     pub(crate) base: Side,
-    /// For the report, if the base isn't what one would expect.
+    /// For the report, if the base isn't the expected one.
     pub(crate) note: Option<String>,
     /// Another comparison in the same target folder waits for this one.
     _lock: File,
 }
 
 impl Tree {
-    /// Builds the working tree, and what it is compared with, in copies. `out` takes no part in the copy.
+    /// Builds the working tree and the base of the comparison, in copies. `out` takes no part in the copy.
     ///
     /// The base is built with the working tree's benchmarks: both sides do the same work. Where they use what
     /// the base doesn't have, it is built with its own. Target folders are kept, so the next build is short.

@@ -245,7 +245,7 @@ fn in_a_hook_it_works_on_its_own_clone() {
     let top = repository.top.clone();
     fs::write(top.join("staged"), "").unwrap();
     repository.git(&["add", "staged"]);
-    // As git starts hooks, and with what somebody may have exported.
+    // As git starts hooks, and with variables that somebody may have exported.
     let git = top.join(".git");
     let mut command = repository.tool(&top, COMPARE);
     command.env("GIT_DIR", &git).env("GIT_WORK_TREE", &top).env("GIT_INDEX_FILE", git.join("index"));
@@ -349,7 +349,7 @@ fn two_at_once_take_turns() {
     repository.is_as(&before);
 }
 
-/// Whoever reads has read enough. The exit code still tells.
+/// The reader has read enough. The exit code still tells.
 #[test]
 fn a_closed_pipe_is_no_error() {
     let repository = Repository::new("pipe");
@@ -451,7 +451,7 @@ fn a_commit_that_is_not_here_is_the_one_before() {
     assert_eq!(output.status.code(), Some(2), "{}", text(&output));
 }
 
-/// A link in the base, where head has a file or a folder: what is copied there must not follow it.
+/// A link in the base, where head has a file or a folder: a copy to that place must not follow it.
 #[test]
 fn a_link_that_leads_out_of_the_repository_is_not_followed() {
     let repository = Repository::new("links");

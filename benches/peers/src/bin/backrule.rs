@@ -15,7 +15,7 @@ fn main() -> Outcome {
     let prepared = Report::new(args.clone(), "prepared", "backrule-nn");
     let report = Report::new(args, "backrule", "backrule-nn");
     for row in TRAIN_STEP {
-        // Large batches go in one part per thread: what a part computes is worth handing over as a whole.
+        // Large batches go in one part per thread: the work of a part is worth handing over as a whole.
         let parts = if row.batch >= 512 { threads } else { 1 };
         report.train_step(row, || train_step(*row, parts))?;
     }

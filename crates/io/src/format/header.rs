@@ -144,7 +144,7 @@ impl From<MemoryError> for NotEncoded {
     }
 }
 
-/// The header of a new file, behind what is in `before`. That no path stands twice is the caller's to check:
+/// The bytes of a header, behind those of `before`. That no path stands twice is the caller's to check:
 /// see [`duplicate`].
 pub(crate) fn encode(
     before: Vec<u8>,
