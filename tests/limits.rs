@@ -107,8 +107,8 @@ fn a_restore_under_other_names_takes_little() {
     }
 }
 
-/// Of every kind, built as from a file: what eight more of them add. Each direction of each layer of an LSTM
-/// is a layer, and so is a child of a container.
+/// Of every kind, built as from a file: the memory of eight more of them. Each direction of each layer of an
+/// LSTM is a layer, and so is a child of a container.
 #[test]
 fn no_layer_takes_more_than_512_bytes_beside_its_values() {
     let mut kinds = 0;

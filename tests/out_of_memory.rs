@@ -19,7 +19,7 @@ use serde_json::json;
 #[global_allocator]
 static MEMORY: Failing = Failing;
 
-/// FNV-1a over numbers: compared without memory of its own.
+/// FNV-1a over numbers: a comparison without memory of its own.
 struct Digest(u64);
 
 impl Digest {

@@ -19,7 +19,7 @@ impl<T: Scalar> Case<T> {
         (loss, name)
     }
 
-    /// With each reduction, and what to call it.
+    /// With each reduction, and its name in messages.
     fn losses(&self) -> [(Box<dyn AnyLoss<T>>, String); 3] {
         [Reduction::Mean, Reduction::Sum, Reduction::Over(3.5)].map(|reduction| self.reduced(reduction))
     }

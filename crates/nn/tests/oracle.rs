@@ -28,8 +28,8 @@ const F64_FAR_FROM_ZERO: Bounds = Bounds { forward: 1e-8, backward: 1e-8 };
 /// a sum of such values, too.
 const F32: Bounds = Bounds { forward: 2e-6, backward: 2e-6 };
 
-/// The layer that a case is an example of, and the tensors it is made of. A mapping says of every option what
-/// it means.
+/// The layer that a case is an example of, and the tensors it is made of. A mapping gives every option its
+/// meaning.
 fn subject<T: Scalar>(case: &Case) -> Option<(Oracle<T>, BTreeSet<String>)> {
     table::<T>().iter().find_map(|entry| {
         let read = RefCell::<BTreeSet<_>>::default();

@@ -144,8 +144,8 @@ impl Repository {
     }
 
     /// Makes `tree` a copy of the working tree: of the files that git tracks or doesn't ignore, but none in
-    /// one of the folders `without`. Files that are equal stay untouched, so cargo builds only what has
-    /// changed.
+    /// one of the folders `without`. Files that are equal stay untouched, so cargo builds only changed
+    /// crates.
     pub(crate) fn copy(&self, tree: &Path, without: &[&Path]) -> Result<()> {
         let without: Vec<PathBuf> = without.iter().map(|path| canonical(path)).collect();
         let top = canonical(&self.top);

@@ -9,7 +9,7 @@ macro_rules! rules {
             pub use $module::$rule;
         )+
 
-        /// Every rule, with each of the options that change what it does.
+        /// Every rule, with each of the options that change its update.
         #[cfg(feature = "testing")]
         #[doc(hidden)]
         pub fn samples<T: backrule_tensor::Scalar>() -> Vec<Box<dyn crate::rule::Rule<T>>> {

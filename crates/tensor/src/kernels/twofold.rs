@@ -1,4 +1,4 @@
-//! Sums in twice the precision: beside each sum stands what it lacks.
+//! Sums in twice the precision: beside each sum stands its rounding error.
 
 use crate::scalar::Scalar;
 
@@ -9,7 +9,7 @@ pub const FEW: usize = 9;
 /// Of terms whose number isn't known beforehand, so many are added in order: one more rounding follows.
 pub const IN_ORDER: u32 = 8;
 
-/// (sum, low) ← (sum, low) + x, where low is what the sum lacks. Both begin at 0, and the sum is rounded at
+/// (sum, low) ← (sum, low) + x, where low is the sum's error. Both begin at 0, and the sum is rounded at
 /// any time: nothing is left to do at the end.
 ///
 /// ```

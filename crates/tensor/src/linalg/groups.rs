@@ -3,7 +3,7 @@
 //!
 //! A sum is made of **groups** of at most eight blocks ([`GROUP`](crate::linalg::product::GROUP)). Within a
 //! group, blocks are added in the element's type. Groups are added in twice its precision: C has the sum, and
-//! a second matrix what C lacks of it. So a product of f32 is off by at most (terms of a block / 2 + 4) ε
+//! a second matrix the rest of it. So a product of f32 is off by at most (terms of a block / 2 + 4) ε
 //! Σ|a b| with ε = 2⁻²³, however many terms it has: ε/2 for each term of a block, for each further block of a
 //! group, and for the last rounding.
 

@@ -34,7 +34,7 @@ use crate::tensor::Tensor;
 pub struct SumOfProducts<'a, T: Scalar> {
     beta: T,
     c: MatMut<'a, T>,
-    /// `[2, rows, columns]`, once there is a second group: what C lacks, and the sum of the open group.
+    /// `[2, rows, columns]`, once there is a second group: the rest of C, and the sum of the open group.
     room: &'a mut Tensor<T>,
     in_room: bool,
     products: usize,

@@ -211,8 +211,8 @@ impl<T: Scalar> Grad<T> {
     /// ```
     ///
     /// A rule calls it in each backward pass of a training step, also where it adds nothing, and never in
-    /// [`Mode::Eval`](https://docs.rs/backrule-nn/latest/backrule_nn/enum.Mode.html). The count is what the
-    /// sum is divided by. Of the parts of a batch, each of which counts its own, the largest count holds.
+    /// [`Mode::Eval`](https://docs.rs/backrule-nn/latest/backrule_nn/enum.Mode.html). The count divides the
+    /// sum. Of the parts of a batch, each of which counts its own, the largest count holds.
     ///
     /// # Errors
     /// Those of `f`. Nothing is counted then.

@@ -216,7 +216,7 @@ impl Options {
     /// Ends the reading.
     ///
     /// # Errors
-    /// When a setting was not taken out: nobody knows what it means.
+    /// When a setting was not taken out: its meaning is unknown.
     pub fn finish(self) -> Result<(), ConfigError> {
         match self.0.into_iter().next() {
             None => Ok(()),
