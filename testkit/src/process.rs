@@ -6,8 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use backrule_tensor::parallel;
 
-/// This many threads, while the guard lives. Their number belongs to the process: who sets it, or counts
-/// allocations that depend on it, does so alone.
+/// This many threads, while the guard lives. Their number belongs to the process: a test that sets it, or
+/// counts allocations that depend on it, runs alone.
 pub fn with_threads(count: usize) -> MutexGuard<'static, ()> {
     static ONE: Mutex<()> = Mutex::new(());
     let guard = ONE.lock().unwrap_or_else(PoisonError::into_inner);

@@ -241,7 +241,7 @@ impl Rotation {
             _ => Vec::new(),
         };
         let kept = |file: &RotationFile| best.binary_search(&file.path).is_ok();
-        // The oldest first: who is interrupted has the newest.
+        // The oldest first: an interrupted process leaves the newest.
         for old in files.into_iter().skip(self.last).rev().filter(|file| !kept(file)) {
             match remove(&old.path) {
                 Ok(()) => removed.push(old.path),
@@ -408,8 +408,8 @@ impl Rotation {
     /// The best checkpoint that can be loaded; `None` if none has a metric.
     ///
     /// # Errors
-    /// Those of [`latest`](Self::latest), and when [`keep_best`](Self::keep_best) has not said what the best
-    /// is.
+    /// Those of [`latest`](Self::latest), and when [`keep_best`](Self::keep_best) has not defined the best
+    /// one.
     pub fn best(&self) -> Result<Option<Found>, RotationError> {
         let best = self.best.ok_or(RotationError::Unordered)?;
         let mut files = self.files()?;

@@ -237,7 +237,7 @@ pub(crate) fn unfinished() -> ArchitectureError {
     ArchitectureError::Malformed("it ends within a container".to_string())
 }
 
-/// Checks the containers' numbers of children, within the limits.
+/// Checks the containers' numbers of children, and the limits.
 impl TryFrom<Vec<LayerSpec>> for Architecture {
     type Error = ArchitectureError;
 

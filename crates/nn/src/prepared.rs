@@ -42,7 +42,7 @@ use crate::tape::{Tape, predict, predict_many};
 /// The network's later changes don't reach it: make another one then.
 #[derive(Clone)]
 pub struct Prepared<T: Scalar = f32> {
-    /// Nobody can get at it: who changed a weight would have the packed one unchanged.
+    /// Nobody can get at it: a changed weight would leave the packed one unchanged.
     net: Box<dyn Layer<T>>,
     bytes: usize,
 }

@@ -210,7 +210,7 @@ fn a_registry_gives_what_it_is_asked_for() {
     let other = Registry::new().with("own/Same", |_| Ok(Box::new(Relu)));
     let error = build(&other).unwrap_err().to_string();
     assert!(error.ends_with("got Relu"), "{error}");
-    // Another one would never be looked for, and who registered it would wonder why.
+    // Another one would never be looked for, and its author would wonder why.
     for kind in ["", "Plain", "Relu", "own/", "/Same", "a/b/c"] {
         let registry = Registry::new()
             .with("own/Same", |_| Ok(Box::new(same(Fault::None))))

@@ -141,8 +141,8 @@ struct Turns<'a> {
 const PATIENCE: Duration = Duration::from_secs(20);
 
 impl Turns<'_> {
-    /// Criterion takes ten samples at least, and one call is the least sample. Of what takes longer than a
-    /// round is meant to, each round has one call: then an id of a third of a second takes no more than the
+    /// Criterion takes ten samples at least, and one call is the least sample. Where a call outlasts a
+    /// round, each round has one call: then an id of a third of a second takes no more than the
     /// others.
     fn settings(&mut self, id: &str, options: &Options) -> Result<Settings> {
         let Options { seconds, samples, .. } = *options;

@@ -184,8 +184,8 @@ pub(crate) struct Sides {
 impl Tree {
     /// Builds the working tree and the base of the comparison, in copies. `out` takes no part in the copy.
     ///
-    /// The base is built with the working tree's benchmarks: both sides do the same work. Where they use what
-    /// the base doesn't have, it is built with its own. Target folders are kept, so the next build is short.
+    /// The base is built with the working tree's benchmarks: both sides do the same work. Where they use
+    /// items that it lacks, it is built with its own. Target folders are kept, so the next build is short.
     pub(crate) fn build_both(
         &self,
         repository: &Repository,

@@ -131,7 +131,7 @@ impl Checkpoint {
     }
 
     /// The value of a section. Fields that its type has gained since it was saved need `#[serde(default)]`;
-    /// any self-describing type, such as `serde_json::Value`, shows all of them.
+    /// any self-describing type, such as `serde_json::Value`, shows all its fields.
     ///
     /// The memory for the value is taken by its type's `Deserialize`. Where there is none, serde's vectors
     /// and texts end the process.

@@ -170,7 +170,7 @@ kernel!(
     /// The elements of the matrix of [`im2col`], added to where they came from: the transpose of that map.
     /// Each element of dx is the sum for the windows that see it.
     ///
-    /// `low` has [`Windows::room`] elements and may hold anything: it takes the rests of a plane's sums,
+    /// `low` has [`Windows::room`] elements and may hold anything: it takes the rest of each sum of a plane,
     /// if they are so long that it counts.
     ///
     /// ```

@@ -187,8 +187,8 @@ fn copy<'a, T: Scalar>(
 /// ```
 ///
 /// A field that is made of the tensors, such as a [packed](crate::linalg::Packed) weight, is an `Option`
-/// behind the word `forgets`: `named_tensors!(Dense { weight } forgets { packed })`. Who is handed the
-/// tensors to change them leaves `None` in it.
+/// behind the word `forgets`: `named_tensors!(Dense { weight } forgets { packed })`. A call that
+/// hands out the tensors to be changed leaves `None` in it.
 #[macro_export]
 macro_rules! named_tensors {
     (

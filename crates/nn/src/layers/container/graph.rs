@@ -361,7 +361,7 @@ impl<T: Scalar> Graph<T> {
     }
 
     /// Puts the buffers of y in the places of the values that they are, or takes them out again: no output is
-    /// copied, and a buffer keeps its place from step to step.
+    /// copied, and a buffer keeps its role from step to step.
     fn exchange(&self, y: &mut [Tensor<T>], values: &mut [Tensor<T>]) {
         for (k, y) in y.iter_mut().enumerate() {
             if let Some(value) = self.of_node(k)
