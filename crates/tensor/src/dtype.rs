@@ -1,6 +1,6 @@
 use std::fmt::{self, Display, Formatter};
 
-/// The element type of a tensor as a value, the form in files.
+/// The element type of a tensor as a value, as files store it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DType {

@@ -44,7 +44,7 @@ pub(crate) fn get<'a, D: BorrowDecode<'a, ()>>(
     Ok(value)
 }
 
-/// Compares the written bytes with the expected ones, without keeping it.
+/// Compares the written bytes with the expected ones, without keeping them.
 pub(crate) struct Same<'a> {
     expected: &'a [u8],
     so_far: bool,

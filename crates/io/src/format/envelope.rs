@@ -5,8 +5,8 @@ use crate::format::checksum::Checksums;
 use crate::format::limits::{self, MAX_HEADER};
 use crate::format::problem::{LoadProblem, Malformed, Part};
 
-/// Not ASCII, then the name, then the victims of a transfer in text mode: CR LF, the end-of-file mark of DOS,
-/// LF.
+/// Not ASCII, then the name, then the bytes that a transfer in text mode changes: CR LF, the end-of-file
+/// mark of DOS, LF.
 pub(crate) const MAGIC: [u8; 8] = *b"\x8bBRK\r\n\x1a\n";
 /// The version that is written. All up to this one are read.
 pub(crate) const VERSION: u32 = 1;

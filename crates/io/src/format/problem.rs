@@ -53,7 +53,7 @@ pub enum LoadProblem {
     /// There is more of something than this crate would write.
     #[error("malformed: {0}")]
     Limit(LimitError),
-    /// The checksums match, but the bytes below them make no sense: not written by this crate.
+    /// The checksums match, but the covered bytes make no sense: not written by this crate.
     #[error("malformed: {0}")]
     Malformed(Malformed),
     /// Not a safetensors file, or one that can't be read.

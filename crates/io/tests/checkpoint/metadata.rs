@@ -16,7 +16,7 @@ fn saved<M: Serialize + DeserializeOwned>(value: &M) -> Result<Checkpoint, Secti
     Ok(Checkpoint::from_bytes(&bytes.unwrap()).unwrap())
 }
 
-/// Debug output tells apart more than `==`: −0 from 0, and that NaN is NaN.
+/// Debug output tells more than `==`: −0 from 0, and that NaN is NaN.
 #[track_caller]
 fn comes_back<M: Serialize + DeserializeOwned + Debug>(value: M) {
     let back: M = saved(&value).unwrap().metadata().unwrap();

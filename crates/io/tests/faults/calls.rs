@@ -97,7 +97,7 @@ impl Stage {
         stage
     }
 
-    /// An old file of an unusual mode behind a link, and the rest of a killed process; or an empty folder.
+    /// An old file of an unusual mode behind a link, and the file of a killed process; or an empty folder.
     fn set(&self) {
         let _ = fs::remove_dir_all(&self.folder);
         fs::create_dir(&self.folder).unwrap();

@@ -1,4 +1,4 @@
-//! The header: a dictionary in Python's notation, read in the forms that NumPy writes.
+//! The header: a dictionary in Python's notation, in the forms that NumPy writes.
 
 use std::fmt::Write as _;
 
