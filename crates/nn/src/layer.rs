@@ -248,7 +248,7 @@ use sealed::{Affine, Epilogue, Sealed, Walk};
     note = "a layer of your own implements `Layer` and `NamedTensors`, or `Pointwise`, and is `Clone`"
 )]
 pub trait Layer<T: Scalar>: NamedTensors<T> + BoxedClone<T> + Send + Sync + 'static {
-    /// y = f(x; θ): gives `y` its shape and overwrites it, and notes in `cache` the derivative's other
+    /// y = f(x; θ): gives `y` its shape and overwrites it, and notes in `cache` the derivative's
     /// operands besides x and y. Allocates nothing when the buffers have been as large before.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! formula: y = f(x), and f is not trained
 //! rule: f's dx, and no dθ
-//! tape: what f keeps
+//! tape: f's share
 
 use std::ops::RangeInclusive;
 

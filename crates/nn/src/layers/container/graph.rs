@@ -1,6 +1,6 @@
 //! formula: layers with several inputs and outputs
 //! rule: the chain rule; a value's uses add
-//! tape: what its layers keep, and a gradient for each value
+//! tape: its layers' shares, and a gradient for each value
 
 use std::fmt;
 use std::mem::{swap, take};

@@ -1,6 +1,6 @@
 //! formula: y = x + f(x)
 //! rule: dx = dy + f's dx
-//! tape: y and f(x), and what f keeps
+//! tape: y and f(x), and f's share
 
 use backrule_tensor::{Grad, NamedTensors, Path, Role, Scalar, Shape, ShapeError, Tensor};
 

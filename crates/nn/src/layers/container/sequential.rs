@@ -1,6 +1,6 @@
 //! formula: y = fₙ(… f₁(x))
 //! rule: the chain rule
-//! tape: what its layers keep, and two gradients as large as the largest between them
+//! tape: its layers' shares, and two gradients as large as the largest between them
 
 use std::collections::BTreeSet;
 use std::fmt;
