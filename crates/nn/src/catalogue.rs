@@ -37,7 +37,7 @@ use crate::layers::{kind_of, table};
 /// }
 ///
 /// let architecture = Architecture::of::<f32>(&Square)?;
-/// assert!(architecture.build::<f32>(0).is_err()); // nobody said what it is
+/// assert!(architecture.build::<f32>(0).is_err()); // its kind is unknown
 /// let registry = Registry::new().with("my-crate/Square", |_| Ok(Box::new(Square)));
 /// let again = architecture.build_with::<f32>(0, &registry)?;
 /// assert_eq!(again.custom_kind(), Some("my-crate/Square"));

@@ -269,7 +269,7 @@ impl<'r> Plan<'r> {
         }
     }
 
-    /// Tells of every tensor what was decided, and copies the values if it may `write`. After `decide` and
+    /// Reports the decision about every tensor, and copies the values if it may `write`. After `decide` and
     /// `source` it can only fail while a file is being read.
     pub(super) fn carry_out<T: Scalar>(
         &mut self,

@@ -14,7 +14,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// The role of a tensor of this role within a field of `other`: whatever is in a constant is constant.
+    /// The role of a tensor of this role within a field of `other`: any field of a constant is constant.
     #[doc(hidden)]
     pub fn within(self, other: Self) -> Self {
         match (self, other) {
