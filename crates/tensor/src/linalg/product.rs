@@ -14,8 +14,8 @@ macro_rules! unrolled {
         unrolled!(@ $i $body 0 1 2 3 4 5 6 7)
     };
     ($i:ident < $n:ident => $body:block) => {
-        // The compiler makes no code of a block behind a constant that is false. Of all eight, this crate took
-        // twice as long to compile without optimization.
+        // The compiler makes no code of a block behind a constant that is false. With code of all eight, this
+        // crate took twice as long to compile without optimization.
         unrolled!(@ $i < $n $body 0 1 2 3 4 5 6 7)
     };
     (@ $i:ident < $n:ident $body:block $($value:literal)*) => {
