@@ -3,24 +3,24 @@
 use crate::simd::vector::{Element, Halves, Oct, Quad, Quads, Register, Registers, Vector};
 use crate::simd::{Baseline, Simd};
 
-/// Eight numbers where a register has four.
+/// Twice as many numbers as a register has.
 #[derive(Clone, Copy)]
-pub(crate) struct Pair<Q>(Q, Q);
+pub(crate) struct Pair<H>(H, H);
 
-impl<T: Element, Q: Quad<T>> Vector<T> for Pair<Q> {
-    const LEN: usize = 8;
+impl<T: Copy, H: Vector<T>> Vector<T> for Pair<H> {
+    const LEN: usize = 2 * H::LEN;
     #[inline(always)]
     fn splat(x: T) -> Self {
-        Self(Q::splat(x), Q::splat(x))
+        Self(H::splat(x), H::splat(x))
     }
     #[inline(always)]
     fn load(x: &[T]) -> Self {
-        Self(Q::load(x), Q::load(&x[4..]))
+        Self(H::load(x), H::load(&x[H::LEN..]))
     }
     #[inline(always)]
     fn load_part(x: &[T]) -> Self {
-        let (first, last) = x.split_at(x.len().min(4));
-        Self(Q::load_at_most(first), Q::load_part(last))
+        let (first, last) = x.split_at(x.len().min(H::LEN));
+        Self(H::load_at_most(first), H::load_part(last))
     }
     #[inline(always)]
     fn mul_add(self, b: Self, c: Self) -> Self {
@@ -43,32 +43,7 @@ impl<T: Element, Q: Quad<T>> Oct<T, Q> for Pair<Q> {
     }
 }
 
-/// Sixteen numbers where a register has fewer.
-#[derive(Clone, Copy)]
-pub(crate) struct Both<H>(H, H);
-
-impl<T: Copy, H: Vector<T>> Vector<T> for Both<H> {
-    const LEN: usize = 16;
-    #[inline(always)]
-    fn splat(x: T) -> Self {
-        Self(H::splat(x), H::splat(x))
-    }
-    #[inline(always)]
-    fn load(x: &[T]) -> Self {
-        Self(H::load(x), H::load(&x[8..]))
-    }
-    #[inline(always)]
-    fn load_part(x: &[T]) -> Self {
-        let (first, last) = x.split_at(x.len().min(8));
-        Self(H::load_at_most(first), H::load_part(last))
-    }
-    #[inline(always)]
-    fn mul_add(self, b: Self, c: Self) -> Self {
-        Self(self.0.mul_add(b.0, c.0), self.1.mul_add(b.1, c.1))
-    }
-}
-
-impl<T: Copy, H: Vector<T>> Halves<T, H> for Both<H> {
+impl<T: Copy, H: Vector<T>> Halves<T, H> for Pair<H> {
     #[inline(always)]
     fn join(first: H, last: H) -> Self {
         Self(first, last)
@@ -90,8 +65,8 @@ impl Registers for Baseline {
     type QuadF64 = Plain<f64, 4>;
     type OctF32 = Plain<f32, 8>;
     type OctF64 = Plain<f64, 8>;
-    type HexF32 = Both<Self::OctF32>;
-    type HexF64 = Both<Self::OctF64>;
+    type HexF32 = Pair<Self::OctF32>;
+    type HexF64 = Pair<Self::OctF64>;
 }
 
 impl<T: Element, const N: usize> Vector<T> for Plain<T, N> {

@@ -10,7 +10,7 @@
 
 use std::arch::x86_64::*;
 
-use crate::simd::portable::{Both, Pair};
+use crate::simd::portable::Pair;
 use crate::simd::vector::{Halves, Oct, Quad, Quads, Register, Registers, Vector};
 use crate::simd::{Avx2, Avx512};
 
@@ -22,7 +22,7 @@ impl Registers for Avx512 {
     type OctF32 = F32x8;
     type OctF64 = Pair<F64x4>;
     type HexF32 = F32x16;
-    type HexF64 = Both<Pair<F64x4>>;
+    type HexF64 = Pair<Pair<F64x4>>;
 }
 
 impl Registers for Avx2 {
@@ -32,8 +32,8 @@ impl Registers for Avx2 {
     type QuadF64 = F64x4;
     type OctF32 = F32x8;
     type OctF64 = Pair<F64x4>;
-    type HexF32 = Both<F32x8>;
-    type HexF64 = Both<Pair<F64x4>>;
+    type HexF32 = Pair<F32x8>;
+    type HexF64 = Pair<Pair<F64x4>>;
 }
 
 macro_rules! register {
